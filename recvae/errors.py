@@ -1,0 +1,49 @@
+"""Everything that `recvae` raises on purpose, in one tree.
+
+    RecvaeError
+    ├── UsageError       the call is wrong: an unknown name, a value out of range, a missing path (exit code 2)
+    ├── DataError        the data is wrong: a bad line, an empty log, a damaged data set (exit code 1)
+    ├── BundleError      a bundle or checkpoint is damaged, unfinished or foreign (exit code 1)
+    ├── NotFittedError   a model was asked for scores before it was fitted (exit code 1)
+    ├── TrainingError    training cannot go on: the loss is no longer a number (exit code 1)
+    ├── DownloadError    no network, or the file that came is not the one expected (exit code 1)
+    └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
+
+Every message says what was found, what was expected, and what to do about it.
+"""
+
+
+class RecvaeError(Exception):
+    """Base of all errors of this package; `exit_code` is what the command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(RecvaeError, ValueError):
+    """Raised when a call is wrong in itself, whatever the data: name, type, range or path."""
+
+    exit_code = 2
+
+
+class DataError(RecvaeError, ValueError):
+    """Raised when the content of a log, a split or a stored data set cannot be used."""
+
+
+class BundleError(RecvaeError):
+    """Raised when a bundle or a checkpoint is damaged, unfinished, too new, or not one at all."""
+
+
+class NotFittedError(RecvaeError):
+    """Raised when a model is asked to score, recommend or be saved before `fit`."""
+
+
+class TrainingError(RecvaeError):
+    """Raised when training diverged, so that going on would only produce nonsense."""
+
+
+class DownloadError(RecvaeError):
+    """Raised when a known data set cannot be fetched or is not what its publisher promised."""
+
+
+class StorageError(RecvaeError):
+    """Raised when a file cannot be written; what was there before is untouched."""

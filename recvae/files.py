@@ -1,0 +1,143 @@
+"""Writing files so that an interruption never leaves something half-written that looks whole.
+
+A file or folder is written beside its place under a temporary name, flushed to the disk, and renamed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from recvae.errors import StorageError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file is larger than this system allows; raise the limit (ulimit -f) or choose another folder",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+}
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a failed write into a `StorageError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"could not write {path}: {reason}") from error
+    except SafetensorError as error:  # safetensors writes by itself and wraps the system's words
+        reason = next(
+            (text for code, text in _REASONS.items() if f"os error {code}" in str(error)), str(error)
+        )
+        raise StorageError(f"could not write {path}: {reason}") from error
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, and move it to `path` once the block has succeeded.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished file shall stand; missing folders above it are made.
+
+    Yields
+    ------
+    Path
+        A path in the same folder; it is removed if the block raises.
+
+    Raises
+    ------
+    StorageError
+        If writing fails, with the reason and a way out. A file that stood at `path` before is untouched.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            _sync(aside)
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, and put it in the place of `path` once the block has succeeded.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished folder shall stand; a folder already there is replaced as a whole.
+
+    Yields
+    ------
+    Path
+        An empty folder beside `path`; it is removed if the block raises.
+
+    Raises
+    ------
+    StorageError
+        If writing fails. A folder that stood at `path` before is untouched.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _storage_errors(path):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            yield aside
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            move_folder(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a finished folder to `target`, replacing a folder that stands there.
+
+    The old folder is moved aside first and removed last, so that `target` is missing only between two renames.
+    """
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as indented UTF-8 JSON, whole or not at all."""
+    with write_file(path) as aside:
+        aside.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text, whole or not at all."""
+    with write_file(path) as aside:
+        aside.write_text(content, encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
