@@ -74,9 +74,7 @@ class Events:
         """
         lengths = {len(column) for column in (users, items, ratings, timestamps) if column is not None}
         if len(lengths) > 1:
-            raise DataError(
-                f"got columns of {sorted(lengths)} rows, expected the same length; align them first"
-            )
+            raise DataError(f"got columns of {sorted(lengths)} rows, expected the same length; align them first")
         user_codes, user_ids = _sorted_codes(np.asarray(users))
         item_codes, item_ids = _sorted_codes(np.asarray(items))
         return cls(

@@ -1,0 +1,130 @@
+"""The one currency between splitting, fitting and evaluating: users x items as sparse rows.
+
+Letters in shape comments here and everywhere: U users, I items, B users of one batch, N stored interactions.
+"""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from recvae.errors import DataError
+
+
+def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Build a matrix of ones from the positions of its interactions, each given once.
+
+    Parameters
+    ----------
+    rows, columns : ndarray of shape (n_interactions,), integer
+        User row and item column of each interaction.
+    shape : tuple of int
+        (n_users, n_items).
+
+    Returns
+    -------
+    csr_matrix of shape (n_users, n_items), float32
+        Sorted int32 indices, every stored value 1.
+    """
+    ones = np.ones(len(rows), dtype=np.float32)
+    matrix = sp.csr_matrix((ones, (rows, columns)), shape=shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def as_interactions(matrix: object, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
+    """Check and normalise a user-items matrix given from outside.
+
+    Parameters
+    ----------
+    matrix : scipy sparse matrix or array of shape (n_users, n_items)
+        Any sparse format and number type. Entries that are stored as 0 are dropped; duplicates are added up.
+    name : str
+        How messages call it.
+    n_items : int, optional
+        The number of columns it must have.
+
+    Returns
+    -------
+    csr_matrix of shape (n_users, n_items), float32
+        With sorted indices and no stored zeros; the argument itself where nothing had to change.
+
+    Raises
+    ------
+    DataError
+        If it is not sparse, has no rows or columns, has the wrong number of columns, or holds a value that
+        is negative, NaN or infinite.
+    """
+    if not sp.issparse(matrix):
+        raise DataError(
+            f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "
+            "wrap it with scipy.sparse.csr_matrix(...)"
+        )
+    csr = sp.csr_matrix(matrix, dtype=np.float32)
+    if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):
+        expected = "at least one" if n_items is None else f"{n_items:,}"
+        raise DataError(
+            f"got {csr.shape[1]:,} items (columns) in {name}, expected {expected}; "
+            "use the item columns the model was fitted on"
+        )
+    if csr.nnz and not (np.isfinite(csr.data).all() and csr.data.min() >= 0):
+        raise DataError(f"{name} hold negative, NaN or infinite values, expected weights > 0; drop those entries")
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()  # the caller's matrix stays as it is
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    return csr
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Users to evaluate on: what the model may see of each, and what it should find.
+
+    Parameters
+    ----------
+    fold_in : csr_matrix of shape (n_users, n_items), float32
+        The history that the model is given; these items are never recommended.
+    targets : csr_matrix of shape (n_users, n_items), float32
+        The items that count as hits; a row may be empty, such users are left out of every mean.
+    user_ids : ndarray of shape (n_users,)
+        External ids of the rows; their positions where there are none.
+    """
+
+    fold_in: sp.csr_matrix
+    targets: sp.csr_matrix
+    user_ids: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if self.fold_in.shape != self.targets.shape:
+            raise DataError(
+                f"got fold-in of shape {self.fold_in.shape} and targets of shape {self.targets.shape}, "
+                "expected the same users and items in both"
+            )
+        if not len(self.user_ids):
+            object.__setattr__(self, "user_ids", np.arange(self.n_users))
+
+    @classmethod
+    def of(cls, value: "HeldOut | tuple[sp.spmatrix, sp.spmatrix]", n_items: int) -> Self:
+        """Check and normalise held-out users given from outside, as `HeldOut` or as (fold_in, targets).
+
+        Raises
+        ------
+        DataError
+            If either matrix is not a sparse users x items matrix with `n_items` columns.
+        """
+        fold_in, targets = (value.fold_in, value.targets) if isinstance(value, HeldOut) else value
+        return cls(
+            fold_in=as_interactions(fold_in, "the fold-in", n_items),
+            targets=as_interactions(targets, "the targets", n_items),
+            user_ids=value.user_ids if isinstance(value, HeldOut) else np.empty(0, dtype=np.int64),
+        )
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return int(self.fold_in.shape[0])
+
+    def n_without_target(self) -> int:
+        """Return how many users have no target, and so no metric."""
+        return int(np.count_nonzero(np.diff(self.targets.indptr) == 0))

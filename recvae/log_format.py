@@ -1,0 +1,295 @@
+"""What a text log looks like: its separator, its header and its columns, guessed from the first lines."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from recvae.errors import DataError, UsageError
+from recvae.sources import OneByteSeparator, Source, file_errors
+
+SEPARATORS = ("::", "\t", ",", ";", "|", " ")
+_HEAD_BYTES = 1 << 16
+
+# Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
+_KNOWN_NAMES = {
+    "user": ("userid", "user", "uid", "customerid", "visitorid", "reviewerid", "accountid", "sessionid"),
+    "item": (
+        *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
+        *("trackid", "songid", "artistid", "bookid", "articleid", "newsid", "videoid", "businessid"),
+    ),
+    "rating": ("rating", "ratings", "stars", "score", "overall"),
+    "time": ("timestamp", "time", "ts", "datetime", "date", "unixreviewtime", "createdat"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFormat:
+    """What is known of a log; None means "to be guessed", and after `sniff` "not there".
+
+    Parameters
+    ----------
+    separator : str, optional
+        What stands between columns: `::`, tab, comma, semicolon, bar or space.
+    header : bool, optional
+        Whether the first line names the columns.
+    user, item, rating, time : str, optional
+        The names of the columns; without a header their positions, "1" for the first.
+    names : tuple of str
+        All columns of the file in order; filled in by `sniff`.
+    time_kind : str
+        How times are written: "integer", "decimal" or "text" (ISO 8601); filled in by `sniff`.
+    """
+
+    separator: str | None = None
+    header: bool | None = None
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    time: str | None = None
+    names: tuple[str, ...] = ()
+    time_kind: str = "integer"
+
+    def time_type(self) -> pa.DataType:
+        """Return the Arrow type to read the time column as."""
+        return {"integer": pa.int64(), "decimal": pa.float64(), "text": pa.timestamp("us")}[self.time_kind]
+
+    def split(self, line: str) -> list[str]:
+        """Split one line into its columns, as the reader does."""
+        separator = self.separator or ","
+        if len(separator) > 1 or not self.quoted():
+            return line.split(separator)
+        return next(csv.reader([line], delimiter=separator), [])
+
+    def quoted(self) -> bool:
+        """Whether columns may stand in double quotes in this format."""
+        return self.separator in (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class FoundColumns:
+    """The names of the columns of a log; rating and time are None where it has none."""
+
+    user: str
+    item: str
+    rating: str | None
+    time: str | None
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.split(":")[0].lower() if letter.isalnum())
+
+
+def find_columns(names: Sequence[str], log_format: LogFormat, source: Source) -> FoundColumns:
+    """Find the user, item, rating and time columns by the names given, or by the names they usually have.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns of the log.
+    log_format : LogFormat
+        The names the user gave, if any.
+    source : Source
+        For messages.
+
+    Returns
+    -------
+    FoundColumns
+        User and item are always found, or it raises.
+
+    Raises
+    ------
+    UsageError
+        If a column that was named is not in the log.
+    DataError
+        If no user or item column can be recognised.
+    """
+    listed = ", ".join(names)
+    found: dict[str, str | None] = {}
+    for role, known in _KNOWN_NAMES.items():
+        given = getattr(log_format, role)
+        if given is not None and given not in names:
+            close = get_close_matches(given, names, n=1)
+            hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
+            raise UsageError(f"{source.name} has no column '{given}'; it has: {listed}; {hint}")
+        taken = [getattr(log_format, other) for other in _KNOWN_NAMES]
+        guesses = [name for usual in known for name in names if _plain(name) == usual and name not in taken]
+        found[role] = given or (guesses[0] if guesses else None)
+    for role in ("user", "item"):
+        if found[role] is None:
+            raise DataError(
+                f"{source.name}: could not tell which column holds the {role} id; it has: {listed}; "
+                f"name it with --{role}-col, or say --no-header if the first line is data already"
+            )
+    assert found["user"] is not None and found["item"] is not None
+    return FoundColumns(found["user"], found["item"], found["rating"], found["time"])
+
+
+def sniff(source: Source, log_format: LogFormat) -> LogFormat:
+    """Fill in what the first lines of a text log tell of its format.
+
+    Parameters
+    ----------
+    source : Source
+        The log.
+    log_format : LogFormat
+        What is known already; it is kept.
+
+    Returns
+    -------
+    LogFormat
+        With separator, header, columns, `names` and `time_kind` filled in.
+
+    Raises
+    ------
+    UsageError, DataError
+        If there is no such file, it is not text, or its columns cannot be told apart.
+    """
+    lines = _head(source)
+    separator = log_format.separator or _guess_separator(lines)
+    log_format = replace(log_format, separator=separator)
+    first = log_format.split(lines[0])
+    if len(first) < 2:
+        raise DataError(
+            f"{source.name} line 1: got one column with separator {separator!r}: {lines[0][:80]!r}; expected at "
+            f"least a user and an item column; give the right one with --sep"
+        )
+    header = log_format.header if log_format.header is not None else not any(_is_number(field) for field in first)
+    if header:
+        names = tuple(first)
+    else:
+        names = tuple(str(position + 1) for position in range(len(first)))
+        log_format = _positions(log_format, len(names))
+    found = find_columns(names, log_format, source)
+    log_format = replace(
+        log_format, header=header, names=names, user=found.user, item=found.item, rating=found.rating, time=found.time
+    )
+    data = lines[1] if header and len(lines) > 1 else lines[0]
+    return replace(log_format, time_kind=_time_kind(log_format, data))
+
+
+def _head(source: Source) -> list[str]:
+    """Return the first lines of a text file that are not blank, or say why it is not one."""
+    with file_errors(source), source.open() as stream:
+        head = stream.read(_HEAD_BYTES)
+    if b"\0" in head:
+        raise DataError(f"{source.name} is a binary file, expected text or Parquet; export it as CSV")
+    lines = [line.rstrip("\r") for line in head.decode("utf-8-sig", errors="replace").split("\n")]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise DataError(f"{source.name} is empty; expected a log with one row per event")
+    return lines
+
+
+def _guess_separator(lines: list[str]) -> str:
+    """Return the first separator that splits the first lines into the same number (> 1) of columns."""
+    sample = lines[: max(1, min(20, len(lines) - 1))]  # the last line of the head may be cut
+    for separator in SEPARATORS:
+        columns = {line.count(separator) for line in sample}
+        if len(columns) == 1 and columns != {0}:
+            return separator
+    return next((separator for separator in SEPARATORS if separator in lines[0]), ",")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _positions(log_format: LogFormat, n_columns: int) -> LogFormat:
+    """Without a header, the columns stand as in MovieLens: user, item, rating, time."""
+    roles = ("user", "item", "rating", "time")
+    if any(getattr(log_format, role) is not None for role in roles):
+        return log_format
+    return replace(log_format, **{role: str(i + 1) for i, role in enumerate(roles) if i < n_columns})
+
+
+def _time_kind(log_format: LogFormat, line: str) -> str:
+    fields = log_format.split(line)
+    if log_format.time is None or log_format.names.index(log_format.time) >= len(fields):
+        return "integer"
+    field = fields[log_format.names.index(log_format.time)].strip()
+    if field.lstrip("+-").isdecimal() or not field:
+        return "integer"
+    return "decimal" if _is_number(field) else "text"
+
+
+def parse_options(log_format: LogFormat) -> pacsv.ParseOptions:
+    """Return the options with which pyarrow splits lines of this format."""
+    separator = log_format.separator or ","
+    if separator == "::":
+        separator = OneByteSeparator.SEPARATOR
+    return pacsv.ParseOptions(delimiter=separator, quote_char='"' if log_format.quoted() else False)
+
+
+def _data_lines(source: Source, log_format: LogFormat) -> Iterator[tuple[int, bytes]]:
+    """Yield line number and content of each row that the reader counts: no blank lines, no header."""
+    with file_errors(source), source.open() as stream:
+        skip_header = log_format.header
+        for number, line in enumerate(stream, start=1):
+            line = line.rstrip(b"\r\n")
+            if not line:
+                continue
+            if skip_header:
+                skip_header = False
+                continue
+            yield number, line
+
+
+def line_of_row(source: Source, log_format: LogFormat, row: int) -> int:
+    """Return the line number (from 1) of a row (from 0) of the table that was read."""
+    for index, (number, _) in enumerate(_data_lines(source, log_format)):
+        if index == row:
+            return number
+    return row + 1
+
+
+def first_bad_line(source: Source, log_format: LogFormat) -> str | None:
+    """Look for the first line that cannot be read, one line at a time.
+
+    Parameters
+    ----------
+    source : Source
+        A log that pyarrow refused.
+    log_format : LogFormat
+        Its full format.
+
+    Returns
+    -------
+    str or None
+        What is wrong, with file, line and column; None if every line looks right.
+    """
+    for number, line in _data_lines(source, log_format):
+        problem = _line_problem(line, log_format)
+        if problem is not None:
+            return f"{source.name} line {number}: {problem}"
+    return None
+
+
+def _line_problem(line: bytes, log_format: LogFormat) -> str | None:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 text (byte 0x{line[error.start]:02x} at position {error.start + 1}); convert the file first"
+    fields = log_format.split(text)
+    if len(fields) != len(log_format.names):
+        expected = len(log_format.names)
+        return f"got {len(fields)} columns, expected {expected} as in the first line: {text[:80]!r}; repair the line"
+    if log_format.rating is not None:
+        rating = fields[log_format.names.index(log_format.rating)]
+        if not _is_number(rating):
+            return f"column '{log_format.rating}' holds {rating!r}, expected a number; repair or remove the line"
+    if log_format.time is not None:
+        time = fields[log_format.names.index(log_format.time)]
+        kind = {"integer": "whole seconds since 1970", "decimal": "seconds since 1970", "text": "an ISO 8601 time"}
+        try:
+            pa.array([time.strip()]).cast(log_format.time_type())
+        except pa.ArrowInvalid:
+            return f"column '{log_format.time}' holds {time!r}, expected {kind[log_format.time_kind]}; repair the line"
+    return None
