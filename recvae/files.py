@@ -37,9 +37,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"could not write {path}: {reason}") from error
     except SafetensorError as error:  # safetensors writes by itself and wraps the system's words
-        reason = next(
-            (text for code, text in _REASONS.items() if f"os error {code}" in str(error)), str(error)
-        )
+        reason = next((text for code, text in _REASONS.items() if f"os error {code}" in str(error)), str(error))
         raise StorageError(f"could not write {path}: {reason}") from error
 
 
@@ -126,9 +124,7 @@ def move_folder(source: Path, target: Path) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary as indented UTF-8 JSON, whole or not at all."""
     with write_file(path) as aside:
-        aside.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, content: str) -> None:

@@ -85,9 +85,7 @@ class Source:
     def _only_member(self, archive: zipfile.ZipFile) -> str:
         members = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         if len(members) != 1:
-            raise DataError(
-                f"{self.path} holds {len(members)} files, expected one; unpack it and give the log itself"
-            )
+            raise DataError(f"{self.path} holds {len(members)} files, expected one; unpack it and give the log itself")
         return members[0]
 
 

@@ -1,0 +1,234 @@
+"""Sparse rows of users, in batches, on the device: nothing of size users x items is ever dense.
+
+Letters in shape comments: U users, I items, B users of a batch, N interactions stored in it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.errors import UsageError
+
+RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
+_AHEAD = 2  # batches prepared in advance where they do not
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes a GPU where there is one; "cpu", "cuda" or "cuda:N" ask for one by name.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device here.
+    """
+    if isinstance(device, torch.device):
+        return device
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N") from None
+    if resolved.type not in ("cpu", "cuda"):
+        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N")
+    if resolved.type == "cuda" and (
+        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(
+            f"got device '{device}', but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or install a CUDA build of PyTorch"
+        )
+    return resolved
+
+
+@dataclass(frozen=True)
+class SparseBatch:
+    """The interactions of some users, as a network takes them.
+
+    Parameters
+    ----------
+    items : Tensor of shape (n_interactions,), int32
+        Item column of each interaction, user after user.
+    offsets : Tensor of shape (n_users,), int32
+        Where each user's interactions begin.
+    rows : Tensor of shape (n_interactions,), int64
+        User of each interaction, as a row of the batch.
+    values : Tensor of shape (n_interactions,), float32
+        x_ui, the target of the likelihood.
+    inputs : Tensor of shape (n_interactions,), float32
+        x_ui over the L2 norm of the user's row, what the encoder is given.
+    totals : Tensor of shape (n_users,), float32
+        sum_i x_ui.
+    """
+
+    items: torch.Tensor
+    offsets: torch.Tensor
+    rows: torch.Tensor
+    values: torch.Tensor
+    inputs: torch.Tensor
+    totals: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.offsets)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.items.device
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "SparseBatch":
+        """Return the batch with `move` applied to each tensor."""
+        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
+
+
+class SparseRows:
+    """A users x items matrix as tensors on one device, from which batches of rows are cut.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n_users, n_items), float32
+        Checked interactions.
+    device : torch.device
+        Where the tensors shall lie.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
+        lengths = np.diff(matrix.indptr).astype(np.int64)  # (U,)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        norms = np.sqrt(np.bincount(rows, weights=matrix.data.astype(np.float64) ** 2, minlength=len(lengths)))
+        inputs = matrix.data / norms[rows]  # an empty row has no entry to divide, so no 0 / 0
+        totals = np.bincount(rows, weights=matrix.data, minlength=len(lengths))
+        self.n_users = len(lengths)
+        self._starts = torch.from_numpy(matrix.indptr[:-1].astype(np.int64)).to(device)  # (U,)
+        self._lengths = torch.from_numpy(lengths).to(device)  # (U,)
+        self._items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
+        self._values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
+        self._inputs = torch.from_numpy(inputs.astype(np.float32)).to(device)
+        self._totals = torch.from_numpy(totals.astype(np.float32)).to(device)  # (U,)
+
+    @staticmethod
+    def bytes_of(matrix: sp.csr_matrix) -> int:
+        """Return how many bytes the tensors of a matrix take."""
+        return 12 * matrix.nnz + 20 * matrix.shape[0]
+
+    def batch(self, users: torch.Tensor) -> SparseBatch:
+        """Return the rows of some users as a batch.
+
+        Parameters
+        ----------
+        users : Tensor of shape (n_users,), int64
+            Row numbers, on the same device.
+
+        Returns
+        -------
+        SparseBatch
+            In the order of `users`.
+        """
+        lengths = self._lengths[users]  # (B,)
+        offsets = lengths.cumsum(0) - lengths  # (B,)
+        rows = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)  # (N,)
+        position = torch.arange(len(rows), device=users.device) + (self._starts[users] - offsets)[rows]  # (N,)
+        return SparseBatch(
+            items=self._items[position],
+            offsets=offsets.to(torch.int32),
+            rows=rows,
+            values=self._values[position],
+            inputs=self._inputs[position],
+            totals=self._totals[users],
+        )
+
+
+def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
+    """Return all rows of a block of users as one batch."""
+    rows = SparseRows(matrix, device)
+    return rows.batch(torch.arange(rows.n_users, device=device))
+
+
+class SparseBatches:
+    """Shuffled batches of users, epoch after epoch; the last, smaller batch is kept.
+
+    On the CPU, and on a GPU when the matrix fits into `resident_bytes`, batches are cut on the device itself.
+    Otherwise a thread prepares them ahead in pinned memory of the host.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n_users, n_items), float32
+        Checked interactions.
+    batch_size : int
+        Users per batch, >= 1.
+    device : torch.device
+        Where batches are wanted.
+    resident_bytes : int
+        Budget for keeping the matrix on a GPU.
+    rank, world_size : int
+        Which share of the users this process takes, out of how many.
+    """
+
+    def __init__(
+        self,
+        matrix: sp.csr_matrix,
+        batch_size: int,
+        device: torch.device,
+        *,
+        resident_bytes: int = RESIDENT_BYTES,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size = batch_size
+        self.device = device
+        self.prepares_ahead = device.type != "cpu" and SparseRows.bytes_of(matrix) > resident_bytes
+        self._rows = SparseRows(matrix, torch.device("cpu") if self.prepares_ahead else device)
+        self._rank, self._world_size = rank, world_size
+
+    @property
+    def n_users(self) -> int:
+        """Users that this process sees in an epoch."""
+        return len(range(self._rank, self._rows.n_users, self._world_size))
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return -(-self.n_users // self.batch_size)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[SparseBatch]:
+        """Yield every user exactly once, in an order drawn from a CPU generator.
+
+        Yields
+        ------
+        SparseBatch
+            On `device`.
+        """
+        # The order is drawn on the CPU, so that a seed means the same on every device and share.
+        order = torch.randperm(self._rows.n_users, generator=generator)[self._rank :: self._world_size]
+        if self.prepares_ahead:
+            yield from self._prepared(order.split(self.batch_size))
+            return
+        for users in order.to(self.device).split(self.batch_size):
+            yield self._rows.batch(users)
+
+    def _prepared(self, parts: tuple[torch.Tensor, ...]) -> Iterator[SparseBatch]:
+        def prepare(users: torch.Tensor) -> SparseBatch:
+            batch = self._rows.batch(users)
+            return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recvae-batches") as pool:
+            waiting: deque[Future[SparseBatch]] = deque()
+            for users in parts:
+                waiting.append(pool.submit(prepare, users))
+                if len(waiting) > _AHEAD:
+                    yield self._to_device(waiting.popleft().result())
+            while waiting:
+                yield self._to_device(waiting.popleft().result())
+
+    def _to_device(self, batch: SparseBatch) -> SparseBatch:
+        return batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))

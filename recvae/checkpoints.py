@@ -1,0 +1,141 @@
+"""A run's state after an epoch, on disk, so that a killed run goes on as if nothing had happened.
+
+One safetensors file: tensors by name, everything else as JSON in its header. Nothing is executed on load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from recvae.errors import BundleError
+from recvae.files import write_file
+
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Everything the next epoch depends on.
+
+    Parameters
+    ----------
+    weights, best_weights : dict of str to Tensor
+        State of the network now, and at its best validation.
+    optimizer : dict of int to dict of str to Tensor
+        State of the optimiser by parameter.
+    generators : dict of str to Tensor
+        States of the random generators, uint8.
+    progress : dict
+        Counters and log records, as JSON has them.
+    """
+
+    weights: dict[str, torch.Tensor]
+    best_weights: dict[str, torch.Tensor]
+    optimizer: Mapping[int, Mapping[str, torch.Tensor]]
+    generators: dict[str, torch.Tensor]
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state, and what run it is.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint file.
+    identity : dict
+        What must be the same to go on: model, hyperparameters, data fingerprint.
+    resumes : bool
+        Whether to start from what the file holds.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    resumes: bool = False
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, whole or not at all.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; the checkpoint before it is untouched.
+        """
+        tensors = {f"weights/{name}": value for name, value in state.weights.items()}
+        tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
+        tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
+        for parameter, values in state.optimizer.items():
+            tensors |= {f"optimizer/{parameter}/{name}": value for name, value in values.items()}
+        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+        header = {"identity": json.dumps(self.identity), "progress": json.dumps(state.progress)}
+        with write_file(self.path) as aside:
+            save_file(tensors, aside, metadata=header)
+
+    def load(self) -> TrainingState:
+        """Read the state back.
+
+        Raises
+        ------
+        BundleError
+            If the file is missing, damaged, or belongs to another run.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                header = file.metadata()
+                identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        except FileNotFoundError as error:
+            raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{self.path} is damaged ({error}); train again without --resume") from error
+        wanted = json.loads(json.dumps(self.identity))
+        different = [key for key in wanted if identity.get(key) != wanted[key]]
+        if different:
+            found = {key: identity.get(key) for key in different}
+            expected = {key: wanted[key] for key in different}
+            raise BundleError(
+                f"{self.path} belongs to another run: it has {found}, this run has {expected}; "
+                "resume with the same data and hyperparameters, or train without --resume"
+            )
+        return _state_from(tensors, progress)
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return what run a checkpoint belongs to.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads(file.metadata()["identity"]))
+    except FileNotFoundError as error:
+        raise BundleError(f"no checkpoint at {path}; train without --resume") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is damaged ({error}); train again without --resume") from error
+
+
+def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
+    def group(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    optimizer: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in group("optimizer/").items():
+        parameter, _, key = name.partition("/")
+        optimizer.setdefault(int(parameter), {})[key] = value
+    return TrainingState(
+        weights=group("weights/"),
+        best_weights=group("best/"),
+        optimizer=optimizer,
+        generators=group("generators/"),
+        progress=progress,
+    )

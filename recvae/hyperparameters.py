@@ -1,0 +1,213 @@
+"""Hyperparameters as dataclass fields that know their meaning, type and range.
+
+A model declares each once, with `hyperparameter(...)`; checking a model, reading `name=value` from a command
+line and listing what there is all follow from the declaration.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from recvae.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """What is known of one hyperparameter.
+
+    Parameters
+    ----------
+    name : str
+        Field name, as in `--set name=value`.
+    type : type
+        int, float, bool, str, or tuple for a list of whole numbers.
+    optional : bool
+        Whether None is allowed.
+    default : object
+        The value without further notice.
+    meaning : str
+        One sentence, with the unit.
+    low, high : float, optional
+        Range of the value (of each element of a tuple), bounds included.
+    choices : tuple of str
+        The words allowed, for a str.
+    below_high : bool
+        Whether `high` itself is excluded.
+    """
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    below_high: bool = False
+
+    @property
+    def expected(self) -> str:
+        """The type and range in words."""
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        text = "whole numbers separated by commas" if self.type is tuple else words[self.type]
+        if self.choices:
+            text = "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            end = f"below {self.high:g}" if self.below_high else f"at most {self.high:g}"
+            text += f", at least {self.low:g} and {end}"
+        elif self.low is not None:
+            text += f", {self.low:g} or more"
+        return text + (" (or none)" if self.optional else "")
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value has the right type and lies in the range."""
+        if value is None:
+            return self.optional
+        if self.type is tuple:
+            return isinstance(value, tuple) and all(_is_whole(part) and self._in_range(part) for part in value)
+        if self.type is int:
+            return _is_whole(value) and self._in_range(value)
+        if self.type is float:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return is_number and math.isfinite(value) and self._in_range(value)
+        if self.choices:
+            return value in self.choices
+        return isinstance(value, self.type)
+
+    def _in_range(self, value: float) -> bool:
+        if self.low is not None and value < self.low:
+            return False
+        if self.high is None:
+            return True
+        return value < self.high if self.below_high else value <= self.high
+
+    def parse(self, text: str) -> Any:
+        """Read a value from the command line; what cannot be read comes back as it is, for `allows` to refuse."""
+        text = text.strip()
+        if self.optional and text.lower() in ("none", "null", ""):
+            return None
+        try:
+            if self.type is tuple:
+                return tuple(int(part) for part in text.split(",") if part.strip())
+            if self.type is bool:
+                return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            return self.type(text)
+        except (ValueError, KeyError):
+            return text
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def hyperparameter(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    below_high: bool = False,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a hyperparameter as a dataclass field; the arguments are those of `Hyperparameter`."""
+    metadata = {"meaning": meaning, "low": low, "high": high, "below_high": below_high, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def hyperparameters_of(model: Any) -> dict[str, Hyperparameter]:
+    """Return the hyperparameters of a model or model class by name, in the order of declaration."""
+    model_class = model if isinstance(model, type) else type(model)
+    hints = typing.get_type_hints(model_class)
+    known = {}
+    for field in dataclasses.fields(model_class):
+        if "meaning" not in field.metadata:
+            continue
+        hint = hints[field.name]
+        arguments = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        plain = next(argument for argument in arguments if argument is not type(None))
+        known[field.name] = Hyperparameter(
+            name=field.name,
+            type=typing.get_origin(plain) or plain,
+            optional=type(None) in arguments,
+            default=field.default,
+            **field.metadata,
+        )
+    return known
+
+
+def values_of(model: Any) -> dict[str, Any]:
+    """Return the current hyperparameters of a model as a plain dictionary, ready for JSON."""
+    values = {name: getattr(model, name) for name in hyperparameters_of(model)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_hyperparameters(model: Any) -> None:
+    """Check every hyperparameter of a model against its declaration.
+
+    Raises
+    ------
+    UsageError
+        For the first one of the wrong type or out of range.
+    """
+    for name, known in hyperparameters_of(model).items():
+        value = getattr(model, name)
+        if not known.allows(value):
+            raise UsageError(f"got {name}={value!r}, expected {known.expected}; {known.meaning}")
+
+
+def build(model_class: type, values: dict[str, Any]) -> Any:
+    """Make a model from hyperparameters by name, as they come from JSON or from `parse_settings`.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, with the list of those there are, or a value is not allowed.
+    """
+    known = hyperparameters_of(model_class)
+    for name in values:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"got unknown hyperparameter '{name}'; {hint}{model_class.__name__} has: {', '.join(known)}"
+            )
+    cleaned = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    model = model_class(**cleaned)
+    check_hyperparameters(model)
+    return model
+
+
+def parse_settings(model_class: type, settings: Sequence[str]) -> dict[str, Any]:
+    """Read settings written as "name=value".
+
+    Parameters
+    ----------
+    model_class : type
+        The model they are for.
+    settings : sequence of str
+        One "name=value" each; a later one wins.
+
+    Returns
+    -------
+    dict
+        Values by name, of the declared type where they could be read as such.
+
+    Raises
+    ------
+    UsageError
+        If one is not of the form name=value.
+    """
+    known = hyperparameters_of(model_class)
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"got --set {setting!r}, expected name=value, such as --set {next(iter(known))}=...")
+        values[name] = known[name].parse(text) if name in known else text
+    return values

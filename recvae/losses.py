@@ -1,0 +1,84 @@
+"""Likelihoods and divergences: one value per user, batch means are left to the training loop.
+
+Letters in shape comments: B users, I items, N interactions of a batch, D latent dimensions.
+"""
+
+from typing import Any
+
+import torch
+
+from recvae.batches import SparseBatch
+
+
+class _MultinomialNLL(torch.autograd.Function):
+    """-sum_i x_ui log softmax(f_u)_i without a dense target, and its gradient in one dense block.
+
+    With n_u = sum_i x_ui this is n_u logsumexp(f_u) - sum_i x_ui f_ui, so the gradient with respect to f is
+    n_u softmax(f_u) - x_u. Autograd would build three more blocks of shape (B, I) on the way.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        items: torch.Tensor,
+        values: torch.Tensor,
+        totals: torch.Tensor,
+    ) -> torch.Tensor:
+        normaliser = torch.logsumexp(logits, dim=1)  # (B,)
+        lengths = torch.bincount(rows, minlength=len(logits))  # (B,)
+        hit = torch.segment_reduce(logits[rows, items] * values, "sum", lengths=lengths, initial=0)  # (N,) -> (B,)
+        ctx.save_for_backward(logits, normaliser, rows, items, values, totals)
+        return totals * normaliser - hit
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        logits, normaliser, rows, items, values, totals = ctx.saved_tensors
+        weight = grad_outputs[0]  # (B,)
+        gradient = (logits - normaliser[:, None]).exp_()  # (B, I) softmax
+        gradient *= (weight * totals)[:, None]
+        gradient[rows, items] -= values * weight[rows]  # each (row, item) once, so nothing is lost
+        return gradient, None, None, None, None
+
+
+def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
+    """Return the negative multinomial log-likelihood of each user's interactions.
+
+    -sum_i x_ui log softmax(f_u)_i, Liang et al. 2018, eq. 2; the constant of the multinomial is left out, as
+    in the paper.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_users, n_items), float32 or float64
+        f_u.
+    batch : SparseBatch
+        The target x: un-normalised, without dropout.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+        0 for a user without interactions.
+    """
+    loss: torch.Tensor = _MultinomialNLL.apply(
+        logits, batch.rows, batch.items.long(), batch.values.to(logits.dtype), batch.totals.to(logits.dtype)
+    )
+    return loss
+
+
+def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each user, summed over the latent dimensions.
+
+    sum_d (mean_d^2 + exp(logvar_d) - logvar_d - 1) / 2, Kingma and Welling 2014, appendix B.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posterior.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+        At least 0.
+    """
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=1)  # (B, D) -> (B,)

@@ -1,0 +1,130 @@
+"""What all autoencoders share: training options, the way through the training loop, scoring and weights.
+
+A model adds its network, its loss and its optimiser; see `multvae.py`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recvae.batches import SparseBatch, resolve_device, whole_batch
+from recvae.checkpoints import Checkpoint
+from recvae.hyperparameters import check_hyperparameters, hyperparameter
+from recvae.interactions import HeldOut, as_interactions
+from recvae.models.base import Model
+from recvae.models.networks import initialise
+from recvae.schedules import Schedule, constant
+from recvae.training import EpochRecord, History, Losses, Monitor, Silent, Task, Trainer
+
+# Letters in shape comments: B users of a block, I items.
+
+
+@dataclass(kw_only=True)
+class Autoencoder(Model):
+    """A model that encodes a user's row and decodes it into scores of all items."""
+
+    epochs: int = hyperparameter(200, "passes over the training users", low=1)
+    batch_size: int = hyperparameter(500, "users per update", low=1)
+    learning_rate: float = hyperparameter(1e-3, "step size of Adam", low=0)
+    patience: int = hyperparameter(50, "epochs without a better validation NDCG@100 before it ends; 0: never", low=0)
+    seed: int = hyperparameter(0, "seed of initialisation, shuffling and noise", low=0, high=2**32 - 1)
+
+    network_: nn.Module = field(default_factory=nn.Module, init=False, repr=False, compare=False)
+    device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
+    history_: History = field(default_factory=History, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def _network(self, n_items: int) -> nn.Module:
+        """Return the network, not initialised."""
+
+    @abstractmethod
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
+        """Return the mean losses of a batch, with the noise of training."""
+
+    @abstractmethod
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the scores (B, I) of a batch, without any noise."""
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
+
+    def _schedule(self, total_updates: int) -> Schedule:  # noqa: ARG002  (variational models need it)
+        return constant(0.0)
+
+    def fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | tuple[Any, Any] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        monitor: Monitor | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Train from a fresh initialisation; see `Model.fit`.
+
+        The log of the run is in `history_`. On Ctrl-C the best weights so far are kept.
+        """
+        check_hyperparameters(self)
+        train = as_interactions(train, "the training interactions")
+        held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
+        self.device_ = resolve_device(device)
+        self.n_items_ = 0  # not fitted until the loop has ended well
+        self.network_ = self._network(train.shape[1])
+        # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
+        initialise(self.network_, torch.Generator().manual_seed(self.seed))
+        self.network_.to(self.device_)
+        task = Task(
+            network=self.network_,
+            optimizer=self._optimizer(),
+            loss=self._loss,
+            schedule=self._schedule,
+            score=self._score_block,
+        )
+        trainer = Trainer(
+            task,
+            train,
+            held_out,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            patience=self.patience,
+            seed=self.seed,
+            device=self.device_,
+        )
+        self.history_ = trainer.run(monitor or Silent(), checkpoint)
+        self.n_items_ = train.shape[1]
+        return self
+
+    @property
+    def log_(self) -> list[EpochRecord]:
+        """One record per epoch of the last fit."""
+        return self.history_.records
+
+    @torch.no_grad()
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        self.network_.eval()
+        return self._logits(whole_batch(user_items, self.device_))  # (B, I)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the network's weights; see `Model.weights`."""
+        self.check_fitted()
+        return {name: value.detach().cpu().numpy() for name, value in self.network_.state_dict().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Take over a network's weights; see `Model.load_weights`."""
+        self.device_ = resolve_device(device)
+        n_items = len(weights[self._item_weight])
+        self.network_ = self._network(n_items)
+        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
+        self.network_.load_state_dict(tensors, assign=True)
+        self.network_.requires_grad_(False).to(self.device_)
+        self.n_items_ = n_items
+        return self
+
+    _item_weight = "encoder.0.weight"
+    """Name of a weight with one row per item."""

@@ -1,0 +1,186 @@
+"""What every model is: hyperparameters in, fitted on sparse rows, scores and ranked items out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.checkpoints import Checkpoint
+from recvae.errors import NotFittedError
+from recvae.interactions import HeldOut, as_interactions
+from recvae.ranking import block_rows, check_k, rank
+from recvae.training import Monitor
+
+# Letters in shape comments: U users, I items, B users of a block, k ranks.
+
+
+@dataclass(kw_only=True)
+class Model(ABC):
+    """A recommender on integer columns: fields are hyperparameters, learned state ends in an underscore.
+
+    The constructor only stores; `fit` checks. No model knows user ids: a user is a row of interactions.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Hyperparameters to choose from on validation, when the model serves as a tuned baseline."""
+
+    n_items_: int = field(default=0, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | tuple[Any, Any] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        monitor: Monitor | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Learn from training interactions, forgetting earlier fits.
+
+        Parameters
+        ----------
+        train : sparse matrix of shape (n_users, n_items)
+            Stored entries are interactions, values are weights > 0 (1 for implicit feedback).
+        validation : HeldOut or tuple of two sparse matrices, optional
+            Users with fold-in and targets, to choose the best epoch by.
+        device : str or torch.device
+            "auto", "cpu" or "cuda"; models without a network always use the CPU.
+        monitor : Monitor, optional
+            Is told how the run goes.
+        checkpoint : Checkpoint, optional
+            Where to keep the state after each epoch; models without epochs do not need one.
+
+        Returns
+        -------
+        Model
+            Itself.
+
+        Raises
+        ------
+        UsageError
+            If a hyperparameter has the wrong type or is out of range, or there is no such device.
+        DataError
+            If the interactions are not a sparse matrix of finite weights.
+        """
+
+    @abstractmethod
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        """Return the scores (B, I) of a block of checked rows, as a tensor that may be overwritten."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return everything learned as named arrays, enough for `load_weights`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+
+    @abstractmethod
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Take over what `weights` returned, instead of fitting.
+
+        Parameters
+        ----------
+        weights : mapping of str to ndarray
+            Arrays by name.
+        device : str or torch.device
+            Where to score.
+
+        Returns
+        -------
+        Model
+            Itself, fitted.
+
+        Raises
+        ------
+        KeyError, ValueError, RuntimeError
+            If arrays are missing or have the wrong shape.
+        """
+
+    def score(self, user_items: sp.csr_matrix) -> np.ndarray:
+        """Score every item for each user, seen ones included.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (n_users, n_items)
+            Histories of users, seen in training or not.
+
+        Returns
+        -------
+        ndarray of shape (n_users, n_items), float32
+            Higher is better; the scale is the model's own. For many users, `recommend` needs less memory.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the number of items is not that of the training data.
+        """
+        histories = self._check_histories(user_items)
+        scores = np.empty(histories.shape, dtype=np.float32)  # (U, I)
+        rows = block_rows(self.n_items_)
+        for start in range(0, len(scores), rows):
+            scores[start : start + rows] = self._score_block(histories[start : start + rows]).cpu().numpy()
+        return scores
+
+    def recommend(self, user_items: sp.csr_matrix, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best items for each user, never one of the user's history.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (n_users, n_items)
+            Histories of users, seen in training or not.
+        k : int
+            Items per user, >= 1.
+
+        Returns
+        -------
+        items : ndarray of shape (n_users, k), int64
+            Item columns, best first, equal scores by ascending column; -1 where the items ran out.
+        scores : ndarray of shape (n_users, k), float32
+            Their scores; -inf where the items ran out.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the number of items is not that of the training data.
+        UsageError
+            If k is not a whole number >= 1.
+        """
+        check_k(k)
+        histories = self._check_histories(user_items)
+        items = np.empty((histories.shape[0], k), dtype=np.int64)
+        scores = np.empty((histories.shape[0], k), dtype=np.float32)
+        rows = block_rows(self.n_items_)
+        for start in range(0, len(items), rows):
+            block = histories[start : start + rows]
+            ranked = rank(self._score_block(block), k, seen=block)
+            items[start : start + rows], scores[start : start + rows] = ranked
+        return items, scores
+
+    def check_fitted(self) -> None:
+        """Refuse to go on before `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            If nothing was learned yet.
+        """
+        if not self.n_items_:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(train) first")
+
+    def _check_histories(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
+        self.check_fitted()
+        return as_interactions(user_items, "the histories", self.n_items_)

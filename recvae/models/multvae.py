@@ -1,0 +1,119 @@
+"""Mult-VAE: Liang, Krishnan, Hoffman and Jebara, Variational Autoencoders for Collaborative Filtering, WWW 2018.
+
+    z_u ~ N(0, I),  x_u ~ Mult(n_u, softmax(f(z_u)))                                    (eq. 1)
+    L_u = E_q[log p(x_u | z_u)] - beta KL(q(z_u | x_u) || p(z_u))                       (eq. 5)
+    q(z_u | x_u) = N(mu(x_u), diag sigma^2(x_u))
+
+The encoder sees the L2-normalised row after dropout, the likelihood the row itself. beta is annealed from 0 to
+a cap below 1. Scores are f(mu(x_u)): nothing is sampled once training is over.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import nn
+
+from recvae.batches import SparseBatch
+from recvae.hyperparameters import hyperparameter
+from recvae.losses import kl_to_standard_normal, multinomial_nll
+from recvae.models.autoencoder import Autoencoder
+from recvae.models.networks import SparseLinear, dropout, layers
+from recvae.schedules import NAMES, Schedule, schedule
+from recvae.training import Losses
+
+# Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
+
+
+class MultVAENetwork(nn.Module):
+    """Encoder and decoder with tanh between linear layers.
+
+    Parameters
+    ----------
+    n_items : int
+        Width of input and output.
+    hidden_dims : tuple of int
+        Widths between items and latent variables; the decoder has them in reverse.
+    latent_dim : int
+        Number of latent variables.
+    """
+
+    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        first, *others = [*hidden_dims, 2 * latent_dim]
+        self.encoder = nn.ModuleList([SparseLinear(n_items, first), *layers([first, *others])])
+        self.decoder = layers([latent_dim, *reversed(hidden_dims), n_items])
+
+    def encode(self, batch: SparseBatch, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x), each of shape (n_users, latent_dim)."""
+        hidden = self.encoder[0](batch, inputs)  # (N,) -> (B, H)
+        for layer in self.encoder[1:]:
+            hidden = layer(torch.tanh(hidden))
+        mean, logvar = hidden.chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return mean, logvar
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return the logits f(z), shape (n_users, n_items)."""
+        *inner, last = self.decoder
+        for layer in inner:
+            latent = torch.tanh(layer(latent))
+        return last(latent)  # (B, H) -> (B, I)
+
+
+def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a draw from N(mean, exp(logvar)) that gradients pass through, with noise of unit variance.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posterior.
+    generator : Generator
+        On the same device.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + noise * torch.exp(0.5 * logvar)
+
+
+@dataclass(kw_only=True)
+class MultVAE(Autoencoder):
+    """The variational autoencoder with a multinomial likelihood; defaults are the paper's for MovieLens-20M.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = MultVAE(hidden_dims=(16,), latent_dim=4, epochs=40, batch_size=10, seed=1).fit(train)
+    >>> items, scores = model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
+    >>> sorted(items[0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "multvae"
+    paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018)"
+
+    hidden_dims: tuple[int, ...] = hyperparameter((600,), "widths between items and latent variables", low=1)
+    latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
+    dropout: float = hyperparameter(0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True)
+    beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
+    anneal: str = hyperparameter("linear", "how beta grows", choices=NAMES)
+    anneal_fraction: float = hyperparameter(0.85, "part of the run after which beta is at its cap", low=0, high=1)
+    anneal_steps: int | None = hyperparameter(None, "updates until beta is at its cap, instead of a fraction", low=0)
+
+    def _network(self, n_items: int) -> MultVAENetwork:
+        return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim)
+
+    def _schedule(self, total_updates: int) -> Schedule:
+        return schedule(self.anneal, self.beta, total_updates, self.anneal_steps, self.anneal_fraction)
+
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
+        network = cast(MultVAENetwork, self.network_)
+        mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
+        logits = network.decode(sample(mean, logvar, generator))
+        reconstruction = multinomial_nll(logits, batch).mean()  # (B,) -> ()
+        kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
+        return Losses(reconstruction + beta * kl, reconstruction, kl)
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        network = cast(MultVAENetwork, self.network_)
+        mean, _ = network.encode(batch, batch.inputs)
+        return network.decode(mean)

@@ -1,0 +1,60 @@
+"""Popularity: the same list for everyone, by number of training users. The floor every model must clear."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.checkpoints import Checkpoint
+from recvae.hyperparameters import check_hyperparameters
+from recvae.interactions import HeldOut, as_interactions
+from recvae.models.base import Model
+from recvae.training import Monitor
+
+
+@dataclass(kw_only=True)
+class Popularity(Model):
+    """Score each item by how many training users have it.
+
+    Examples
+    --------
+    >>> train = sp.csr_matrix([[1, 1, 0], [0, 1, 0]])
+    >>> Popularity().fit(train).recommend(sp.csr_matrix([[0, 1, 0]]), k=2)[0].tolist()
+    [[0, 2]]
+    """
+
+    name: ClassVar[str] = "popularity"
+    paper: ClassVar[str] = "no paper: number of training users per item"
+
+    counts_: np.ndarray = field(default_factory=lambda: np.empty(0), init=False, repr=False, compare=False)
+
+    def fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | tuple[Any, Any] | None = None,  # noqa: ARG002  (every model's signature)
+        *,
+        device: str | torch.device = "auto",  # noqa: ARG002
+        monitor: Monitor | None = None,  # noqa: ARG002
+        checkpoint: Checkpoint | None = None,  # noqa: ARG002
+    ) -> Self:
+        """Count; see `Model.fit`."""
+        check_hyperparameters(self)
+        train = as_interactions(train, "the training interactions")
+        return self.load_weights({"counts": np.bincount(train.indices, minlength=train.shape[1])})
+
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        return torch.from_numpy(self.counts_).repeat(user_items.shape[0], 1)  # (I,) -> (B, I)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the counts, shape (n_items,); see `Model.weights`."""
+        self.check_fitted()
+        return {"counts": self.counts_}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
+        """Take over counts; see `Model.load_weights`."""
+        self.counts_ = np.asarray(weights["counts"]).astype(np.float32)
+        self.n_items_ = len(self.counts_)
+        return self
