@@ -1,3 +1,25 @@
 """Recommenders from autoencoders on sparse user-item data, with honest baselines."""
 
 __version__ = "0.1.0"
+
+from recvae.dataset import Dataset
+from recvae.events import Events, Filters
+from recvae.interactions import HeldOut
+from recvae.logs import read_events
+from recvae.models import ALS, Model, MultDAE, MultVAE, Popularity
+from recvae.recommender import Recommendations, Recommender
+
+__all__ = [
+    "ALS",
+    "Dataset",
+    "Events",
+    "Filters",
+    "HeldOut",
+    "Model",
+    "MultDAE",
+    "MultVAE",
+    "Popularity",
+    "Recommendations",
+    "Recommender",
+    "read_events",
+]

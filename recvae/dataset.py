@@ -17,6 +17,7 @@ from recvae.errors import DataError, UsageError
 from recvae.events import Events, Filters, filter_events
 from recvae.files import write_folder, write_json
 from recvae.interactions import HeldOut
+from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.splits import LIANG_SEED, Split, split_events
 
 FORMAT_VERSION = 1
@@ -141,7 +142,7 @@ class Dataset:
         Dataset
             With a complete manifest.
         """
-        from recvae import __version__
+        from recvae import __version__  # the package is complete only by now
 
         known_titles = None
         if titles:
@@ -178,9 +179,10 @@ class Dataset:
         return str(self.manifest.get("fingerprint", ""))
 
     @property
-    def item_counts(self) -> np.ndarray:
-        """Number of training users of each item, shape (n_items,), int64."""
-        return np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.int64)
+    def items(self) -> ItemIndex:
+        """The item index, with the number of training users of each item."""
+        counts = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.int64)
+        return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=counts)
 
     def part(self, name: str) -> HeldOut:
         """Return the held-out users of "validation" or "test".
@@ -209,8 +211,8 @@ class Dataset:
                 (aside / name).mkdir()
                 sp.save_npz(aside / name / "fold_in.npz", part.fold_in, compressed=False)
                 sp.save_npz(aside / name / "targets.npz", part.targets, compressed=False)
-                pq.write_table(pa.table({"id": _ids_to_arrow(part.user_ids)}), aside / name / "users.parquet")
-            write_items(aside / "items.parquet", self.item_ids, self.titles, self.item_counts)
+                pq.write_table(pa.table({"id": ids_to_arrow(part.user_ids)}), aside / name / "users.parquet")
+            self.items.write(aside / "items.parquet")
             write_json(aside / "manifest.json", self.manifest)
 
     @classmethod
@@ -245,13 +247,13 @@ class Dataset:
                     f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
                     "upgrade recvae, or preprocess again"
                 )
-            item_ids, titles, _ = read_items(folder / "items.parquet")
+            items = ItemIndex.read(folder / "items.parquet")
             dataset = cls(
                 train=_load_matrix(folder / "train.npz"),
                 validation=_load_part(folder / "validation"),
                 test=_load_part(folder / "test"),
-                item_ids=item_ids,
-                titles=titles,
+                item_ids=items.ids,
+                titles=items.titles,
                 manifest=manifest,
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -304,28 +306,5 @@ def _load_part(folder: Path) -> HeldOut:
     return HeldOut(
         fold_in=_load_matrix(folder / "fold_in.npz"),
         targets=_load_matrix(folder / "targets.npz"),
-        user_ids=_ids_from_arrow(users),
+        user_ids=ids_from_arrow(users),
     )
-
-
-def _ids_to_arrow(ids: np.ndarray) -> pa.Array:
-    return pa.array(ids.tolist(), type=pa.int64() if ids.dtype.kind in "iu" else pa.string())
-
-
-def _ids_from_arrow(column: pa.ChunkedArray) -> np.ndarray:
-    dtype = np.int64 if pa.types.is_integer(column.type) else object
-    return np.array(column.to_pylist(), dtype=dtype)
-
-
-def write_items(path: Path, ids: np.ndarray, titles: np.ndarray | None, counts: np.ndarray) -> None:
-    """Write the item index: id, title (null where unknown) and number of training users of each column."""
-    names = pa.nulls(len(ids), pa.string()) if titles is None else pa.array(titles.tolist(), pa.string())
-    pq.write_table(pa.table({"id": _ids_to_arrow(ids), "title": names, "train_count": pa.array(counts)}), path)
-
-
-def read_items(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Read the item index back: ids, titles or None, and training counts, each of shape (n_items,)."""
-    table = pq.read_table(path)
-    titles = np.array(table["title"].to_pylist(), dtype=object)
-    known = len(titles) > table["title"].null_count
-    return _ids_from_arrow(table["id"]), titles if known else None, table["train_count"].to_numpy()

@@ -4,7 +4,7 @@ Letters in shape comments here and everywhere: U users, I items, B users of one 
 """
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,12 +33,12 @@ def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) 
     return matrix
 
 
-def as_interactions(matrix: object, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
+def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
     """Check and normalise a user-items matrix given from outside.
 
     Parameters
     ----------
-    matrix : scipy sparse matrix or array of shape (n_users, n_items)
+    matrix : scipy sparse matrix of shape (n_users, n_items)
         Any sparse format and number type. Entries that are stored as 0 are dropped; duplicates are added up.
     name : str
         How messages call it.
@@ -61,7 +61,8 @@ def as_interactions(matrix: object, name: str = "the interactions", n_items: int
             f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "
             "wrap it with scipy.sparse.csr_matrix(...)"
         )
-    csr = sp.csr_matrix(matrix, dtype=np.float32)
+    csr = matrix.tocsr().astype(np.float32, copy=False)
+    csr = csr if isinstance(csr, sp.csr_matrix) else sp.csr_matrix(csr)  # a sparse array, by contrast
     if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):
         expected = "at least one" if n_items is None else f"{n_items:,}"
         raise DataError(

@@ -79,8 +79,8 @@ class EpochRecord:
 class Monitor(Protocol):
     """Whoever watches a run: a progress bar, a log file."""
 
-    def start(self, epochs: int, done: int) -> None:
-        """Say that a run of so many epochs begins, `done` of them done before it was resumed."""
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:
+        """Say that a run of so many epochs begins, with the records of those done before it was resumed."""
 
     def advance(self, epochs_done: float, beta: float | None) -> None:
         """Say how far the run is, in epochs and parts of one, and the KL weight where there is one."""
@@ -92,7 +92,7 @@ class Monitor(Protocol):
 class Silent:
     """A monitor that ignores everything."""
 
-    def start(self, epochs: int, done: int) -> None:
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:
         """Ignore it."""
 
     def advance(self, epochs_done: float, beta: float | None) -> None:
@@ -210,7 +210,7 @@ class Trainer:
         """
         if checkpoint is not None and checkpoint.resumes:
             self._restore(checkpoint.load())
-        monitor.start(self.epochs, len(self.history.records))
+        monitor.start(self.epochs, self.history.records)
         try:
             for epoch in self._epochs_left():
                 record = self._epoch(epoch, monitor)
@@ -252,9 +252,7 @@ class Trainer:
         loss, reconstruction, kl = (sums / users_done).tolist()
         seconds = time.perf_counter() - started
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}; lower learning_rate (--set learning_rate=...) and train again"
-            )
+            raise TrainingError(f"the loss became {loss} in epoch {epoch}; lower learning_rate and train again")
         ndcg = None if self.validation is None else validation_ndcg(self.task, self.validation)
         best = self._keep_if_best(epoch, ndcg)
         return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, users_done / seconds)

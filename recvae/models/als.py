@@ -7,7 +7,6 @@ least-squares problem against the item factors (their eq. 4), so nothing but the
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -81,7 +80,7 @@ class ALS(Model):
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
         if monitor is not None:
-            monitor.start(self.iterations, 0)
+            monitor.start(self.iterations, [])
 
         def tell(iteration: int, seconds: float, loss: float | None) -> None:  # noqa: ARG001  (implicit's signature)
             if monitor is not None:
@@ -103,16 +102,11 @@ class ALS(Model):
             random_state=self.seed,
         )
 
-    @cached_property
-    def _folder(self) -> "AlternatingLeastSquares":
-        """The solver that folds users in."""
-        solver = self._solver()
-        solver.item_factors = self.item_factors_
-        return solver
-
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         with _one_blas_thread():
-            user_factors = self._folder.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
+            solver = self._solver()
+            solver.item_factors = self.item_factors_
+            user_factors = solver.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
         return torch.from_numpy(user_factors) @ torch.from_numpy(self.item_factors_).T  # (B, I)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -127,5 +121,4 @@ class ALS(Model):
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
         self.item_factors_ = factors
         self.n_items_ = len(factors)
-        self.__dict__.pop("_folder", None)
         return self

@@ -68,7 +68,9 @@ class MultDAE(Autoencoder):
 
     hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)
     latent_dim: int = hyperparameter(200, "width of the code", low=1)
-    dropout: float = hyperparameter(0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True)
+    dropout: float = hyperparameter(
+        0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
+    )
     weight_decay: float = hyperparameter(4e-5, "L2 penalty added to the gradient, on weights only", low=0)
 
     def _network(self, n_items: int) -> MultDAENetwork:

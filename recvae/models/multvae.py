@@ -93,7 +93,9 @@ class MultVAE(Autoencoder):
 
     hidden_dims: tuple[int, ...] = hyperparameter((600,), "widths between items and latent variables", low=1)
     latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
-    dropout: float = hyperparameter(0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True)
+    dropout: float = hyperparameter(
+        0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
+    )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     anneal: str = hyperparameter("linear", "how beta grows", choices=NAMES)
     anneal_fraction: float = hyperparameter(0.85, "part of the run after which beta is at its cap", low=0, high=1)

@@ -1,0 +1,233 @@
+"""The bundle on disk: what training writes and serving loads. No pickle, no training data, nothing executed.
+
+    recommender.json      format, model, hyperparameters, manifest of the data, metrics, versions, file sizes
+    weights.safetensors   what the model learned
+    items.parquet         id, title and training count of each column
+    README.md             a model card for people
+
+`recommender.json` is written last: a folder without it is not a bundle.
+"""
+
+import json
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from recvae.errors import BundleError, UsageError
+from recvae.files import sha256_of, write_file, write_json, write_text
+from recvae.hyperparameters import build, values_of
+from recvae.items import ItemIndex
+from recvae.models import MODELS
+from recvae.models.base import Model
+
+FORMAT_VERSION = 1
+CARD = "recommender.json"
+WEIGHTS = "weights.safetensors"
+ITEMS = "items.parquet"
+_LIBRARIES = ("recvae", "torch", "numpy", "scipy", "implicit", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A fitted model with everything needed to recommend.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted.
+    items : ItemIndex
+        Of the model's columns.
+    manifest : dict
+        Manifest of the data it was trained on.
+    metrics : dict
+        Mean of each metric by part, such as {"validation": {"ndcg@100": 0.4}}.
+    training : dict
+        How training went: epochs, best epoch, seconds; of a tuned baseline, the grid.
+    interrupted : bool
+        Whether training was stopped by hand.
+    """
+
+    model: Model
+    items: ItemIndex
+    manifest: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle into a folder, made if missing; the card comes last and makes it valid.
+
+    Raises
+    ------
+    NotFittedError
+        If the model is not fitted.
+    StorageError
+        If it cannot be written.
+    """
+    weights = {name: np.ascontiguousarray(value) for name, value in bundle.model.weights().items()}
+    with write_file(folder / WEIGHTS) as aside:
+        save_file(weights, aside)
+    with write_file(folder / ITEMS) as aside:
+        bundle.items.write(aside)
+    card = {
+        "format": FORMAT_VERSION,
+        "model": bundle.model.name,
+        "hyperparameters": values_of(bundle.model),
+        "interrupted": bundle.interrupted,
+        "metrics": bundle.metrics,
+        "training": bundle.training,
+        "dataset": bundle.manifest,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+            for name in (WEIGHTS, ITEMS)
+        },
+    }
+    write_text(folder / "README.md", _model_card(card))
+    write_json(folder / CARD, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what a bundle says of itself.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    dict
+        The content of recommender.json.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder, or it is no bundle.
+    BundleError
+        If training is not finished, or the bundle is damaged or of a newer format.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
+    if not (folder / CARD).is_file():
+        if (folder / "log.jsonl").exists():
+            raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
+        raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        newer = int(card["format"]) > FORMAT_VERSION
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{CARD} cannot be read: {error!r}") from error
+    if newer:
+        raise BundleError(
+            f"{folder} has bundle format {card['format']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
+        )
+    return card
+
+
+def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
+    """Load a bundle: no training data, no network, nothing executed.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+    device : str
+        Where a network shall score: "auto", "cpu" or "cuda".
+
+    Returns
+    -------
+    Bundle
+        With the model ready to recommend.
+
+    Raises
+    ------
+    UsageError
+        If there is no bundle, or no such device.
+    BundleError
+        If it is damaged, unfinished, of a newer format, or of a model this version does not know.
+    """
+    card = read_card(folder)
+    if card.get("model") not in MODELS:
+        raise BundleError(
+            f"{folder} holds a model '{card.get('model')}', this version knows: {', '.join(MODELS)}; upgrade recvae"
+        )
+    for name in (WEIGHTS, ITEMS):
+        expected = card.get("files", {}).get(name, {}).get("bytes")
+        found = (folder / name).stat().st_size if (folder / name).is_file() else "no file"
+        if found != expected:
+            raise _damaged(folder, f"{name} should have {expected} bytes, found {found}")
+    try:
+        model = build(MODELS[card["model"]], card["hyperparameters"])
+        weights = {name: value.numpy() for name, value in load_file(folder / WEIGHTS).items()}  # memory-mapped
+        items = ItemIndex.read(folder / ITEMS)
+    except (SafetensorError, pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(folder, str(error)) from error
+    try:
+        model.load_weights(weights, device)
+    except UsageError:
+        raise
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
+    if model.n_items_ != len(items):
+        raise _damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
+    return Bundle(
+        model=model,
+        items=items,
+        manifest=card.get("dataset", {}),
+        metrics=card.get("metrics", {}),
+        training=card.get("training", {}),
+        interrupted=bool(card.get("interrupted", False)),
+    )
+
+
+def _damaged(folder: Path, what: str) -> BundleError:
+    return BundleError(f"the bundle {folder} is damaged: {what}; copy it again, or train again")
+
+
+def _model_card(card: dict[str, Any]) -> str:
+    """Return a Markdown page about the bundle for people."""
+    data = card["dataset"]
+    protocol = ", ".join(f"{name} {value}" for name, value in data.get("protocol", {}).items()) or "unknown"
+    settings = "\n".join(f"| {name} | {value} |" for name, value in card["hyperparameters"].items())
+    metrics = "\n".join(
+        f"| {part} | {name} | {value:.4f} |"
+        for part, values in card["metrics"].items()
+        for name, value in values.items()
+    )
+    paper = MODELS[card["model"]].paper
+    note = "\nTraining was stopped by hand; these are the best weights until then.\n" if card["interrupted"] else ""
+    return f"""# {card["model"]} on {data.get("name", "unnamed data")}
+
+{paper}.
+{note}
+| hyperparameter | value |
+|---|---|
+{settings}
+
+| part | metric | mean |
+|---|---|---|
+{metrics}
+
+Data: {data.get("name", "unnamed")}, protocol: {protocol}, fingerprint `{data.get("fingerprint", "unknown")[:16]}`.
+recall@k = hits / min(k, targets) and ndcg@k with binary gains, ranked over all items, seen items left out.
+Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {card["versions"]["torch"]}.
+
+```python
+from recvae import Recommender
+
+recommender = Recommender.load("path/to/this/folder")
+recommender.recommend(["318", "296"], k=10)
+```
+"""

@@ -1,0 +1,87 @@
+"""Evaluation protocols: who is trained on, who is asked, what they are given and what they should find.
+
+    strong           unseen users: part of their items is folded in, the rest are targets (Liang et al. 2018)
+    holdout          the same users: a random share of each user's items are targets
+    leave-last-out   the same users: the last item of each is the test target, the one before for validation
+    time             one global moment: nothing after it is known in training
+    ready-made       a train / test pair made elsewhere
+
+In every protocol the items are those of the training part, in order of first appearance there, as in the
+paper's own code. Events on other items are dropped from the held-out parts and counted.
+"""
+
+import numpy as np
+
+from recvae.errors import UsageError
+from recvae.events import Events
+from recvae.splits.base import Split
+from recvae.splits.ready_made import ready_made
+from recvae.splits.same_users import holdout, leave_last_out
+from recvae.splits.strong import LIANG_SEED, strong
+from recvae.splits.time import time_split
+
+PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
+
+
+def split_events(
+    events: Events,
+    protocol: str = "strong",
+    *,
+    heldout_users: int | None = None,
+    seed: int = LIANG_SEED,
+    target_share: float = 0.2,
+) -> Split:
+    """Split events by the protocol of that name.
+
+    Parameters
+    ----------
+    events : Events
+        Filtered events in file order.
+    protocol : str
+        One of `PROTOCOLS`.
+    heldout_users : int, optional
+        For `strong`: users in each of validation and test. By default a tenth of the users, at least 1 and at
+        most 10,000.
+    seed : int
+        Seed of every draw, >= 0.
+    target_share : float
+        For `strong` and `holdout`: share of a user's items that become targets, in (0, 1).
+
+    Returns
+    -------
+    Split
+        Train, validation and test.
+
+    Raises
+    ------
+    UsageError
+        If there is no such protocol, or an argument is out of range.
+    DataError
+        If the events do not allow the split.
+    """
+    if seed < 0 or seed >= 2**32:
+        raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
+    if protocol == "strong":
+        if heldout_users is None:
+            heldout_users = min(10_000, max(1, int(np.count_nonzero(events.user_counts())) // 10))
+        return strong(events, heldout_users, seed, target_share)
+    if protocol == "holdout":
+        return holdout(events, seed, target_share)
+    if protocol == "leave-last-out":
+        return leave_last_out(events)
+    if protocol == "time":
+        return time_split(events)
+    raise UsageError(f"got split '{protocol}', expected one of: {', '.join(PROTOCOLS)}")
+
+
+__all__ = [
+    "LIANG_SEED",
+    "PROTOCOLS",
+    "Split",
+    "holdout",
+    "leave_last_out",
+    "ready_made",
+    "split_events",
+    "strong",
+    "time_split",
+]

@@ -1,0 +1,64 @@
+"""A train / test pair made elsewhere, such as those of LightGCN."""
+
+import numpy as np
+import pandas as pd
+
+from recvae.errors import DataError
+from recvae.events import Events
+from recvae.interactions import HeldOut, interactions
+from recvae.splits.base import Split, rank_within_user, rows_of, vocabulary_of
+
+# Letters in shape comments: E events, U users.
+
+
+def ready_made(train: Events, test: Events, seed: int = 98765, validation_share: float = 0.1) -> Split:
+    """Take a train / test pair made elsewhere, and carve the validation targets out of its training part.
+
+    The items are those of the training file as it came, so that numbers stay comparable with others'. At
+    test time a user's whole training history is the fold-in.
+
+    Parameters
+    ----------
+    train, test : Events
+        The two files.
+    seed : int
+        Seed of the draw of validation targets.
+    validation_share : float
+        Share of each user's training items that become validation targets, in (0, 1); rounded down.
+
+    Returns
+    -------
+    Split
+        One row per training user, in ascending order of user id.
+
+    Raises
+    ------
+    DataError
+        If the files share no user or no item.
+    """
+    vocabulary = vocabulary_of(train, np.ones(len(train), dtype=bool))
+    rank, size = rank_within_user(train, np.random.default_rng(seed).random(len(train)))
+    is_validation = rank < (validation_share * size).astype(np.int64)
+    n_users = len(train.user_ids)
+    row = pd.Index(train.user_ids).get_indexer(pd.Index(test.user_ids))[test.users]  # (E,) -1 where unknown
+    column = pd.Index(vocabulary.ids).get_indexer(pd.Index(test.item_ids))[test.items]
+    known = (row >= 0) & (column >= 0)
+    if not known.any():
+        raise DataError(
+            "no test event has a user and an item of the training file; check that both files use the same ids"
+        )
+    whole = rows_of(train, vocabulary, np.ones(len(train), dtype=bool), train.users, n_users)
+    targets = interactions(row[known], column[known], whole.shape)
+    fold_in = rows_of(train, vocabulary, ~is_validation, train.users, n_users)
+    validation_targets = rows_of(train, vocabulary, is_validation, train.users, n_users)
+    dropped = {
+        "test events of users not in training": int((row < 0).sum()),
+        "test events on items not in training": int(((row >= 0) & (column < 0)).sum()),
+    }
+    return Split(
+        train=fold_in,
+        validation=HeldOut(fold_in=fold_in, targets=validation_targets, user_ids=train.user_ids),
+        test=HeldOut(fold_in=whole, targets=targets, user_ids=train.user_ids),
+        item_ids=vocabulary.ids,
+        dropped=dropped,
+    )
