@@ -4,7 +4,7 @@ Letters in shape comments here and everywhere: U users, I items, B users of one 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -48,7 +48,7 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
     Returns
     -------
     csr_matrix of shape (n_users, n_items), float32
-        With sorted indices and no stored zeros; the argument itself where nothing had to change.
+        With sorted indices and no stored zeros; shares the argument's memory where nothing had to change.
 
     Raises
     ------
@@ -61,8 +61,7 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
             f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "
             "wrap it with scipy.sparse.csr_matrix(...)"
         )
-    csr = matrix.tocsr().astype(np.float32, copy=False)
-    csr = csr if isinstance(csr, sp.csr_matrix) else sp.csr_matrix(csr)  # a sparse array, by contrast
+    csr = sp.csr_matrix(cast(Any, matrix), dtype=np.float32)
     if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):
         expected = "at least one" if n_items is None else f"{n_items:,}"
         raise DataError(

@@ -74,7 +74,7 @@ class Recommender:
     --------
     >>> from recvae import Dataset, Popularity
     >>> from recvae.synthetic import synthetic_log
-    >>> events, titles = synthetic_log(n_users=200, n_items=100, n_events=6000, seed=1)
+    >>> events, titles = synthetic_log(n_users=200, n_items=100, n_events=5000, seed=1)
     >>> dataset = Dataset.from_events(events, name="toy", heldout_users=20)
     >>> recommender = Recommender(Popularity().fit(dataset.train), dataset)
     >>> len(recommender.recommend(dataset.item_ids[:3], k=5).ids)
