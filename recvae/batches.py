@@ -31,8 +31,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     UsageError
         If there is no such device here.
     """
-    if isinstance(device, torch.device):
-        return device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -33,6 +33,17 @@ FORMAT_VERSION = 1
 CARD = "recommender.json"
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
+_UNUSABLE = (  # what reading a damaged file can end in
+    SafetensorError,
+    pa.ArrowException,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+)
 _LIBRARIES = ("recvae", "torch", "numpy", "scipy", "implicit", "safetensors")
 
 
@@ -127,7 +138,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         newer = int(card["format"]) > FORMAT_VERSION
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _UNUSABLE as error:
         raise _damaged(folder, f"{CARD} cannot be read: {error!r}") from error
     if newer:
         raise BundleError(
@@ -159,26 +170,23 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         If it is damaged, unfinished, of a newer format, or of a model this version does not know.
     """
     card = read_card(folder)
-    if card.get("model") not in MODELS:
+    if str(card.get("model")) not in MODELS:
         raise BundleError(
             f"{folder} holds a model '{card.get('model')}', this version knows: {', '.join(MODELS)}; upgrade recvae"
         )
     for name in (WEIGHTS, ITEMS):
-        expected = card.get("files", {}).get(name, {}).get("bytes")
-        found = (folder / name).stat().st_size if (folder / name).is_file() else "no file"
-        if found != expected:
-            raise _damaged(folder, f"{name} should have {expected} bytes, found {found}")
+        _check_file(folder, name, card)
     try:
         model = build(MODELS[card["model"]], card["hyperparameters"])
         weights = {name: value.numpy() for name, value in load_file(folder / WEIGHTS).items()}  # memory-mapped
         items = ItemIndex.read(folder / ITEMS)
-    except (SafetensorError, pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+    except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error
     try:
         model.load_weights(weights, device)
     except UsageError:
         raise
-    except (KeyError, ValueError, RuntimeError) as error:
+    except _UNUSABLE as error:
         raise _damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
     if model.n_items_ != len(items):
         raise _damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
@@ -190,6 +198,19 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         training=card.get("training", {}),
         interrupted=bool(card.get("interrupted", False)),
     )
+
+
+def _check_file(folder: Path, name: str, card: dict[str, Any]) -> None:
+    try:
+        expected = card["files"][name]
+        n_bytes, digest = expected["bytes"], expected["sha256"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, f"{CARD} says nothing of {name}") from error
+    found = (folder / name).stat().st_size if (folder / name).is_file() else "no file"
+    if found != n_bytes:
+        raise _damaged(folder, f"{name} should have {n_bytes} bytes, found {found}")
+    if sha256_of(folder / name) != digest:
+        raise _damaged(folder, f"the content of {name} is not what was written")
 
 
 def _damaged(folder: Path, what: str) -> BundleError:

@@ -17,6 +17,7 @@ from recvae.errors import BundleError
 from recvae.files import write_file
 
 FILE_NAME = "checkpoint.safetensors"
+_UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +92,13 @@ class Checkpoint:
                 header = file.metadata()
                 identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            state = _state_from(tensors, progress)
+            wanted = json.loads(json.dumps(self.identity))
+            different = [key for key in wanted if identity.get(key) != wanted[key]]
         except FileNotFoundError as error:
             raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise BundleError(f"{self.path} is damaged ({error}); train again without --resume") from error
-        wanted = json.loads(json.dumps(self.identity))
-        different = [key for key in wanted if identity.get(key) != wanted[key]]
         if different:
             found = {key: identity.get(key) for key in different}
             expected = {key: wanted[key] for key in different}
@@ -104,7 +106,7 @@ class Checkpoint:
                 f"{self.path} belongs to another run: it has {found}, this run has {expected}; "
                 "resume with the same data and hyperparameters, or train without --resume"
             )
-        return _state_from(tensors, progress)
+        return state
 
 
 def read_identity(path: Path) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def read_identity(path: Path) -> dict[str, Any]:
             return dict(json.loads(file.metadata()["identity"]))
     except FileNotFoundError as error:
         raise BundleError(f"no checkpoint at {path}; train without --resume") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error}); train again without --resume") from error
 
 

@@ -5,7 +5,7 @@ line and listing what there is all follow from the declaration.
 """
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class Hyperparameter:
             return _is_whole(value) and self._in_range(value)
         if self.type is float:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and math.isfinite(value) and self._in_range(value)
+            return is_number and abs(value) <= sys.float_info.max and self._in_range(value)
         if self.choices:
             return value in self.choices
         return isinstance(value, self.type)
@@ -173,9 +173,8 @@ def build(model_class: type, values: dict[str, Any]) -> Any:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise UsageError(
-                f"got unknown hyperparameter '{name}'; {hint}{model_class.__name__} has: {', '.join(known)}"
-            )
+            names = ", ".join(known) or "none"
+            raise UsageError(f"got unknown hyperparameter '{name}'; {hint}{model_class.__name__} has: {names}")
     cleaned = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     model = model_class(**cleaned)
     check_hyperparameters(model)
@@ -208,6 +207,8 @@ def parse_settings(model_class: type, settings: Sequence[str]) -> dict[str, Any]
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"got --set {setting!r}, expected name=value, such as --set {next(iter(known))}=...")
+            raise UsageError(
+                f"got --set {setting!r}, expected name=value, such as --set {next(iter(known), 'name')}=..."
+            )
         values[name] = known[name].parse(text) if name in known else text
     return values

@@ -62,6 +62,8 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
             "wrap it with scipy.sparse.csr_matrix(...)"
         )
     csr = sp.csr_matrix(cast(Any, matrix), dtype=np.float32)
+    if csr.shape[0] == 0:
+        raise DataError(f"got no users (rows) in {name}, expected at least one")
     if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):
         expected = "at least one" if n_items is None else f"{n_items:,}"
         raise DataError(

@@ -13,6 +13,14 @@ from recvae.sources import OneByteSeparator, Source, file_errors
 
 SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 _HEAD_BYTES = 1 << 16
+_TIME_KINDS = {
+    "integer": "whole seconds since 1970",
+    "decimal": "seconds since 1970",
+    "text": "an ISO 8601 time (with an offset from UTC in every line or in none)",
+    "zoned": "an ISO 8601 time (with an offset from UTC in every line or in none)",
+}
+
+TITLE_NAMES = ("title", "name", "itemname", "movietitle")
 
 # Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
 _KNOWN_NAMES = {
@@ -41,7 +49,8 @@ class LogFormat:
     names : tuple of str
         All columns of the file in order; filled in by `sniff`.
     time_kind : str
-        How times are written: "integer", "decimal" or "text" (ISO 8601); filled in by `sniff`.
+        How times are written: "integer", "decimal", "text" (ISO 8601) or "zoned" (ISO 8601 with an offset from
+        UTC); filled in by `sniff`.
     """
 
     separator: str | None = None
@@ -55,14 +64,19 @@ class LogFormat:
 
     def time_type(self) -> pa.DataType:
         """Return the Arrow type to read the time column as."""
-        return {"integer": pa.int64(), "decimal": pa.float64(), "text": pa.timestamp("us")}[self.time_kind]
+        zoned = pa.timestamp("us", tz="UTC")
+        kinds = {"integer": pa.int64(), "decimal": pa.float64(), "text": pa.timestamp("us"), "zoned": zoned}
+        return kinds[self.time_kind]
 
     def split(self, line: str) -> list[str]:
         """Split one line into its columns, as the reader does."""
         separator = self.separator or ","
         if len(separator) > 1 or not self.quoted():
             return line.split(separator)
-        return next(csv.reader([line], delimiter=separator), [])
+        try:
+            return next(csv.reader([line], delimiter=separator), [])
+        except csv.Error:  # a bare carriage return, or a column of more than 128 KiB
+            return [line]
 
     def quoted(self) -> bool:
         """Whether columns may stand in double quotes in this format."""
@@ -103,7 +117,7 @@ def find_columns(names: Sequence[str], log_format: LogFormat, source: Source) ->
     Raises
     ------
     UsageError
-        If a column that was named is not in the log.
+        If a column that was named is not in the log, or is named for both user and item.
     DataError
         If no user or item column can be recognised.
     """
@@ -125,6 +139,8 @@ def find_columns(names: Sequence[str], log_format: LogFormat, source: Source) ->
                 f"name it with --{role}-col, or say --no-header if the first line is data already"
             )
     assert found["user"] is not None and found["item"] is not None
+    if found["user"] == found["item"]:
+        raise UsageError(f"got column '{found['user']}' for both user and item; change --user-col or --item-col")
     return FoundColumns(found["user"], found["item"], found["rating"], found["time"])
 
 
@@ -150,6 +166,8 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     """
     lines = _head(source)
     separator = log_format.separator or _guess_separator(lines)
+    if separator != "::" and not (len(separator) == 1 and separator.isascii()):
+        raise UsageError(f"got separator {separator!r}, expected '::' or one ASCII character, such as a comma or tab")
     log_format = replace(log_format, separator=separator)
     first = log_format.split(lines[0])
     if len(first) < 2:
@@ -167,8 +185,59 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     log_format = replace(
         log_format, header=header, names=names, user=found.user, item=found.item, rating=found.rating, time=found.time
     )
-    data = lines[1] if header and len(lines) > 1 else lines[0]
-    return replace(log_format, time_kind=_time_kind(log_format, data))
+    if header and len(lines) == 1:
+        raise DataError(f"{source.name} has a header but no rows; expected one row per event")
+    return replace(log_format, time_kind=_time_kind(log_format, lines[1] if header else lines[0]))
+
+
+def text_rows(source: Source) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a small text table whose separator is guessed.
+
+    Raises
+    ------
+    UsageError, DataError
+        If there is no such file, or it is not UTF-8 text.
+    """
+    log_format = LogFormat(separator=_guess_separator(_head(source)), header=True)
+    header = log_format.split(_head(source)[0])
+    with file_errors(source):
+        rows = [log_format.split(line.decode("utf-8")) for _, line in _data_lines(source, log_format)]
+    return header, rows
+
+
+def find_title_columns(names: Sequence[str], source: Source) -> tuple[int, int]:
+    """Return the positions of the item ids and of the titles in a table of titles.
+
+    Raises
+    ------
+    DataError
+        If either cannot be recognised.
+    """
+    plain = [_plain(name) for name in names]
+    items = [plain.index(usual) for usual in (*_KNOWN_NAMES["item"], "id") if usual in plain]
+    titles = [plain.index(usual) for usual in TITLE_NAMES if usual in plain]
+    if not items or not titles:
+        raise DataError(
+            f"{source.name}: expected a column item_id and a column title, it has: {', '.join(names)}; rename them"
+        )
+    return items[0], titles[0]
+
+
+def is_user_lists(source: Source) -> bool:
+    """Whether a file looks like LightGCN's `user item item ...`: words split by spaces, and no header.
+
+    Raises
+    ------
+    UsageError, DataError
+        If there is no such file, or it is not text.
+    """
+    if source.is_parquet():
+        return False
+    first = _head(source)[0]
+    if any(separator in first for separator in SEPARATORS if separator != " "):
+        return False
+    usual = {name for names in _KNOWN_NAMES.values() for name in names}
+    return not any(_plain(word) in usual for word in first.split())
 
 
 def _head(source: Source) -> list[str]:
@@ -181,6 +250,10 @@ def _head(source: Source) -> list[str]:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{source.name} is empty; expected a log with one row per event")
+    if "\r" in lines[0]:
+        raise DataError(
+            f"{source.name} line 1: got lines ended by a bare carriage return, expected newlines; convert it"
+        )
     return lines
 
 
@@ -217,7 +290,17 @@ def _time_kind(log_format: LogFormat, line: str) -> str:
     field = fields[log_format.names.index(log_format.time)].strip()
     if field.lstrip("+-").isdecimal() or not field:
         return "integer"
-    return "decimal" if _is_number(field) else "text"
+    if _is_number(field):
+        return "decimal"
+    return "zoned" if _reads_as(field, pa.timestamp("us", tz="UTC")) else "text"
+
+
+def _reads_as(text: str, kind: pa.DataType) -> bool:
+    try:
+        pa.array([text.strip()]).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def parse_options(log_format: LogFormat) -> pacsv.ParseOptions:
@@ -283,13 +366,11 @@ def _line_problem(line: bytes, log_format: LogFormat) -> str | None:
         return f"got {len(fields)} columns, expected {expected} as in the first line: {text[:80]!r}; repair the line"
     if log_format.rating is not None:
         rating = fields[log_format.names.index(log_format.rating)]
-        if not _is_number(rating):
+        if not _reads_as(rating, pa.float32()):
             return f"column '{log_format.rating}' holds {rating!r}, expected a number; repair or remove the line"
     if log_format.time is not None:
         time = fields[log_format.names.index(log_format.time)]
-        kind = {"integer": "whole seconds since 1970", "decimal": "seconds since 1970", "text": "an ISO 8601 time"}
-        try:
-            pa.array([time.strip()]).cast(log_format.time_type())
-        except pa.ArrowInvalid:
-            return f"column '{log_format.time}' holds {time!r}, expected {kind[log_format.time_kind]}; repair the line"
+        if not _reads_as(time, log_format.time_type()):
+            expected = _TIME_KINDS[log_format.time_kind]
+            return f"column '{log_format.time}' holds {time!r}, expected {expected}; repair the line"
     return None

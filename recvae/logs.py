@@ -18,7 +18,16 @@ import pyarrow.parquet as pq
 
 from recvae.errors import DataError
 from recvae.events import Events
-from recvae.log_format import LogFormat, find_columns, first_bad_line, line_of_row, parse_options, sniff
+from recvae.log_format import (
+    LogFormat,
+    find_columns,
+    find_title_columns,
+    first_bad_line,
+    line_of_row,
+    parse_options,
+    sniff,
+    text_rows,
+)
 from recvae.sources import OneByteSeparator, Source, file_errors
 
 # Letters in shape comments: E events, D distinct ids.
@@ -89,11 +98,29 @@ def _read_parquet(source: Source, log_format: LogFormat) -> _Columns:
     if table.num_rows == 0:
         raise DataError(f"{source.name} has a header but no rows; expected one row per event")
     return _Columns(
-        user=table[found.user],
-        item=table[found.item],
+        user=_ids(source, table, found.user, "user"),
+        item=_ids(source, table, found.item, "item"),
         rating=_numbers(source, table, found.rating, "rating"),
         time=_numbers(source, table, found.time, "time"),
     )
+
+
+def _ids(source: Source, table: pa.Table, name: str, role: str) -> pa.ChunkedArray:
+    """Return a Parquet column of ids as integers or strings, or a dictionary of them."""
+    column = table[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if is_text or (pa.types.is_integer(kind) and kind != pa.uint64()):  # uint64 need not fit into int64
+        return column
+    try:
+        if pa.types.is_floating(kind):  # as pandas writes integers with a gap
+            column = pc.call_function("if_else", [pc.call_function("is_finite", [column]), column, None])
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"{source.name}: column '{name}' holds {column.type}, expected integers or strings for the {role} id "
+            f"({error}); name another column with --{role}-col"
+        ) from error
 
 
 def _numbers(source: Source, table: pa.Table, name: str | None, role: str) -> pa.ChunkedArray | None:
@@ -116,6 +143,9 @@ def _seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return int64 seconds since 1970 of a column of integers, floats or timestamps."""
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"), safe=False)
+    if pa.types.is_floating(column.type):
+        in_range = pc.call_function("less", [pc.call_function("abs", [column]), pa.scalar(2.0**63)])  # not for NaN
+        column = pc.call_function("if_else", [in_range, column, None])
     return column.cast(pa.int64(), safe=False)
 
 
@@ -143,8 +173,6 @@ def _read_text(source: Source, log_format: LogFormat) -> _Columns:
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         problem = first_bad_line(source, log_format) or f"{source.name}: {error}; repair the file"
         raise DataError(problem) from error
-    if table.num_rows == 0:
-        raise DataError(f"{source.name} has a header but no rows; expected one row per event")
     return _Columns(
         user=table[user],
         item=table[item],
@@ -173,7 +201,7 @@ def _events(columns: _Columns, place: RowName) -> Events:
         _refuse(~np.isfinite(ratings), "rating is missing, not a number or infinite, expected a number", place)
     if columns.time is not None:
         nulls = columns.time.is_null().to_numpy()  # (E,)
-        _refuse(nulls, "time is missing, expected seconds since 1970", place)
+        _refuse(nulls, "time is missing or not a number, expected seconds since 1970", place)
         timestamps = columns.time.to_numpy()  # (E,)
         _refuse(timestamps < 0, "time is negative, expected seconds since 1970", place)
     return Events(
@@ -191,8 +219,6 @@ def _refuse(bad: np.ndarray, what: str, place: RowName) -> None:
 def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarray, np.ndarray]:
     """Return int32 codes (E,) and the ascending distinct ids (D,) of a column of ids."""
     if not pa.types.is_dictionary(column.type):
-        if not pa.types.is_integer(column.type):
-            column = column.cast(pa.string())
         column = column.dictionary_encode()
     column = column.unify_dictionaries()
     chunks = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
@@ -242,7 +268,7 @@ def read_user_lists(source: Source | Path | str) -> Events:
     """
     source = source if isinstance(source, Source) else Source(Path(source))
     with file_errors(source), source.open() as stream:
-        lines = pa.array(stream.read().decode("utf-8").split("\n"))
+        lines = pa.array(stream.read().decode("utf-8-sig").split("\n"))
     trimmed = pc.call_function("utf8_trim_whitespace", [lines])
     words = pc.call_function("utf8_split_whitespace", [trimmed])  # per line: user, then items
     flat = words.flatten()
@@ -256,3 +282,28 @@ def read_user_lists(source: Source | Path | str) -> Events:
     items = flat.filter(pa.array(is_item))  # (E,)
     columns = _Columns(pa.chunked_array([users]), pa.chunked_array([items]), None, None)
     return _events(columns, lambda row: f"{source.name} event {row + 1}")
+
+
+def read_titles_column(source: Source) -> dict[str, str]:
+    """Read titles from a text file with a header: a column of item ids and one called title or name.
+
+    Parameters
+    ----------
+    source : Source
+        CSV or TSV, plain, gzip or zip.
+
+    Returns
+    -------
+    dict of str to str
+        The title of each item id.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    DataError
+        If it cannot be read, or has no such columns.
+    """
+    names, rows = text_rows(source)
+    item, title = find_title_columns(names, source)
+    return {row[item].strip(): row[title].strip() for row in rows if len(row) > max(item, title)}

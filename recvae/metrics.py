@@ -225,5 +225,6 @@ def parse_metrics(text: str | Sequence[str]) -> list[Metric]:
             raise UsageError(f"got metric '{word}', expected NAME@K such as recall@20; {hint}")
         if not cutoff.isdecimal() or int(cutoff) < 1:
             raise UsageError(f"got metric '{word}', expected a whole number after the @, such as {name}@20")
-        metrics[word] = Metric(name, int(cutoff))
+        metric = Metric(name, int(cutoff))
+        metrics[str(metric)] = metric
     return list(metrics.values())

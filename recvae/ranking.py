@@ -64,8 +64,6 @@ def rank(scores: torch.Tensor, k: int, seen: sp.csr_matrix | None = None) -> tup
         scores[torch.from_numpy(rows), torch.from_numpy(seen.indices.astype(np.int64))] = -torch.inf
     n_items = scores.shape[1]
     best, columns = _best(scores, min(k, n_items))  # (B, k)
-    if torch.isnan(best).any():
-        raise TrainingError("the model gives scores that are not numbers; train it again with a lower learning rate")
     items = columns.masked_fill(torch.isneginf(best), -1).cpu().numpy()
     values = best.cpu().numpy()
     if k > n_items:
@@ -80,6 +78,8 @@ def _best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     n_items = scores.shape[1]
     # One rank more than asked shows whether the last place is tied; topk is free to choose among equals.
     best, columns = scores.topk(min(k + 1, n_items), dim=1)  # (B, k + 1)
+    if torch.isnan(best).any():  # topk puts NaN first, so none is missed
+        raise TrainingError("the model gives scores that are not numbers; train it again with a lower learning rate")
     if n_items > k:
         tied = torch.nonzero(best[:, k - 1] == best[:, k]).squeeze(1)  # (T,)
         columns = columns[:, :k]

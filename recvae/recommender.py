@@ -166,7 +166,7 @@ class Recommender:
             If `items` is a single id instead of a list, or k is not a whole number >= 1.
         """
         check_k(k)
-        if isinstance(items, str | bytes | int):
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable):
             raise UsageError(f"got a single id {items!r}, expected a list of ids, such as [{items!r}]")
         index = self._bundle.items
         columns, unknown = index.columns_of(items)

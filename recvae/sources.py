@@ -54,8 +54,7 @@ class Source:
         magic = self._magic()
         with file_errors(self):
             if magic.startswith(b"PK\x03\x04"):
-                archive = zipfile.ZipFile(self.path)
-                return cast(BinaryIO, archive.open(self.member or self._only_member(archive)))
+                return self._open_member(zipfile.ZipFile(self.path))
             if magic.startswith(b"\x1f\x8b"):
                 return cast(BinaryIO, gzip.open(self.path))
             return self.path.open("rb")
@@ -81,6 +80,12 @@ class Source:
         if not magic:
             raise DataError(f"{self.path} is empty; expected a log with one row per event")
         return magic
+
+    def _open_member(self, archive: zipfile.ZipFile) -> BinaryIO:
+        try:
+            return cast(BinaryIO, archive.open(self.member or self._only_member(archive)))
+        except (RuntimeError, KeyError) as error:  # encrypted, packed in an unknown way, or without that member
+            raise DataError(f"could not unpack {self.name} ({error.args[0]}); unpack it and give the log") from error
 
     def _only_member(self, archive: zipfile.ZipFile) -> str:
         members = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -117,7 +122,7 @@ class OneByteSeparator(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes with the separators replaced; a `::` is never cut in two."""
         chunk = self._stream.read(size - 1 if size > 1 else size)
-        if chunk.endswith(b":"):
+        if (len(chunk) - len(chunk.rstrip(b":"))) % 2:
             chunk += self._stream.read(1)
         return chunk.replace(b"::", self.SEPARATOR.encode())
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
-from recvae.errors import TrainingError
+from recvae.errors import BundleError, TrainingError
 from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
 from recvae.ranking import block_rows, rank
@@ -60,7 +60,7 @@ class EpochRecord:
     ndcg : float or None
         Validation NDCG@100, None without validation users.
     best : bool
-        Whether no earlier epoch had a higher one.
+        Whether it is higher than in every epoch before, or there is none.
     seconds, users_per_second : float
         Time of the epoch's training, and its speed.
     """
@@ -209,7 +209,14 @@ class Trainer:
             If a checkpoint to go on from is damaged or belongs to another run.
         """
         if checkpoint is not None and checkpoint.resumes:
-            self._restore(checkpoint.load())
+            state = checkpoint.load()
+            try:
+                self._restore(state)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise BundleError(
+                    f"{checkpoint.path} does not fit this run ({error}); "
+                    "resume on the kind of device it was started on, or train again without --resume"
+                ) from error
         monitor.start(self.epochs, self.history.records)
         try:
             for epoch in self._epochs_left():

@@ -15,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from recvae.checkpoints import Checkpoint
+from recvae.errors import TrainingError
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Keep BLAS from adding its own threads to implicit's, which makes it many times slower."""
+def _solving() -> Iterator[None]:
+    """Keep BLAS from adding its own threads to implicit's, which makes it many times slower, and name its failures."""
     import implicit.cpu.als  # noqa: F401  (the libraries to limit must be loaded by now)
+    from implicit.recommender_base import ModelFitError
 
-    with threadpool_limits(1, "blas"):
-        yield
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    except (ModelFitError, ValueError) as error:
+        raise TrainingError(f"the least-squares problems have no answer ({error}); raise regularization") from error
 
 
 @dataclass(kw_only=True)
@@ -86,7 +91,7 @@ class ALS(Model):
             if monitor is not None:
                 monitor.advance(iteration + 1, None)
 
-        with _one_blas_thread():
+        with _solving():
             solver = self._solver()
             solver.fit(train, show_progress=False, callback=tell)
         return self.load_weights({"item_factors": solver.item_factors})
@@ -103,7 +108,7 @@ class ALS(Model):
         )
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        with _one_blas_thread():
+        with _solving():
             solver = self._solver()
             solver.item_factors = self.item_factors_
             user_factors = solver.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)

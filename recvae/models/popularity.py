@@ -55,6 +55,9 @@ class Popularity(Model):
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
         """Take over counts; see `Model.load_weights`."""
-        self.counts_ = np.asarray(weights["counts"]).astype(np.float32)
+        counts = np.asarray(weights["counts"])
+        if counts.ndim != 1:
+            raise ValueError(f"counts of shape {counts.shape}, expected one number per item")
+        self.counts_ = counts.astype(np.float32)
         self.n_items_ = len(self.counts_)
         return self

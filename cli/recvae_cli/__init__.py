@@ -1,0 +1,1 @@
+"""The `recvae` command: a client of the library like any other."""

@@ -1,0 +1,45 @@
+"""The command's entry: one module per verb, and the one place where errors become exit codes."""
+
+import sys
+
+import typer
+
+from recvae_cli import datasets, evaluate, models, preprocess, quickstart, train
+
+app = typer.Typer(
+    name="recvae",
+    help="Recommenders from autoencoders on sparse user-item data: prepare, train, evaluate, use.",
+    epilog="First steps:  recvae quickstart   or   recvae preprocess ml-1m && recvae train && recvae evaluate",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("datasets")(datasets.datasets)
+app.command("preprocess")(preprocess.preprocess)
+app.command("models")(models.models)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"recvae {installed('recvae')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; whatever the library raises on purpose becomes one line and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
+
+        if not isinstance(error, RecvaeError):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

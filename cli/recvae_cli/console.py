@@ -1,0 +1,41 @@
+"""What the verbs share: where they print, and the options that several of them take."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Where data sets are kept.", show_default=True)
+]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where trained runs are kept.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+_WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal that could tell
+
+
+def show(*things: Any) -> None:
+    """Print texts and tables to the standard output."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE, highlight=False)
+    for thing in things:
+        console.print(thing)
+
+
+def show_json(content: Any) -> None:
+    """Print JSON to the standard output."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """Say something to the person in front of the screen, on the standard error."""
+    typer.echo(text, err=True)
+
+
+def say_next(*commands: str) -> None:
+    """Name the commands that make sense now."""
+    say("next: " + "\n      ".join(commands))

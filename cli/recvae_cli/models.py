@@ -1,0 +1,49 @@
+"""`recvae models`: what can be trained, from which paper, with which hyperparameters."""
+
+from recvae_cli.console import Json, say_next, show, show_json
+
+
+def models(as_json: Json = False) -> None:
+    """List the models with their paper and hyperparameters, to be set with --set NAME=VALUE.
+
+    Example: recvae models
+    """
+    from rich.table import Table
+
+    from recvae.hyperparameters import hyperparameters_of
+    from recvae.models import MODELS
+
+    if as_json:
+        show_json(
+            {
+                name: {
+                    "paper": model.paper,
+                    "hyperparameters": {
+                        known.name: {
+                            "default": known.default,
+                            "expected": known.expected,
+                            "meaning": known.meaning,
+                        }
+                        for known in hyperparameters_of(model).values()
+                    },
+                }
+                for name, model in MODELS.items()
+            }
+        )
+        return
+    for name, model in MODELS.items():
+        show(f"[bold]{name}[/bold]  {model.paper}")
+        known = hyperparameters_of(model)
+        if not known:
+            show("  no hyperparameters\n")
+            continue
+        table = Table(box=None, padding=(0, 2), show_header=True)
+        for heading in ("hyperparameter", "default", "meaning", "expected"):
+            table.add_column(heading)
+        for parameter in known.values():
+            default = (
+                ",".join(map(str, parameter.default)) if isinstance(parameter.default, tuple) else parameter.default
+            )
+            table.add_row(parameter.name, str(default) or "-", parameter.meaning, parameter.expected)
+        show(table, "")
+    say_next("recvae train --model multvae --set latent_dim=100")

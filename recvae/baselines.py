@@ -1,0 +1,125 @@
+"""Baselines that are fair: fitted on the same training users, hyperparameters chosen on validation."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.dataset import Dataset
+from recvae.errors import BundleError, UsageError
+from recvae.evaluation import evaluate, summarise
+from recvae.files import write_folder
+from recvae.hyperparameters import values_of
+from recvae.metrics import Metric
+from recvae.models import model_class
+from recvae.models.base import Model
+
+_CHOOSE_BY = Metric("ndcg", 100)
+
+
+def grid_of(model: type[Model]) -> list[dict[str, Any]]:
+    """Return every combination of the hyperparameters in a model's grid; one empty one without a grid."""
+    return [dict(zip(model.grid, values, strict=True)) for values in itertools.product(*model.grid.values())]
+
+
+def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str], None] | None = None) -> Bundle:
+    """Fit a model for each point of its grid and keep the one with the best validation NDCG@100.
+
+    Parameters
+    ----------
+    name : str
+        Name of a registered model.
+    dataset : Dataset
+        Test users are not looked at.
+    progress : callable, optional
+        Called with the fits done, the fits in all, and the settings of the next.
+
+    Returns
+    -------
+    Bundle
+        The best model; `training` holds the grid and what each point reached.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
+    model_type = model_class(name)
+    grid = grid_of(model_type)
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, Model] | None = None
+    for done, settings in enumerate(grid):
+        if progress is not None:
+            progress(done, len(grid), ", ".join(f"{key} {value:g}" for key, value in settings.items()))
+        model = model_type(**settings).fit(dataset.train)
+        per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
+        reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
+        tried.append({**settings, str(_CHOOSE_BY): reached})
+        if best is None or reached > best[0]:
+            best = reached, model
+    assert best is not None  # a grid has at least one point
+    return Bundle(
+        model=best[1],
+        items=dataset.items,
+        manifest=dataset.manifest,
+        metrics={"validation": {str(_CHOOSE_BY): best[0]}},
+        training={
+            "chosen_on": "validation",
+            "grid": {key: list(v) for key, v in model_type.grid.items()},
+            "tried": tried,
+        },
+    )
+
+
+def cached_baseline(
+    name: str, dataset: Dataset, folder: Path, progress: Callable[[int, int, str], None] | None = None
+) -> Bundle:
+    """Return a tuned baseline, fitted once per data set and kept as a bundle.
+
+    Parameters
+    ----------
+    name : str
+        Name of a registered model.
+    dataset : Dataset
+        What to fit on.
+    folder : Path
+        Where baselines of this data set are kept; the bundle is `folder / name`.
+    progress : callable, optional
+        See `fit_baseline`; not called where a bundle is there.
+
+    Returns
+    -------
+    Bundle
+        Read from the disk if it was made from the same data with the same grid, else fitted and written.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    StorageError
+        If it cannot be written.
+    """
+    grid = {key: list(values) for key, values in model_class(name).grid.items()}
+    try:
+        bundle = read_bundle(folder / name)
+        if bundle.manifest.get("fingerprint") == dataset.fingerprint and bundle.training.get("grid") == grid:
+            return bundle
+    except (UsageError, BundleError):
+        pass  # none yet, or one that is damaged or of another version: fit anew
+    bundle = fit_baseline(name, dataset, progress)
+    with write_folder(folder / name) as aside:
+        write_bundle(aside, bundle)
+    return bundle
+
+
+def describe_choice(bundle: Bundle) -> str:
+    """Say in one line how a tuned baseline's hyperparameters were chosen; empty where there was no grid."""
+    grid = bundle.training.get("grid") or {}
+    if not grid:
+        return ""
+    values = values_of(bundle.model)
+    chosen = ", ".join(
+        f"{key} {values[key]:g} of {'/'.join(f'{v:g}' for v in options)}" for key, options in grid.items()
+    )
+    return f"{bundle.model.name} chosen on validation {_CHOOSE_BY}: {chosen}"

@@ -1,0 +1,59 @@
+"""Where data sets are kept, and how one is found by name."""
+
+import re
+from pathlib import Path
+
+from recvae.errors import UsageError
+
+MANIFEST = "manifest.json"
+
+
+def check_name(name: str) -> str:
+    """Return a name that may become a folder.
+
+    Raises
+    ------
+    UsageError
+        If it has anything but letters, digits, dots, dashes and underscores, or begins with a dot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UsageError(f"got name '{name}', expected letters, digits, . _ - only; choose another with --name")
+    return name
+
+
+def prepared_datasets(data_dir: Path) -> list[Path]:
+    """Return the folders of finished data sets, the newest last."""
+    manifests = [path for path in data_dir.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    return [path.parent for path in sorted(manifests, key=lambda path: path.stat().st_mtime)]
+
+
+def find_dataset(data_dir: Path, name: str | None = None) -> Path:
+    """Find a prepared data set by name or path, or the newest.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Where data sets are kept.
+    name : str, optional
+        A folder in `data_dir`, or a path; None takes the newest.
+
+    Returns
+    -------
+    Path
+        Its folder.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    prepared = prepared_datasets(data_dir)
+    if name is None:
+        if not prepared:
+            raise UsageError(f"no data set in {data_dir}; make one with `recvae preprocess ml-1m`")
+        return prepared[-1]
+    for folder in (data_dir / name, Path(name)):
+        if (folder / MANIFEST).is_file():
+            return folder
+    known = ", ".join(path.name for path in prepared) or "none"
+    raise UsageError(f"no data set '{name}' in {data_dir}; there are: {known}; make it with `recvae preprocess {name}`")

@@ -1,0 +1,258 @@
+"""From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recvae.catalog import KnownDataset, check_counts, known_dataset, locate, read_titles
+from recvae.dataset import Dataset
+from recvae.downloads import download
+from recvae.errors import DataError
+from recvae.events import Events, Filters, drop_duplicates
+from recvae.files import sha256_of
+from recvae.log_format import LogFormat, is_user_lists
+from recvae.logs import read_events, read_titles_column, read_user_lists
+from recvae.sources import Source
+from recvae.splits import LIANG_SEED, ready_made
+from recvae.synthetic import synthetic_log
+
+LIANG_MIN_RATING = 4.0
+"""Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a log is filtered and split; None stands for what is usual for the data.
+
+    Parameters
+    ----------
+    min_rating : float, optional
+        Lowest rating that counts; by default 4 where the log has ratings.
+    min_user_items, min_item_users : int
+        See `Filters`.
+    split, heldout_users, seed, target_share
+        See `recvae.splits.split_events`.
+    """
+
+    min_rating: float | None = None
+    min_user_items: int = 5
+    min_item_users: int = 0
+    split: str = "strong"
+    heldout_users: int | None = None
+    seed: int = LIANG_SEED
+    target_share: float = 0.2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set and what should be said about it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Not written yet.
+    warnings : list of str
+        Counts that are not those published.
+    confirmed : list of str
+        Counts that are.
+    """
+
+    dataset: Dataset
+    warnings: list[str]
+    confirmed: list[str]
+
+
+def _dataset(
+    events: Events, name: str, protocol: Protocol, source: dict[str, Any], titles: dict[str, str] | None
+) -> Dataset:
+    min_rating = protocol.min_rating
+    if min_rating is None and events.ratings is not None:
+        min_rating = LIANG_MIN_RATING
+    return Dataset.from_events(
+        events,
+        name=name,
+        filters=Filters(
+            min_rating=min_rating, min_user_items=protocol.min_user_items, min_item_users=protocol.min_item_users
+        ),
+        split=protocol.split,
+        heldout_users=protocol.heldout_users,
+        seed=protocol.seed,
+        target_share=protocol.target_share,
+        titles=titles,
+        source=source,
+    )
+
+
+def prepare_known(
+    known_name: str,
+    protocol: Protocol,
+    *,
+    name: str | None = None,
+    source: Path | None = None,
+    downloads: Path,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Prepared:
+    """Prepare a data set of the catalogue, fetching it where it is not on the disk.
+
+    Parameters
+    ----------
+    known_name : str
+        A name of `recvae.catalog.CATALOG`.
+    protocol : Protocol
+        By default the paper's for this data.
+    name : str, optional
+        What to call the result.
+    source : Path, optional
+        A folder or zip on the disk, instead of a download.
+    downloads : Path
+        Where downloads are kept.
+    progress : callable, optional
+        Called with bytes fetched and bytes in all.
+
+    Returns
+    -------
+    Prepared
+        With a warning for each count that is not the published one.
+
+    Raises
+    ------
+    UsageError, DataError, DownloadError, StorageError
+        If it cannot be had, or is not what it should be.
+    """
+    known = known_dataset(known_name)
+    place = source if source is not None else download(known, downloads, progress)
+    ratings, log_format, titles = locate(known, place)
+    events = read_events(ratings, log_format)
+    if protocol.heldout_users is None and protocol.split == "strong":
+        protocol = replace(protocol, heldout_users=known.heldout_users)
+    origin = {"name": known.name, "url": known.url, **_origin(ratings)}
+    names = None if titles is None else read_titles(known, titles)
+    dataset = _dataset(events, name or known.name, protocol, origin, names)
+    warnings = check_counts(known, events)
+    confirmed = (
+        [] if warnings else [f"{known.n_events:,} events, {known.n_users:,} users, {known.n_items:,} items read"]
+    )
+    for what, found, expected in _expected(known, dataset, protocol):
+        if found == expected:
+            confirmed.append(f"{expected:,} {what}")
+        else:
+            warnings.append(f"{known.name}: got {found:,} {what}, the paper has {expected:,}")
+    return Prepared(dataset, warnings, confirmed)
+
+
+def _expected(known: KnownDataset, dataset: Dataset, protocol: Protocol) -> list[tuple[str, int, int]]:
+    """Return (what, found, expected) for each count of the paper that this protocol should reproduce."""
+    usual = replace(Protocol(), heldout_users=known.heldout_users, min_rating=protocol.min_rating)
+    if known.expected is None or protocol != usual or protocol.min_rating not in (None, LIANG_MIN_RATING):
+        return []
+    last = dataset.manifest["filters"]["steps"][-1]
+    found = {key: last[key] for key in ("events", "users", "items")} | {"train_items": dataset.train.shape[1]}
+    words = {"train_items": "training items"}
+    return [(words.get(key, f"{key} after the filters"), found[key], value) for key, value in known.expected.items()]
+
+
+def prepare_log(
+    path: Path,
+    protocol: Protocol,
+    *,
+    name: str,
+    log_format: LogFormat | None = None,
+    titles: Path | None = None,
+) -> Prepared:
+    """Prepare a log of one's own.
+
+    Parameters
+    ----------
+    path : Path
+        CSV, TSV, `::`-separated text (plain, gzip, zip) or Parquet.
+    protocol : Protocol
+        How to filter and split.
+    name : str
+        What to call the result.
+    log_format : LogFormat, optional
+        What is known of the file; the rest is guessed.
+    titles : Path, optional
+        A file with a column of item ids and one of titles.
+
+    Returns
+    -------
+    Prepared
+        Without warnings: nothing is known of such a log beforehand.
+
+    Raises
+    ------
+    UsageError, DataError
+        If the log cannot be used.
+    """
+    source = Source(path)
+    events = read_events(source, log_format)
+    names = None if titles is None else read_titles_column(Source(titles))
+    dataset = _dataset(events, name, protocol, {"name": name, **_origin(source)}, names)
+    return Prepared(dataset, [], [])
+
+
+def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: int, n_events: int) -> Prepared:
+    """Prepare a made-up log with tastes and a long tail; its seed is 0, the protocol's is that of the split.
+
+    Raises
+    ------
+    UsageError
+        If the shape is not possible.
+    """
+    events, titles = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events, seed=0)
+    names = dict(zip(map(str, events.item_ids.tolist()), titles.tolist(), strict=True))
+    source = {"name": "synthetic", "n_users": n_users, "n_items": n_items, "n_events": n_events, "seed": 0}
+    return Prepared(_dataset(events, name, protocol, source, names), [], [])
+
+
+def prepare_pair(
+    train: Path, test: Path, *, name: str, seed: int = LIANG_SEED, log_format: LogFormat | None = None
+) -> Prepared:
+    """Prepare a train / test pair made elsewhere; nothing is filtered but duplicates.
+
+    Parameters
+    ----------
+    train, test : Path
+        Lines of `user item item ...` (LightGCN), or logs with a user and an item column.
+    name : str
+        What to call the result.
+    seed : int
+        Seed of the draw of validation targets.
+    log_format : LogFormat, optional
+        What is known of logs with columns.
+
+    Returns
+    -------
+    Prepared
+        With the training file's items, validation carved out of its interactions.
+
+    Raises
+    ------
+    UsageError, DataError
+        If a file cannot be used, or they share nothing.
+    """
+    sources = Source(train), Source(test)
+    events = [
+        read_user_lists(source) if is_user_lists(source) else read_events(source, log_format) for source in sources
+    ]
+    if events[0].item_ids.dtype != events[1].item_ids.dtype or events[0].user_ids.dtype != events[1].user_ids.dtype:
+        raise DataError(
+            f"{train} and {test} write their ids in different ways (numbers in one, words in the other); "
+            "write them alike in both"
+        )
+    unique = [drop_duplicates(part) for part in events]
+    split = ready_made(unique[0], unique[1], seed)
+    dataset = Dataset.from_split(
+        split,
+        name=name,
+        protocol={"split": "ready-made", "seed": seed},
+        source={"name": name, "train": _origin(sources[0]), "test": _origin(sources[1])},
+    )
+    return Prepared(dataset, [], [])
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """Return the file's name and checksum; the folder it lay in is nobody's business."""
+    origin = {"file": source.path.name, "sha256": sha256_of(source.path)}
+    return origin if source.member is None else {**origin, "member": source.member}

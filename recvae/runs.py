@@ -1,0 +1,264 @@
+"""A training run on disk: where it stands, how it is made, how it goes on after a kill.
+
+While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a line per epoch) and
+`checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recvae.bundles import CARD, Bundle, read_card, write_bundle
+from recvae.checkpoints import FILE_NAME, Checkpoint
+from recvae.dataset import Dataset
+from recvae.errors import BundleError, UsageError
+from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
+from recvae.files import move_folder, storage_errors, write_json
+from recvae.hyperparameters import build, parse_settings, values_of
+from recvae.metrics import parse_metrics
+from recvae.models import model_class
+from recvae.models.autoencoder import Autoencoder
+from recvae.models.base import Model
+from recvae.monitors import LogFile, Together
+from recvae.training import Monitor
+
+_STATE = "run.json"
+_MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run to be trained, or one to go on with.
+
+    Parameters
+    ----------
+    model : Model
+        Not fitted.
+    folder : Path
+        Where the bundle shall stand.
+    work : Path
+        Where it is made: the same, unless it replaces a bundle that stays until the new one is whole.
+    resumes : bool
+        Whether there may be a checkpoint to go on from.
+    """
+
+    model: Model
+    folder: Path
+    work: Path
+    resumes: bool = False
+
+
+def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> Run:
+    """Choose a folder for a new run.
+
+    Parameters
+    ----------
+    model : Model
+        What to train.
+    parent : Path
+        The runs of one data set.
+    name : str
+        The folder's name; where it is taken, "-2", "-3" and so on are tried.
+    overwrite : bool
+        Replace the run of that name instead, once the new one is whole.
+    """
+    folder = parent / name
+    if overwrite:
+        replaces = (folder / CARD).is_file()
+        return Run(model=model, folder=folder, work=parent / f".{name}.new" if replaces else folder)
+    number = 2
+    while folder.exists():
+        folder = parent / f"{name}-{number}"
+        number += 1
+    return Run(model=model, folder=folder, work=folder)
+
+
+def unfinished_run(parent: Path, name: str | None, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
+    """Find the newest unfinished or interrupted run on a data set, to go on with it.
+
+    Parameters
+    ----------
+    parent : Path
+        The runs of that data set.
+    name : str, optional
+        Only a run of this model.
+    dataset : Dataset
+        The data it must have been started on.
+    settings : sequence of str
+        Hyperparameters to change, "name=value" each; only `epochs` and `patience` may.
+
+    Returns
+    -------
+    Run
+        With the model as it was started.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or a hyperparameter may not change.
+    BundleError
+        If it was started on other data, or its state cannot be read.
+    """
+    found = []
+    for path in parent.glob(f"*/{_STATE}"):
+        state = _read_state(path)
+        if name in (None, state.get("model")):
+            found.append((path.stat().st_mtime, path, state))
+    if not found:
+        what = f"{name} run" if name else "run"
+        raise UsageError(f"no unfinished {what} in {parent}; train without --resume")
+    _, path, state = max(found)
+    if state["fingerprint"] != dataset.fingerprint:
+        raise BundleError(
+            f"{path.parent} was started on data with fingerprint {state['fingerprint'][:12]}, "
+            f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
+        )
+    changes = parse_settings(model_class(state["model"]), settings)
+    fixed = [key for key in changes if key not in _MAY_CHANGE]
+    if fixed:
+        raise UsageError(
+            f"got {', '.join(fixed)} to change with --resume, only {' and '.join(_MAY_CHANGE)} may change; "
+            "train anew without --resume"
+        )
+    model = build(model_class(state["model"]), state["hyperparameters"] | changes)
+    return Run(model=model, folder=parent / state["folder"], work=path.parent, resumes=True)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
+
+
+def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> Bundle:
+    """Train a run to its end and leave a bundle.
+
+    Parameters
+    ----------
+    run : Run
+        From `new_run` or `unfinished_run`.
+    dataset : Dataset
+        Train and validation are used, test users are not looked at.
+    device : str
+        "auto", "cpu" or "cuda".
+    monitor : Monitor
+        Is told how it goes; the log file is written besides.
+
+    Returns
+    -------
+    Bundle
+        As it was written to `run.folder`.
+
+    Raises
+    ------
+    UsageError, TrainingError, StorageError, BundleError
+        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind.
+    """
+    model, work = run.model, run.work
+    hyperparameters = values_of(model)
+    identity = {
+        "model": model.name,
+        "fingerprint": dataset.fingerprint,
+        "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
+    }
+    if not run.resumes and work.exists():
+        shutil.rmtree(work)
+    with storage_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
+    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name}
+    checkpoint = Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists())
+    started = time.perf_counter()
+    try:
+        write_json(work / _STATE, state)
+        model.fit(
+            dataset.train,
+            dataset.validation,
+            device=device,
+            monitor=Together(LogFile(work / "log.jsonl"), monitor),
+            checkpoint=checkpoint,
+        )
+        bundle = _bundle(model, dataset, time.perf_counter() - started)
+        write_bundle(work, bundle)
+    except BaseException:
+        if not (work / FILE_NAME).exists() and not (work / CARD).exists():
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    if not bundle.interrupted:  # an interrupted run can still go on
+        (work / FILE_NAME).unlink(missing_ok=True)
+        (work / _STATE).unlink()
+    if work != run.folder:
+        move_folder(work, run.folder)
+    return bundle
+
+
+def _bundle(model: Model, dataset: Dataset, seconds: float) -> Bundle:
+    metrics: dict[str, float] = {}
+    if dataset.validation.n_without_target() < dataset.validation.n_users:
+        per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
+        metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
+    training: dict[str, Any] = {"seconds": round(seconds, 2)}
+    interrupted = False
+    if isinstance(model, Autoencoder):
+        history = model.history_
+        interrupted = history.interrupted
+        training |= {
+            "device": str(model.device_),
+            "epochs": len(history.records),
+            "best_epoch": history.best_epoch,
+            "stopped_early": history.stopped_early,
+        }
+    return Bundle(
+        model=model,
+        items=dataset.items,
+        manifest=dataset.manifest,
+        metrics={"validation": metrics},
+        training=training,
+        interrupted=interrupted,
+    )
+
+
+def find_run(runs_dir: Path, name: str | None = None) -> Path:
+    """Find a run by its path, by `DATA/NAME`, by `NAME` alone, or the newest.
+
+    Parameters
+    ----------
+    runs_dir : Path
+        Where runs are kept.
+    name : str, optional
+        A folder, or what comes after `runs_dir`; None takes the newest finished run.
+
+    Returns
+    -------
+    Path
+        A folder with a bundle.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or several of that name.
+    BundleError
+        If it is damaged or unfinished.
+    """
+    cards = sorted(runs_dir.glob(f"*/*/{CARD}"), key=lambda card: card.stat().st_mtime)
+    cards = [card for card in cards if not card.parent.name.startswith(".")]
+    if name is None:
+        if not cards:
+            raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
+        return cards[-1].parent
+    matches = [card.parent for card in cards if card.parent.name == name]
+    for folder in (Path(name), runs_dir / name):
+        if folder.is_dir() and ((folder / CARD).is_file() or not matches):
+            read_card(folder)
+            return folder
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(str(card.parent.relative_to(runs_dir)) for card in cards) or "none"
+    if matches:
+        raise UsageError(f"got run '{name}', which there is on several data sets; name one of: {known}")
+    raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}")
