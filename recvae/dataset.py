@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from recvae.splits import LIANG_SEED, Split, split_events
 
 FORMAT_VERSION = 1
 _PARTS = ("validation", "test")
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +213,8 @@ class Dataset:
                 (aside / name).mkdir()
                 sp.save_npz(aside / name / "fold_in.npz", part.fold_in, compressed=False)
                 sp.save_npz(aside / name / "targets.npz", part.targets, compressed=False)
-                pq.write_table(pa.table({"id": ids_to_arrow(part.user_ids)}), aside / name / "users.parquet")
+                users = pa.table({"id": ids_to_arrow(part.user_ids)})
+                pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
             self.items.write(aside / "items.parquet")
             write_json(aside / "manifest.json", self.manifest)
 
@@ -256,7 +259,7 @@ class Dataset:
                 titles=items.titles,
                 manifest=manifest,
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, *_BAD_ZIP) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
@@ -296,13 +299,14 @@ def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_
 
 
 def _load_matrix(path: Path) -> sp.csr_matrix:
-    matrix = sp.csr_matrix(sp.load_npz(path))  # load_npz refuses pickled content
+    with path.open("rb") as file:
+        matrix = sp.csr_matrix(sp.load_npz(file))  # load_npz refuses pickled content
     matrix.check_format(full_check=True)
     return matrix
 
 
 def _load_part(folder: Path) -> HeldOut:
-    users = pq.read_table(folder / "users.parquet")["id"]
+    users = pq.read_table(folder / "users.parquet", page_checksum_verification=True)["id"]
     return HeldOut(
         fold_in=_load_matrix(folder / "fold_in.npz"),
         targets=_load_matrix(folder / "targets.npz"),

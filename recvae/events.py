@@ -64,7 +64,7 @@ class Events:
         Raises
         ------
         DataError
-            If the columns differ in length.
+            If the columns differ in length, or an id is missing or neither an integer nor a string.
 
         Examples
         --------
@@ -75,8 +75,8 @@ class Events:
         lengths = {len(column) for column in (users, items, ratings, timestamps) if column is not None}
         if len(lengths) > 1:
             raise DataError(f"got columns of {sorted(lengths)} rows, expected the same length; align them first")
-        user_codes, user_ids = _sorted_codes(np.asarray(users))
-        item_codes, item_ids = _sorted_codes(np.asarray(items))
+        user_codes, user_ids = _sorted_codes(np.asarray(users), "user")
+        item_codes, item_ids = _sorted_codes(np.asarray(items), "item")
         return cls(
             users=user_codes,
             items=item_codes,
@@ -117,9 +117,15 @@ class Events:
         }
 
 
-def _sorted_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sorted_codes(values: np.ndarray, role: str) -> tuple[np.ndarray, np.ndarray]:
     """Return int32 codes (E,) and the ascending distinct ids, int64 or object."""
-    if values.dtype.kind in "iu":
+    if values.dtype.kind == "f" and len(values):
+        raise DataError(f"got {role} ids of type {values.dtype}, expected integers or strings; convert them first")
+    if values.dtype.kind == "O" and pd.isna(values).any():
+        raise DataError(
+            f"{int(pd.isna(values).sum()):,} {role} ids are missing, expected one per event; drop those rows"
+        )
+    if values.dtype.kind in "iu" and (values.dtype != np.uint64 or values.max(initial=0) < 2**63):
         values = values.astype(np.int64, copy=False)
     else:
         values = values.astype(str).astype(object)

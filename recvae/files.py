@@ -84,7 +84,7 @@ def write_folder(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        Where the finished folder shall stand; a folder already there is replaced as a whole.
+        Where the finished folder shall stand; a folder already there is replaced as a whole, a link followed.
 
     Yields
     ------
@@ -94,18 +94,21 @@ def write_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageError
-        If writing fails. A folder that stood at `path` before is untouched.
+        If writing fails. A folder that stood at `path` before is untouched, and so is a file.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = path.resolve()
+    aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         with storage_errors(path):
+            if place.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             yield aside
             for file in aside.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            move_folder(aside, path)
+            move_folder(aside, place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -118,7 +121,12 @@ def move_folder(source: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)
-    source.rename(target)
+    try:
+        source.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

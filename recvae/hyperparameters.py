@@ -58,10 +58,10 @@ class Hyperparameter:
         if self.choices:
             text = "one of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            end = f"below {self.high:g}" if self.below_high else f"at most {self.high:g}"
-            text += f", at least {self.low:g} and {end}"
+            end = f"below {_plain(self.high)}" if self.below_high else f"at most {_plain(self.high)}"
+            text += f", at least {_plain(self.low)} and {end}"
         elif self.low is not None:
-            text += f", {self.low:g} or more"
+            text += f", {_plain(self.low)} or more"
         return text + (" (or none)" if self.optional else "")
 
     def allows(self, value: Any) -> bool:
@@ -99,6 +99,11 @@ class Hyperparameter:
             return self.type(text)
         except (ValueError, KeyError):
             return text
+
+
+def _plain(number: float) -> str:
+    """Write a bound without an exponent."""
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"
 
 
 def _is_whole(value: object) -> bool:

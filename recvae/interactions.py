@@ -103,6 +103,8 @@ class HeldOut:
                 f"got fold-in of shape {self.fold_in.shape} and targets of shape {self.targets.shape}, "
                 "expected the same users and items in both"
             )
+        if len(self.user_ids) not in (0, self.n_users):
+            raise DataError(f"got {len(self.user_ids):,} user ids for {self.n_users:,} users, expected one for each")
         if not len(self.user_ids):
             object.__setattr__(self, "user_ids", np.arange(self.n_users))
 

@@ -71,12 +71,12 @@ class ItemIndex:
         """Write the index as Parquet: columns id, title (null where unknown) and train_count."""
         titles = pa.nulls(len(self), pa.string()) if self.titles is None else pa.array(self.titles, pa.string())
         columns = {"id": ids_to_arrow(self.ids), "title": titles, "train_count": pa.array(self.train_counts)}
-        pq.write_table(pa.table(columns), path)
+        pq.write_table(pa.table(columns), path, write_page_checksum=True)
 
     @classmethod
     def read(cls, path: Path) -> "ItemIndex":
         """Read an index back from Parquet."""
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         titles = table["title"]
         return cls(
             ids=ids_from_arrow(table["id"]),

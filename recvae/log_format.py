@@ -1,7 +1,7 @@
 """What a text log looks like: its separator, its header and its columns, guessed from the first lines."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -13,17 +13,9 @@ from recvae.sources import OneByteSeparator, Source, file_errors
 
 SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 _HEAD_BYTES = 1 << 16
-_TIME_KINDS = {
-    "integer": "whole seconds since 1970",
-    "decimal": "seconds since 1970",
-    "text": "an ISO 8601 time (with an offset from UTC in every line or in none)",
-    "zoned": "an ISO 8601 time (with an offset from UTC in every line or in none)",
-}
-
-TITLE_NAMES = ("title", "name", "itemname", "movietitle")
 
 # Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
-_KNOWN_NAMES = {
+KNOWN_NAMES = {
     "user": ("userid", "user", "uid", "customerid", "visitorid", "reviewerid", "accountid", "sessionid"),
     "item": (
         *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
@@ -93,7 +85,8 @@ class FoundColumns:
     time: str | None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a column name without case, separators and type suffix."""
     return "".join(letter for letter in name.split(":")[0].lower() if letter.isalnum())
 
 
@@ -123,14 +116,14 @@ def find_columns(names: Sequence[str], log_format: LogFormat, source: Source) ->
     """
     listed = ", ".join(names)
     found: dict[str, str | None] = {}
-    for role, known in _KNOWN_NAMES.items():
+    for role, known in KNOWN_NAMES.items():
         given = getattr(log_format, role)
         if given is not None and given not in names:
             close = get_close_matches(given, names, n=1)
             hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
             raise UsageError(f"{source.name} has no column '{given}'; it has: {listed}; {hint}")
-        taken = [getattr(log_format, other) for other in _KNOWN_NAMES]
-        guesses = [name for usual in known for name in names if _plain(name) == usual and name not in taken]
+        taken = [getattr(log_format, other) for other in KNOWN_NAMES]
+        guesses = [name for usual in known for name in names if plain_name(name) == usual and name not in taken]
         found[role] = given or (guesses[0] if guesses else None)
     for role in ("user", "item"):
         if found[role] is None:
@@ -164,8 +157,8 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     UsageError, DataError
         If there is no such file, it is not text, or its columns cannot be told apart.
     """
-    lines = _head(source)
-    separator = log_format.separator or _guess_separator(lines)
+    lines = head_lines(source)
+    separator = log_format.separator or guess_separator(lines)
     if separator != "::" and not (len(separator) == 1 and separator.isascii()):
         raise UsageError(f"got separator {separator!r}, expected '::' or one ASCII character, such as a comma or tab")
     log_format = replace(log_format, separator=separator)
@@ -175,7 +168,7 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
             f"{source.name} line 1: got one column with separator {separator!r}: {lines[0][:80]!r}; expected at "
             f"least a user and an item column; give the right one with --sep"
         )
-    header = log_format.header if log_format.header is not None else not any(_is_number(field) for field in first)
+    header = log_format.header if log_format.header is not None else not any(is_number(field) for field in first)
     if header:
         names = tuple(first)
     else:
@@ -190,39 +183,6 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     return replace(log_format, time_kind=_time_kind(log_format, lines[1] if header else lines[0]))
 
 
-def text_rows(source: Source) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a small text table whose separator is guessed.
-
-    Raises
-    ------
-    UsageError, DataError
-        If there is no such file, or it is not UTF-8 text.
-    """
-    log_format = LogFormat(separator=_guess_separator(_head(source)), header=True)
-    header = log_format.split(_head(source)[0])
-    with file_errors(source):
-        rows = [log_format.split(line.decode("utf-8")) for _, line in _data_lines(source, log_format)]
-    return header, rows
-
-
-def find_title_columns(names: Sequence[str], source: Source) -> tuple[int, int]:
-    """Return the positions of the item ids and of the titles in a table of titles.
-
-    Raises
-    ------
-    DataError
-        If either cannot be recognised.
-    """
-    plain = [_plain(name) for name in names]
-    items = [plain.index(usual) for usual in (*_KNOWN_NAMES["item"], "id") if usual in plain]
-    titles = [plain.index(usual) for usual in TITLE_NAMES if usual in plain]
-    if not items or not titles:
-        raise DataError(
-            f"{source.name}: expected a column item_id and a column title, it has: {', '.join(names)}; rename them"
-        )
-    return items[0], titles[0]
-
-
 def is_user_lists(source: Source) -> bool:
     """Whether a file looks like LightGCN's `user item item ...`: words split by spaces, and no header.
 
@@ -233,14 +193,14 @@ def is_user_lists(source: Source) -> bool:
     """
     if source.is_parquet():
         return False
-    first = _head(source)[0]
+    first = head_lines(source)[0]
     if any(separator in first for separator in SEPARATORS if separator != " "):
         return False
-    usual = {name for names in _KNOWN_NAMES.values() for name in names}
-    return not any(_plain(word) in usual for word in first.split())
+    usual = {name for names in KNOWN_NAMES.values() for name in names}
+    return not any(plain_name(word) in usual for word in first.split())
 
 
-def _head(source: Source) -> list[str]:
+def head_lines(source: Source) -> list[str]:
     """Return the first lines of a text file that are not blank, or say why it is not one."""
     with file_errors(source), source.open() as stream:
         head = stream.read(_HEAD_BYTES)
@@ -257,7 +217,7 @@ def _head(source: Source) -> list[str]:
     return lines
 
 
-def _guess_separator(lines: list[str]) -> str:
+def guess_separator(lines: list[str]) -> str:
     """Return the first separator that splits the first lines into the same number (> 1) of columns."""
     sample = lines[: max(1, min(20, len(lines) - 1))]  # the last line of the head may be cut
     for separator in SEPARATORS:
@@ -267,7 +227,8 @@ def _guess_separator(lines: list[str]) -> str:
     return next((separator for separator in SEPARATORS if separator in lines[0]), ",")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text can be read as a number."""
     try:
         float(text)
     except ValueError:
@@ -290,12 +251,13 @@ def _time_kind(log_format: LogFormat, line: str) -> str:
     field = fields[log_format.names.index(log_format.time)].strip()
     if field.lstrip("+-").isdecimal() or not field:
         return "integer"
-    if _is_number(field):
+    if is_number(field):
         return "decimal"
-    return "zoned" if _reads_as(field, pa.timestamp("us", tz="UTC")) else "text"
+    return "zoned" if reads_as(field, pa.timestamp("us", tz="UTC")) else "text"
 
 
-def _reads_as(text: str, kind: pa.DataType) -> bool:
+def reads_as(text: str, kind: pa.DataType) -> bool:
+    """Whether a text can be read as a value of an Arrow type."""
     try:
         pa.array([text.strip()]).cast(kind)
     except pa.ArrowInvalid:
@@ -309,68 +271,3 @@ def parse_options(log_format: LogFormat) -> pacsv.ParseOptions:
     if separator == "::":
         separator = OneByteSeparator.SEPARATOR
     return pacsv.ParseOptions(delimiter=separator, quote_char='"' if log_format.quoted() else False)
-
-
-def _data_lines(source: Source, log_format: LogFormat) -> Iterator[tuple[int, bytes]]:
-    """Yield line number and content of each row that the reader counts: no blank lines, no header."""
-    with file_errors(source), source.open() as stream:
-        skip_header = log_format.header
-        for number, line in enumerate(stream, start=1):
-            line = line.rstrip(b"\r\n")
-            if not line:
-                continue
-            if skip_header:
-                skip_header = False
-                continue
-            yield number, line
-
-
-def line_of_row(source: Source, log_format: LogFormat, row: int) -> int:
-    """Return the line number (from 1) of a row (from 0) of the table that was read."""
-    for index, (number, _) in enumerate(_data_lines(source, log_format)):
-        if index == row:
-            return number
-    return row + 1
-
-
-def first_bad_line(source: Source, log_format: LogFormat) -> str | None:
-    """Look for the first line that cannot be read, one line at a time.
-
-    Parameters
-    ----------
-    source : Source
-        A log that pyarrow refused.
-    log_format : LogFormat
-        Its full format.
-
-    Returns
-    -------
-    str or None
-        What is wrong, with file, line and column; None if every line looks right.
-    """
-    for number, line in _data_lines(source, log_format):
-        problem = _line_problem(line, log_format)
-        if problem is not None:
-            return f"{source.name} line {number}: {problem}"
-    return None
-
-
-def _line_problem(line: bytes, log_format: LogFormat) -> str | None:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 text (byte 0x{line[error.start]:02x} at position {error.start + 1}); convert the file first"
-    fields = log_format.split(text)
-    if len(fields) != len(log_format.names):
-        expected = len(log_format.names)
-        return f"got {len(fields)} columns, expected {expected} as in the first line: {text[:80]!r}; repair the line"
-    if log_format.rating is not None:
-        rating = fields[log_format.names.index(log_format.rating)]
-        if not _reads_as(rating, pa.float32()):
-            return f"column '{log_format.rating}' holds {rating!r}, expected a number; repair or remove the line"
-    if log_format.time is not None:
-        time = fields[log_format.names.index(log_format.time)]
-        if not _reads_as(time, log_format.time_type()):
-            expected = _TIME_KINDS[log_format.time_kind]
-            return f"column '{log_format.time}' holds {time!r}, expected {expected}; repair the line"
-    return None

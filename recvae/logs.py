@@ -18,16 +18,8 @@ import pyarrow.parquet as pq
 
 from recvae.errors import DataError
 from recvae.events import Events
-from recvae.log_format import (
-    LogFormat,
-    find_columns,
-    find_title_columns,
-    first_bad_line,
-    line_of_row,
-    parse_options,
-    sniff,
-    text_rows,
-)
+from recvae.log_format import LogFormat, find_columns, parse_options, sniff
+from recvae.log_lines import first_bad_line, line_of_row
 from recvae.sources import OneByteSeparator, Source, file_errors
 
 # Letters in shape comments: E events, D distinct ids.
@@ -282,28 +274,3 @@ def read_user_lists(source: Source | Path | str) -> Events:
     items = flat.filter(pa.array(is_item))  # (E,)
     columns = _Columns(pa.chunked_array([users]), pa.chunked_array([items]), None, None)
     return _events(columns, lambda row: f"{source.name} event {row + 1}")
-
-
-def read_titles_column(source: Source) -> dict[str, str]:
-    """Read titles from a text file with a header: a column of item ids and one called title or name.
-
-    Parameters
-    ----------
-    source : Source
-        CSV or TSV, plain, gzip or zip.
-
-    Returns
-    -------
-    dict of str to str
-        The title of each item id.
-
-    Raises
-    ------
-    UsageError
-        If there is no such file.
-    DataError
-        If it cannot be read, or has no such columns.
-    """
-    names, rows = text_rows(source)
-    item, title = find_title_columns(names, source)
-    return {row[item].strip(): row[title].strip() for row in rows if len(row) > max(item, title)}

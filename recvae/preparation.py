@@ -12,10 +12,11 @@ from recvae.errors import DataError
 from recvae.events import Events, Filters, drop_duplicates
 from recvae.files import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
-from recvae.logs import read_events, read_titles_column, read_user_lists
+from recvae.logs import read_events, read_user_lists
 from recvae.sources import Source
 from recvae.splits import LIANG_SEED, ready_made
 from recvae.synthetic import synthetic_log
+from recvae.titles import read_titles_column
 
 LIANG_MIN_RATING = 4.0
 """Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""

@@ -4,20 +4,23 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from recvae.dataset import Dataset
+from recvae.events import Events
 from recvae.interactions import HeldOut
 from recvae.models import MODELS
 
 # The same examples in every run; a model's first call may take longer than hypothesis likes.
-hypothesis.settings.register_profile("recvae", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.register_profile("recvae", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("recvae")
+torch.set_num_threads(1)  # models this small only wait for further threads
 
 BLOCKS, BLOCK_ITEMS = 4, 8
 SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its defaults
@@ -25,13 +28,6 @@ SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its de
     "multdae": {"latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
     "als": {"factors": 4, "regularization": 0.1, "iterations": 8},
 }
-
-
-class Blocks(NamedTuple):
-    """Users of whom it is known what they should be recommended: the rest of their block."""
-
-    train: sp.csr_matrix
-    heldout: HeldOut
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +38,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real MovieLens data at {folder}; set RECVAE_TEST_DATA to a folder with ml-1m/ and so on")
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_log() -> Callable[..., Events]:
+    """Return a function that makes up a log: every pair once, rows in random order, many equal times."""
+
+    def make(seed: int = 0, n_users: int = 40, n_items: int = 30, n_events: int = 500, words: bool = False) -> Events:
+        generator = np.random.default_rng(seed)
+        pairs = generator.choice(n_users * n_items, size=n_events, replace=False)  # as user * n_items + item
+        users, items = 7 * (pairs // n_items) + 3, 1000 - pairs % n_items
+        return Events.from_columns(
+            [f"u{user}" for user in users] if words else users,
+            [f"film {item}" for item in items] if words else items,
+            generator.integers(1, 6, size=n_events).astype(np.float32),
+            generator.integers(10**9, 10**9 + n_events // 3, size=n_events),
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session", params=MODELS)
@@ -61,8 +75,11 @@ def make_model() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def blocks() -> Blocks:
-    """Return 4 groups of 8 items; every user has 5 or 6 items of one group and none of the others."""
+def blocks() -> Dataset:
+    """Return 4 groups of 8 items: who has items of one group should be recommended the rest of it, and no other.
+
+    Training users have 5 or 6 items of their group, held-out users 3; every fifth item has no title.
+    """
     rng = np.random.default_rng(7)
     n_items = BLOCKS * BLOCK_ITEMS
 
@@ -72,29 +89,22 @@ def blocks() -> Blocks:
             row[user % BLOCKS * BLOCK_ITEMS + rng.choice(BLOCK_ITEMS, n, replace=False)] = 1
         return sp.csr_matrix(dense, dtype=np.float32)
 
-    train = sp.csr_matrix(sp.vstack([users(12, 5), users(13, 6)]))
-    fold_in = users(5, 3)
-    block_of_user = np.arange(fold_in.shape[0]) % BLOCKS
-    rest = np.kron(np.eye(BLOCKS), np.ones(BLOCK_ITEMS))[block_of_user] - fold_in.toarray()
-    return Blocks(train, HeldOut(fold_in=fold_in, targets=sp.csr_matrix(rest, dtype=np.float32)))
+    def heldout(per_block: int) -> HeldOut:
+        fold_in = users(per_block, 3)
+        groups = np.kron(np.eye(BLOCKS), np.ones(BLOCK_ITEMS))[np.arange(fold_in.shape[0]) % BLOCKS]
+        return HeldOut(fold_in=fold_in, targets=sp.csr_matrix(groups - fold_in.toarray(), dtype=np.float32))
 
-
-@pytest.fixture(scope="session")
-def fitted(make_model: Callable[..., Any], blocks: Blocks) -> Callable[[str], Any]:
-    """Return a function from a model's name to that model fitted on the blocks, once; do not change it."""
-    return functools.cache(lambda name: make_model(name).fit(blocks.train, blocks.heldout, device="cpu"))
-
-
-@pytest.fixture(scope="session")
-def block_dataset(blocks: Blocks) -> Dataset:
-    """Return the blocks as a data set with whole numbers as ids, and no title for every fifth item."""
-    n_items = blocks.train.shape[1]
-    titles = [None if column % 5 == 0 else f"Title {column}" for column in range(n_items)]
     return Dataset(
-        train=blocks.train,
-        validation=blocks.heldout,
-        test=blocks.heldout,
+        train=sp.csr_matrix(sp.vstack([users(12, 5), users(13, 6)])),
+        validation=heldout(5),
+        test=heldout(3),
         item_ids=1000 - 10 * np.arange(n_items),  # neither ascending nor near the columns
-        titles=np.array(titles, dtype=object),
+        titles=np.array([None if item % 5 == 0 else f"Title {item}" for item in range(n_items)], dtype=object),
         manifest={"name": "blocks", "fingerprint": "0" * 64, "protocol": {"split": "none"}},
     )
+
+
+@pytest.fixture(scope="session")
+def fitted(make_model: Callable[..., Any], blocks: Dataset) -> Callable[[str], Any]:
+    """Return a function from a model's name to that model fitted on the blocks, once; do not change it."""
+    return functools.cache(lambda name: make_model(name).fit(blocks.train, blocks.validation, device="cpu"))

@@ -1,8 +1,7 @@
 """`recvae datasets`: the data sets we know by name, and those prepared here."""
 
 from pathlib import Path
-
-import typer
+from typing import Any
 
 from recvae_cli.console import DataDir, Json, say_next, show, show_json
 
@@ -57,24 +56,40 @@ def datasets(data_dir: DataDir = Path("data"), as_json: Json = False) -> None:
 
 
 def _protocol(heldout_users: int | None) -> str:
-    users = f"{heldout_users:,} users" if heldout_users else "10 % of users"
-    return f"rating >= 4, 5+ items, strong, 2 x {users}"
+    return f"strong, 2 x {heldout_users:,} users held out" if heldout_users else "strong, 2 x 10 % of users held out"
 
 
-def _tables(known: list[dict], prepared: dict[str, str]) -> None:
+def _tables(known: list[dict[str, Any]], prepared: dict[str, str]) -> None:
     from rich.table import Table
 
-    table = Table(title="Known data sets", title_justify="left")
-    for heading in ("name", "events", "users", "items", "download", "protocol", "after filters", "about"):
-        table.add_column(heading, justify="right" if heading in ("events", "users", "items", "download") else "left")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "events", "users", "items", "download", "about"):
+        table.add_column(
+            heading, justify="left" if heading in ("name", "about") else "right", no_wrap=heading == "name"
+        )
     for entry in known:
         size = f"{entry['download_bytes'] / 1e6:,.0f} MB" if entry["download_bytes"] else "-"
         counts = [f"{entry[key]:,}" for key in ("events", "users", "items")]
-        expected = ", ".join(f"{value:,} {key}" for key, value in (entry["expected"] or {}).items()) or "-"
-        about = f"{entry['description']}\n[dim]{entry['licence']}[/dim]"
-        table.add_row(entry["name"], *counts, size, entry["protocol"], expected.replace("_", " "), about)
-    show(table)
-    if prepared:
-        show("Prepared here: " + ", ".join(prepared))
-    else:
-        typer.echo("None is prepared here yet.")
+        table.add_row(entry["name"], *counts, size, entry["description"])
+    show("Data sets known by name, all filtered to rating >= 4 and users with 5 or more items", table, "")
+    for heading, key in (
+        ("Protocol", "protocol"),
+        ("After the filters, by the paper", "expected"),
+        ("Licence", "licence"),
+    ):
+        show(heading)
+        for text, names in _grouped(known, key).items():
+            show(f"  {', '.join(names)}: {text}")
+    show("", "Prepared here: " + (", ".join(prepared) or "none yet"))
+
+
+def _grouped(known: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
+    """Return the names of the data sets by what they have in common under `key`."""
+    groups: dict[str, list[str]] = {}
+    for entry in known:
+        value = entry[key]
+        if isinstance(value, dict):
+            value = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in value.items())
+        if value:
+            groups.setdefault(value, []).append(entry["name"])
+    return groups

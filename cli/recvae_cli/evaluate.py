@@ -46,35 +46,21 @@ def evaluate(
       recvae evaluate --json report.json --per-user users.parquet
     """
     from recvae.bundles import read_bundle
-    from recvae.errors import UsageError
     from recvae.evaluation import Report
     from recvae.files import write_json
     from recvae.metrics import parse_metrics
-    from recvae.models import model_class
     from recvae.runs import find_run
 
     wanted = parse_metrics(metrics)
-    names = [] if baselines.strip() == "none" else [word.strip() for word in baselines.split(",") if word.strip()]
-    for baseline in names:
-        model_class(baseline)
-    if split not in ("validation", "test"):
-        raise UsageError(f"got split '{split}', expected test or validation")
+    names = _baseline_names(baselines)
     folders = [find_run(runs_dir, run) for run in runs or [None]]
     bundles = [read_bundle(folder, device) for folder in folders]
-    dataset = _dataset_of(bundles[0], folders[0], data_dir)
-    for folder, bundle in zip(folders, bundles, strict=True):
-        if bundle.manifest.get("fingerprint") != dataset.fingerprint:
-            raise UsageError(
-                f"{folder} was not trained on {dataset.name} as it is now (fingerprint "
-                f"{str(bundle.manifest.get('fingerprint'))[:12]}, expected {dataset.fingerprint[:12]}); "
-                "numbers on different data cannot be compared: evaluate it alone, or train it again"
-            )
-    say(f"evaluating {', '.join(map(str, folders))} on the {split} users of {data_dir / dataset.name}")
+    dataset = _dataset_of(bundles, folders, data_dir)
     held_out = dataset.part(split)
+    say(f"evaluating {', '.join(map(str, folders))} on the {split} users of {data_dir / dataset.name}")
     labels = _labels(folders)
     evaluations = [_measure(label, b, held_out, wanted) for label, b in zip(labels, bundles, strict=True)]
-    for baseline in names:
-        evaluations.append(_baseline(baseline, labels, dataset, held_out, wanted, data_dir))
+    evaluations += [_baseline(name, labels, dataset, held_out, wanted, data_dir) for name in names]
     report = Report(
         manifest=dataset.manifest,
         split=split,
@@ -93,16 +79,35 @@ def evaluate(
         write_json(Path(json_file), report.to_json())
         say(f"report: {json_file}")
     _print(report)
-    say_next(f'python -c "from recvae import Recommender; print(Recommender.load({str(folders[0])!r}).recommend([]))"')
+    known = bundles[0].items.ids[:2].tolist()
+    load = f"from recvae import Recommender; r = Recommender.load({str(folders[0])!r})"
+    say_next(f'python -c "{load}; print(r.recommend({known}, k=5).to_pandas())"')
 
 
-def _dataset_of(bundle: "Bundle", folder: Path, data_dir: Path) -> "Dataset":
-    """Load the data set that a bundle names."""
+def _baseline_names(text: str) -> list[str]:
+    """Read the names of baselines, refusing unknown ones before anything is measured."""
+    from recvae.models import model_class
+
+    names = [] if text.strip() == "none" else [word.strip() for word in text.split(",") if word.strip()]
+    return [model_class(name).name for name in names]
+
+
+def _dataset_of(bundles: "list[Bundle]", folders: list[Path], data_dir: Path) -> "Dataset":
+    """Load the data set that the first bundle names; all must have been trained on it as it is now."""
     from recvae.dataset import Dataset
+    from recvae.errors import UsageError
     from recvae.home import find_dataset
 
-    name = bundle.manifest.get("name")
-    return Dataset.load(find_dataset(data_dir, str(name) if name else folder.parent.name))
+    dataset = Dataset.load(find_dataset(data_dir, str(bundles[0].manifest.get("name"))))
+    for folder, bundle in zip(folders, bundles, strict=True):
+        found = str(bundle.manifest.get("fingerprint"))
+        if found != dataset.fingerprint:
+            raise UsageError(
+                f"{folder} was not trained on {dataset.name} as it is now (fingerprint {found[:12]}, expected "
+                f"{dataset.fingerprint[:12]}); numbers on different data cannot be compared: evaluate it alone, "
+                "or train it again"
+            )
+    return dataset
 
 
 def _labels(folders: list[Path]) -> list[str]:
@@ -153,7 +158,7 @@ def _print(report: "Report") -> None:
     baseline = report.strongest_baseline()
     protocol = report.manifest.get("protocol", {}).get("split", "unknown")
     users = f"{report.n_users:,} {report.split} users"
-    table = Table(title=f"{report.manifest.get('name')}: {users}, split {protocol}", title_justify="left")
+    table = Table()
     table.add_column("run")
     for metric in report.metrics:
         table.add_column(metric, justify="right")
@@ -166,7 +171,7 @@ def _print(report: "Report") -> None:
             same = evaluation is baseline or pair is None
             cells.append("-" if same or pair is None else _difference(pair))
         table.add_row(evaluation.name, *cells)
-    show(table)
+    show(f"{report.manifest.get('name')}: {users}, split {protocol}", table)
     missing = len(report.user_ids) - report.n_users
     left_out = f"; {missing:,} users without a target are left out" if missing else ""
     show("mean ± half of its 95 % interval over users, * the best; differences are paired by user" + left_out)

@@ -171,24 +171,25 @@ def report(prepared: "Prepared", folder: Path, seconds: float, as_json: bool) ->
 
     steps = manifest["filters"].get("steps", [])
     if steps:
-        table = Table(title=f"{manifest['name']}: events after each filter", title_justify="left")
+        table = Table()
         for heading in ("filter", "events", "users", "items", "density"):
             table.add_column(heading, justify="left" if heading == "filter" else "right")
         for step in steps:
             density = step["events"] / max(1, step["users"] * step["items"])
             counts = [f"{step[key]:,}" for key in ("events", "users", "items")]
             table.add_row(step["name"], *counts, f"{density:.3%}")
-        show(table)
+        show(f"{manifest['name']}: events after each filter", table)
     counts = manifest["counts"]
-    protocol = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in manifest["protocol"].items())
-    table = Table(title=f"Split: {protocol}", title_justify="left")
+    split, *others = manifest["protocol"].items()
+    protocol = ", ".join([split[1], *(f"{key.replace('_', ' ')} {value}" for key, value in others)])
+    table = Table()
     for heading in ("part", "users", "fold-in", "targets", "without target"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     table.add_row("train", f"{counts['train_users']:,}", f"{counts['train_interactions']:,}", "-", "-")
     for part in ("validation", "test"):
         values = [counts[f"{part}_{what}"] for what in ("users", "fold_in", "targets", "users_without_target")]
         table.add_row(part, *[f"{value:,}" for value in values])
-    show(table)
+    show(f"Split: {protocol}", table)
     size = counts["train_users"] * counts["items"]
     show(f"{counts['items']:,} items in training, density {counts['train_interactions'] / size:.3%}")
     for reason, count in manifest["dropped"].items():

@@ -49,9 +49,9 @@ def _recommend(data: Path, run: Path) -> None:
         history = dataset.test.fold_in[user].indices
         found = recommender.recommend(dataset.item_ids[history], k=5)
         liked = [str(titles[column]) for column in history[:5]] if titles is not None else []
-        table = Table(title=f"A user never seen in training, {len(history)} films liked", title_justify="left")
+        table = Table()
         table.add_column("some of them")
         table.add_column("recommended")
         for left, right in zip([*liked, *[""] * 5][:5], found.titles, strict=True):
             table.add_row(left, right)
-        show(table)
+        show(f"A user never seen in training, {len(history)} films liked", table)

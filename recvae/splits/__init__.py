@@ -12,9 +12,9 @@ paper's own code. Events on other items are dropped from the held-out parts and 
 
 import numpy as np
 
-from recvae.errors import UsageError
+from recvae.errors import DataError, UsageError
 from recvae.events import Events
-from recvae.splits.base import Split
+from recvae.splits.base import Split, check_seed
 from recvae.splits.ready_made import ready_made
 from recvae.splits.same_users import holdout, leave_last_out
 from recvae.splits.strong import LIANG_SEED, strong
@@ -59,8 +59,9 @@ def split_events(
     DataError
         If the events do not allow the split.
     """
-    if seed < 0 or seed >= 2**32:
-        raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
+    check_seed(seed)
+    if not len(events):
+        raise DataError("got no events to split; check the log and the filters")
     if protocol == "strong":
         if heldout_users is None:
             heldout_users = min(10_000, max(1, int(np.count_nonzero(events.user_counts())) // 10))

@@ -85,6 +85,18 @@ def timestamps_of(events: Events, protocol: str) -> np.ndarray:
     return events.timestamps
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy's legacy generator does not take.
+
+    Raises
+    ------
+    UsageError
+        If it is not within 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
+
+
 def check_share(share: float) -> None:
     """Refuse a share of targets outside (0, 1).
 

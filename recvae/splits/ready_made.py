@@ -6,7 +6,7 @@ import pandas as pd
 from recvae.errors import DataError
 from recvae.events import Events
 from recvae.interactions import HeldOut, interactions
-from recvae.splits.base import Split, rank_within_user, rows_of, vocabulary_of
+from recvae.splits.base import Split, check_seed, check_share, rank_within_user, rows_of, vocabulary_of
 
 # Letters in shape comments: E events, U users.
 
@@ -33,9 +33,13 @@ def ready_made(train: Events, test: Events, seed: int = 98765, validation_share:
 
     Raises
     ------
+    UsageError
+        If `seed` or `validation_share` is out of range.
     DataError
         If the files share no user or no item.
     """
+    check_seed(seed)
+    check_share(validation_share)
     vocabulary = vocabulary_of(train, np.ones(len(train), dtype=bool))
     rank, size = rank_within_user(train, np.random.default_rng(seed).random(len(train)))
     is_validation = rank < (validation_share * size).astype(np.int64)

@@ -1,0 +1,298 @@
+"""One epoch of Mult-VAE on the CPU: this package against the plain dense PyTorch loop of public ports.
+
+Both sides train the same network (600-200) with the same loss on the same users, in one run and by turns, so that
+whatever else the machine does troubles both alike. The first turn of each is a warm-up and is not counted.
+
+    python benchmarks/epoch.py --repeats 5
+
+The interactions are made up by `recvae.synthetic_log`, which gives each (user, item) pair at most once. Without a
+rating filter every event is an interaction, so their number is exact: 1.54 million on 20,000 users is the 77 per
+user of MovieLens-20M's training matrix after the filters of Liang et al. (2018), and 20,108 items are its width.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+from torch.nn import functional
+
+from recvae import MultVAE
+from recvae.interactions import interactions
+from recvae.models.networks import initialise
+from recvae.synthetic import synthetic_log
+from recvae.training import EpochRecord
+
+HIDDEN, LATENT = 600, 200
+DROPOUT = 0.5
+BETA = 0.2
+LEARNING_RATE = 1e-3
+
+# Letters in shape comments: B users of a batch, I items, H width of the hidden layer, D latent dimensions.
+
+
+class DenseMultVAE(nn.Module):
+    """Mult-VAE as public PyTorch ports write it, for the loop to be compared with.
+
+    Parameters
+    ----------
+    n_items, hidden, latent : int
+        Widths of the layers.
+    dropout : float
+        Share of the input entries set to 0.
+    """
+
+    def __init__(self, n_items: int, hidden: int = HIDDEN, latent: int = LATENT, dropout: float = DROPOUT) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits (B, I), mean (B, D) and log-variance (B, D)."""
+        mean, logvar = self.encoder(self.dropout(functional.normalize(x))).chunk(2, dim=1)  # (B, I) -> (B, 2 D)
+        std = torch.exp(0.5 * logvar)
+        return self.decoder(mean + torch.randn_like(std) * std), mean, logvar
+
+
+def dense_loss(network: DenseMultVAE, x: torch.Tensor, beta: float = BETA) -> torch.Tensor:
+    """Return -log p(x | z) + beta KL, the mean over the users of a batch.
+
+    Parameters
+    ----------
+    network : DenseMultVAE
+        In training mode.
+    x : Tensor of shape (n_users, n_items), float32
+        The rows of the users, zeros included.
+    beta : float
+        Weight of the KL term.
+    """
+    logits, mean, logvar = network(x)
+    likelihood = (functional.log_softmax(logits, dim=1) * x).sum(dim=1)  # (B, I) -> (B,)
+    kl = -0.5 * (1 + logvar - mean.pow(2) - logvar.exp()).sum(dim=1)  # (B, D) -> (B,)
+    return -likelihood.mean() + beta * kl.mean()
+
+
+def dense_epoch(
+    network: DenseMultVAE,
+    optimizer: torch.optim.Optimizer,
+    train: sp.csr_matrix,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> float:
+    """Train on every user once, batch after dense batch, and return the mean loss over the users.
+
+    Parameters
+    ----------
+    network, optimizer
+        What is trained, and how.
+    train : csr_matrix of shape (n_users, n_items), float32
+        The interactions.
+    batch_size : int
+        Users per update.
+    rng : Generator
+        Draws the order of the users.
+    """
+    network.train()
+    order = rng.permutation(train.shape[0])
+    total = 0.0
+    for start in range(0, len(order), batch_size):
+        x = torch.from_numpy(train[order[start : start + batch_size]].toarray())  # (B, I)
+        optimizer.zero_grad()
+        loss = dense_loss(network, x)
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(x)
+    return total / len(order)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one epoch of one side took.
+
+    Parameters
+    ----------
+    seconds, loss : float
+        Its time, and the mean loss over the users.
+    working_bytes : int or None
+        Memory at its peak, less what was taken before it; None where the system does not tell.
+    """
+
+    seconds: float
+    loss: float
+    working_bytes: int | None
+
+
+class PeakMemory:
+    """The highest resident memory of this process since the last `reset`, where Linux tells."""
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+
+    @staticmethod
+    def _read(field: str) -> int | None:
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+    def reset(self) -> None:
+        """Begin a new measurement."""
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the high-water mark back
+        except OSError:
+            self._before = None
+        else:
+            self._before = self._read("VmRSS")
+
+    def grown(self) -> int | None:
+        """Return by how many bytes the peak lies above the memory at the last `reset`."""
+        peak = self._read("VmHWM")
+        return None if peak is None or self._before is None else peak - self._before
+
+
+class TurnAbout:
+    """A monitor of `MultVAE.fit` that notes each of its epochs, then lets the dense loop do one.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_users, n_items), float32
+        The interactions.
+    batch_size : int
+        Users per update.
+    """
+
+    def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
+        self._train, self._batch_size = train, batch_size
+        self._network = DenseMultVAE(train.shape[1])
+        initialise(self._network, torch.Generator().manual_seed(0))
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=LEARNING_RATE)
+        self._rng = np.random.default_rng(0)
+        self._memory = PeakMemory()
+        self.ours: list[Turn] = []
+        self.dense: list[Turn] = []
+
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
+        """Get ready for the first epoch."""
+        self._memory.reset()
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:
+        """Ignore it: nothing is to be done within an epoch that is timed."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Note an epoch of ours and run one of the dense loop."""
+        self.ours.append(Turn(record.seconds, record.loss, self._memory.grown()))
+        self._memory.reset()
+        started = time.perf_counter()
+        loss = dense_epoch(self._network, self._optimizer, self._train, self._batch_size, self._rng)
+        self.dense.append(Turn(time.perf_counter() - started, loss, self._memory.grown()))
+        for name, turns in (("recvae", self.ours), ("dense", self.dense)):
+            what = "warm-up" if len(turns) == 1 else f"turn {len(turns) - 1}"
+            print(f"  {what:<8} {name:<7} {turns[-1].seconds:7.2f} s   loss {turns[-1].loss:.2f}", flush=True)
+        self._memory.reset()
+
+
+def made_up(n_users: int, n_items: int, n_interactions: int) -> sp.csr_matrix:
+    """Return exactly so many interactions of made-up users, shape (n_users, n_items), float32."""
+    events, _ = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_interactions, seed=0)
+    return interactions(events.users, events.items, (n_users, n_items))
+
+
+def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[list[Turn], list[Turn]]:
+    """Return the counted turns of this package and of the dense loop.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_users, n_items), float32
+        The interactions.
+    batch_size : int
+        Users per update.
+    repeats : int
+        Epochs of each side after the warm-up.
+    """
+    both = TurnAbout(train, batch_size)
+    model = MultVAE(
+        hidden_dims=(HIDDEN,),
+        latent_dim=LATENT,
+        dropout=DROPOUT,
+        learning_rate=LEARNING_RATE,
+        beta=BETA,
+        anneal="constant",
+        epochs=1 + repeats,
+        batch_size=batch_size,
+        seed=0,
+    )
+    model.fit(train, device="cpu", monitor=both)
+    return both.ours[1:], both.dense[1:]
+
+
+def machine() -> str:
+    """Say what the figures were taken on."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+        load = f", load {os.getloadavg()[0]:.1f} at the start"
+    except OSError:
+        load = ""
+    return (
+        f"{model}, {os.cpu_count()} cores{load}; "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} threads"
+    )
+
+
+def table(ours: list[Turn], dense: list[Turn], n_users: int) -> str:
+    """Return what was measured, one line per side, and the ratio of the medians."""
+    lines = [f"{'':<7}   min s   median s   max s   users/s   memory on top"]
+    for name, turns in (("recvae", ours), ("dense", dense)):
+        seconds = [turn.seconds for turn in turns]
+        median = float(np.median(seconds))
+        peaks = [turn.working_bytes for turn in turns if turn.working_bytes is not None]
+        memory = f"{max(peaks) / 2**20:,.0f} MiB" if peaks else "not known"
+        lines.append(
+            f"{name:<7} {min(seconds):7.2f}   {median:8.2f} {max(seconds):7.2f}   {n_users / median:7,.0f}   {memory:>13}"
+        )
+    ratios = [a.seconds / b.seconds for a, b in zip(ours, dense, strict=True)]
+    lines.append(
+        f"recvae / dense: {np.median(ratios):.2f} of the time ({min(ratios):.2f} to {max(ratios):.2f} turn by turn)"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print it.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the command line.
+    """
+    parser = argparse.ArgumentParser(description="One epoch of Mult-VAE: recvae against a plain dense PyTorch loop.")
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=20_108)
+    parser.add_argument("--interactions", type=int, default=1_540_000, help="at least 20 per user")
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3, help="counted epochs of each side, after one warm-up")
+    given = parser.parse_args(arguments)
+    if given.repeats < 1 or given.batch_size < 1:
+        parser.error("--repeats and --batch-size must be 1 or more")
+    print(machine())
+    train = made_up(given.users, given.items, given.interactions)
+    print(
+        f"Mult-VAE {HIDDEN}-{LATENT}, batches of {given.batch_size}: {train.shape[0]:,} users x "
+        f"{train.shape[1]:,} items, {train.nnz:,} interactions"
+    )
+    ours, dense = measure(train, given.batch_size, given.repeats)
+    print(table(ours, dense, train.shape[0]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The benchmark compares like with like: both sides compute the same loss and gradients."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recvae import MultVAE
+from recvae.batches import whole_batch
+from recvae.models.multvae import MultVAENetwork
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "epoch.py"
+BETA = 0.3
+
+
+@pytest.fixture(scope="module")
+def epoch() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_epoch", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _ours() -> MultVAE:
+    train = sp.random(30, 40, density=0.2, format="csr", rng=np.random.default_rng(3), dtype=np.float32)
+    train.data[:] = 1
+    model = MultVAE(hidden_dims=(12,), latent_dim=5, epochs=2, batch_size=10, dropout=0.0, seed=4)
+    return model.fit(sp.csr_matrix(train), device="cpu")
+
+
+def _pairs(ours: MultVAENetwork, dense: Any) -> list[tuple[nn.Parameter, nn.Parameter, Callable[..., torch.Tensor]]]:
+    """Return (ours, dense, from our layout to the dense one) of each weight and bias."""
+    layers = zip([*ours.encoder, *ours.decoder], [*dense.encoder[::2], *dense.decoder[::2]], strict=True)
+    pairs = []
+    for number, (first, second) in enumerate(layers):
+        turn = torch.t if number == 0 else torch.clone  # the sparse layer has a row per item, nn.Linear a column
+        pairs += [(first.weight, second.weight, turn), (first.bias, second.bias, torch.clone)]
+    return pairs
+
+
+def test_both_sides_compute_the_same_loss_and_gradients(epoch: ModuleType) -> None:
+    model = _ours()
+    ours = cast(MultVAENetwork, model.network_)
+    dense = epoch.DenseMultVAE(40, hidden=12, latent=5, dropout=0.0)
+    pairs = _pairs(ours, dense)
+    assert len(pairs) == len(list(dense.parameters())) == len(list(ours.parameters()))
+    for first, second, turn in pairs:
+        second.data = turn(first.data).contiguous()
+    rng = np.random.default_rng(5)
+    rows = sp.csr_matrix((rng.random((8, 40)) < 0.3) * rng.uniform(0.5, 2, (8, 40)), dtype=np.float32)
+    ours.zero_grad()
+    losses = model._loss(whole_batch(rows, torch.device("cpu")), BETA, torch.Generator().manual_seed(6))
+    losses.total.backward()
+    with torch.random.fork_rng():
+        torch.manual_seed(6)  # the same noise: without dropout, it is all that either side draws
+        loss = epoch.dense_loss(dense, torch.from_numpy(rows.toarray()), BETA)
+    loss.backward()
+    assert losses.kl.item() > 0.01  # so that a KL term left out would be seen
+    torch.testing.assert_close(loss, losses.total, rtol=1e-5, atol=1e-5)
+    for first, second, turn in pairs:
+        assert first.grad is not None and second.grad is not None
+        torch.testing.assert_close(turn(first.grad), second.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_interactions_are_as_many_as_asked_for(epoch: ModuleType) -> None:
+    train = epoch.made_up(50, 100, 1200)
+    assert train.shape == (50, 100)
+    assert train.nnz == 1200
+    assert train.dtype == np.float32
+
+
+def test_the_script_runs_and_counts_its_turns(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.random.get_rng_state()
+    epoch.main("--users 60 --items 100 --interactions 1500 --batch-size 25 --repeats 2".split())
+    torch.random.set_rng_state(state)
+    printed = capsys.readouterr().out
+    assert "60 users x 100 items, 1,500 interactions" in printed
+    assert [printed.count(word) for word in ("warm-up", "turn 1", "turn 2", "turn 3")] == [2, 2, 2, 0]
+    assert "recvae / dense: " in printed
+
+
+def test_the_script_refuses_no_turns(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        epoch.main(["--repeats", "0"])
+    assert "1 or more" in capsys.readouterr().err

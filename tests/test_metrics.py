@@ -1,0 +1,190 @@
+"""The metrics: worked out by hand, by a plain loop over users, and by scikit-learn where the definitions meet."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from recvae.errors import UsageError
+from recvae.metrics import NAMES, PER_USER, Metric, coverage_at_k, parse_metrics
+
+# Letters in shape comments: U users, I items, k ranks.
+
+LOG2_3 = math.log2(3)  # the discount of rank 2; that of rank 1 is 1, of rank 3 is 2
+
+# Three users, five items.  User 0 has hits at ranks 1 and 3 of 3 targets, user 1 one hit at rank 2 of 1 target and a
+# list that ends after two, user 2 no target.
+RANKED = np.array([[4, 0, 1, 3], [2, 3, -1, -1], [0, 1, 2, 3]])
+TARGETS = sp.csr_matrix([[0, 1, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]])
+
+GOLDEN = {
+    # k = 2: user 0 has 1 hit, and 2 are reachable; user 1 has 1 of 1
+    ("recall", 2): [1 / 2, 1],
+    ("recall_all", 2): [1 / 3, 1],
+    ("precision", 2): [1 / 2, 1 / 2],
+    ("hit_rate", 2): [1, 1],
+    ("ndcg", 2): [1 / (1 + 1 / LOG2_3), (1 / LOG2_3) / 1],
+    ("map", 2): [(1 / 1) / 2, (1 / 2) / 1],
+    ("mrr", 2): [1, 1 / 2],
+    # k = 4: user 0 has 2 hits of 3 targets, at ranks 1 and 3
+    ("recall", 4): [2 / 3, 1],
+    ("recall_all", 4): [2 / 3, 1],
+    ("precision", 4): [2 / 4, 1 / 4],
+    ("hit_rate", 4): [1, 1],
+    ("ndcg", 4): [(1 + 1 / 2) / (1 + 1 / LOG2_3 + 1 / 2), 1 / LOG2_3],
+    ("map", 4): [(1 / 1 + 2 / 3) / 3, 1 / 2],
+    ("mrr", 4): [1, 1 / 2],
+    # k = 1: user 1 has missed
+    ("recall", 1): [1, 0],
+    ("recall_all", 1): [1 / 3, 0],
+    ("precision", 1): [1, 0],
+    ("hit_rate", 1): [1, 0],
+    ("ndcg", 1): [1, 0],
+    ("map", 1): [1, 0],
+    ("mrr", 1): [1, 0],
+}
+
+
+@pytest.mark.parametrize(("name", "k"), GOLDEN)
+def test_values_are_those_worked_out_by_hand(name: str, k: int) -> None:
+    values = PER_USER[name](RANKED, TARGETS, k)
+    np.testing.assert_allclose(values[:2], GOLDEN[name, k], rtol=1e-12)
+    assert math.isnan(values[2])
+    assert values.dtype == np.float64
+
+
+def test_every_metric_has_a_value_worked_out_by_hand() -> None:
+    assert {name for name, _ in GOLDEN} == set(PER_USER)
+    assert set(NAMES) - set(PER_USER) == {"coverage"}
+
+
+def test_coverage_is_the_share_of_items_in_any_list() -> None:
+    assert coverage_at_k(RANKED, TARGETS, 1) == 3 / 5  # items 4, 2, 0
+    assert coverage_at_k(RANKED, TARGETS, 2) == 5 / 5  # and 0, 3, 1
+    assert coverage_at_k(np.array([[-1, -1]] * 3), TARGETS, 2) == 0
+
+
+@st.composite
+def lists_and_targets(draw: st.DrawFn) -> tuple[np.ndarray, sp.csr_matrix, int]:
+    """Draw lists of different items that may end early, any targets, and a cut-off."""
+    n_users, n_items = draw(st.integers(1, 5)), draw(st.integers(1, 10))
+    ranks = draw(st.integers(1, n_items + 2))
+    ranked = np.full((n_users, ranks), -1)
+    for row in ranked:
+        length = draw(st.integers(0, min(ranks, n_items)))
+        row[:length] = draw(st.permutations(range(n_items)))[:length]
+    dense = [[draw(st.booleans()) for _ in range(n_items)] for _ in range(n_users)]
+    return ranked, sp.csr_matrix(np.array(dense, dtype=np.float32)), draw(st.integers(1, ranks))
+
+
+def one_user(name: str, ranked: list[int], wanted: set[int], k: int) -> float:
+    """Return a metric of one user from its definition."""
+    if not wanted:
+        return math.nan
+    hit = [item in wanted for item in ranked[:k]]
+    reachable = min(k, len(wanted))
+    precision_at = [sum(hit[: rank + 1]) / (rank + 1) for rank in range(k)]
+    by_definition = {
+        "recall": sum(hit) / reachable,
+        "recall_all": sum(hit) / len(wanted),
+        "ndcg": sum(h / math.log2(j + 2) for j, h in enumerate(hit))
+        / sum(1 / math.log2(j + 2) for j in range(reachable)),
+        "precision": sum(hit) / k,
+        "hit_rate": float(any(hit)),
+        "map": sum(p for p, h in zip(precision_at, hit, strict=True) if h) / reachable,
+        "mrr": 1 / (hit.index(True) + 1) if any(hit) else 0.0,
+    }
+    return by_definition[name]
+
+
+@pytest.mark.parametrize("name", PER_USER)
+@given(case=lists_and_targets())
+def test_values_are_those_of_a_plain_loop_over_users(name: str, case: tuple[np.ndarray, sp.csr_matrix, int]) -> None:
+    ranked, targets, k = case
+    wanted = [set(row.indices.tolist()) for row in targets]
+    expected = [one_user(name, row, items, k) for row, items in zip(ranked.tolist(), wanted, strict=True)]
+    np.testing.assert_allclose(PER_USER[name](ranked, targets, k), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(case=lists_and_targets())
+def test_values_lie_between_0_and_1(name: str, case: tuple[np.ndarray, sp.csr_matrix, int]) -> None:
+    ranked, targets, k = case
+    values = np.atleast_1d(coverage_at_k(*case) if name == "coverage" else PER_USER[name](ranked, targets, k))
+    values = values[~np.isnan(values)]
+    assert ((values >= 0) & (values <= 1 + 1e-12)).all()
+
+
+@given(st.integers(2, 12), st.data())
+def test_ndcg_is_that_of_scikit_learn(n_items: int, data: st.DataObject) -> None:
+    ranked = np.array([data.draw(st.permutations(range(n_items)))])
+    relevant = np.array([data.draw(st.lists(st.booleans(), min_size=n_items, max_size=n_items).filter(any))])
+    scores = np.empty((1, n_items))
+    scores[0, ranked[0]] = np.arange(n_items, 0, -1)
+    k = data.draw(st.integers(1, n_items))
+    ours = PER_USER["ndcg"](ranked, sp.csr_matrix(relevant, dtype=np.float32), k)
+    np.testing.assert_allclose(ours, ndcg_score(relevant, scores, k=k), rtol=1e-12)
+
+
+def test_the_best_list_has_recall_and_ndcg_1_however_many_targets_there_are() -> None:
+    targets = sp.csr_matrix(np.ones((1, 6)))
+    for name in ("recall", "ndcg", "map", "precision"):
+        assert PER_USER[name](np.array([[3, 1, 2]]), targets, 3).tolist() == [1.0]
+    assert PER_USER["recall_all"](np.array([[3, 1, 2]]), targets, 3).tolist() == [0.5]
+
+
+def test_a_list_that_ended_is_never_a_hit() -> None:
+    """-1 must not reach around to the last item of the user before."""
+    targets = sp.csr_matrix([[0, 0, 1], [1, 0, 0]])
+    for name in PER_USER:
+        assert PER_USER[name](np.array([[-1, -1], [-1, -1]]), targets, 2).tolist() == [0.0, 0.0]
+
+
+def test_metrics_are_read_in_order_each_once() -> None:
+    metrics = parse_metrics(" NDCG@100, recall@20,ndcg@100,recall@020 ")
+    assert metrics == [Metric("ndcg", 100), Metric("recall", 20)]
+    assert parse_metrics(["coverage@5"]) == [Metric("coverage", 5)]
+    assert [metric.is_per_user for metric in parse_metrics("coverage@5,mrr@5")] == [False, True]
+    np.testing.assert_array_equal(Metric("mrr", 2).per_user(RANKED, TARGETS), [1, 0.5, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recal@20", r"got metric 'recal@20', expected NAME@K.*did you mean recall@20\?"),
+        ("ndgc", r"did you mean ndcg@10\?"),
+        ("zzz@5", "known: recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage"),
+        ("", r"got metric '', expected NAME@K"),
+        ("recall@", r"got metric 'recall@', expected a whole number after the @, such as recall@20"),
+        ("recall", "expected a whole number after the @"),
+        ("recall@0", "expected a whole number after the @"),
+        ("recall@-3", "expected a whole number after the @"),
+        ("recall@1.5", "expected a whole number after the @"),
+        ("recall@20,ndcg@x", "got metric 'ndcg@x', expected a whole number after the @"),
+    ],
+)
+def test_metrics_that_cannot_be_read_are_refused_with_a_hint(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_metrics(text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("ranked", "k", "message"),
+    [
+        (RANKED, 0, "got k=0, expected 1 or more"),
+        (RANKED, 5, r"shape \(3, 4\) for 3 users and k=5, expected shape \(3, 5 or more\); rank more items or lower k"),
+        (RANKED[:2], 2, r"shape \(2, 4\) for 3 users"),
+        (RANKED[0], 2, r"shape \(4,\) for 3 users"),
+        (RANKED + 1, 4, r"from 0 to 5, expected item columns from 0 to 4, or -1 where a list ended"),
+        (RANKED - 1, 4, r"from -2 to 3, expected item columns from 0 to 4"),
+    ],
+    ids=["k below 1", "k above the ranks", "other users", "one list", "column too high", "column too low"],
+)
+def test_lists_that_do_not_fit_the_targets_are_refused(name: str, ranked: np.ndarray, k: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        coverage_at_k(ranked, TARGETS, k) if name == "coverage" else PER_USER[name](ranked, TARGETS, k)
