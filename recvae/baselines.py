@@ -52,7 +52,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
     for done, settings in enumerate(grid):
         if progress is not None:
             progress(done, len(grid), ", ".join(f"{key} {value:g}" for key, value in settings.items()))
-        model = model_type(**settings).fit(dataset.train)
+        model = model_type(**settings).fit(dataset.train, dataset.validation)
         per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
         reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
         tried.append({**settings, str(_CHOOSE_BY): reached})

@@ -185,7 +185,8 @@ def known_dataset(name: str) -> KnownDataset:
     if name not in CATALOG:
         close = get_close_matches(name.lower(), CATALOG, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise UsageError(f"got data set '{name}', expected one of {', '.join(CATALOG)}{hint}")
+        names = ", ".join([*CATALOG, "synthetic"])
+        raise UsageError(f"got data set '{name}', expected one of {names}, or the path of a log{hint}")
     return CATALOG[name]
 
 

@@ -21,6 +21,22 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_new(data_dir: Path, name: str) -> str:
+    """Return a name under which a data set may be written: a free one, or that of a data set to replace.
+
+    Raises
+    ------
+    UsageError
+        If it is no name for a folder, or the folder holds something that is not a data set.
+    """
+    folder = data_dir / check_name(name)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise UsageError(
+            f"{folder} holds files that are not a data set and would be lost; choose another --name or --data-dir"
+        )
+    return name
+
+
 def prepared_datasets(data_dir: Path) -> list[Path]:
     """Return the folders of finished data sets, the newest last."""
     manifests = [path for path in data_dir.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recvae.batches import resolve_device
 from recvae.bundles import CARD, Bundle, read_card, write_bundle
 from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
@@ -65,10 +66,17 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
         The folder's name; where it is taken, "-2", "-3" and so on are tried.
     overwrite : bool
         Replace the run of that name instead, once the new one is whole.
+
+    Raises
+    ------
+    UsageError
+        If what would be replaced is not a run.
     """
     folder = parent / name
     if overwrite:
         replaces = (folder / CARD).is_file()
+        if not replaces and not (folder / _STATE).is_file() and folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds files that are not a run and would be lost; choose another --name")
         return Run(model=model, folder=folder, work=parent / f".{name}.new" if replaces else folder)
     number = 2
     while folder.exists():
@@ -161,6 +169,7 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind.
     """
     model, work = run.model, run.work
+    resolve_device(device)  # refused before anything is written
     hyperparameters = values_of(model)
     identity = {
         "model": model.name,

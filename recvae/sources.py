@@ -54,7 +54,11 @@ class Source:
         magic = self._magic()
         with file_errors(self):
             if magic.startswith(b"PK\x03\x04"):
-                return self._open_member(zipfile.ZipFile(self.path))
+                archive = zipfile.ZipFile(self.path)
+                member = self.member or self._only_member(archive)
+                if member not in archive.namelist():
+                    raise DataError(f"{self.path} holds no file {member}; fetch it again")
+                return cast(BinaryIO, archive.open(member))
             if magic.startswith(b"\x1f\x8b"):
                 return cast(BinaryIO, gzip.open(self.path))
             return self.path.open("rb")
@@ -81,12 +85,6 @@ class Source:
             raise DataError(f"{self.path} is empty; expected a log with one row per event")
         return magic
 
-    def _open_member(self, archive: zipfile.ZipFile) -> BinaryIO:
-        try:
-            return cast(BinaryIO, archive.open(self.member or self._only_member(archive)))
-        except (RuntimeError, KeyError) as error:  # encrypted, packed in an unknown way, or without that member
-            raise DataError(f"could not unpack {self.name} ({error.args[0]}); unpack it and give the log") from error
-
     def _only_member(self, archive: zipfile.ZipFile) -> str:
         members = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         if len(members) != 1:
@@ -101,6 +99,8 @@ def file_errors(source: Source) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise DataError(f"{source.name} is truncated or damaged ({error}); fetch or pack it again") from error
+    except RuntimeError as error:  # encrypted, or packed in a way that Python or Arrow does not know
+        raise DataError(f"could not unpack {source.name} ({error}); unpack it and give the log itself") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{source.name} is not UTF-8 text ({error}); convert it first") from error
     except OSError as error:

@@ -32,10 +32,9 @@ def epoch() -> ModuleType:
 
 
 def _ours() -> MultVAE:
-    train = sp.random(30, 40, density=0.2, format="csr", rng=np.random.default_rng(3), dtype=np.float32)
-    train.data[:] = 1
+    train = sp.csr_matrix(np.random.default_rng(3).random((30, 40)) < 0.2, dtype=np.float32)
     model = MultVAE(hidden_dims=(12,), latent_dim=5, epochs=2, batch_size=10, dropout=0.0, seed=4)
-    return model.fit(sp.csr_matrix(train), device="cpu")
+    return model.fit(train, device="cpu")
 
 
 def _pairs(ours: MultVAENetwork, dense: Any) -> list[tuple[nn.Parameter, nn.Parameter, Callable[..., torch.Tensor]]]:
@@ -81,7 +80,7 @@ def test_the_interactions_are_as_many_as_asked_for(epoch: ModuleType) -> None:
 
 def test_the_script_runs_and_counts_its_turns(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.random.get_rng_state()
-    epoch.main("--users 60 --items 100 --interactions 1500 --batch-size 25 --repeats 2".split())
+    epoch.main(["--users=60", "--items=100", "--interactions=1500", "--batch-size=25", "--repeats=2"])
     torch.random.set_rng_state(state)
     printed = capsys.readouterr().out
     assert "60 users x 100 items, 1,500 interactions" in printed

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+PACKERS: list[Callable[[bytes], bytes]] = [bytes, gzip.compress, lambda content: zipped({"log.csv": content})]
+packers = st.sampled_from(PACKERS)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_every_text_format_reads_the_same(path: Path, content: str) -> None:
     assert_same(read(path, content), LOG)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lambda text: zipped({"any/name.txt": text})], ids=["gzip", "zip"])
+@pytest.mark.parametrize("pack", PACKERS, ids=["plain", "gzip", "zip"])
 @pytest.mark.parametrize(
     "text", [HEADER + "1,30,4,100\n2,10,3.5,50\n1,10,5,70\n", "1::30::4::100\n2::10::3.5::50\n1::10::5::70\n"]
 )
@@ -117,7 +122,7 @@ def test_a_table_written_with_any_separator_reads_back_equal(
     rows = data.draw(st.lists(st.tuples(ids, ids, rating, time), min_size=1, max_size=30))
     lines = [["user", "item", "rating", "time"]] * header + [[str(field) for field in row] for row in rows]
     content = newline.join(separator.join(line) for line in lines)
-    pack = data.draw(st.sampled_from([bytes, gzip.compress, lambda text: zipped({"log": text})]))
+    pack = data.draw(packers)
     users, items, ratings, times = zip(*rows, strict=True)
     assert_same(read(path, pack(content.encode())), Events.from_columns(users, items, ratings, times))
 
@@ -227,7 +232,7 @@ def test_parquet_times_become_seconds(path: Path, times: pa.Array) -> None:
     assert_same(read_events(path, LogFormat(time="when")), LOG)
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda text: zipped({"train.txt": text})])
+@pytest.mark.parametrize("pack", PACKERS, ids=["plain", "gzip", "zip"])
 @pytest.mark.parametrize("content", ["0 3 1\n2\n1 3\n0 7 \n", "\ufeff0 3 1\r\n\r\n2\r\n1 3\r\n0\t7"])
 def test_user_lists_hold_a_user_and_the_items_on_each_line(path: Path, content: str, pack: Any) -> None:
     path.write_bytes(pack(content.encode()))
@@ -245,10 +250,12 @@ def test_a_double_colon_is_never_cut_in_two(content: bytes, size: int) -> None:
 
 
 tokens = st.sampled_from(
-    [*(separator.encode() for separator in SEPARATORS), *b"user_id item rating timestamp".split(), b"1", b"-2", b"2.5"]
-    + [b"\n", b"\n", b"\r\n", b"\r", b'"', b"nan", b"2020-01-01", b"1e99", b"\xef\xbb\xbf", b"\xff", b"\xc3\xa9", b"\0"]
+    [
+        *(separator.encode() for separator in SEPARATORS),
+        *(b"user_id", b"item", b"rating", b"timestamp", b"1", b"-2", b"2.5", b"nan", b"1e99", b"2020-01-01"),
+        *(b"\n", b"\n", b"\r\n", b"\r", b'"', b"\xef\xbb\xbf", b"\xff", b"\xc3\xa9", b"\0"),
+    ]
 )
-packers = st.sampled_from([bytes, gzip.compress, lambda text: zipped({"log": text})])
 
 
 @given(st.lists(tokens, max_size=40).map(b"".join), st.sampled_from([read_events, read_user_lists]))

@@ -53,7 +53,7 @@ def evaluate(
 
     wanted = parse_metrics(metrics)
     names = _baseline_names(baselines)
-    folders = [find_run(runs_dir, run) for run in runs or [None]]
+    folders = list(dict.fromkeys(find_run(runs_dir, run) for run in runs or [None]))
     bundles = [read_bundle(folder, device) for folder in folders]
     dataset = _dataset_of(bundles, folders, data_dir)
     held_out = dataset.part(split)
@@ -89,7 +89,7 @@ def _baseline_names(text: str) -> list[str]:
     from recvae.models import model_class
 
     names = [] if text.strip() == "none" else [word.strip() for word in text.split(",") if word.strip()]
-    return [model_class(name).name for name in names]
+    return [model_class(name).name for name in dict.fromkeys(names)]
 
 
 def _dataset_of(bundles: "list[Bundle]", folders: list[Path], data_dir: Path) -> "Dataset":

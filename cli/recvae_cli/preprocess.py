@@ -85,7 +85,7 @@ def preprocess(
     }
     asked = {key: value for key, value in asked.items() if value is not None}
     if train is not None or test is not None:
-        prepared = _pair(log, train, test, name, seed, asked, log_format)
+        prepared = _pair(log, train, test, name, seed, asked, log_format, data_dir)
     else:
         shape = {"n_users": users, "n_items": items, "n_events": events}
         prepared = _log(log, source, name, Protocol(seed=seed, **asked), log_format, titles, shape, data_dir)
@@ -103,10 +103,11 @@ def _pair(
     seed: int,
     asked: dict[str, Any],
     log_format: "LogFormat",
+    data_dir: Path,
 ) -> "Prepared":
     """Prepare a split made elsewhere; options that would change it are refused."""
     from recvae.errors import UsageError
-    from recvae.home import check_name
+    from recvae.home import check_new
     from recvae.preparation import prepare_pair
 
     if train is None or test is None or log is not None:
@@ -114,7 +115,7 @@ def _pair(
     if asked:
         options = ", ".join("--" + key.replace("_", "-") for key in asked)
         raise UsageError(f"got {options} with a ready-made split, which is taken as it is; leave them out")
-    name = check_name(name or train.absolute().parent.name)
+    name = check_new(data_dir, name or train.absolute().parent.name)
     say(f"reading {train} and {test}")
     return prepare_pair(train, test, name=name, seed=seed, log_format=log_format)
 
@@ -132,7 +133,7 @@ def _log(
     """Prepare a known data set, the synthetic one, or a log of the user's own."""
     from recvae.catalog import CATALOG
     from recvae.errors import UsageError
-    from recvae.home import check_name
+    from recvae.home import check_new
     from recvae.monitors import ProgressBar
     from recvae.preparation import prepare_known, prepare_log, prepare_synthetic
 
@@ -141,10 +142,10 @@ def _log(
     path = Path(log)
     if log == _SYNTHETIC:
         say(f"inventing {shape['n_events']:,} events")
-        return prepare_synthetic(protocol, name=check_name(name or log), **shape)
+        return prepare_synthetic(protocol, name=check_new(data_dir, name or log), **shape)
     if log not in CATALOG and source is None and (path.exists() or len(path.parts) > 1 or path.suffix):
         say(f"reading {path}")
-        stem = check_name(name or path.name.split(".")[0])
+        stem = check_new(data_dir, name or path.name.split(".")[0])
         return prepare_log(path, protocol, name=stem, log_format=log_format, titles=titles)
     say(f"reading {log} from {source}" if source else f"reading {log}")
     downloads = data_dir / "downloads"
@@ -152,7 +153,7 @@ def _log(
         return prepare_known(
             log,
             protocol,
-            name=check_name(name or log),
+            name=check_new(data_dir, name or log),
             source=source,
             downloads=downloads,
             progress=lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"),

@@ -62,8 +62,13 @@ def train(
         run = new_run(fresh, parent, check_name(name or chosen.name), overwrite)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {folder} -> {run.folder}")
     signal.signal(signal.SIGTERM, _interrupt)
-    with ProgressBar(run.model.name) as bar:
-        bundle = train(run, dataset, device=device, monitor=TrainingProgress(bar))
+    try:
+        with ProgressBar(run.model.name) as bar:
+            bundle = train(run, dataset, device=device, monitor=TrainingProgress(bar))
+    except KeyboardInterrupt:
+        goes_on = "`recvae train --resume` goes on" if run.work.exists() else "nothing was finished, nothing is left"
+        say(f"interrupted: {goes_on}")
+        raise
     _report(bundle, run.folder, as_json)
 
 
