@@ -28,6 +28,7 @@ from recvae.hyperparameters import build, values_of
 from recvae.items import ItemIndex
 from recvae.models import MODELS
 from recvae.models.base import Model
+from recvae.version import __version__
 
 FORMAT_VERSION = 1
 CARD = "recommender.json"
@@ -44,7 +45,7 @@ _UNUSABLE = (  # what reading a damaged file can end in
     RuntimeError,
     OverflowError,
 )
-_LIBRARIES = ("recvae", "torch", "numpy", "scipy", "implicit", "safetensors")
+_LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,11 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         "training": bundle.training,
         "dataset": bundle.manifest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": {
+            "recvae": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
         "files": {
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
             for name in (WEIGHTS, ITEMS)

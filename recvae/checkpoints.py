@@ -109,23 +109,6 @@ class Checkpoint:
         return state
 
 
-def read_identity(path: Path) -> dict[str, Any]:
-    """Return what run a checkpoint belongs to.
-
-    Raises
-    ------
-    BundleError
-        If the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(json.loads(file.metadata()["identity"]))
-    except FileNotFoundError as error:
-        raise BundleError(f"no checkpoint at {path}; train without --resume") from error
-    except _UNREADABLE as error:
-        raise BundleError(f"{path} is damaged ({error}); train again without --resume") from error
-
-
 def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
     def group(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -20,6 +20,7 @@ from recvae.files import write_folder, write_json
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.splits import LIANG_SEED, Split, split_events
+from recvae.version import __version__
 
 FORMAT_VERSION = 1
 _PARTS = ("validation", "test")
@@ -144,8 +145,6 @@ class Dataset:
         Dataset
             With a complete manifest.
         """
-        from recvae import __version__  # the package is complete only by now
-
         known_titles = None
         if titles:
             known_titles = np.array([titles.get(str(item)) for item in split.item_ids], dtype=object)

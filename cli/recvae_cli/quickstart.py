@@ -3,21 +3,23 @@
 import shlex
 from pathlib import Path
 
+import typer
+
 from recvae_cli.console import DataDir, RunsDir, say, say_next, show
 
 _NAME = "quickstart"
 _SMALL = "--set hidden_dims=300 --set latent_dim=100 --set batch_size=250 --set epochs=60 --set patience=15"
 
 
-def quickstart(data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs")) -> None:
+def quickstart(context: typer.Context, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs")) -> None:
     """Invent a film log, prepare it, train Mult-VAE, evaluate it, and recommend: the whole way, no download.
 
     Example: recvae quickstart
     """
     data, runs = shlex.quote(str(data_dir)), shlex.quote(str(runs_dir))
-    _run(f"preprocess synthetic --name {_NAME} --data-dir {data}")
-    _run(f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")
-    _run(f"evaluate {_NAME}/multvae --data-dir {data} --runs-dir {runs}")
+    _run(context, f"preprocess synthetic --name {_NAME} --data-dir {data}")
+    _run(context, f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")
+    _run(context, f"evaluate {_NAME}/multvae --data-dir {data} --runs-dir {runs}")
     _recommend(data_dir / _NAME, runs_dir / _NAME / "multvae")
     say_next(
         "recvae preprocess ml-1m --heldout-users 500     # real data: fetched from GroupLens, or --source PATH",
@@ -26,12 +28,10 @@ def quickstart(data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"
     )
 
 
-def _run(line: str) -> None:
-    """Show a command and run it, through the same app as if it had been typed."""
-    from recvae_cli.app import app
-
+def _run(context: typer.Context, line: str) -> None:
+    """Show a command and run it, as if it had been typed."""
     say(f"\n$ recvae {line}")
-    app(shlex.split(line), standalone_mode=False)
+    context.find_root().command.main(shlex.split(line), prog_name="recvae", standalone_mode=False)
 
 
 def _recommend(data: Path, run: Path) -> None:
