@@ -253,13 +253,13 @@ def _time_kind(log_format: LogFormat, line: str) -> str:
         return "integer"
     if is_number(field):
         return "decimal"
-    return "zoned" if reads_as(field, pa.timestamp("us", tz="UTC")) else "text"
+    return "zoned" if read_as([field], pa.timestamp("us", tz="UTC")) else "text"
 
 
-def reads_as(text: str, kind: pa.DataType) -> bool:
-    """Whether a text can be read as a value of an Arrow type."""
+def read_as(texts: Sequence[str], kind: pa.DataType) -> bool:
+    """Whether all texts can be read as values of an Arrow type."""
     try:
-        pa.array([text.strip()]).cast(kind)
+        pa.array([text.strip() for text in texts]).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True

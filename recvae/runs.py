@@ -85,15 +85,43 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
     return Run(model=model, folder=folder, work=folder)
 
 
-def unfinished_run(parent: Path, name: str | None, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
-    """Find the newest unfinished or interrupted run on a data set, to go on with it.
+def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None) -> Path:
+    """Find the newest run that was killed or interrupted.
 
     Parameters
     ----------
-    parent : Path
-        The runs of that data set.
-    name : str, optional
-        Only a run of this model.
+    runs_dir : Path
+        Where runs are kept.
+    data, model : str, optional
+        Only a run on this data set, or of this model.
+
+    Returns
+    -------
+    Path
+        Its folder, in that of its data set.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    BundleError
+        If the state of one cannot be read.
+    """
+    states = sorted(runs_dir.glob(f"{data or '*'}/*/{_STATE}"), key=lambda path: path.stat().st_mtime)
+    found = [path.parent for path in states if model in (None, _read_state(path)["model"])]
+    if not found:
+        words = [f"no unfinished {model or ''}".strip(), "run", *([f"on {data}"] if data else []), f"in {runs_dir}"]
+        raise UsageError(" ".join(words) + "; train without --resume")
+    return found[-1]
+
+
+def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
+    """Go on with an unfinished run.
+
+    Parameters
+    ----------
+    work : Path
+        From `find_unfinished`.
     dataset : Dataset
         The data it must have been started on.
     settings : sequence of str
@@ -107,22 +135,14 @@ def unfinished_run(parent: Path, name: str | None, dataset: Dataset, settings: S
     Raises
     ------
     UsageError
-        If there is none, or a hyperparameter may not change.
+        If a hyperparameter may not change.
     BundleError
         If it was started on other data, or its state cannot be read.
     """
-    found = []
-    for path in parent.glob(f"*/{_STATE}"):
-        state = _read_state(path)
-        if name in (None, state.get("model")):
-            found.append((path.stat().st_mtime, path, state))
-    if not found:
-        what = f"{name} run" if name else "run"
-        raise UsageError(f"no unfinished {what} in {parent}; train without --resume")
-    _, path, state = max(found)
+    state = _read_state(work / _STATE)
     if state["fingerprint"] != dataset.fingerprint:
         raise BundleError(
-            f"{path.parent} was started on data with fingerprint {state['fingerprint'][:12]}, "
+            f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
             f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
         )
     changes = parse_settings(model_class(state["model"]), settings)
@@ -133,7 +153,7 @@ def unfinished_run(parent: Path, name: str | None, dataset: Dataset, settings: S
             "train anew without --resume"
         )
     model = build(model_class(state["model"]), state["hyperparameters"] | changes)
-    return Run(model=model, folder=parent / state["folder"], work=path.parent, resumes=True)
+    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -150,7 +170,7 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
     Parameters
     ----------
     run : Run
-        From `new_run` or `unfinished_run`.
+        From `new_run` or `resumed_run`.
     dataset : Dataset
         Train and validation are used, test users are not looked at.
     device : str
@@ -180,6 +200,8 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         shutil.rmtree(work)
     with storage_errors(work):
         work.mkdir(parents=True, exist_ok=True)
+        for half_written in work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
+            half_written.unlink()
     state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name}
     checkpoint = Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists())
     started = time.perf_counter()

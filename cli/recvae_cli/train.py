@@ -46,20 +46,20 @@ def train(
     from recvae.hyperparameters import build, parse_settings
     from recvae.models import model_class
     from recvae.monitors import ProgressBar, TrainingProgress
-    from recvae.runs import new_run, train, unfinished_run
+    from recvae.runs import find_unfinished, new_run, resumed_run, train
 
     given = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
     if resume and (overwrite or name):
         raise UsageError("got --resume with --overwrite or --name; a resumed run keeps its name, leave them out")
     chosen = model_class(model or "multvae")
     fresh = build(chosen, parse_settings(chosen, [] if resume else given))
-    folder = find_dataset(data_dir, data)
+    work = find_unfinished(runs_dir, data, model) if resume else None
+    folder = find_dataset(data_dir, work.parent.name if work and not data else data)
     dataset = Dataset.load(folder)
-    parent = runs_dir / dataset.name
-    if resume:
-        run = unfinished_run(parent, model, dataset, given)
+    if work is not None:
+        run = resumed_run(work, dataset, given)
     else:
-        run = new_run(fresh, parent, check_name(name or chosen.name), overwrite)
+        run = new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {folder} -> {run.folder}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
