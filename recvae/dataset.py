@@ -4,6 +4,8 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,6 @@ from recvae.version import __version__
 
 FORMAT_VERSION = 1
 _PARTS = ("validation", "test")
-_BAD_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +243,15 @@ class Dataset:
         if not (folder / "manifest.json").is_file():
             what = "has no manifest.json: not a finished data set" if folder.is_dir() else "does not exist"
             raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
-        try:
+        with _damage(folder):
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            if manifest["format"] > FORMAT_VERSION:
-                raise DataError(
-                    f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
-                    "upgrade recvae, or preprocess again"
-                )
+            is_newer = manifest["format"] > FORMAT_VERSION
+        if is_newer:
+            raise DataError(
+                f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
+                "upgrade recvae, or preprocess again"
+            )
+        with _damage(folder):
             items = ItemIndex.read(folder / "items.parquet")
             dataset = cls(
                 train=_load_matrix(folder / "train.npz"),
@@ -258,10 +261,6 @@ class Dataset:
                 titles=items.titles,
                 manifest=manifest,
             )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, *_BAD_ZIP) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
         found = _fingerprint(dataset.train, dataset.validation, dataset.test, dataset.item_ids)
         if found != dataset.fingerprint:
             raise DataError(
@@ -269,6 +268,15 @@ class Dataset:
                 f"{dataset.fingerprint[:12]}; preprocess again"
             )
         return dataset
+
+
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turn what is raised on reading a damaged file into a `DataError` that names the data set."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
 
 
 def _counts(split: Split) -> dict[str, int]:

@@ -44,8 +44,8 @@ class Events:
         cls,
         users: Sequence[Any] | np.ndarray | pd.Series,
         items: Sequence[Any] | np.ndarray | pd.Series,
-        ratings: Sequence[float] | np.ndarray | None = None,
-        timestamps: Sequence[int] | np.ndarray | None = None,
+        ratings: Sequence[float] | np.ndarray | pd.Series | None = None,
+        timestamps: Sequence[int] | np.ndarray | pd.Series | None = None,
     ) -> Self:
         """Build events from plain columns of ids (all integers or all strings in one column).
 
@@ -54,7 +54,7 @@ class Events:
         users, items : sequence of length n_events
             External ids.
         ratings, timestamps : sequence of length n_events, optional
-            Ratings, and seconds since 1970.
+            Ratings, and seconds since 1970 (or datetime64 of any unit).
 
         Returns
         -------
@@ -83,7 +83,7 @@ class Events:
             user_ids=user_ids,
             item_ids=item_ids,
             ratings=None if ratings is None else np.asarray(ratings, dtype=np.float32),
-            timestamps=None if timestamps is None else np.asarray(timestamps, dtype=np.int64),
+            timestamps=None if timestamps is None else _seconds(np.asarray(timestamps)),
         )
 
     def __len__(self) -> int:
@@ -115,6 +115,13 @@ class Events:
             "users": int(np.count_nonzero(self.user_counts())),
             "items": int(np.count_nonzero(self.item_counts())),
         }
+
+
+def _seconds(times: np.ndarray) -> np.ndarray:
+    """Return whole seconds since 1970 (E,), int64, of seconds or of numpy's dates."""
+    if times.dtype.kind == "M":
+        times = times.astype("datetime64[s]")
+    return times.astype(np.int64)
 
 
 def _sorted_codes(values: np.ndarray, role: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ What kind a file is shows in its first bytes, not in its name.
 
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def file_errors(source: Source) -> Iterator[None]:
     """Turn what damaged archives, wrong encodings and the system raise into a `DataError` that names `source`."""
     try:
         yield
-    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise DataError(f"{source.name} is truncated or damaged ({error}); fetch or pack it again") from error
     except RuntimeError as error:  # encrypted, or packed in a way that Python or Arrow does not know
         raise DataError(f"could not unpack {source.name} ({error}); unpack it and give the log itself") from error

@@ -1,10 +1,16 @@
 """What several test modules share."""
 
+import contextlib
 import functools
+import io
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -16,6 +22,7 @@ from recvae.dataset import Dataset
 from recvae.events import Events
 from recvae.interactions import HeldOut
 from recvae.models import MODELS
+from recvae.preparation import Protocol, prepare_synthetic
 
 # The same examples in every run; a model's first call may take longer than hypothesis likes.
 hypothesis.settings.register_profile("recvae", deadline=None, derandomize=True, database=None)
@@ -108,3 +115,79 @@ def blocks() -> Dataset:
 def fitted(make_model: Callable[..., Any], blocks: Dataset) -> Callable[[str], Any]:
     """Return a function from a model's name to that model fitted on the blocks, once; do not change it."""
     return functools.cache(lambda name: make_model(name).fit(blocks.train, blocks.validation, device="cpu"))
+
+
+class Said(NamedTuple):
+    """What the command said, and the code it ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Said]:
+    """Return a function that runs `recvae` in this process, as if its arguments had been typed in this folder."""
+    from recvae_cli.app import main
+
+    def run(*arguments: object) -> Said:
+        typed, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        sys.argv = ["recvae", *map(str, arguments)]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = typed
+            signal.signal(signal.SIGTERM, handler)
+        return Said(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program() -> list[str]:
+    """Return what starts `recvae` as a process of its own: the installed script, or the same in Python.
+
+    Give it `OMP_NUM_THREADS=1`, as `shell` does: models this small only wait for further threads.
+    """
+    script = shutil.which("recvae", path=Path(sys.executable).parent)
+    return [script] if script else [sys.executable, "-c", "from recvae_cli.app import main; main()"]
+
+
+@pytest.fixture(scope="session")
+def shell(program: list[str]) -> Callable[..., Said]:
+    """Return a function that runs `recvae` as a process of its own in this folder."""
+
+    def run(*arguments: object, **environment: str) -> Said:
+        words = [*program, *map(str, arguments)]
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder to work in; nothing outside decides where data sets are kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECVAE_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small data set of invented films; do not change it."""
+    folder = tmp_path_factory.mktemp("toy") / "toy"
+    prepare_synthetic(Protocol(), name="toy", n_users=200, n_items=120, n_events=6000).dataset.save(folder)
+    return folder
+
+
+@pytest.fixture
+def toy(workplace: Path, toy_data: Path) -> Path:
+    """Return a copy of that data set, `data/toy` of this folder."""
+    return shutil.copytree(toy_data, workplace / "data" / "toy")

@@ -211,3 +211,10 @@ def test_a_least_rating_of_a_log_without_ratings_is_refused() -> None:
 def test_a_log_without_events_is_refused() -> None:
     with pytest.raises(DataError, match="left no event of 0"):
         filter_events(Events.from_columns([], []), NONE)
+
+
+def test_dates_of_numpy_become_seconds() -> None:
+    times = np.array(["1970-01-01T00:00:05", "1970-01-02"], dtype="datetime64[ns]")
+    events = Events.from_columns([1, 2], [1, 2], timestamps=times)
+    assert events.timestamps is not None
+    assert events.timestamps.tolist() == [5, 86_400]

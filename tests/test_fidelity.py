@@ -104,10 +104,10 @@ class Watch(Silent):
         self.betas: list[float | None] = []
         self.weights: list[dict[str, np.ndarray]] = []
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:
+    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
         self.betas.append(beta)
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: EpochRecord) -> None:  # noqa: ARG002
         state = self.model.network_.state_dict()
         self.weights.append({name: value.numpy().copy() for name, value in state.items()})
 
@@ -262,7 +262,7 @@ def test_training_is_adam_with_the_papers_penalty_on_weights_and_none_on_biases(
     model_class: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """lambda * ||W||^2 is a weight decay of 2 lambda in Adam; Mult-VAE has none."""
-    monkeypatch.setattr(multvae, "sample", lambda mean, logvar, generator: mean)
+    monkeypatch.setattr(multvae, "sample", lambda mean, *_: mean)
     x, rate, penalty = rows(), 0.05, 0.15
     settings: dict[str, Any] = {"latent_dim": 3, "dropout": 0.0, "batch_size": 100, "seed": 4}
     settings |= {"weight_decay": 2 * penalty} if model_class is MultDAE else {"anneal": "constant", "beta": 0.2}

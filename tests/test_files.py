@@ -130,13 +130,15 @@ def test_a_folder_that_cannot_be_moved_in_place_leaves_the_old_one(
 def test_what_is_written_reaches_the_disk_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(f"{(tmp_path / 'data').exists()} {file > 2}"))
-    with write_folder(tmp_path / "data") as aside:
+    there: list[bool] = []  # at each call of fsync, whether the name stood already
+    monkeypatch.setattr(os, "fsync", lambda _: there.append((tmp_path / "new").exists()))
+    with write_folder(tmp_path / "new") as aside:
         (aside / "in").mkdir()
         (aside / "one").write_text("1")
         (aside / "in" / "two").write_text("2")
-    assert synced == ["False True", "False True"]
+    assert there == [False, False]
+    write_text(tmp_path / "new" / "three", "3")
+    assert there == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -91,5 +91,7 @@ def test_held_out_users_whose_matrices_do_not_fit_are_refused() -> None:
         HeldOut(fold_in=fold_in, targets=targets)
     with pytest.raises(DataError, match=r"got 4 items \(columns\) in the fold-in, expected 5"):
         HeldOut.of((fold_in, fold_in), n_items=5)
-    with pytest.raises(DataError, match=r"got ndarray for the targets"):
+    with pytest.raises(DataError, match="got 2 user ids for 3 users, expected one for each"):
+        HeldOut(fold_in=fold_in, targets=fold_in, user_ids=np.array([7, 8]))
+    with pytest.raises(DataError, match="got ndarray for the targets"):
         HeldOut.of((fold_in, np.zeros((3, 4))), n_items=4)  # type: ignore[arg-type]

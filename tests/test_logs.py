@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from recvae.errors import RecvaeError
 from recvae.events import Events
-from recvae.log_format import SEPARATORS, LogFormat
+from recvae.log_format import SEPARATORS, LogFormat, is_user_lists
 from recvae.logs import read_events, read_user_lists
 from recvae.sources import OneByteSeparator, Source
 
@@ -237,6 +237,16 @@ def test_parquet_times_become_seconds(path: Path, times: pa.Array) -> None:
 def test_user_lists_hold_a_user_and_the_items_on_each_line(path: Path, content: str, pack: Any) -> None:
     path.write_bytes(pack(content.encode()))
     assert_same(read_user_lists(path), Events.from_columns([0, 0, 1, 0], [3, 1, 3, 7]))
+
+
+def test_user_lists_are_told_from_logs_by_their_first_line(path: Path) -> None:
+    path.write_text("0 3 1\n2\n")
+    assert is_user_lists(Source(path))
+    for content in ("user item\n1 2\n", "1\t2\n", "1::2\n", "1,2\n"):
+        path.write_text(content)
+        assert not is_user_lists(Source(path))
+    pq.write_table(pa.table({"user": [1], "item": [2]}), path)
+    assert not is_user_lists(Source(path))
 
 
 @given(content=st.lists(st.sampled_from([b":", b"a", b"12", b"\n"])).map(b"".join), size=st.integers(2, 9))

@@ -15,6 +15,7 @@ from recvae.hyperparameters import hyperparameters_of, values_of
 from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
 from recvae.models import base as models_base
+from recvae.training import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items, k ranks.
 
@@ -51,6 +52,8 @@ def weighted(blocks: Dataset) -> sp.csr_matrix:
 @contextmanager
 def global_generators_untouched() -> Iterator[None]:
     """Check that the block neither draws from the global generators nor seeds them."""
+    np.random.seed(20_180_423)  # noqa: NPY002  (a state that no seed of a model leads to)
+    torch.manual_seed(20_180_423)
     before = str(np.random.get_state(legacy=False)), torch.get_rng_state()  # noqa: NPY002
     yield
     assert str(np.random.get_state(legacy=False)) == before[0]  # noqa: NPY002
@@ -71,6 +74,27 @@ def test_fit_returns_the_model_and_leaves_its_hyperparameters_alone(
     assert model.fit(blocks.train, blocks.validation) is model
     assert values_of(model) == before
     assert model.n_items_ == blocks.train.shape[1]
+
+
+def test_whoever_watches_a_fit_hears_of_its_start_and_its_end(
+    model_name: str, make_model: Make, blocks: Dataset
+) -> None:
+    told: list[float] = []
+
+    class Watch(Silent):
+        def start(self, epochs: int, done: list[EpochRecord]) -> None:
+            told.extend([epochs, len(done)])
+
+        def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
+            told.append(epochs_done)
+
+    make_model(model_name).fit(blocks.train, monitor=Watch())
+    if told:  # a model that only counts has nothing to tell
+        epochs, done, *progress = told
+        assert done == 0
+        assert progress == sorted(progress)
+        assert progress[-1] == pytest.approx(epochs)
+    assert bool(told) == (model_name != "popularity")
 
 
 def test_fit_leaves_the_data_alone(model_name: str, make_model: Make, blocks: Dataset) -> None:
