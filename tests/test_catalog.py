@@ -101,7 +101,7 @@ def test_unknown_name_gets_a_suggestion(wrong: str, meant: str) -> None:
 
 
 def test_unknown_name_far_from_all_gets_the_list() -> None:
-    with pytest.raises(UsageError, match=r"expected one of ml-100k, .*, ml-latest-small, synthetic, or the path of a log$"):
+    with pytest.raises(UsageError, match=r"one of ml-100k, .*, ml-latest-small, synthetic, or the path of a log$"):
         known_dataset("netflix")
 
 

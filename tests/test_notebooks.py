@@ -49,9 +49,8 @@ def test_the_notebook_is_committed_without_outputs(path: Path) -> None:
 def test_the_notebook_runs_and_draws_the_training(path: Path, workplace: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(workplace)}}
-    NotebookClient(
-        notebook, kernel_name="python3", timeout=300, resources=resources
-    ).execute()  # raises where a cell does
+    client = NotebookClient(notebook, kernel_name="python3", timeout=300, resources=resources)
+    client.execute()  # raises where a cell does
     figures = [cell for cell in notebook.cells if "training-figure" in cell.metadata.get("tags", [])]
     assert len(figures) == 1
     assert any("image/png" in output.get("data", {}) for output in figures[0].outputs)
