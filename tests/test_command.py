@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,6 +204,17 @@ def test_the_newest_data_set_and_run_are_taken_and_named_where_none_is_named(toy
         said = command("evaluate", "--baselines", "none")
         assert f"evaluating runs/{newest}/popularity on the test users of data/{newest}" in said.err
         assert said.out.startswith(f"{newest}: ")
+
+
+def test_what_is_still_being_written_is_not_taken_for_the_newest(toy: Path, command: Command) -> None:
+    command("train", *QUICK)
+    shutil.copytree(toy, "data/.toy.1.tmp")
+    shutil.copytree("runs/toy/popularity", "runs/toy/.popularity.new")
+    for half in ("data/.toy.1.tmp/manifest.json", "runs/toy/.popularity.new/recommender.json"):
+        os.utime(half, (2e9, 2e9))
+    assert "on data/toy -> runs/toy/popularity-2" in command("train", *QUICK).err
+    assert "evaluating runs/toy/popularity-2 on" in command("evaluate", "--baselines", "none").err
+    assert json.loads(command("datasets", "--json").out)["prepared"] == {"toy": "data/toy"}
 
 
 def test_a_second_run_gets_a_new_name_and_the_first_stays(toy: Path, command: Command) -> None:
