@@ -72,4 +72,7 @@ def find_dataset(data_dir: Path, name: str | None = None) -> Path:
         if (folder / MANIFEST).is_file():
             return folder
     known = ", ".join(path.name for path in prepared) or "none"
-    raise UsageError(f"no data set '{name}' in {data_dir}; there are: {known}; make it with `recvae preprocess {name}`")
+    raise UsageError(
+        f"no data set '{name}' in {data_dir}; there are: {known}; make it with `recvae preprocess {name}`, "
+        "or say with --data-dir where it is kept"
+    )

@@ -270,6 +270,11 @@ def test_models_and_data_sets_are_listed_with_all_that_can_be_set(toy: Path, com
     assert all(name in datasets for name in (*CATALOG, "synthetic")) and "Prepared here: toy" in datasets
 
 
+def test_a_path_is_printed_as_it_is_however_long_or_odd(toy: Path, command: Command) -> None:
+    place = "runs [old] :smile: " + "/".join(["a folder of a long name"] * 8)
+    assert f"written to {place}/toy/popularity in" in command("train", *QUICK, "--runs-dir", place).out
+
+
 def test_the_version_is_that_of_the_installed_package(command: Command) -> None:
     assert command("--version") == (0, f"recvae {version('recvae')}\n", "")
 

@@ -21,9 +21,10 @@ def show(*things: Any) -> None:
     """Print texts and tables to the standard output."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE, highlight=False)
+    width = None if sys.stdout.isatty() else _WIDTH_ELSEWHERE
+    console = Console(width=width, highlight=False, markup=False, emoji=False)  # a path may look like markup
     for thing in things:
-        console.print(thing)
+        console.print(thing, soft_wrap=isinstance(thing, str))  # and must not be broken in two
 
 
 def show_json(content: Any) -> None:

@@ -9,6 +9,7 @@ def models(as_json: Json = False) -> None:
     Example: recvae models
     """
     from rich.table import Table
+    from rich.text import Text
 
     from recvae.hyperparameters import hyperparameters_of
     from recvae.models import MODELS
@@ -32,7 +33,7 @@ def models(as_json: Json = False) -> None:
         )
         return
     for name, model in MODELS.items():
-        show(f"[bold]{name}[/bold]  {model.paper}")
+        show(Text.assemble((name, "bold"), f"  {model.paper}"))
         known = hyperparameters_of(model)
         if not known:
             show("  no hyperparameters\n")
