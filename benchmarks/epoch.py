@@ -1,7 +1,7 @@
 """One epoch of Mult-VAE on the CPU: this package against the plain dense PyTorch loop of public ports.
 
-Both sides train the same network (600-200) with the same loss on the same users, in one run and by turns, so that
-whatever else the machine does troubles both alike. The first turn of each is a warm-up and is not counted.
+Both sides train the same network (600-200) with the same loss on the same users, in one run and by turns, batch for
+batch, so that whatever else the machine does troubles both alike. The first epoch is a warm-up and is not counted.
 
     python benchmarks/epoch.py --repeats 5
 
@@ -14,8 +14,8 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +86,8 @@ def dense_epoch(
     train: sp.csr_matrix,
     batch_size: int,
     rng: np.random.Generator,
-) -> float:
-    """Train on every user once, batch after dense batch, and return the mean loss over the users.
+) -> Iterator[float]:
+    """Train on every user once, batch after dense batch.
 
     Parameters
     ----------
@@ -99,36 +99,67 @@ def dense_epoch(
         Users per update.
     rng : Generator
         Draws the order of the users.
+
+    Yields
+    ------
+    float
+        The loss of a batch, summed over its users, after its update.
     """
     network.train()
     order = rng.permutation(train.shape[0])
-    total = 0.0
     for start in range(0, len(order), batch_size):
         x = torch.from_numpy(train[order[start : start + batch_size]].toarray())  # (B, I)
         optimizer.zero_grad()
         loss = dense_loss(network, x)
         loss.backward()
         optimizer.step()
-        total += loss.item() * len(x)
-    return total / len(order)
+        yield loss.item() * len(x)
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one epoch of one side took.
+@dataclass
+class Side:
+    """What the epochs of one side took.
 
     Parameters
     ----------
-    seconds, loss : float
-        Its time, and the mean loss over the users.
+    name : str
+        Which side it is.
+    seconds : list of list of float
+        By epoch and batch; the first epoch is the warm-up.
+    losses : list of float
+        Mean over the users, by epoch.
     memory : int or None
         Most bytes in use beside weights and Adam's state: gradients, and what is computed on the way. None where
         the system does not tell.
     """
 
-    seconds: float
-    loss: float
-    memory: int | None
+    name: str
+    seconds: list[list[float]] = field(default_factory=lambda: [[]])
+    losses: list[float] = field(default_factory=list)
+    memory: int | None = None
+
+    def note(self, seconds: float, growth: int | None, gradients: int) -> None:
+        """Add a batch."""
+        self.seconds[-1].append(seconds)
+        if growth is not None and len(self.seconds) > 1:
+            self.memory = max(growth + gradients, self.memory or 0)
+
+    def end_epoch(self, loss: float) -> None:
+        """Say how the epoch went and begin another."""
+        what = "warm-up" if not self.losses else f"epoch {len(self.losses)}"
+        print(f"  {what:<8} {self.name:<7} {sum(self.seconds[-1]):7.2f} s   loss {loss:.2f}", flush=True)
+        self.losses.append(loss)
+        self.seconds.append([])
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """Seconds of each counted epoch."""
+        return np.array([sum(batches) for batches in self.seconds[1:-1]])
+
+    @property
+    def batches(self) -> np.ndarray:
+        """Seconds of each counted batch."""
+        return np.concatenate(self.seconds[1:])
 
 
 class MemoryMeter:
@@ -161,7 +192,7 @@ class MemoryMeter:
 
 
 class TurnAbout:
-    """A monitor of `MultVAE.fit` that notes each of its epochs, then lets the dense loop do one.
+    """A monitor of `MultVAE.fit` that times each of its batches, then lets the dense loop do one.
 
     Parameters
     ----------
@@ -177,38 +208,41 @@ class TurnAbout:
         initialise(self._network, torch.Generator().manual_seed(0))
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=LEARNING_RATE)
         self._rng = np.random.default_rng(0)
-        # Each side has its last gradients when its turn begins, and frees them: they are not growth.
+        # A side has the gradients of its last batch when its turn begins, and frees them: they are not growth.
         self._gradients = 4 * sum(parameter.numel() for parameter in self._network.parameters())
         self._meter = MemoryMeter()
-        self._growth: int | None = None
-        self.ours: list[Turn] = []
-        self.dense: list[Turn] = []
+        self.ours, self.dense = Side("recvae"), Side("dense")
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
         """Get ready for the first epoch."""
-        self._meter.start()
+        self._begin_epoch()
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
-        """Read the meter where an epoch ends, before the weights are looked at and copied."""
-        if epochs_done.is_integer():
-            self._growth = self._meter.growth()
+        """Note a batch of ours and do one of the dense loop."""
+        self._note(self.ours)
+        self._begin_turn()
+        self._dense_loss += next(self._dense_batches)
+        self._note(self.dense)
+        self._begin_turn()
 
     def epoch(self, record: EpochRecord) -> None:
-        """Note an epoch of ours and run one of the dense loop."""
-        self._note("recvae", self.ours, record.seconds, record.loss)
-        self._meter.start()
-        started = time.perf_counter()
-        loss = dense_epoch(self._network, self._optimizer, self._train, self._batch_size, self._rng)
-        seconds = time.perf_counter() - started
-        self._growth = self._meter.growth()
-        self._note("dense", self.dense, seconds, loss)
-        self._meter.start()
+        """Note the losses; the time since the last batch, in which weights are copied, counts for nobody."""
+        self.ours.end_epoch(record.loss)
+        self.dense.end_epoch(self._dense_loss / self._train.shape[0])
+        self._begin_epoch()
 
-    def _note(self, name: str, turns: list[Turn], seconds: float, loss: float) -> None:
-        memory = None if self._growth is None else self._growth + self._gradients
-        turns.append(Turn(seconds, loss, memory))
-        what = "warm-up" if len(turns) == 1 else f"turn {len(turns) - 1}"
-        print(f"  {what:<8} {name:<7} {seconds:7.2f} s   loss {loss:.2f}", flush=True)
+    def _begin_epoch(self) -> None:
+        self._dense_batches = dense_epoch(self._network, self._optimizer, self._train, self._batch_size, self._rng)
+        self._dense_loss = 0.0
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._meter.start()
+        self._began = time.perf_counter()
+
+    def _note(self, side: Side) -> None:
+        seconds = time.perf_counter() - self._began
+        side.note(seconds, self._meter.growth(), self._gradients)
 
 
 def made_up(n_users: int, n_items: int, n_interactions: int) -> sp.csr_matrix:
@@ -217,8 +251,8 @@ def made_up(n_users: int, n_items: int, n_interactions: int) -> sp.csr_matrix:
     return interactions(events.users, events.items, (n_users, n_items))
 
 
-def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[list[Turn], list[Turn]]:
-    """Return the counted turns of this package and of the dense loop.
+def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[Side, Side]:
+    """Return what this package took, and what the dense loop did.
 
     Parameters
     ----------
@@ -242,7 +276,7 @@ def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[list[T
         seed=0,
     )
     model.fit(train, device="cpu", monitor=both)
-    return both.ours[1:], both.dense[1:]
+    return both.ours, both.dense
 
 
 def machine() -> str:
@@ -260,28 +294,26 @@ def machine() -> str:
     )
 
 
-def table(ours: list[Turn], dense: list[Turn], n_users: int) -> str:
+def table(ours: Side, dense: Side, n_users: int) -> str:
     """Return what was measured, one line per side, and the ratios.
 
     Parameters
     ----------
-    ours, dense : list of Turn
-        The counted turns, in the order in which they were taken.
+    ours, dense : Side
+        What both took.
     n_users : int
         Users of an epoch.
     """
     lines = [f"{'':<7}  min s   median s    max s   users/s     memory"]
-    for name, turns in (("recvae", ours), ("dense", dense)):
-        seconds = [turn.seconds for turn in turns]
-        peaks = [turn.memory for turn in turns if turn.memory is not None]
-        memory = f"{max(peaks) / 2**20:,.0f} MiB" if peaks else "unknown"
-        times = f"{min(seconds):6.2f}   {np.median(seconds):8.2f}   {max(seconds):6.2f}"
-        lines.append(f"{name:<7} {times}   {n_users / np.median(seconds):7,.0f}   {memory:>8}")
-    ratios = [first.seconds / second.seconds for first, second in zip(ours, dense, strict=True)]
-    fastest = min(turn.seconds for turn in ours) / min(turn.seconds for turn in dense)
+    for side in (ours, dense):
+        median = np.median(side.epochs)
+        times = f"{side.epochs.min():6.2f}   {median:8.2f}   {side.epochs.max():6.2f}"
+        memory = "unknown" if side.memory is None else f"{side.memory / 2**20:,.0f} MiB"
+        lines.append(f"{side.name:<7} {times}   {n_users / median:7,.0f}   {memory:>8}")
+    ratios = ours.epochs / dense.epochs
     lines.append(
-        f"recvae takes {np.median(ratios):.2f} of the dense loop's time "
-        f"(turn by turn {min(ratios):.2f} to {max(ratios):.2f}; fastest against fastest {fastest:.2f})"
+        f"recvae takes {np.median(ratios):.2f} of the dense loop's time, {ratios.min():.2f} to {ratios.max():.2f} "
+        f"epoch by epoch; median batch against median batch {np.median(ours.batches) / np.median(dense.batches):.2f}"
     )
     return "\n".join(lines)
 

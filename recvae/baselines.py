@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
 from recvae.dataset import Dataset
-from recvae.errors import BundleError, UsageError
+from recvae.errors import BundleError, StorageError, UsageError
 from recvae.evaluation import evaluate, summarise
 from recvae.files import write_folder
 from recvae.hyperparameters import values_of
@@ -97,8 +98,6 @@ def cached_baseline(
     ------
     UsageError
         If there is no such model.
-    StorageError
-        If it cannot be written.
     """
     grid = {key: list(values) for key, values in model_class(name).grid.items()}
     try:
@@ -108,7 +107,7 @@ def cached_baseline(
     except (UsageError, BundleError):
         pass  # none yet, or one that is damaged or of another version: fit anew
     bundle = fit_baseline(name, dataset, progress)
-    with write_folder(folder / name) as aside:
+    with suppress(StorageError), write_folder(folder / name, CARD) as aside:  # a cache only saves time
         write_bundle(aside, bundle)
     return bundle
 

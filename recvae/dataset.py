@@ -25,6 +25,7 @@ from recvae.splits import LIANG_SEED, Split, split_events
 from recvae.version import __version__
 
 FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
 _PARTS = ("validation", "test")
 
 
@@ -206,7 +207,7 @@ class Dataset:
         StorageError
             If it cannot be written.
         """
-        with write_folder(Path(folder)) as aside:
+        with write_folder(Path(folder), MANIFEST) as aside:
             sp.save_npz(aside / "train.npz", self.train, compressed=False)
             for name in _PARTS:
                 part = self.part(name)
@@ -216,7 +217,7 @@ class Dataset:
                 users = pa.table({"id": ids_to_arrow(part.user_ids)})
                 pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
             self.items.write(aside / "items.parquet")
-            write_json(aside / "manifest.json", self.manifest)
+            write_json(aside / MANIFEST, self.manifest)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -240,11 +241,11 @@ class Dataset:
             If it is damaged, unfinished or of a newer format.
         """
         folder = Path(folder)
-        if not (folder / "manifest.json").is_file():
+        if not (folder / MANIFEST).is_file():
             what = "has no manifest.json: not a finished data set" if folder.is_dir() else "does not exist"
             raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
         with _damage(folder):
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             is_newer = manifest["format"] > FORMAT_VERSION
         if is_newer:
             raise DataError(

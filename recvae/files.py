@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from recvae.errors import StorageError
+from recvae.errors import StorageError, UsageError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -77,14 +77,38 @@ def write_file(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path, *markers: str) -> None:
+    """Refuse to replace a folder that holds something, but none of the files that would make it ours.
+
+    Parameters
+    ----------
+    path : Path
+        What would be replaced; it need not exist.
+    markers : str
+        Names of files of which one must be there.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds files of another kind, which would be lost.
+    """
+    if path.is_dir() and any(path.iterdir()) and not any((path / marker).is_file() for marker in markers):
+        raise UsageError(
+            f"{path} holds files of another kind (no {' or '.join(markers)}), which would be lost; "
+            "choose another name or folder"
+        )
+
+
 @contextmanager
-def write_folder(path: Path) -> Iterator[Path]:
+def write_folder(path: Path, *markers: str) -> Iterator[Path]:
     """Give a temporary folder to fill, and put it in the place of `path` once the block has succeeded.
 
     Parameters
     ----------
     path : Path
         Where the finished folder shall stand; a folder already there is replaced as a whole, a link followed.
+    markers : str
+        Files of which a folder must hold one to be replaced; see `check_replaceable`.
 
     Yields
     ------
@@ -95,10 +119,13 @@ def write_folder(path: Path) -> Iterator[Path]:
     ------
     StorageError
         If writing fails. A folder that stood at `path` before is untouched, and so is a file.
+    UsageError
+        If a folder of another kind stands at `path`.
     """
     place = path.resolve()
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
+        check_replaceable(place, *markers)
         with storage_errors(path):
             if place.is_file():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from recvae.dataset import MANIFEST
 from recvae.errors import UsageError
-
-MANIFEST = "manifest.json"
+from recvae.files import check_replaceable
 
 
 def check_name(name: str) -> str:
@@ -29,11 +29,7 @@ def check_new(data_dir: Path, name: str) -> str:
     UsageError
         If it is no name for a folder, or the folder holds something that is not a data set.
     """
-    folder = data_dir / check_name(name)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise UsageError(
-            f"{folder} holds files that are not a data set and would be lost; choose another --name or --data-dir"
-        )
+    check_replaceable(data_dir / check_name(name), MANIFEST)
     return name
 
 

@@ -14,7 +14,7 @@ from recvae.files import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
 from recvae.logs import read_events, read_user_lists
 from recvae.sources import Source
-from recvae.splits import LIANG_SEED, ready_made
+from recvae.splits import LIANG_SEED, check_protocol, ready_made
 from recvae.synthetic import synthetic_log
 from recvae.titles import read_titles_column
 
@@ -43,6 +43,10 @@ class Protocol:
     heldout_users: int | None = None
     seed: int = LIANG_SEED
     target_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        # A long log should not be read only to find out that its protocol was never possible.
+        check_protocol(self.split, self.heldout_users, self.seed, self.target_share)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
 from recvae.dataset import Dataset
 from recvae.errors import DataError, UsageError
 from recvae.files import write_folder
@@ -126,7 +126,7 @@ class Recommender:
         StorageError
             If it cannot be written.
         """
-        with write_folder(Path(folder)) as aside:
+        with write_folder(Path(folder), CARD) as aside:
             write_bundle(aside, self._bundle)
 
     @property

@@ -18,7 +18,7 @@ from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
-from recvae.files import move_folder, storage_errors, write_json
+from recvae.files import check_replaceable, move_folder, storage_errors, write_json
 from recvae.hyperparameters import build, parse_settings, values_of
 from recvae.metrics import parse_metrics
 from recvae.models import model_class
@@ -74,9 +74,8 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
     """
     folder = parent / name
     if overwrite:
+        check_replaceable(folder, CARD, _STATE)
         replaces = (folder / CARD).is_file()
-        if not replaces and not (folder / _STATE).is_file() and folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds files that are not a run and would be lost; choose another --name")
         return Run(model=model, folder=folder, work=parent / f".{name}.new" if replaces else folder)
     number = 2
     while folder.exists():

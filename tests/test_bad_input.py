@@ -128,7 +128,9 @@ def test_a_bad_log_is_refused_and_leaves_nothing(case: str, refused: Callable[..
         (["log.csv", "--train", "log.csv", "--test", "log.csv"], "and no NAME"),
         (["--train", "log.csv", "--test", "log.csv", "--split", "time"], "got --split with a ready-made split"),
         (["synthetic", "--users", "0"], "got n_users 0"),
-        (["synthetic", "--name", "taken"], "holds files that are not a data set and would be lost"),
+        (["synthetic", "--titles", "titles.csv"], "got --titles with the synthetic log, where that has no meaning"),
+        (["ml-1m", "--users", "5"], "got --users with a known data set, where that has no meaning"),
+        (["synthetic", "--name", "taken"], "holds files of another kind (no manifest.json), which would be lost"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
@@ -242,7 +244,10 @@ def test_without_a_network_a_known_data_set_asks_for_a_source(
         (["--model", "popularity", "--seed", "1"], "has: none"),
         (["--name", "a/b"], "got name 'a/b'"),
         (["--device", "gpu"], "got device 'gpu', expected auto, cpu, cuda"),
-        (["--overwrite", "--name", "taken"], "holds files that are not a run and would be lost"),
+        (
+            ["--overwrite", "--name", "taken"],
+            "of another kind (no recommender.json or run.json), which would",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

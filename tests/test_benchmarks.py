@@ -79,17 +79,17 @@ def test_the_interactions_are_as_many_as_asked_for(epoch: ModuleType) -> None:
     assert train.dtype == np.float32
 
 
-def test_the_script_runs_and_counts_its_turns(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_runs_and_counts_its_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.random.get_rng_state()
     epoch.main(["--users=60", "--items=100", "--interactions=1500", "--batch-size=25", "--repeats=2"])
     torch.random.set_rng_state(state)
     printed = capsys.readouterr().out
     assert "60 users x 100 items, 1,500 interactions" in printed
-    assert [printed.count(word) for word in ("warm-up", "turn 1", "turn 2", "turn 3")] == [2, 2, 2, 0]
+    assert [printed.count(word) for word in ("warm-up", "epoch 1", "epoch 2", "epoch 3")] == [2, 2, 2, 0]
     assert re.search(r"recvae takes \d+\.\d\d of the dense loop's time", printed)
 
 
-def test_the_script_refuses_no_turns(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         epoch.main(["--repeats", "0"])
     assert "1 or more" in capsys.readouterr().err

@@ -301,7 +301,7 @@ def _quickstart_twice(command: Command) -> None:
     for _ in range(2):
         said = command("quickstart")
         assert said.code == 0, said.err
-        assert said.out.count("A user never seen in training") == 3 and "ndcg@100 - als" in said.out
+        assert said.out.count("A user never seen in training") == 3 and "ndcg@100 minus als" in said.out
         assert said.err.count("$ recvae ") == 3 and "next: recvae preprocess ml-1m" in said.err
     assert [path.name for path in Path("runs/quickstart").iterdir()] == ["multvae"]
 

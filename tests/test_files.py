@@ -16,7 +16,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from recvae.errors import StorageError
+from recvae.errors import StorageError, UsageError
 from recvae.files import move_folder, sha256_of, storage_errors, write_file, write_folder, write_json, write_text
 
 FAILURES = [RuntimeError("the block failed"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
@@ -72,7 +72,7 @@ def test_a_file_that_fails_leaves_what_was_there_and_nothing_beside_it(
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for names in (["one", "two"], ["three"]):
-        with write_folder(tmp_path / "data") as aside:
+        with write_folder(tmp_path / "data", "one") as aside:
             assert list(aside.iterdir()) == []
             for name in names:
                 (aside / name).write_text(name)
@@ -86,11 +86,19 @@ def test_a_folder_that_fails_leaves_what_was_there_and_nothing_beside_it(
 ) -> None:
     for name, text in old.items():
         write_text(tmp_path / name, text)
-    with pytest.raises((type(failure), StorageError)), write_folder(tmp_path / "data") as aside:
+    with pytest.raises((type(failure), StorageError)), write_folder(tmp_path / "data", "one") as aside:
         (aside / "one").write_text("half")
         raise failure
     assert content_of(tmp_path) == old
     assert list(tmp_path.iterdir()) == ([tmp_path / "data"] if old else [])
+
+
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "data" / "thesis.tex", "years of work")
+    message = r"of another kind \(no one\), which would be lost; choose another name"
+    with pytest.raises(UsageError, match=message), write_folder(tmp_path / "data", "one"):
+        pytest.fail("nothing should be computed for a place that cannot be written")
+    assert content_of(tmp_path) == {"data/thesis.tex": "years of work"}
 
 
 def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:

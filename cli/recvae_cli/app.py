@@ -36,6 +36,9 @@ def main() -> None:
     """Run the command; whatever the library raises on purpose becomes one line and an exit code."""
     try:
         app()
+    except MemoryError as error:
+        typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
+        sys.exit(1)
     except Exception as error:
         from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
 

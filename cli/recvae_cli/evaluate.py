@@ -104,8 +104,8 @@ def _dataset_of(bundles: "list[Bundle]", folders: list[Path], data_dir: Path) ->
         if found != dataset.fingerprint:
             raise UsageError(
                 f"{folder} was not trained on {dataset.name} as it is now (fingerprint {found[:12]}, expected "
-                f"{dataset.fingerprint[:12]}); numbers on different data cannot be compared: evaluate it alone, "
-                "or train it again"
+                f"{dataset.fingerprint[:12]}), and numbers on different data cannot be compared; train it again, or "
+                "prepare the data as it was"
             )
     return dataset
 
@@ -158,23 +158,25 @@ def _print(report: "Report") -> None:
     baseline = report.strongest_baseline()
     protocol = report.manifest.get("protocol", {}).get("split", "unknown")
     users = f"{report.n_users:,} {report.split} users"
+    width = max(len(evaluation.name) for evaluation in report.evaluations)
     table = Table()
     table.add_column("run")
     for metric in report.metrics:
         table.add_column(metric, justify="right")
-    if baseline is not None:
-        table.add_column(f"{report.main_metric} - {baseline.name}", justify="right")
     for evaluation in report.evaluations:
         cells = [_cell(evaluation.summary(metric), report.best(metric)) for metric in report.metrics]
-        if baseline is not None:
-            pair = report.difference(evaluation, baseline, report.main_metric)
-            same = evaluation is baseline or pair is None
-            cells.append("-" if same or pair is None else _difference(pair))
         table.add_row(evaluation.name, *cells)
     show(f"{report.manifest.get('name')}: {users}, split {protocol}", table)
     missing = len(report.user_ids) - report.n_users
     left_out = f"; {missing:,} users without a target are left out" if missing else ""
-    show("mean ± half of its 95 % interval over users, * the best; differences are paired by user" + left_out)
+    show("mean ± half of its 95 % interval over users, * the best" + left_out)
+    if baseline is not None and len(report.evaluations) > 1:
+        show("", f"{report.main_metric} minus {baseline.name}'s, paired by user, with its 95 % interval")
+        for evaluation in report.evaluations:
+            pair = report.difference(evaluation, baseline, report.main_metric)
+            if evaluation is not baseline and pair is not None:
+                show(f"  {evaluation.name:<{width}}  {_difference(pair)}")
+    show("")
     for evaluation in report.evaluations:
         if evaluation.note:
             show(evaluation.note)

@@ -9,10 +9,21 @@ import typer
 from recvae_cli.console import DataDir, Json, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.log_format import LogFormat
-    from recvae.preparation import Prepared, Protocol
+    from recvae.preparation import Prepared
 
 _SYNTHETIC = "synthetic"
+_COLUMNS = ("user_col", "item_col", "rating_col", "time_col", "sep", "header")
+_FILTERS = ("min_rating", "min_user_items", "min_item_users")
+_PROTOCOL = ("split", "heldout_users", "target_share")
+_SHAPE = {"users": 3000, "items": 1200, "events": 150_000}
+_BELONGS_TO = {
+    **dict.fromkeys(_COLUMNS, ("a log of your own", "a ready-made split")),
+    **dict.fromkeys((*_FILTERS, *_PROTOCOL), ("a known data set", "the synthetic log", "a log of your own")),
+    **dict.fromkeys(_SHAPE, ("the synthetic log",)),
+    **dict.fromkeys(("train", "test"), ("a ready-made split",)),
+    "source": ("a known data set",),
+    "titles": ("a log of your own",),
+}
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
@@ -52,9 +63,9 @@ def preprocess(
         float | None, typer.Option(help="Share of a user's items that are targets.", show_default="0.2")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split; 98765 is the paper's.")] = 98765,
-    users: Annotated[int, typer.Option(help="Users of the synthetic log.")] = 3000,
-    items: Annotated[int, typer.Option(help="Items of the synthetic log.")] = 1200,
-    events: Annotated[int, typer.Option(help="Events of the synthetic log.")] = 150_000,
+    users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
+    items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
+    events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
     data_dir: DataDir = Path("data"),
     as_json: Json = False,
 ) -> None:
@@ -67,95 +78,91 @@ def preprocess(
       recvae preprocess plays.parquet --user-col listener --item-col track
       recvae preprocess --train train.txt --test test.txt --name gowalla
     """
-    from recvae.log_format import LogFormat
-    from recvae.preparation import Protocol
-
     started = time.perf_counter()
-    separator = _SEPARATORS.get(sep or "", sep)
-    log_format = LogFormat(
-        separator=separator, header=header, user=user_col, item=item_col, rating=rating_col, time=time_col
-    )
-    asked = {
-        "min_rating": min_rating,
-        "min_user_items": min_user_items,
-        "min_item_users": min_item_users,
-        "split": split,
-        "heldout_users": heldout_users,
-        "target_share": target_share,
-    }
-    asked = {key: value for key, value in asked.items() if value is not None}
-    if train is not None or test is not None:
-        prepared = _pair(log, train, test, name, seed, asked, log_format, data_dir)
-    else:
-        shape = {"n_users": users, "n_items": items, "n_events": events}
-        prepared = _log(log, source, name, Protocol(seed=seed, **asked), log_format, titles, shape, data_dir)
+    columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+    filters = {"min_rating": min_rating, "min_user_items": min_user_items, "min_item_users": min_item_users}
+    protocol = {"split": split, "heldout_users": heldout_users, "target_share": target_share}
+    shape = {"users": users, "items": items, "events": events}
+    files = {"source": source, "train": train, "test": test, "titles": titles}
+    options = {**columns, "sep": sep, "header": header, **filters, **protocol, **shape, **files}
+    given = {key: value for key, value in options.items() if value is not None}
+    kind = _kind(log, given)
+    _refuse_misplaced(kind, given)
+    prepared = _prepare(kind, log, name, given, seed, data_dir)
     folder = data_dir / prepared.dataset.name
     say(f"writing {folder}")
     prepared.dataset.save(folder)
     report(prepared, folder, time.perf_counter() - started, as_json)
 
 
-def _pair(
-    log: str | None,
-    train: Path | None,
-    test: Path | None,
-    name: str | None,
-    seed: int,
-    asked: dict[str, Any],
-    log_format: "LogFormat",
-    data_dir: Path,
-) -> "Prepared":
-    """Prepare a split made elsewhere; options that would change it are refused."""
-    from recvae.errors import UsageError
-    from recvae.home import check_new
-    from recvae.preparation import prepare_pair
-
-    if train is None or test is None or log is not None:
-        raise UsageError("got only part of a ready-made split, expected --train FILE and --test FILE, and no NAME")
-    if asked:
-        options = ", ".join("--" + key.replace("_", "-") for key in asked)
-        raise UsageError(f"got {options} with a ready-made split, which is taken as it is; leave them out")
-    name = check_new(data_dir, name or train.absolute().parent.name)
-    say(f"reading {train} and {test}")
-    return prepare_pair(train, test, name=name, seed=seed, log_format=log_format)
-
-
-def _log(
-    log: str | None,
-    source: Path | None,
-    name: str | None,
-    protocol: "Protocol",
-    log_format: "LogFormat",
-    titles: Path | None,
-    shape: dict[str, int],
-    data_dir: Path,
-) -> "Prepared":
-    """Prepare a known data set, the synthetic one, or a log of the user's own."""
+def _kind(log: str | None, given: dict[str, Any]) -> str:
+    """Tell what is to be prepared: a pair, the synthetic log, a known data set, or a log of one's own."""
     from recvae.catalog import CATALOG
     from recvae.errors import UsageError
-    from recvae.home import check_new
-    from recvae.monitors import ProgressBar
-    from recvae.preparation import prepare_known, prepare_log, prepare_synthetic
 
+    if "train" in given or "test" in given:
+        if len({"train", "test"} & given.keys()) == 1 or log is not None:
+            raise UsageError("got only part of a ready-made split, expected --train FILE and --test FILE, and no NAME")
+        return "a ready-made split"
     if log is None:
         raise UsageError("got no log, expected NAME or PATH, or --train FILE --test FILE; see `recvae datasets`")
-    path = Path(log)
     if log == _SYNTHETIC:
+        return "the synthetic log"
+    path = Path(log)
+    if log not in CATALOG and "source" not in given and (path.exists() or len(path.parts) > 1 or path.suffix):
+        return "a log of your own"
+    return "a known data set"
+
+
+def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
+    """Refuse options that have no meaning for what is to be prepared."""
+    from recvae.errors import UsageError
+
+    misplaced = ["--" + key.replace("_", "-") for key in given if kind not in _BELONGS_TO[key]]
+    if misplaced:
+        raise UsageError(f"got {', '.join(misplaced)} with {kind}, where that has no meaning; leave it out")
+
+
+def _prepare(
+    kind: str, log: str | None, name: str | None, given: dict[str, Any], seed: int, data_dir: Path
+) -> "Prepared":
+    from recvae.home import check_new
+    from recvae.log_format import LogFormat
+    from recvae.monitors import ProgressBar
+    from recvae.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
+
+    log_format = LogFormat(
+        separator=_SEPARATORS.get(given.get("sep", ""), given.get("sep")),
+        header=given.get("header"),
+        user=given.get("user_col"),
+        item=given.get("item_col"),
+        rating=given.get("rating_col"),
+        time=given.get("time_col"),
+    )
+    if kind == "a ready-made split":
+        pair = given["train"], given["test"]
+        name = check_new(data_dir, name or pair[0].absolute().parent.name)
+        say(f"reading {pair[0]} and {pair[1]}")
+        return prepare_pair(*pair, name=name, seed=seed, log_format=log_format)
+    protocol = Protocol(seed=seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given})
+    if protocol.split != "strong" and protocol.heldout_users is not None:
+        say(f"warning: --heldout-users has no meaning with the split {protocol.split}, which asks the same users")
+    name = check_new(data_dir, name or Path(str(log)).name.split(".")[0])
+    if kind == "the synthetic log":
+        shape = {f"n_{key}": given.get(key, default) for key, default in _SHAPE.items()}
         say(f"inventing {shape['n_events']:,} events")
-        return prepare_synthetic(protocol, name=check_new(data_dir, name or log), **shape)
-    if log not in CATALOG and source is None and (path.exists() or len(path.parts) > 1 or path.suffix):
-        say(f"reading {path}")
-        stem = check_new(data_dir, name or path.name.split(".")[0])
-        return prepare_log(path, protocol, name=stem, log_format=log_format, titles=titles)
-    say(f"reading {log} from {source}" if source else f"reading {log}")
-    downloads = data_dir / "downloads"
+        return prepare_synthetic(protocol, name=name, **shape)
+    if kind == "a log of your own":
+        say(f"reading {log}")
+        return prepare_log(Path(str(log)), protocol, name=name, log_format=log_format, titles=given.get("titles"))
+    say(f"reading {log}" + (f" from {given['source']}" if "source" in given else ""))
     with ProgressBar(f"downloading {log}") as bar:
         return prepare_known(
-            log,
+            str(log),
             protocol,
-            name=check_new(data_dir, name or log),
-            source=source,
-            downloads=downloads,
+            name=name,
+            source=given.get("source"),
+            downloads=data_dir / "downloads",
             progress=lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"),
         )
 

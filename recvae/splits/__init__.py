@@ -14,13 +14,29 @@ import numpy as np
 
 from recvae.errors import DataError, UsageError
 from recvae.events import Events
-from recvae.splits.base import Split, check_seed
+from recvae.splits.base import Split, check_seed, check_share
 from recvae.splits.ready_made import ready_made
 from recvae.splits.same_users import holdout, leave_last_out
 from recvae.splits.strong import LIANG_SEED, strong
 from recvae.splits.time import time_split
 
 PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
+
+
+def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_share: float) -> None:
+    """Refuse a protocol that is wrong in itself, whatever the events; the arguments are those of `split_events`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such protocol, or an argument is out of range.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"got split '{protocol}', expected one of: {', '.join(PROTOCOLS)}")
+    check_seed(seed)
+    check_share(target_share)
+    if heldout_users is not None and heldout_users < 1:
+        raise UsageError(f"got {heldout_users} held-out users, expected 1 or more for each of validation and test")
 
 
 def split_events(
@@ -59,7 +75,7 @@ def split_events(
     DataError
         If the events do not allow the split.
     """
-    check_seed(seed)
+    check_protocol(protocol, heldout_users, seed, target_share)
     if not len(events):
         raise DataError("got no events to split; check the log and the filters")
     if protocol == "strong":
@@ -70,9 +86,7 @@ def split_events(
         return holdout(events, seed, target_share)
     if protocol == "leave-last-out":
         return leave_last_out(events)
-    if protocol == "time":
-        return time_split(events)
-    raise UsageError(f"got split '{protocol}', expected one of: {', '.join(PROTOCOLS)}")
+    return time_split(events)
 
 
 __all__ = [
