@@ -183,7 +183,8 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         _check_file(folder, name, card)
     try:
         model = build(MODELS[card["model"]], card["hyperparameters"])
-        weights = {name: value.numpy() for name, value in load_file(folder / WEIGHTS).items()}  # memory-mapped
+        # Copied, since in the file tensors lie unaligned, and BLAS then rounds another way than before saving.
+        weights = {name: value.clone().numpy() for name, value in load_file(folder / WEIGHTS).items()}
         items = ItemIndex.read(folder / ITEMS)
     except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error

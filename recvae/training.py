@@ -248,8 +248,8 @@ class Trainer:
         self.task.network.train()
         for batch in self.batches.epoch(self.shuffle):
             beta = self.beta(self.updates)
+            self.task.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
             losses = self.task.loss(batch, beta, self.noise)
-            self.task.optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             self.task.optimizer.step()
             self.updates += 1

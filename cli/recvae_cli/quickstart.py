@@ -16,6 +16,9 @@ def quickstart(context: typer.Context, data_dir: DataDir = Path("data"), runs_di
 
     Example: recvae quickstart
     """
+    import torch
+
+    torch.set_num_threads(1)  # for a network this small, further threads mostly wait for one another
     data, runs = shlex.quote(str(data_dir)), shlex.quote(str(runs_dir))
     _run(context, f"preprocess synthetic --name {_NAME} --data-dir {data}")
     _run(context, f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")

@@ -4,6 +4,7 @@ Fitting is done by the `implicit` package. A user, seen in training or not, is f
 least-squares problem against the item factors (their eq. 4), so nothing but the item factors is kept.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 @contextmanager
 def _solving() -> Iterator[None]:
     """Keep BLAS from adding its own threads to implicit's, which makes it many times slower, and name its failures."""
-    import implicit.cpu.als  # noqa: F401  (the libraries to limit must be loaded by now)
-    from implicit.recommender_base import ModelFitError
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook, tqdm complains of a progress bar that nobody asked for
+        import implicit.cpu.als  # noqa: F401  (the libraries to limit must be loaded by now)
+        from implicit.recommender_base import ModelFitError
 
     try:
         with threadpool_limits(1, "blas"):
@@ -42,11 +45,11 @@ def _solving() -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class ALS(Model):
-    """Factorise the interactions with confidence alpha on those observed and 1 on all others.
+    """Factorise the interactions with a higher confidence in those observed than in all others.
 
-    Minimises sum_ui c_ui (p_ui - x_u . y_i)^2 + regularization * (sum_u |x_u|^2 + sum_i |y_i|^2), p_ui being 1
-    where there is an interaction, with c_ui = alpha there and 1 elsewhere. The defaults are the best on the
-    validation users of MovieLens-1M.
+    Minimises sum_ui c_ui (p_ui - x_u . y_i)^2 + regularization * (sum_u |x_u|^2 + sum_i |y_i|^2), where p_ui is 1
+    and c_ui = alpha r_ui for an interaction of weight r_ui, and p_ui is 0 and c_ui = 1 elsewhere; the paper has
+    1 + alpha r_ui. The defaults are the best on the validation users of MovieLens-1M.
 
     Examples
     --------
@@ -124,6 +127,7 @@ class ALS(Model):
         factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
         if factors.ndim != 2 or factors.shape[1] != self.factors:
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
-        self.item_factors_ = factors
+        # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
+        self.item_factors_ = torch.tensor(factors).numpy()
         self.n_items_ = len(factors)
         return self
