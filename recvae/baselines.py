@@ -50,13 +50,17 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
     grid = grid_of(model_type)
     tried: list[dict[str, Any]] = []
     best: tuple[float, Model] | None = None
+    if dataset.validation.n_without_target() == dataset.validation.n_users:
+        grid = [{}]  # nothing to choose by: the model's defaults
     for done, settings in enumerate(grid):
         if progress is not None:
-            progress(done, len(grid), ", ".join(f"{key} {value:g}" for key, value in settings.items()))
+            progress(done, len(grid), ", ".join(f"{key} {_short(value)}" for key, value in settings.items()))
         model = model_type(**settings).fit(dataset.train, dataset.validation)
-        per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
-        reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
-        tried.append({**settings, str(_CHOOSE_BY): reached})
+        reached = 0.0
+        if len(grid) > 1:
+            per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
+            reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
+            tried.append({**settings, str(_CHOOSE_BY): reached})
         if best is None or reached > best[0]:
             best = reached, model
     assert best is not None  # a grid has at least one point
@@ -64,7 +68,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         model=best[1],
         items=dataset.items,
         manifest=dataset.manifest,
-        metrics={"validation": {str(_CHOOSE_BY): best[0]}},
+        metrics={"validation": {str(_CHOOSE_BY): best[0]}} if tried else {},
         training={
             "chosen_on": "validation",
             "grid": {key: list(v) for key, v in model_type.grid.items()},
@@ -99,10 +103,13 @@ def cached_baseline(
     UsageError
         If there is no such model.
     """
-    grid = {key: list(values) for key, values in model_class(name).grid.items()}
+    model_type = model_class(name)
+    grid = {key: list(values) for key, values in model_type.grid.items()}
+    fixed = {key: value for key, value in values_of(model_type()).items() if key not in grid}
     try:
         bundle = read_bundle(folder / name)
-        if bundle.manifest.get("fingerprint") == dataset.fingerprint and bundle.training.get("grid") == grid:
+        same_data = bundle.manifest.get("fingerprint") == dataset.fingerprint
+        if same_data and bundle.training.get("grid") == grid and fixed.items() <= values_of(bundle.model).items():
             return bundle
     except (UsageError, BundleError):
         pass  # none yet, or one that is damaged or of another version: fit anew
@@ -117,8 +124,12 @@ def describe_choice(bundle: Bundle) -> str:
     grid = bundle.training.get("grid") or {}
     if not grid:
         return ""
+    if not bundle.training.get("tried"):
+        return f"{bundle.model.name} has its default hyperparameters: no validation user has a target to choose by"
     values = values_of(bundle.model)
-    chosen = ", ".join(
-        f"{key} {values[key]:g} of {'/'.join(f'{v:g}' for v in options)}" for key, options in grid.items()
-    )
+    chosen = ", ".join(f"{key} {_short(values[key])} of {'/'.join(map(_short, v))}" for key, v in grid.items())
     return f"{bundle.model.name} chosen on validation {_CHOOSE_BY}: {chosen}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -67,6 +67,8 @@ class SparseBatch:
         x_ui over the L2 norm of the user's row, what the encoder is given.
     totals : Tensor of shape (n_users,), float32
         sum_i x_ui.
+    lengths : Tensor of shape (n_users,), int64
+        Number of interactions of each user.
     """
 
     items: torch.Tensor
@@ -75,6 +77,7 @@ class SparseBatch:
     values: torch.Tensor
     inputs: torch.Tensor
     totals: torch.Tensor
+    lengths: torch.Tensor
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -144,6 +147,7 @@ class SparseRows:
             values=self._values[position],
             inputs=self._inputs[position],
             totals=self._totals[users],
+            lengths=lengths,
         )
 
 
@@ -192,11 +196,13 @@ class SparseBatches:
     @property
     def n_users(self) -> int:
         """Users that this process sees in an epoch."""
-        return len(range(self._rank, self._rows.n_users, self._world_size))
+        whole, rest = divmod(self._rows.n_users, self.batch_size)
+        shares = [len(range(self._rank, size, self._world_size)) for size in (self.batch_size, rest)]
+        return whole * shares[0] + shares[1]
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return -(-self.n_users // self.batch_size)
+        """Return the number of batches in an epoch, the same for every process."""
+        return -(-self._rows.n_users // self.batch_size)
 
     def epoch(self, generator: torch.Generator) -> Iterator[SparseBatch]:
         """Yield every user exactly once, in an order drawn from a CPU generator.
@@ -207,14 +213,16 @@ class SparseBatches:
             On `device`.
         """
         # The order is drawn on the CPU, so that a seed means the same on every device and share.
-        order = torch.randperm(self._rows.n_users, generator=generator)[self._rank :: self._world_size]
+        # Each process takes its share of every batch, so that all make the same number of updates.
+        order = torch.randperm(self._rows.n_users, generator=generator)
+        shares = [users[self._rank :: self._world_size] for users in order.split(self.batch_size)]
         if self.prepares_ahead:
-            yield from self._prepared(order.split(self.batch_size))
+            yield from self._prepared(shares)
             return
-        for users in order.to(self.device).split(self.batch_size):
-            yield self._rows.batch(users)
+        for users in shares:
+            yield self._rows.batch(users.to(self.device))
 
-    def _prepared(self, parts: tuple[torch.Tensor, ...]) -> Iterator[SparseBatch]:
+    def _prepared(self, parts: list[torch.Tensor]) -> Iterator[SparseBatch]:
         def prepare(users: torch.Tensor) -> SparseBatch:
             batch = self._rows.batch(users)
             return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch

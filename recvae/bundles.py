@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from recvae.errors import BundleError, UsageError
-from recvae.files import sha256_of, write_file, write_json, write_text
+from recvae.files import sha256_of, storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
 from recvae.items import ItemIndex
 from recvae.models import MODELS
@@ -87,6 +87,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         If it cannot be written.
     """
     weights = {name: np.ascontiguousarray(value) for name, value in bundle.model.weights().items()}
+    with storage_errors(folder):
+        (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
     with write_file(folder / WEIGHTS) as aside:
         save_file(weights, aside)
     with write_file(folder / ITEMS) as aside:
@@ -137,7 +139,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
     if not (folder / CARD).is_file():
-        if (folder / "log.jsonl").exists():
+        if (folder / "run.json").exists() or (folder / "log.jsonl").exists():
             raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
         raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
     try:
@@ -181,8 +183,8 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         )
     for name in (WEIGHTS, ITEMS):
         _check_file(folder, name, card)
+    model = _build(folder, card)
     try:
-        model = build(MODELS[card["model"]], card["hyperparameters"])
         # Copied, since in the file tensors lie unaligned, and BLAS then rounds another way than before saving.
         weights = {name: value.clone().numpy() for name, value in load_file(folder / WEIGHTS).items()}
         items = ItemIndex.read(folder / ITEMS)
@@ -204,6 +206,22 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         training=card.get("training", {}),
         interrupted=bool(card.get("interrupted", False)),
     )
+
+
+def _build(folder: Path, card: dict[str, Any]) -> Model:
+    try:
+        return build(MODELS[card["model"]], card["hyperparameters"])
+    except UsageError as error:
+        versions = card.get("versions")
+        written = versions.get("recvae") if isinstance(versions, dict) else None
+        if written == __version__:
+            raise _damaged(folder, str(error)) from error
+        raise BundleError(
+            f"{folder} cannot be used: {error}; it was written by recvae {written}, this is {__version__}: "
+            "load it with that version"
+        ) from error
+    except _UNUSABLE as error:
+        raise _damaged(folder, str(error)) from error
 
 
 def _check_file(folder: Path, name: str, card: dict[str, Any]) -> None:

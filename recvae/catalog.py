@@ -1,15 +1,15 @@
 """The MovieLens data sets: where they come from, how their files are written, and what they must contain."""
 
-import csv
 import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from recvae.errors import DataError, UsageError
-from recvae.events import Events
+from recvae.events import LIANG_MIN_RATING, Events
 from recvae.log_format import LogFormat
 from recvae.sources import Source, file_errors
+from recvae.titles import text_rows, titles_by_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class KnownDataset:
     n_events, n_users, n_items : int
         Ratings, users and rated items as published.
     min_rating : float
-        Lowest rating that counts as an interaction, in stars.
+        Lowest rating that counts as an interaction unless another is asked for, in stars.
     heldout_users : int, optional
         Users in each of validation and test by the protocol usual for this data set.
     expected : dict of str to int, optional
@@ -51,7 +51,7 @@ class KnownDataset:
     n_events: int
     n_users: int
     n_items: int
-    min_rating: float = 4.0
+    min_rating: float = LIANG_MIN_RATING
     heldout_users: int | None = None
     expected: dict[str, int] | None = None
 
@@ -280,18 +280,6 @@ def read_titles(known: KnownDataset, source: Source) -> dict[str, str]:
     if name not in known.titles:
         raise UsageError(f"got titles file {source.name}, expected {' or '.join(known.titles)} for {known.name}")
     separator, encoding = known.titles[name]
-    titles = {}
-    with file_errors(source), source.open() as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode(encoding).strip("\r\n")
-                fields = next(csv.reader([text], strict=True), []) if separator == "," else text.split(separator)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise DataError(f"{source.name} line {number}: {error}; repair the line") from error
-            if not text.strip():
-                continue
-            if len(fields) < 2 or not fields[0].strip():
-                raise DataError(f"{source.name} line {number}: got {text[:80]!r}, expected id{separator}title; fix it")
-            titles[fields[0].strip()] = fields[1].strip()
+    titles = titles_by_id(text_rows(source, separator, encoding), item=0, title=1)
     titles.pop("movieId", None)  # the header of movies.csv
     return titles

@@ -17,6 +17,7 @@ from recvae.errors import BundleError
 from recvae.files import write_file
 
 FILE_NAME = "checkpoint.safetensors"
+FORMAT_VERSION = 1
 _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -75,7 +76,10 @@ class Checkpoint:
         for parameter, values in state.optimizer.items():
             tensors |= {f"optimizer/{parameter}/{name}": value for name, value in values.items()}
         tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-        header = {"identity": json.dumps(self.identity), "progress": json.dumps(state.progress)}
+        header = {
+            "identity": json.dumps({"format": FORMAT_VERSION, **self.identity}),
+            "progress": json.dumps(state.progress),
+        }
         with write_file(self.path) as aside:
             save_file(tensors, aside, metadata=header)
 
@@ -93,7 +97,7 @@ class Checkpoint:
                 identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             state = _state_from(tensors, progress)
-            wanted = json.loads(json.dumps(self.identity))
+            wanted = json.loads(json.dumps({"format": FORMAT_VERSION, **self.identity}))
             different = [key for key in wanted if identity.get(key) != wanted[key]]
         except FileNotFoundError as error:
             raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.errors import DataError, UsageError
-from recvae.events import Events, Filters, filter_events
-from recvae.files import write_folder, write_json
+from recvae.events import Events, Filters, filter_events, usual_min_rating
+from recvae.files import check_name, write_folder, write_json
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.splits import LIANG_SEED, Split, split_events
@@ -85,7 +85,8 @@ class Dataset:
         name : str
             What the data set is called.
         filters : Filters, optional
-            By default the paper's: at least five items per user, and no rating threshold.
+            By default those of the command and the paper: ratings >= 4 where the log has ratings, users with at
+            least five items. `Filters()` keeps every rating.
         split, heldout_users, seed, target_share
             See `recvae.splits.split_events`.
         titles : dict of str to str, optional
@@ -103,16 +104,12 @@ class Dataset:
         UsageError, DataError
             If filters or protocol are wrong in themselves or leave too little.
         """
-        filters = filters or Filters()
+        filters = filters or Filters(min_rating=usual_min_rating(events))
         left, steps = filter_events(events, filters)
         parts = split_events(left, split, heldout_users=heldout_users, seed=seed, target_share=target_share)
-        protocol = {"split": split, "seed": seed, "target_share": target_share}
-        if split == "strong":
-            protocol["heldout_users"] = parts.test.n_users
         return cls.from_split(
             parts,
             name=name,
-            protocol=protocol,
             filters={**asdict(filters), "steps": [asdict(step) for step in steps]},
             titles=titles,
             source=source,
@@ -124,7 +121,6 @@ class Dataset:
         split: Split,
         *,
         name: str,
-        protocol: dict[str, Any],
         filters: dict[str, Any] | None = None,
         titles: dict[str, str] | None = None,
         source: dict[str, Any] | None = None,
@@ -134,10 +130,10 @@ class Dataset:
         Parameters
         ----------
         split : Split
-            The matrices and item ids.
+            The matrices, item ids and protocol.
         name : str
-            What the data set is called.
-        protocol, filters, source : dict
+            What the data set is called: letters, digits, dots, dashes and underscores.
+        filters, source : dict
             For the manifest.
         titles : dict of str to str, optional
             Titles by item id, the id written as a string.
@@ -146,18 +142,23 @@ class Dataset:
         -------
         Dataset
             With a complete manifest.
+
+        Raises
+        ------
+        UsageError
+            If the name is none for a folder.
         """
         known_titles = None
         if titles:
             known_titles = np.array([titles.get(str(item)) for item in split.item_ids], dtype=object)
         manifest = {
             "format": FORMAT_VERSION,
-            "name": name,
+            "name": check_name(name),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "recvae": __version__,
             "source": source or {},
             "filters": filters or {},
-            "protocol": protocol,
+            "protocol": split.protocol,
             "counts": _counts(split),
             "dropped": split.dropped,
             "fingerprint": _fingerprint(split.train, split.validation, split.test, split.item_ids),

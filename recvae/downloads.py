@@ -3,6 +3,7 @@
 import logging
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,25 @@ def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | N
     Raises
     ------
     DownloadError
-        If the zip cannot be fetched, or is not the published one; nothing of it stays in `folder`.
+        If the zip cannot be fetched, or is not the published one; nothing of it stays, nor an empty `folder`.
     StorageError
         If it cannot be written.
     """
     target = folder / f"{known.name}.zip"
     pooch.get_logger().setLevel(logging.WARNING)  # it would announce every file on stderr
-    md5 = None if known.md5 is None else f"md5:{known.md5}"
     try:
-        pooch.retrieve(known.url, md5, fname=target.name, path=folder.absolute(), downloader=_downloader(progress))
+        _retrieve(known, target, progress)
+    finally:
+        with suppress(OSError):  # it is not empty where all went well
+            folder.rmdir()
+    return target
+
+
+def _retrieve(known: KnownDataset, target: Path, progress: Callable[[int, int | None], None] | None) -> None:
+    md5 = None if known.md5 is None else f"md5:{known.md5}"
+    folder = target.parent.absolute()
+    try:
+        pooch.retrieve(known.url, md5, fname=target.name, path=folder, downloader=_downloader(progress))
     except (requests.RequestException, ValueError) as error:  # pooch: ValueError where the hash differs
         raise _failed(known, _reason(error)) from error
     except OSError as error:
@@ -54,7 +65,6 @@ def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | N
     if known.md5 is None and not zipfile.is_zipfile(target):
         target.unlink()
         raise _failed(known, "what came is not a zip")
-    return target
 
 
 def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # pooch declares less than it documents

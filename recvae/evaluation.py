@@ -131,10 +131,11 @@ def evaluate(
     UsageError
         If there is no metric.
     DataError
-        If no user has a target, or the number of items differs.
+        If no user has a target, the number of items differs, or a matrix is not one of interactions.
     """
     if not metrics:
         raise UsageError(f"got no metric, expected at least one, such as {DEFAULT_METRICS}")
+    held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])  # once, so that stored zeros are no targets
     if held_out.n_without_target() == held_out.n_users:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")
     k = max(metric.k for metric in metrics)

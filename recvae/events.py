@@ -4,7 +4,7 @@ A row that is not there means "unknown", not "disliked": this is implicit feedba
 them, only decide which rows count as an interaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -12,6 +12,11 @@ import numpy as np
 import pandas as pd
 
 from recvae.errors import DataError, UsageError
+
+LIANG_MIN_RATING = 4.0
+"""Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""
+
+RowName = Callable[[int], str]  # how a message names a row: its file and line, or its column and position
 
 # Letters in shape comments: E events, U users, I items.
 
@@ -54,7 +59,7 @@ class Events:
         users, items : sequence of length n_events
             External ids.
         ratings, timestamps : sequence of length n_events, optional
-            Ratings, and seconds since 1970 (or datetime64 of any unit).
+            Ratings, and seconds since 1970 or dates (datetime64 or datetime; without a zone they are in UTC).
 
         Returns
         -------
@@ -64,7 +69,8 @@ class Events:
         Raises
         ------
         DataError
-            If the columns differ in length, or an id is missing or neither an integer nor a string.
+            If the columns differ in length, an id is missing or neither an integer nor a string, a rating is
+            missing or not a finite number, or a time is missing, not a number or before 1970.
 
         Examples
         --------
@@ -82,8 +88,8 @@ class Events:
             items=item_codes,
             user_ids=user_ids,
             item_ids=item_ids,
-            ratings=None if ratings is None else np.asarray(ratings, dtype=np.float32),
-            timestamps=None if timestamps is None else _seconds(np.asarray(timestamps)),
+            ratings=None if ratings is None else _ratings(ratings),
+            timestamps=None if timestamps is None else _seconds(timestamps),
         )
 
     def __len__(self) -> int:
@@ -117,11 +123,75 @@ class Events:
         }
 
 
-def _seconds(times: np.ndarray) -> np.ndarray:
-    """Return whole seconds since 1970 (E,), int64, of seconds or of numpy's dates."""
-    if times.dtype.kind == "M":
-        times = times.astype("datetime64[s]")
-    return times.astype(np.int64)
+def refuse_rows(bad: np.ndarray, what: str, place: RowName) -> None:
+    """Refuse events if a mask (E,) has any; the message names the first, and counts the others."""
+    if bad.any():
+        others = int(bad.sum()) - 1
+        more = f" (and {others:,} more such rows)" if others else ""
+        raise DataError(f"{place(int(bad.argmax()))}: the {what}; repair or remove it{more}")
+
+
+def check_ratings(ratings: np.ndarray, place: RowName) -> np.ndarray:
+    """Return ratings (E,) as float32, NaN standing for what is no number.
+
+    Raises
+    ------
+    DataError
+        If one is not finite.
+    """
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused
+        ratings = ratings.astype(np.float32, copy=False)
+    refuse_rows(~np.isfinite(ratings), "rating is missing, not a number or infinite, expected a number", place)
+    return ratings
+
+
+def check_times(times: np.ndarray, missing: np.ndarray, place: RowName) -> np.ndarray:
+    """Return times (E,) in seconds since 1970, `missing` (E,) telling which of them are none.
+
+    Raises
+    ------
+    DataError
+        If one is missing or negative.
+    """
+    refuse_rows(missing, "time is missing or not a number, expected seconds since 1970", place)
+    refuse_rows(times < 0, "time is negative, expected seconds since 1970", place)
+    return times
+
+
+def _series(column: Any) -> pd.Series:
+    """Return a column as numbers or as dates in UTC; what is neither is missing."""
+    series = pd.Series(column)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.cat.categories.dtype)
+    is_dates = series.dtype.kind == "O" and pd.api.types.infer_dtype(series) in ("datetime", "datetime64", "date")
+    if series.dtype.kind == "M" or is_dates:
+        return pd.to_datetime(series, utc=True, errors="coerce")
+    if series.dtype.kind in "mc":  # durations and complex numbers, which pandas would take for numbers
+        return pd.Series(np.full(len(series), np.nan))
+    return pd.to_numeric(series, errors="coerce")
+
+
+def _ratings(column: Any) -> np.ndarray:
+    """Return checked ratings (E,), float32, of a column."""
+    series = _series(column)
+    if series.dtype.kind == "M":
+        series = pd.Series(np.full(len(series), np.nan))
+    return check_ratings(series.to_numpy(np.float64, na_value=np.nan), lambda row: f"ratings[{row}]")
+
+
+def _seconds(column: Any) -> np.ndarray:
+    """Return checked whole seconds since 1970 (E,), int64, of a column of seconds or of dates."""
+    series = _series(column)
+    missing = series.isna().to_numpy(bool)  # (E,)
+    if series.dtype.kind == "M":
+        times = series.dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
+    elif series.dtype.kind in "iu":
+        times = series.fillna(0).to_numpy(np.int64)
+    else:
+        decimal = series.to_numpy(np.float64, na_value=np.nan)
+        missing = ~(np.abs(decimal) < 2.0**63)  # NaN and infinite too
+        times = np.where(missing, 0, decimal).astype(np.int64)
+    return check_times(times, missing, lambda row: f"timestamps[{row}]")
 
 
 def _sorted_codes(values: np.ndarray, role: str) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +227,11 @@ class Filters:
     min_rating: float | None = None
     min_user_items: int = 5
     min_item_users: int = 0
+
+
+def usual_min_rating(events: Events) -> float | None:
+    """Return the least rating that counts unless another is asked for: the paper's, None for a log without ratings."""
+    return None if events.ratings is None else LIANG_MIN_RATING
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,31 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _remove_leftovers(path: Path, ending: str) -> None:
+    """Remove what processes that were killed while writing `path` have left beside it."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{ending}")
+    with suppress(OSError):  # tidying up must not keep anybody from writing
+        for entry in list(path.parent.iterdir()):
+            found = pattern.fullmatch(entry.name)
+            if found and not _is_running(int(found[1])):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere there is no signal that only asks
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and move it to `path` once the block has succeeded.
@@ -69,12 +95,26 @@ def write_file(path: Path) -> Iterator[Path]:
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path, "tmp")
             yield aside
             _sync(aside)
             aside.replace(path)
     finally:
         with suppress(OSError):  # what went wrong before must not be hidden by what goes wrong here
             aside.unlink(missing_ok=True)
+
+
+def check_name(name: str) -> str:
+    """Return a name that may become a folder of its own, and never a path.
+
+    Raises
+    ------
+    UsageError
+        If it has anything but letters, digits, dots, dashes and underscores, or begins with a dot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UsageError(f"got name '{name}', expected letters, digits, . _ - only; choose another with --name")
+    return name
 
 
 def check_replaceable(path: Path, *markers: str) -> None:
@@ -131,11 +171,13 @@ def write_folder(path: Path, *markers: str) -> Iterator[Path]:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
+            _remove_leftovers(place, "tmp")
             yield aside
             for file in aside.rglob("*"):
                 if file.is_file():
                     _sync(file)
             move_folder(aside, place)
+            _remove_leftovers(place, "old")  # not before: one may be all that a kill between two renames has left
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

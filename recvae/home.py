@@ -1,24 +1,10 @@
 """Where data sets are kept, and how one is found by name."""
 
-import re
 from pathlib import Path
 
 from recvae.dataset import MANIFEST
 from recvae.errors import UsageError
-from recvae.files import check_replaceable
-
-
-def check_name(name: str) -> str:
-    """Return a name that may become a folder.
-
-    Raises
-    ------
-    UsageError
-        If it has anything but letters, digits, dots, dashes and underscores, or begins with a dot.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise UsageError(f"got name '{name}', expected letters, digits, . _ - only; choose another with --name")
-    return name
+from recvae.files import check_name, check_replaceable
 
 
 def check_new(data_dir: Path, name: str) -> str:

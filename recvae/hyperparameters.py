@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from recvae.errors import UsageError
 
 
@@ -69,17 +71,17 @@ class Hyperparameter:
         if value is None:
             return self.optional
         if self.type is tuple:
-            return isinstance(value, tuple) and all(_is_whole(part) and self._in_range(part) for part in value)
+            return isinstance(value, tuple | list) and all(_is_whole(part) and self._in_range(part) for part in value)
         if self.type is int:
             return _is_whole(value) and self._in_range(value)
         if self.type is float:
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and abs(value) <= sys.float_info.max and self._in_range(value)
+            is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            return bool(is_number and abs(value) <= sys.float_info.max and self._in_range(value))
         if self.choices:
             return value in self.choices
         return isinstance(value, self.type)
 
-    def _in_range(self, value: float) -> bool:
+    def _in_range(self, value: Any) -> bool:
         if self.low is not None and value < self.low:
             return False
         if self.high is None:
@@ -107,7 +109,7 @@ def _plain(number: float) -> str:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def hyperparameter(
@@ -148,7 +150,13 @@ def hyperparameters_of(model: Any) -> dict[str, Hyperparameter]:
 def values_of(model: Any) -> dict[str, Any]:
     """Return the current hyperparameters of a model as a plain dictionary, ready for JSON."""
     values = {name: getattr(model, name) for name in hyperparameters_of(model)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _for_json(value) for name, value in values.items()}
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_for_json(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_hyperparameters(model: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,9 @@ class ItemIndex:
         known: set[int] = set()
         unknown: list[object] = []
         for item in items:
-            column = self._column_of.get(str(item))
+            # Data frames make floats of integers wherever one was missing: 318.0 is 318.
+            whole = isinstance(item, float | np.floating) and float(item).is_integer()
+            column = self._column_of.get(str(int(cast(float, item)) if whole else item))
             if column is None:
                 unknown.append(item)
             else:

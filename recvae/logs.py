@@ -4,7 +4,7 @@ The separator, the header and the columns are guessed where they are not given; 
 pyarrow, whole columns at a time. Only once something is wrong are the lines looked at one by one, to say which.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError
-from recvae.events import Events
+from recvae.events import Events, RowName, check_ratings, check_times, refuse_rows
 from recvae.log_format import LogFormat, find_columns, parse_options, sniff
 from recvae.log_lines import first_bad_line, line_of_row
 from recvae.sources import OneByteSeparator, Source, file_errors
 
 # Letters in shape comments: E events, D distinct ids.
-
-
-RowName = Callable[[int], str]  # how a message names a row: its file and line
 
 
 @dataclass(frozen=True)
@@ -189,23 +186,12 @@ def _events(columns: _Columns, place: RowName) -> Events:
     items, item_ids = _index(columns.item, "item", place)
     ratings = timestamps = None
     if columns.rating is not None:
-        ratings = columns.rating.to_numpy().astype(np.float32, copy=False)  # (E,), null as NaN
-        _refuse(~np.isfinite(ratings), "rating is missing, not a number or infinite, expected a number", place)
+        ratings = check_ratings(columns.rating.to_numpy(), place)  # (E,), null as NaN
     if columns.time is not None:
-        nulls = columns.time.is_null().to_numpy()  # (E,)
-        _refuse(nulls, "time is missing or not a number, expected seconds since 1970", place)
-        timestamps = columns.time.to_numpy()  # (E,)
-        _refuse(timestamps < 0, "time is negative, expected seconds since 1970", place)
+        timestamps = check_times(columns.time.to_numpy(), columns.time.is_null().to_numpy(), place)  # (E,)
     return Events(
         users=users, items=items, user_ids=user_ids, item_ids=item_ids, ratings=ratings, timestamps=timestamps
     )
-
-
-def _refuse(bad: np.ndarray, what: str, place: RowName) -> None:
-    if bad.any():
-        others = int(bad.sum()) - 1
-        more = f" (and {others:,} more such rows)" if others else ""
-        raise DataError(f"{place(int(bad.argmax()))}: the {what}; repair or remove it{more}")
 
 
 def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +204,7 @@ def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarr
     ids = _identifiers(column.chunk(0).dictionary)  # (D,)
     empty = np.append([value == "" for value in ids], True)  # (D + 1,), the last stands for null
     if empty[codes].any():
-        _refuse(empty[codes], f"{role} id is empty, expected an id", place)
+        refuse_rows(empty[codes], f"{role} id is empty, expected an id", place)
     ids, position = np.unique(ids, return_inverse=True)  # (D,), (D,)
     return position.astype(np.int32)[codes], ids
 

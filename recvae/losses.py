@@ -25,10 +25,12 @@ class _MultinomialNLL(torch.autograd.Function):
         items: torch.Tensor,
         values: torch.Tensor,
         totals: torch.Tensor,
+        lengths: torch.Tensor,
     ) -> torch.Tensor:
         normaliser = torch.logsumexp(logits, dim=1)  # (B,)
-        lengths = torch.bincount(rows, minlength=len(logits))  # (B,)
-        hit = torch.segment_reduce(logits[rows, items] * values, "sum", lengths=lengths, initial=0)  # (N,) -> (B,)
+        hit_values = logits[rows, items] * values  # (N,)
+        # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
+        hit = torch.segment_reduce(hit_values, "sum", lengths=lengths, unsafe=True, initial=0)  # (N,) -> (B,)
         ctx.save_for_backward(logits, normaliser, rows, items, values, totals)
         return totals * normaliser - hit
 
@@ -39,7 +41,7 @@ class _MultinomialNLL(torch.autograd.Function):
         gradient = (logits - normaliser[:, None]).exp_()  # (B, I) softmax
         gradient *= (weight * totals)[:, None]
         gradient[rows, items] -= values * weight[rows]  # each (row, item) once, so nothing is lost
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
@@ -61,7 +63,12 @@ def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
         0 for a user without interactions.
     """
     loss: torch.Tensor = _MultinomialNLL.apply(
-        logits, batch.rows, batch.items.long(), batch.values.to(logits.dtype), batch.totals.to(logits.dtype)
+        logits,
+        batch.rows,
+        batch.items.long(),
+        batch.values.to(logits.dtype),
+        batch.totals.to(logits.dtype),
+        batch.lengths,
     )
     return loss
 

@@ -17,20 +17,30 @@ Ranking is always over all items. Users without a target have NaN and are left o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import UsageError
+from recvae.interactions import as_interactions
+from recvae.ranking import check_k
+
+Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
 
 # Letters in shape comments: U users, I items, k ranks.
 
 
-def _hits(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
-    """Return which of the first k ranked items are targets, (U, k) bool; -1 never is."""
+def _hits(ranked: np.ndarray, targets: Targets, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the first k ranked items are targets, (U, k) bool; -1 never is.
+
+    And the number of targets of each user, (U,) float, NaN where there is none.
+    """
+    check_k(k)
     ranked = np.asarray(ranked)
-    if k < 1:
-        raise UsageError(f"got k={k}, expected 1 or more")
+    if not sp.issparse(targets) or targets.shape[0]:  # nobody to rank for is no mistake
+        targets = as_interactions(targets, "the targets")
+    targets = sp.csr_matrix(targets)
     if ranked.ndim != 2 or ranked.shape[1] < k or ranked.shape[0] != targets.shape[0]:
         raise UsageError(
             f"got ranked items of shape {ranked.shape} for {targets.shape[0]} users and k={k}, "
@@ -44,29 +54,25 @@ def _hits(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
         )
     n_items = targets.shape[1]
     rows = np.repeat(np.arange(targets.shape[0], dtype=np.int64), np.diff(targets.indptr))
-    wanted = np.sort(rows * n_items + targets.indices)  # each target as one number
+    wanted = rows * n_items + targets.indices  # each target as one number, ascending
+    counts = np.diff(targets.indptr).astype(np.float64)  # (U,)
+    n_targets = np.where(counts > 0, counts, np.nan)  # (U,)
     if not len(wanted):
-        return np.zeros(first.shape, dtype=bool)
+        return np.zeros(first.shape, dtype=bool), n_targets
     keys = np.arange(len(first), dtype=np.int64)[:, None] * n_items + first  # (U, k)
     place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
-    return (wanted[place] == keys) & (first >= 0)
+    return (wanted[place] == keys) & (first >= 0), n_targets
 
 
-def _n_targets(targets: sp.csr_matrix) -> np.ndarray:
-    """Return the number of targets per user (U,) as float, NaN where there is none."""
-    counts = np.diff(targets.indptr).astype(np.float64)
-    return np.where(counts > 0, counts, np.nan)
-
-
-def recall_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the share of reachable targets among the first k: hits / min(k, n_targets).
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, >= k), integer
         Item columns, best first; -1 where a list ended.
-    targets : csr_matrix of shape (n_users, n_items)
-        Stored entries are the targets.
+    targets : scipy sparse matrix of shape (n_users, n_items)
+        Entries above 0 are the targets.
     k : int
         Number of ranks that count, >= 1.
 
@@ -78,7 +84,9 @@ def recall_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarra
     Raises
     ------
     UsageError
-        If k is below 1 or above the ranks given, or the shapes do not fit.
+        If k is not a whole number >= 1, or above the ranks given, or the shapes do not fit.
+    DataError
+        If `targets` are not sparse, or hold a value that is negative, NaN or infinite.
 
     References
     ----------
@@ -90,18 +98,20 @@ def recall_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarra
     >>> recall_at_k(np.array([[1, 3]]), targets, k=2)
     array([0.5])
     """
-    return _hits(ranked, targets, k).sum(axis=1) / np.minimum(k, _n_targets(targets))
+    hits, n_targets = _hits(ranked, targets, k)
+    return hits.sum(axis=1) / np.minimum(k, n_targets)
 
 
-def recall_all_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return hits / n_targets, the recall of RecBole and LightGCN; below 1 by necessity where n_targets > k.
 
     Parameters, returns and errors are those of `recall_at_k`.
     """
-    return _hits(ranked, targets, k).sum(axis=1) / _n_targets(targets)
+    hits, n_targets = _hits(ranked, targets, k)
+    return hits.sum(axis=1) / n_targets
 
 
-def ndcg_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the discounted gain over that of min(k, n_targets) hits at the top.
 
     Parameters, returns and errors are those of `recall_at_k`. Gains are binary, the discount of rank j is
@@ -111,38 +121,40 @@ def ndcg_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
     ----------
     Liang et al. 2018, section 4.2; ideal truncated at min(k, n_targets) as in their code.
     """
+    hits, n_targets = _hits(ranked, targets, k)
     discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
-    gain = _hits(ranked, targets, k) @ discount  # (U,)
     ideal = np.append(np.nan, np.cumsum(discount))  # (k + 1,) by number of hits
-    n_ideal = np.minimum(k, np.diff(targets.indptr))  # (U,)
-    return gain / ideal[n_ideal]
+    n_ideal = np.minimum(k, np.nan_to_num(n_targets)).astype(np.int64)  # (U,)
+    return (hits @ discount) / ideal[n_ideal]
 
 
-def precision_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return hits / k. Parameters, returns and errors are those of `recall_at_k`."""
-    return np.where(np.isnan(_n_targets(targets)), np.nan, _hits(ranked, targets, k).sum(axis=1) / k)
+    hits, n_targets = _hits(ranked, targets, k)
+    return np.where(np.isnan(n_targets), np.nan, hits.sum(axis=1) / k)
 
 
-def hit_rate_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def hit_rate_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 where any of the first k is a target, else 0. Otherwise as `recall_at_k`."""
-    return np.where(np.isnan(_n_targets(targets)), np.nan, _hits(ranked, targets, k).any(axis=1))
+    hits, n_targets = _hits(ranked, targets, k)
+    return np.where(np.isnan(n_targets), np.nan, hits.any(axis=1))
 
 
-def average_precision_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def average_precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the mean of precision at each hit, over min(k, n_targets). Otherwise as `recall_at_k`."""
-    hits = _hits(ranked, targets, k)  # (U, k)
+    hits, n_targets = _hits(ranked, targets, k)  # (U, k), (U,)
     precision = np.cumsum(hits, axis=1) / np.arange(1, k + 1)  # (U, k)
-    return (hits * precision).sum(axis=1) / np.minimum(k, _n_targets(targets))
+    return (hits * precision).sum(axis=1) / np.minimum(k, n_targets)
 
 
-def reciprocal_rank_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+def reciprocal_rank_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 / rank of the first hit, 0 without one in the first k. Otherwise as `recall_at_k`."""
-    hits = _hits(ranked, targets, k)  # (U, k)
+    hits, n_targets = _hits(ranked, targets, k)  # (U, k), (U,)
     value = np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
-    return np.where(np.isnan(_n_targets(targets)), np.nan, value)
+    return np.where(np.isnan(n_targets), np.nan, value)
 
 
-def coverage_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> float:
+def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
     """Return the share of all items that appear in anyone's first k, in [0, 1].
 
     Parameters and errors are those of `recall_at_k`; `targets` only gives the number of items.
@@ -152,7 +164,7 @@ def coverage_at_k(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> float:
     return len(np.unique(first[first >= 0])) / targets.shape[1]
 
 
-PER_USER: dict[str, Callable[[np.ndarray, sp.csr_matrix, int], np.ndarray]] = {
+PER_USER: dict[str, Callable[[np.ndarray, Targets, int], np.ndarray]] = {
     "recall": recall_at_k,
     "recall_all": recall_all_at_k,
     "ndcg": ndcg_at_k,
@@ -187,7 +199,7 @@ class Metric:
         """Whether it has one value per user, and so an interval."""
         return self.name in PER_USER
 
-    def per_user(self, ranked: np.ndarray, targets: sp.csr_matrix) -> np.ndarray:
+    def per_user(self, ranked: np.ndarray, targets: Targets) -> np.ndarray:
         """Return one value per user, shape (n_users,), NaN where a user has no target."""
         return PER_USER[self.name](ranked, targets, self.k)
 

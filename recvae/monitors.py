@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from recvae.errors import StorageError
+from recvae.files import storage_errors
 from recvae.training import EpochRecord, Monitor
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -40,14 +41,15 @@ class ProgressBar:
         self._bar: Progress | None = None
         if self._stream.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+                BarColumn(bar_width=12, table_column=Column(no_wrap=True, min_width=12)),
+                TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                # The note comes last: on a narrow terminal it is what is cut short.
+                TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=Console(file=self._stream),
                 transient=True,
+                expand=True,
             )
             self._task = self._bar.add_task(title, total=None, note="")
 
@@ -103,11 +105,10 @@ class TrainingProgress:
         words = [f"epoch {min(self._epochs, int(epochs_done) + 1)}/{self._epochs}"]
         if self._last is not None:
             words.append(f"loss {self._last.loss:.1f}")
-            words.append(f"KL {self._last.kl:.1f}")
         if beta is not None:
-            words.append(f"beta {beta:.3f}")
+            words += [*([f"KL {self._last.kl:.1f}"] if self._last else []), f"beta {beta:.3f}"]
         if self._last is not None and self._best is not None and self._last.ndcg is not None:
-            words.append(f"ndcg@100 {self._last.ndcg:.4f} (best {self._best.ndcg:.4f} at {self._best.epoch})")
+            words.insert(1, f"ndcg@100 {self._last.ndcg:.4f} (best {self._best.ndcg:.4f} at {self._best.epoch})")
         if self._last is not None:
             words.append(f"{self._last.users_per_second:,.0f} users/s")
         self._bar(epochs_done, self._epochs, "  ".join(words))
@@ -146,11 +147,8 @@ class LogFile:
         self._write("a", [record])
 
     def _write(self, mode: str, records: list[EpochRecord]) -> None:
-        try:
-            with self._path.open(mode, encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
-        except OSError as error:
-            raise StorageError(f"could not write {self._path}: {error.strerror}; free some space") from error
+        with storage_errors(self._path), self._path.open(mode, encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
 
 
 class Together:

@@ -1,15 +1,13 @@
 """From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recvae.catalog import KnownDataset, check_counts, known_dataset, locate, read_titles
 from recvae.dataset import Dataset
-from recvae.downloads import download
 from recvae.errors import DataError
-from recvae.events import Events, Filters, drop_duplicates
+from recvae.events import Events, Filters, drop_duplicates, usual_min_rating
 from recvae.files import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
 from recvae.logs import read_events, read_user_lists
@@ -17,9 +15,6 @@ from recvae.sources import Source
 from recvae.splits import LIANG_SEED, check_protocol, ready_made
 from recvae.synthetic import synthetic_log
 from recvae.titles import read_titles_column
-
-LIANG_MIN_RATING = 4.0
-"""Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +66,7 @@ class Prepared:
 def _dataset(
     events: Events, name: str, protocol: Protocol, source: dict[str, Any], titles: dict[str, str] | None
 ) -> Dataset:
-    min_rating = protocol.min_rating
-    if min_rating is None and events.ratings is not None:
-        min_rating = LIANG_MIN_RATING
+    min_rating = usual_min_rating(events) if protocol.min_rating is None else protocol.min_rating
     return Dataset.from_events(
         events,
         name=name,
@@ -93,27 +86,21 @@ def prepare_known(
     known_name: str,
     protocol: Protocol,
     *,
+    source: Path,
     name: str | None = None,
-    source: Path | None = None,
-    downloads: Path,
-    progress: Callable[[int, int | None], None] | None = None,
 ) -> Prepared:
-    """Prepare a data set of the catalogue, fetching it where it is not on the disk.
+    """Prepare a data set of the catalogue that is on the disk; `recvae.downloads.download` brings it there.
 
     Parameters
     ----------
     known_name : str
         A name of `recvae.catalog.CATALOG`.
     protocol : Protocol
-        By default the paper's for this data.
+        None stands for what is usual for this data.
+    source : Path
+        The folder or zip it is in.
     name : str, optional
         What to call the result.
-    source : Path, optional
-        A folder or zip on the disk, instead of a download.
-    downloads : Path
-        Where downloads are kept.
-    progress : callable, optional
-        Called with bytes fetched and bytes in all.
 
     Returns
     -------
@@ -122,13 +109,14 @@ def prepare_known(
 
     Raises
     ------
-    UsageError, DataError, DownloadError, StorageError
-        If it cannot be had, or is not what it should be.
+    UsageError, DataError
+        If it cannot be read, or is not what it should be.
     """
     known = known_dataset(known_name)
-    place = source if source is not None else download(known, downloads, progress)
-    ratings, log_format, titles = locate(known, place)
+    ratings, log_format, titles = locate(known, source)
     events = read_events(ratings, log_format)
+    if protocol.min_rating is None and events.ratings is not None:
+        protocol = replace(protocol, min_rating=known.min_rating)
     if protocol.heldout_users is None and protocol.split == "strong":
         protocol = replace(protocol, heldout_users=known.heldout_users)
     origin = {"name": known.name, "url": known.url, **_origin(ratings)}
@@ -148,8 +136,8 @@ def prepare_known(
 
 def _expected(known: KnownDataset, dataset: Dataset, protocol: Protocol) -> list[tuple[str, int, int]]:
     """Return (what, found, expected) for each count of the paper that this protocol should reproduce."""
-    usual = replace(Protocol(), heldout_users=known.heldout_users, min_rating=protocol.min_rating)
-    if known.expected is None or protocol != usual or protocol.min_rating not in (None, LIANG_MIN_RATING):
+    usual = Protocol(heldout_users=known.heldout_users, min_rating=known.min_rating)
+    if known.expected is None or protocol != usual:
         return []
     last = dataset.manifest["filters"]["steps"][-1]
     found = {key: last[key] for key in ("events", "users", "items")} | {"train_items": dataset.train.shape[1]}
@@ -225,7 +213,7 @@ def prepare_pair(
     seed : int
         Seed of the draw of validation targets.
     log_format : LogFormat, optional
-        What is known of logs with columns.
+        What is known of the columns; files of which something is known are never taken for lists.
 
     Returns
     -------
@@ -238,8 +226,10 @@ def prepare_pair(
         If a file cannot be used, or they share nothing.
     """
     sources = Source(train), Source(test)
+    said_nothing = log_format in (None, LogFormat())
     events = [
-        read_user_lists(source) if is_user_lists(source) else read_events(source, log_format) for source in sources
+        read_user_lists(source) if said_nothing and is_user_lists(source) else read_events(source, log_format)
+        for source in sources
     ]
     if events[0].item_ids.dtype != events[1].item_ids.dtype or events[0].user_ids.dtype != events[1].user_ids.dtype:
         raise DataError(
@@ -251,7 +241,6 @@ def prepare_pair(
     dataset = Dataset.from_split(
         split,
         name=name,
-        protocol={"split": "ready-made", "seed": seed},
         source={"name": name, "train": _origin(sources[0]), "test": _origin(sources[1])},
     )
     return Prepared(dataset, [], [])

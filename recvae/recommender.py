@@ -176,9 +176,8 @@ class Recommender:
         else:
             ranked, scores = rank(torch.from_numpy(index.train_counts.astype(np.float32))[None], k)  # (I,) -> (1, I)
         found = ranked[0][ranked[0] >= 0].tolist()
-        ids = index.ids.tolist()
         return Recommendations(
-            ids=[ids[column] for column in found],
+            ids=index.ids[found].tolist(),
             titles=[index.title_of(column) for column in found],
             scores=scores[0][: len(found)].tolist(),
             unknown=unknown,

@@ -4,10 +4,12 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
 """
 
+import fcntl
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,12 @@ from recvae.files import check_replaceable, move_folder, storage_errors, write_j
 from recvae.hyperparameters import build, parse_settings, values_of
 from recvae.metrics import parse_metrics
 from recvae.models import model_class
-from recvae.models.autoencoder import Autoencoder
 from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
 from recvae.training import Monitor
 
 _STATE = "run.json"
+_LOCK = "run.lock"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
 
 
@@ -45,12 +47,15 @@ class Run:
         Where it is made: the same, unless it replaces a bundle that stays until the new one is whole.
     resumes : bool
         Whether there may be a checkpoint to go on from.
+    overwrites : bool
+        Whether an unfinished run in `work` may be removed.
     """
 
     model: Model
     folder: Path
     work: Path
     resumes: bool = False
+    overwrites: bool = False
 
 
 def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> Run:
@@ -75,24 +80,30 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
     folder = parent / name
     if overwrite:
         check_replaceable(folder, CARD, _STATE)
-        replaces = (folder / CARD).is_file()
-        return Run(model=model, folder=folder, work=parent / f".{name}.new" if replaces else folder)
-    number = 2
-    while folder.exists():
-        folder = parent / f"{name}-{number}"
-        number += 1
+        work = parent / f".{name}.new" if (folder / CARD).is_file() else folder
+        return Run(model=model, folder=folder, work=work, overwrites=True)
+    folder = _free(folder)
     return Run(model=model, folder=folder, work=folder)
 
 
-def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None) -> Path:
+def _free(folder: Path) -> Path:
+    """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
+    free, number = folder, 2
+    while free.exists():
+        free = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return free
+
+
+def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:
     """Find the newest run that was killed or interrupted.
 
     Parameters
     ----------
     runs_dir : Path
         Where runs are kept.
-    data, model : str, optional
-        Only a run on this data set, or of this model.
+    data, model, name : str, optional
+        Only a run on this data set, of this model, or of this name.
 
     Returns
     -------
@@ -104,14 +115,19 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     UsageError
         If there is none.
     BundleError
-        If the state of one cannot be read.
+        If its state cannot be read.
     """
-    states = sorted(runs_dir.glob(f"{data or '*'}/*/{_STATE}"), key=lambda path: path.stat().st_mtime)
-    found = [path.parent for path in states if model in (None, _read_state(path)["model"])]
-    if not found:
-        words = [f"no unfinished {model or ''}".strip(), "run", *([f"on {data}"] if data else []), f"in {runs_dir}"]
-        raise UsageError(" ".join(words) + "; train without --resume")
-    return found[-1]
+    states = sorted(runs_dir.glob(f"*/*/{_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for state in states:
+        work = state.parent
+        if data not in (None, work.parent.name) or _is_locked(work):
+            continue
+        known = _read_state(state)
+        if model in (None, known["model"]) and name in (None, known["folder"]):
+            return work
+    what = " ".join(word for word in ("no unfinished", model or "", "run", name or "") if word)
+    where = f"on {data} in {runs_dir}" if data else f"in {runs_dir}"
+    raise UsageError(f"{what} {where}; train without --resume")
 
 
 def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
@@ -163,7 +179,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
 
 
-def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> Bundle:
+def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> tuple[Bundle, Path]:
     """Train a run to its end and leave a bundle.
 
     Parameters
@@ -179,78 +195,106 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
 
     Returns
     -------
-    Bundle
-        As it was written to `run.folder`.
+    bundle : Bundle
+        As it was written.
+    folder : Path
+        Where it stands: `run.folder`, or a free name beside it if the run was interrupted before it could replace
+        a finished one.
 
     Raises
     ------
     UsageError, TrainingError, StorageError, BundleError
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind.
     """
-    model, work = run.model, run.work
     resolve_device(device)  # refused before anything is written
+    work = run.work
+    _claim(run)
+    with _locked(work):
+        try:
+            bundle = _fit(run, dataset, device, monitor)
+            write_bundle(work, bundle)
+        except BaseException:
+            if not (work / FILE_NAME).exists() and not (work / CARD).exists():
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        folder = run.folder
+        if bundle.interrupted and work != folder:
+            folder = _free(folder)  # the finished run stays
+            write_json(work / _STATE, {**_read_state(work / _STATE), "folder": folder.name})
+        with storage_errors(folder):
+            if work != folder:
+                move_folder(work, folder)
+            if not bundle.interrupted:  # an interrupted run can still go on
+                (folder / FILE_NAME).unlink(missing_ok=True)
+                (folder / _STATE).unlink()
+            (folder / _LOCK).unlink(missing_ok=True)
+    return bundle, folder
+
+
+def _claim(run: Run) -> None:
+    """Make the folder of a new run, or tidy up that of one to go on with."""
+    with storage_errors(run.work):
+        if run.overwrites and run.work.is_dir():
+            with _locked(run.work):
+                shutil.rmtree(run.work)
+        run.work.mkdir(parents=True, exist_ok=run.resumes)
+        for half_written in run.work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
+            half_written.unlink()
+
+
+def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
+    model, work = run.model, run.work
     hyperparameters = values_of(model)
     identity = {
         "model": model.name,
         "fingerprint": dataset.fingerprint,
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
     }
-    if not run.resumes and work.exists():
-        shutil.rmtree(work)
-    with storage_errors(work):
-        work.mkdir(parents=True, exist_ok=True)
-        for half_written in work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
-            half_written.unlink()
-    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name}
-    checkpoint = Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists())
+    write_json(work / _STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
     started = time.perf_counter()
-    try:
-        write_json(work / _STATE, state)
-        model.fit(
-            dataset.train,
-            dataset.validation,
-            device=device,
-            monitor=Together(LogFile(work / "log.jsonl"), monitor),
-            checkpoint=checkpoint,
-        )
-        bundle = _bundle(model, dataset, time.perf_counter() - started)
-        write_bundle(work, bundle)
-    except BaseException:
-        if not (work / FILE_NAME).exists() and not (work / CARD).exists():
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    if not bundle.interrupted:  # an interrupted run can still go on
-        (work / FILE_NAME).unlink(missing_ok=True)
-        (work / _STATE).unlink()
-    if work != run.folder:
-        move_folder(work, run.folder)
-    return bundle
-
-
-def _bundle(model: Model, dataset: Dataset, seconds: float) -> Bundle:
+    model.fit(
+        dataset.train,
+        dataset.validation,
+        device=device,
+        monitor=Together(LogFile(work / "log.jsonl"), monitor),
+        checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+    )
     metrics: dict[str, float] = {}
     if dataset.validation.n_without_target() < dataset.validation.n_users:
         per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
         metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
-    training: dict[str, Any] = {"seconds": round(seconds, 2)}
-    interrupted = False
-    if isinstance(model, Autoencoder):
-        history = model.history_
-        interrupted = history.interrupted
-        training |= {
-            "device": str(model.device_),
-            "epochs": len(history.records),
-            "best_epoch": history.best_epoch,
-            "stopped_early": history.stopped_early,
-        }
+    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
     return Bundle(
         model=model,
         items=dataset.items,
         manifest=dataset.manifest,
         metrics={"validation": metrics},
+        interrupted=training.pop("interrupted", False),
         training=training,
-        interrupted=interrupted,
     )
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Keep a run for this process; the system lets go of it when the process ends, however it ends."""
+    with (work / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{work} is being trained by another process; wait for it, or take another --name"
+            ) from None
+        yield
+
+
+def _is_locked(work: Path) -> bool:
+    if not (work / _LOCK).exists():
+        return False
+    try:
+        with _locked(work):
+            return False
+    except UsageError:
+        return True
 
 
 def find_run(runs_dir: Path, name: str | None = None) -> Path:
@@ -282,11 +326,13 @@ def find_run(runs_dir: Path, name: str | None = None) -> Path:
             raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
         return cards[-1].parent
     matches = [card.parent for card in cards if card.parent.name == name]
+    matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{_STATE}") if state.parent.name == name]
     for folder in (Path(name), runs_dir / name):
         if folder.is_dir() and ((folder / CARD).is_file() or not matches):
             read_card(folder)
             return folder
     if len(matches) == 1:
+        read_card(matches[0])
         return matches[0]
     known = ", ".join(str(card.parent.relative_to(runs_dir)) for card in cards) or "none"
     if matches:

@@ -17,7 +17,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
-from recvae.errors import BundleError, TrainingError
+from recvae.errors import BundleError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
 from recvae.ranking import block_rows, rank
@@ -55,8 +55,8 @@ class EpochRecord:
         From 1.
     loss, reconstruction, kl : float
         Means over the users of the epoch.
-    beta : float
-        Weight of the KL term in the epoch's last update.
+    beta : float or None
+        Weight of the KL term in the epoch's last update, None where there is no such term.
     ndcg : float or None
         Validation NDCG@100, None without validation users.
     best : bool
@@ -69,7 +69,7 @@ class EpochRecord:
     loss: float
     reconstruction: float
     kl: float
-    beta: float
+    beta: float | None
     ndcg: float | None
     best: bool
     seconds: float
@@ -115,7 +115,7 @@ class Task:
     loss : callable
         (batch, beta, generator) -> Losses; noise is drawn from the generator.
     schedule : callable
-        Total number of updates -> Schedule.
+        Total number of updates -> Schedule, or None without a KL term.
     score : callable
         Block of users -> Tensor of shape (n_users, n_items), without noise.
     """
@@ -123,7 +123,7 @@ class Task:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Callable[[SparseBatch, float, torch.Generator], Losses]
-    schedule: Callable[[int], Schedule]
+    schedule: Callable[[int], Schedule | None]
     score: Callable[[sp.csr_matrix], torch.Tensor]
 
 
@@ -205,6 +205,8 @@ class Trainer:
         ------
         TrainingError
             If the loss is no longer a number.
+        UsageError
+            If more epochs are done already than the run shall have.
         BundleError
             If a checkpoint to go on from is damaged or belongs to another run.
         """
@@ -217,6 +219,9 @@ class Trainer:
                     f"{checkpoint.path} does not fit this run ({error}); "
                     "resume on the kind of device it was started on, or train again without --resume"
                 ) from error
+        done = len(self.history.records)
+        if done > self.epochs:
+            raise UsageError(f"got epochs={self.epochs}, but {done} are done already; expected {done} or more")
         monitor.start(self.epochs, self.history.records)
         try:
             for epoch in self._epochs_left():
@@ -244,12 +249,12 @@ class Trainer:
         started = time.perf_counter()
         sums = torch.zeros(3, device=self.device)  # summed on the device: reading each batch would make a GPU wait
         users_done = 0
-        beta = 0.0
+        beta = None
         self.task.network.train()
         for batch in self.batches.epoch(self.shuffle):
-            beta = self.beta(self.updates)
+            beta = None if self.beta is None else self.beta(self.updates)
             self.task.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
-            losses = self.task.loss(batch, beta, self.noise)
+            losses = self.task.loss(batch, beta or 0.0, self.noise)
             losses.total.backward()
             self.task.optimizer.step()
             self.updates += 1
@@ -268,8 +273,8 @@ class Trainer:
         best = self.history.best_ndcg
         if ndcg is not None and best is not None and ndcg <= best:
             return False
+        self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
         self.history.best_ndcg, self.history.best_epoch = ndcg, epoch
-        self.best_weights = self._weights()
         return True
 
     def _weights(self) -> dict[str, torch.Tensor]:

@@ -80,7 +80,10 @@ def test_processes_share_out_the_users_without_gap_or_overlap(n_users: int, worl
     users = [list(chain(*epoch(share, seeded(seed)))) for share in shares]
     assert sorted(chain(*users)) == list(range(n_users))
     assert [len(part) for part in users] == [share.n_users for share in shares]
-    assert max(map(len, users)) - min(map(len, users)) <= 1
+    batches = [[len(batch) for batch in share.epoch(seeded(seed))] for share in shares]
+    assert {len(sizes) for sizes in batches} == {len(shares[0])}, "all make the same number of updates"
+    for sizes in zip(*batches, strict=True):
+        assert max(sizes) - min(sizes) <= 1
 
 
 @given(matrix=matrices(), batch_size=st.integers(1, 9), seed=st.integers(0, 99))

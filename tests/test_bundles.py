@@ -169,7 +169,7 @@ def test_a_model_that_is_not_fitted_is_not_written(blocks: Dataset, tmp_path: Pa
 
 def test_a_bundle_that_cannot_be_written_is_reported(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"could not write .*weights.safetensors: a file stands where a folder is"):
+    with pytest.raises(StorageError, match=r"could not write .*file: a file stands where a folder is"):
         write_bundle(tmp_path / "file", bundle_of("popularity"))
 
 
@@ -278,6 +278,13 @@ def test_a_card_that_does_not_fit_is_refused(changes: dict[str, Any], message: s
     folder = copy_of(sound, scratch)
     change_card(folder, **changes)
     with pytest.raises(BundleError, match=f"(?s){message}"):
+        read_bundle(folder)
+
+
+def test_a_bundle_of_another_version_names_it(sound: Path, scratch: Path) -> None:
+    folder = copy_of(sound, scratch)
+    change_card(folder, hyperparameters={"free_bits": 2}, versions={"recvae": "9.9"})
+    with pytest.raises(BundleError, match=r"unknown hyperparameter 'free_bits'.*written by recvae 9.9, this is"):
         read_bundle(folder)
 
 

@@ -317,3 +317,30 @@ def test_the_quickstart_works_twice_with_a_smaller_network(
 @pytest.mark.slow
 def test_the_quickstart_works_twice_as_it_is(workplace: Path, command: Command) -> None:
     _quickstart_twice(command)
+
+
+def test_a_pair_without_validation_targets_is_evaluated_with_default_baselines(
+    workplace: Path, command: Command
+) -> None:
+    lines = [(user, [(user * 7 + step) % 30 for step in range(9)]) for user in range(40)]
+    Path("train.txt").write_text("".join(f"{u} {' '.join(map(str, items[:7]))}\n" for u, items in lines))
+    Path("test.txt").write_text("".join(f"{u} {' '.join(map(str, items[7:]))}\n" for u, items in lines))
+    assert command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair").code == 0
+    assert command("train", "--model", "popularity").code == 0
+    said = command("evaluate")
+    assert said.code == 0 and "als has its default hyperparameters: no validation user has a target" in said.out
+
+
+def test_a_data_set_that_was_renamed_is_named_to_evaluate(toy: Path, command: Command) -> None:
+    toy.rename("data/films")
+    assert command("train", "--model", "popularity", "--data", "films").code == 0
+    said = command("evaluate", "--baselines", "none")
+    assert said.code == 2 and "no data set 'toy'" in said.err
+    assert command("evaluate", "--baselines", "popularity", "--data", "films").code == 0
+    assert Path("data/films/baselines/popularity/recommender.json").is_file()
+
+
+def test_per_user_values_are_only_written_as_parquet(toy: Path, command: Command) -> None:
+    assert command("train", "--model", "popularity").code == 0
+    said = command("evaluate", "--per-user", "users.csv")
+    assert said.code == 2 and "expected a name ending in .parquet" in said.err

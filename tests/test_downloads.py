@@ -128,20 +128,20 @@ def test_not_found(server: Server, tmp_path: Path) -> None:
     )
     with pytest.raises(DownloadError, match=expected):
         download(server.dataset("/absent.zip"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_wrong_hash_names_both_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     wrong = "0123456789abcdef" * 2
     with pytest.raises(DownloadError, match=rf"expected md5:{wrong} but got {MD5}; try again.*--source PATH"):
         download(server.dataset(md5=wrong), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_without_a_hash_it_must_at_least_be_a_zip(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="what came is not a zip; try again"):
         download(server.dataset("/login.zip", md5=None), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_connection_refused(server: Server, tmp_path: Path) -> None:
@@ -150,20 +150,20 @@ def test_connection_refused(server: Server, tmp_path: Path) -> None:
         known = replace(server.dataset(), url=f"http://127.0.0.1:{deaf.getsockname()[1]}/whole.zip")
         with pytest.raises(DownloadError, match="there is no connection to the server, or it was lost; try again"):
             download(known, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_truncated_body(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="the connection broke off before the end; try again"):
         download(server.dataset("/truncated.zip"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_silent_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_SECONDS", 0.2)
     with pytest.raises(DownloadError, match=r"the server did not answer within 0\.2 seconds; try again"):
         download(server.dataset("/silent.zip"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_interrupted(server: Server, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_interrupted(server: Server, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         download(server.dataset(), tmp_path, interrupt)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_disk_full(server: Server, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_disk_full(server: Server, tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match=r"could not write .*ml-1m\.zip: No space left on device; free some space"):
         download(server.dataset(), tmp_path, fill_the_disk)
-    assert list(tmp_path.iterdir()) == []
+    assert not tmp_path.exists()
 
 
 def test_folder_is_a_file(server: Server, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_tuning_and_training_never_look_at_test(
         bundles = []
         for place, dataset in (("seeing", films), ("blind", blind)):
             run = new_run(make_model(name), tmp_path / place, name)
-            bundles.append(train(run, dataset, device="cpu", monitor=Silent()))
+            bundles.append(train(run, dataset, device="cpu", monitor=Silent())[0])
         for key, value in bundles[0].model.weights().items():
             np.testing.assert_array_equal(bundles[1].model.weights()[key], value)
         assert bundles[0].metrics == bundles[1].metrics

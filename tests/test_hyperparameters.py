@@ -29,7 +29,7 @@ OF_WRONG_TYPE: dict[type, tuple[Any, ...]] = {
     float: ("0.1", True, float("nan"), float("inf"), -float("inf"), 10**400, 1j, [0.1]),
     bool: (1, "true", 0.0),
     str: (3, "no such choice", ["linear"], b"linear"),
-    tuple: ([8], 8, "8", (8.0,), (True,), (8, None), ("8",)),
+    tuple: (8, "8", (8.0,), (True,), (8, None), ("8",)),
 }
 
 

@@ -222,10 +222,44 @@ def test_only_a_run_of_the_model_asked_for_is_resumed(killed: Path, command: Com
     assert said.code == 2 and "no unfinished multdae run" in said.err
 
 
-@pytest.mark.parametrize("words", [("--name", "other"), ("--overwrite",)], ids=["name", "overwrite"])
-def test_a_resumed_run_keeps_its_name(words: tuple[str, ...], killed: Path, command: Command) -> None:
-    said = command("train", "--resume", *words)
-    assert said.code == 2 and "a resumed run keeps its name" in said.err
+def test_a_resumed_run_keeps_its_place(killed: Path, command: Command) -> None:
+    said = command("train", "--resume", "--overwrite")
+    assert said.code == 2 and "a resumed run keeps its place" in said.err
+
+
+def test_a_run_to_resume_may_be_named(killed: Path, command: Command) -> None:
+    said = command("train", "--resume", "--name", "other")
+    assert said.code == 2 and "no unfinished run other in runs" in said.err
+    said = command("train", "--resume", "--name", "multvae", "--set", f"epochs={EPOCHS}")
+    assert said.code == 0 and epochs_in(RUN / "log.jsonl") == list(range(1, EPOCHS + 1))
+
+
+def test_fewer_epochs_than_are_done_are_refused(killed: Path, command: Command) -> None:
+    said = command("train", "--resume", "--set", "epochs=1")
+    assert said.code == 2 and "are done already" in said.err
+
+
+def test_a_run_that_still_trains_is_left_alone(killed: Path, command: Command) -> None:
+    import fcntl
+
+    with (RUN / "run.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        said = command("train", "--resume")
+        assert said.code == 2 and "no unfinished run" in said.err
+        said = command("train", "--overwrite", *SHORT)
+        assert said.code == 2 and "is being trained by another process" in said.err
+    assert command("train", "--resume", "--set", f"epochs={EPOCHS}").code == 0
+
+
+def test_an_interrupted_run_does_not_replace_a_finished_one(program: list[str], here: Path, command: Command) -> None:
+    assert command("train", *NETWORK, "--set", "epochs=2").code == 0
+    whole = (RUN / "weights.safetensors").read_bytes()
+    new = Path("runs/films/.multvae.new")
+    code, out, _ = stopped(program, here, signal.SIGINT, 2, "--overwrite", *ENDLESS, run=new)
+    assert code == 0 and "written to runs/films/multvae-2" in out
+    assert (RUN / "weights.safetensors").read_bytes() == whole and not new.exists()
+    said = command("train", "--resume", "--name", "multvae-2", "--set", "epochs=10000", "--set", "patience=1")
+    assert said.code == 0 and "written to runs/films/multvae-2" in said.out
 
 
 def test_a_damaged_checkpoint_is_refused_with_a_way_out(killed: Path, command: Command) -> None:

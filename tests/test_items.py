@@ -44,3 +44,9 @@ def test_an_integer_and_its_text_are_the_same_item() -> None:
     items = ItemIndex(ids=np.array([318, 7]), titles=None, train_counts=np.array([1, 1]))
     assert items.columns_of(["7", np.int64(318)])[0].tolist() == [0, 1]
     assert items.columns_of(["07", 7.0])[1] == ["07", 7.0]
+
+
+def test_whole_floats_are_the_integers_they_stand_for() -> None:
+    index = ItemIndex(ids=np.array([50, 181]), titles=None, train_counts=np.array([2, 1]))
+    columns, unknown = index.columns_of([181.0, np.float64(50), 50.5, float("nan")])
+    assert columns.tolist() == [0, 1] and unknown[0] == 50.5 and len(unknown) == 2

@@ -211,7 +211,7 @@ def test_the_history_is_complete(blocks: Dataset) -> None:
         assert record.ndcg is not None
         assert 0 <= record.ndcg <= 1
         assert record.users_per_second == pytest.approx(100 / record.seconds)
-        assert record.loss == pytest.approx(record.reconstruction + record.beta * record.kl, rel=0.1)
+        assert record.loss == pytest.approx(record.reconstruction + (record.beta or 0) * record.kl, rel=0.1)
     best = model.log_[model.history_.best_epoch - 1]
     assert best.ndcg == model.history_.best_ndcg == max(record.ndcg or 0 for record in model.log_)
     assert model.log_[-1].loss < model.log_[0].loss

@@ -36,13 +36,19 @@ def main() -> None:
     """Run the command; whatever the library raises on purpose becomes one line and an exit code."""
     try:
         app()
-    except MemoryError as error:
-        typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
-        sys.exit(1)
     except Exception as error:
         from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
 
+        if _is_out_of_memory(error):
+            typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
+            sys.exit(1)
         if not isinstance(error, RecvaeError):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; PyTorch says so in words."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

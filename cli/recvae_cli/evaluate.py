@@ -28,6 +28,9 @@ def evaluate(
     baselines: Annotated[
         str, typer.Option(help="Models fitted on the same data to compare with, or none.")
     ] = _BASELINES,
+    data: Annotated[
+        str | None, typer.Option(help="Name or path of the data set; by default the one the run names.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which users: test or validation.")] = "test",
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - prints it.")
@@ -46,21 +49,26 @@ def evaluate(
       recvae evaluate --json report.json --per-user users.parquet
     """
     from recvae.bundles import read_bundle
+    from recvae.errors import UsageError
     from recvae.evaluation import Report
     from recvae.files import write_json
+    from recvae.home import find_dataset
     from recvae.metrics import parse_metrics
     from recvae.runs import find_run
 
     wanted = parse_metrics(metrics)
+    if per_user is not None and per_user.suffix not in (".parquet", ".pq"):
+        raise UsageError(f"got --per-user {per_user}, expected a name ending in .parquet, which is what is written")
     names = _baseline_names(baselines)
     folders = list(dict.fromkeys(find_run(runs_dir, run) for run in runs or [None]))
     bundles = [read_bundle(folder, device) for folder in folders]
-    dataset = _dataset_of(bundles, folders, data_dir)
+    home = find_dataset(data_dir, data or str(bundles[0].manifest.get("name")))
+    dataset = _dataset_of(home, bundles, folders)
     held_out = dataset.part(split)
-    say(f"evaluating {', '.join(map(str, folders))} on the {split} users of {data_dir / dataset.name}")
+    say(f"evaluating {', '.join(map(str, folders))} on the {split} users of {home}")
     labels = _labels(folders)
     evaluations = [_measure(label, b, held_out, wanted) for label, b in zip(labels, bundles, strict=True)]
-    evaluations += [_baseline(name, labels, dataset, held_out, wanted, data_dir) for name in names]
+    evaluations += [_baseline(name, labels, dataset, held_out, wanted, home) for name in names]
     report = Report(
         manifest=dataset.manifest,
         split=split,
@@ -92,13 +100,12 @@ def _baseline_names(text: str) -> list[str]:
     return [model_class(name).name for name in dict.fromkeys(names)]
 
 
-def _dataset_of(bundles: "list[Bundle]", folders: list[Path], data_dir: Path) -> "Dataset":
-    """Load the data set that the first bundle names; all must have been trained on it as it is now."""
+def _dataset_of(home: Path, bundles: "list[Bundle]", folders: list[Path]) -> "Dataset":
+    """Load a data set; all runs must have been trained on it as it is now."""
     from recvae.dataset import Dataset
     from recvae.errors import UsageError
-    from recvae.home import find_dataset
 
-    dataset = Dataset.load(find_dataset(data_dir, str(bundles[0].manifest.get("name"))))
+    dataset = Dataset.load(home)
     for folder, bundle in zip(folders, bundles, strict=True):
         found = str(bundle.manifest.get("fingerprint"))
         if found != dataset.fingerprint:
@@ -139,15 +146,14 @@ def _measure(
 
 
 def _baseline(
-    name: str, labels: list[str], dataset: "Dataset", held_out: "HeldOut", metrics: "list[Metric]", data_dir: Path
+    name: str, labels: list[str], dataset: "Dataset", held_out: "HeldOut", metrics: "list[Metric]", home: Path
 ) -> "Evaluation":
     """Take a tuned baseline from the cache beside the data set, or fit it."""
     from recvae.baselines import cached_baseline
     from recvae.monitors import ProgressBar
 
-    folder = data_dir / dataset.name / "baselines"
     with ProgressBar(f"tuning {name} on validation") as bar:
-        bundle = cached_baseline(name, dataset, folder, lambda done, total, note: bar(done, total, note))
+        bundle = cached_baseline(name, dataset, home / "baselines", lambda done, total, note: bar(done, total, note))
     return _measure(f"{name} (baseline)" if name in labels else name, bundle, held_out, metrics, is_baseline=True)
 
 

@@ -24,6 +24,7 @@ _BELONGS_TO = {
     "source": ("a known data set",),
     "titles": ("a log of your own",),
 }
+_ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that have a use for it
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
@@ -60,7 +61,7 @@ def preprocess(
         typer.Option(help="Users in each of validation and test (strong).", show_default="10 %, at most 10,000"),
     ] = None,
     target_share: Annotated[
-        float | None, typer.Option(help="Share of a user's items that are targets.", show_default="0.2")
+        float | None, typer.Option(help="Share of a user's items that are targets (strong, holdout).", show_default="0.2")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split; 98765 is the paper's.")] = 98765,
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
@@ -128,7 +129,6 @@ def _prepare(
 ) -> "Prepared":
     from recvae.home import check_new
     from recvae.log_format import LogFormat
-    from recvae.monitors import ProgressBar
     from recvae.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
 
     log_format = LogFormat(
@@ -145,8 +145,9 @@ def _prepare(
         say(f"reading {pair[0]} and {pair[1]}")
         return prepare_pair(*pair, name=name, seed=seed, log_format=log_format)
     protocol = Protocol(seed=seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given})
-    if protocol.split != "strong" and protocol.heldout_users is not None:
-        say(f"warning: --heldout-users has no meaning with the split {protocol.split}, which asks the same users")
+    for key, splits in _ASKED_BY.items():
+        if key in given and protocol.split not in splits:
+            say(f"warning: --{key.replace('_', '-')} has no meaning with --split {protocol.split} and is not used")
     name = check_new(data_dir, name or Path(str(log)).name.split(".")[0])
     if kind == "the synthetic log":
         shape = {f"n_{key}": given.get(key, default) for key, default in _SHAPE.items()}
@@ -155,16 +156,20 @@ def _prepare(
     if kind == "a log of your own":
         say(f"reading {log}")
         return prepare_log(Path(str(log)), protocol, name=name, log_format=log_format, titles=given.get("titles"))
-    say(f"reading {log}" + (f" from {given['source']}" if "source" in given else ""))
-    with ProgressBar(f"downloading {log}") as bar:
-        return prepare_known(
-            str(log),
-            protocol,
-            name=name,
-            source=given.get("source"),
-            downloads=data_dir / "downloads",
-            progress=lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"),
-        )
+    source = given["source"] if "source" in given else _fetch(str(log), data_dir / "downloads")
+    say(f"reading {log} from {source}")
+    return prepare_known(str(log), protocol, source=source, name=name)
+
+
+def _fetch(name: str, downloads: Path) -> Path:
+    """Return the zip of a known data set, downloaded unless it is there already."""
+    from recvae.catalog import known_dataset
+    from recvae.downloads import download
+    from recvae.monitors import ProgressBar
+
+    known = known_dataset(name)
+    with ProgressBar(f"downloading {name}") as bar:
+        return download(known, downloads, lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"))
 
 
 def report(prepared: "Prepared", folder: Path, seconds: float, as_json: bool) -> None:

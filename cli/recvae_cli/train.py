@@ -25,7 +25,10 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace the run of that name, once this one is whole.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with the newest run that was killed or interrupted.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on with the newest run that was killed or interrupted (of --name)."),
+    ] = False,
     data_dir: DataDir = Path("data"),
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
@@ -49,12 +52,15 @@ def train(
     from recvae.runs import find_unfinished, new_run, resumed_run, train
 
     given = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
-    if resume and (overwrite or name):
-        raise UsageError("got --resume with --overwrite or --name; a resumed run keeps its name, leave them out")
+    if resume and overwrite:
+        raise UsageError("got --resume with --overwrite; a resumed run keeps its place, leave one of them out")
     chosen = model_class(model or "multvae")
     fresh = build(chosen, parse_settings(chosen, [] if resume else given))
-    work = find_unfinished(runs_dir, data, model) if resume else None
-    folder = find_dataset(data_dir, work.parent.name if work and not data else data)
+    if resume:
+        work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
+        folder = find_dataset(data_dir, data or work.parent.name)
+    else:
+        work, folder = None, find_dataset(data_dir, data)
     dataset = Dataset.load(folder)
     if work is not None:
         run = resumed_run(work, dataset, given)
@@ -64,12 +70,12 @@ def train(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ProgressBar(run.model.name) as bar:
-            bundle = train(run, dataset, device=device, monitor=TrainingProgress(bar))
+            bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar))
     except KeyboardInterrupt:
         goes_on = "`recvae train --resume` goes on" if run.work.exists() else "nothing was finished, nothing is left"
         say(f"interrupted: {goes_on}")
         raise
-    _report(bundle, run.folder, as_json)
+    _report(bundle, place, as_json)
 
 
 def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal handler's signature)
@@ -91,4 +97,6 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         show(f"validation: {reached or 'no user has a target'}")
         show(f"written to {folder} in {training['seconds']:.1f} s")
+        if 0 < training.get("epochs", 0) == training["best_epoch"] and not bundle.interrupted:
+            say("the last epoch was the best one: more of them (--set epochs=...) may do better still")
     say_next(f"recvae evaluate {folder}")

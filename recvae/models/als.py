@@ -4,6 +4,8 @@ Fitting is done by the `implicit` package. A user, seen in training or not, is f
 least-squares problem against the item factors (their eq. 4), so nothing but the item factors is kept.
 """
 
+import functools
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,16 +30,26 @@ if TYPE_CHECKING:
 # Letters in shape comments: B users of a block, I items, F factors.
 
 
+# The limit holds for the whole process: two threads that set it and set it back would leave it as it should not be.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@functools.cache
+def _import_implicit() -> None:
+    """Import what takes 0.3 s and no other model needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook, tqdm complains of a progress bar that nobody asked for
+        import implicit.cpu.als  # noqa: F401
+
+
 @contextmanager
 def _solving() -> Iterator[None]:
     """Keep BLAS from adding its own threads to implicit's, which makes it many times slower, and name its failures."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook, tqdm complains of a progress bar that nobody asked for
-        import implicit.cpu.als  # noqa: F401  (the libraries to limit must be loaded by now)
-        from implicit.recommender_base import ModelFitError
+    _import_implicit()  # the libraries to limit must be loaded by now
+    from implicit.recommender_base import ModelFitError
 
     try:
-        with threadpool_limits(1, "blas"):
+        with _ONE_AT_A_TIME, threadpool_limits(1, "blas"):
             yield
     except (ModelFitError, ValueError) as error:
         raise TrainingError(f"the least-squares problems have no answer ({error}); raise regularization") from error
@@ -73,6 +85,7 @@ class ALS(Model):
     iterations: int = hyperparameter(15, "alternations between users and items", low=1)
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
+    _folding: Any = field(default=None, init=False, repr=False, compare=False)
     item_factors_: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False, compare=False)
 
     def fit(
@@ -100,7 +113,7 @@ class ALS(Model):
         return self.load_weights({"item_factors": solver.item_factors})
 
     def _solver(self) -> "AlternatingLeastSquares":
-        from implicit.cpu.als import AlternatingLeastSquares  # takes 0.3 s to import, and other models need none
+        from implicit.cpu.als import AlternatingLeastSquares
 
         return AlternatingLeastSquares(
             factors=self.factors,
@@ -112,9 +125,10 @@ class ALS(Model):
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         with _solving():
-            solver = self._solver()
-            solver.item_factors = self.item_factors_
-            user_factors = solver.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
+            if self._folding is None:
+                self._folding = self._solver()  # kept, since it remembers the product of the item factors
+                self._folding.item_factors = self.item_factors_
+            user_factors = self._folding.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
         return torch.from_numpy(user_factors) @ torch.from_numpy(self.item_factors_).T  # (B, I)
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -129,5 +143,6 @@ class ALS(Model):
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
         # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
         self.item_factors_ = torch.tensor(factors).numpy()
+        self._folding = None
         self.n_items_ = len(factors)
         return self

@@ -19,7 +19,7 @@ from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
 from recvae.models.networks import initialise
-from recvae.schedules import Schedule, constant
+from recvae.schedules import Schedule
 from recvae.training import EpochRecord, History, Losses, Monitor, Silent, Task, Trainer
 
 # Letters in shape comments: B users of a block, I items.
@@ -54,8 +54,12 @@ class Autoencoder(Model):
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
 
-    def _schedule(self, total_updates: int) -> Schedule:  # noqa: ARG002  (variational models need it)
-        return constant(0.0)
+    def _initialise(self, generator: torch.Generator) -> None:
+        """Fill the network's weights; as Liang et al. unless a model's paper has another way."""
+        initialise(self.network_, generator)
+
+    def _schedule(self, total_updates: int) -> Schedule | None:  # noqa: ARG002  (variational models need it)
+        return None
 
     def fit(
         self,
@@ -77,7 +81,7 @@ class Autoencoder(Model):
         self.n_items_ = 0  # not fitted until the loop has ended well
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
-        initialise(self.network_, torch.Generator().manual_seed(self.seed))
+        self._initialise(torch.Generator().manual_seed(self.seed))
         self.network_.to(self.device_)
         task = Task(
             network=self.network_,
@@ -104,6 +108,17 @@ class Autoencoder(Model):
     def log_(self) -> list[EpochRecord]:
         """One record per epoch of the last fit."""
         return self.history_.records
+
+    def training_summary(self) -> dict[str, Any]:
+        """Say how the last fit went; see `Model.training_summary`."""
+        return {
+            "interrupted": self.history_.interrupted,
+            "seconds": sum(record.seconds for record in self.log_),
+            "device": str(self.device_),
+            "epochs": len(self.log_),
+            "best_epoch": self.history_.best_epoch,
+            "stopped_early": self.history_.stopped_early,
+        }
 
     @torch.no_grad()
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:

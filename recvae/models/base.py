@@ -106,6 +106,16 @@ class Model(ABC):
             If arrays are missing or have the wrong shape.
         """
 
+    def training_summary(self) -> dict[str, Any]:
+        """Say how the last fit went, for the bundle.
+
+        Returns
+        -------
+        dict
+            Ready for JSON; `interrupted` where it was stopped by hand. Empty for models without epochs.
+        """
+        return {}
+
     def score(self, user_items: sp.csr_matrix) -> np.ndarray:
         """Score every item for each user, seen ones included.
 

@@ -99,7 +99,7 @@ class MultVAE(Autoencoder):
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     anneal: str = hyperparameter("linear", "how beta grows", choices=NAMES)
     anneal_fraction: float = hyperparameter(0.85, "part of the run after which beta is at its cap", low=0, high=1)
-    anneal_steps: int | None = hyperparameter(None, "updates until beta is at its cap (the paper's cap x T), instead of a fraction", low=0)
+    anneal_steps: int | None = hyperparameter(None, "updates until beta is at its cap (paper: cap x T), instead", low=0)
 
     def _network(self, n_items: int) -> MultVAENetwork:
         return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim)

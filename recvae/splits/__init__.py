@@ -7,7 +7,8 @@
     ready-made       a train / test pair made elsewhere
 
 In every protocol the items are those of the training part, in order of first appearance there, as in the
-paper's own code. Events on other items are dropped from the held-out parts and counted.
+paper's own code. Events on other items are dropped from the held-out parts and counted. What ran is told by
+`Split.protocol`: the settings that had a say, and no others.
 """
 
 import numpy as np
@@ -59,7 +60,7 @@ def split_events(
         For `strong`: users in each of validation and test. By default a tenth of the users, at least 1 and at
         most 10,000.
     seed : int
-        Seed of every draw, >= 0.
+        For `strong` and `holdout`: seed of every draw, >= 0.
     target_share : float
         For `strong` and `holdout`: share of a user's items that become targets, in (0, 1).
 

@@ -1,6 +1,7 @@
 """What a protocol makes of a log, and the steps that protocols share."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ class Split:
         The users asked while training, and once at the end.
     item_ids : ndarray of shape (n_items,)
         External ids of the columns.
+    protocol : dict
+        What ran, for the manifest: the name as "split", and every setting that had a say.
     dropped : dict of str to int
         What had to be left out, by reason.
     """
@@ -33,6 +36,7 @@ class Split:
     validation: HeldOut
     test: HeldOut
     item_ids: np.ndarray
+    protocol: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
 
 
@@ -97,8 +101,8 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
 
 
-def check_share(share: float) -> None:
-    """Refuse a share of targets outside (0, 1).
+def check_share(share: float, name: str = "target share", such_as: float = 0.2) -> None:
+    """Refuse a share outside (0, 1); `name` is how the message calls it.
 
     Raises
     ------
@@ -106,4 +110,4 @@ def check_share(share: float) -> None:
         If it is.
     """
     if not 0 < share < 1:
-        raise UsageError(f"got target share {share}, expected a number between 0 and 1, such as 0.2")
+        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, such as {such_as}")

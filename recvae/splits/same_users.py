@@ -1,5 +1,7 @@
 """Weak generalisation: the same users are trained on, and asked for items that were hidden."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -39,7 +41,9 @@ def holdout(events: Events, seed: int = 98765, target_share: float = 0.2) -> Spl
     rank, size = rank_within_user(events, np.random.default_rng(seed).random(len(events)))
     n_test = (target_share * size).astype(np.int64)  # (E,) as floor
     n_validation = (target_share * (size - n_test)).astype(np.int64)
-    return _same_users(events, is_test=rank < n_test, is_validation=(rank >= n_test) & (rank < n_test + n_validation))
+    protocol = {"split": "holdout", "seed": int(seed), "target_share": float(target_share)}
+    is_validation = (rank >= n_test) & (rank < n_test + n_validation)
+    return _same_users(events, rank < n_test, is_validation, protocol)
 
 
 def leave_last_out(events: Events) -> Split:
@@ -56,10 +60,10 @@ def leave_last_out(events: Events) -> Split:
     order = timestamps_of(events, "leave-last-out")
     # Later first: rank 0 is the last event. File order decides among equal times.
     rank, size = rank_within_user(events, -np.argsort(np.argsort(order, kind="stable"), kind="stable"))
-    return _same_users(events, is_test=(rank == 0) & (size >= 3), is_validation=(rank == 1) & (size >= 3))
+    return _same_users(events, (rank == 0) & (size >= 3), (rank == 1) & (size >= 3), {"split": "leave-last-out"})
 
 
-def _same_users(events: Events, is_test: np.ndarray, is_validation: np.ndarray) -> Split:
+def _same_users(events: Events, is_test: np.ndarray, is_validation: np.ndarray, protocol: dict[str, Any]) -> Split:
     """Split the events of every user; the vocabulary is that of what is left for training."""
     in_train = ~is_test & ~is_validation
     vocabulary = vocabulary_of(events, in_train)
@@ -76,5 +80,6 @@ def _same_users(events: Events, is_test: np.ndarray, is_validation: np.ndarray) 
         validation=HeldOut(fold_in=train, targets=part(is_validation), user_ids=ids),
         test=HeldOut(fold_in=part(~is_test), targets=part(is_test), user_ids=ids),
         item_ids=vocabulary.ids,
+        protocol=protocol,
         dropped={"held-out events on items not in training": int((~known).sum())},
     )

@@ -75,7 +75,19 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
         )
         parts.append(held_out)
     dropped = {"held-out events on items not in training": int(((row >= n_train) & ~vocabulary.known(events)).sum())}
-    return Split(train=train, validation=parts[0], test=parts[1], item_ids=vocabulary.ids, dropped=dropped)
+    return Split(
+        train=train,
+        validation=parts[0],
+        test=parts[1],
+        item_ids=vocabulary.ids,
+        protocol={
+            "split": "strong",
+            "seed": int(seed),
+            "target_share": float(target_share),
+            "heldout_users": int(heldout_users),
+        },
+        dropped=dropped,
+    )
 
 
 def _liang_targets(events: Events, here: np.ndarray, seed: int, share: float) -> np.ndarray:

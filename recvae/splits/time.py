@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from recvae.errors import DataError
+from recvae.errors import DataError, UsageError
 from recvae.events import Events
 from recvae.interactions import HeldOut
-from recvae.splits.base import Split, Vocabulary, rows_of, timestamps_of, vocabulary_of
+from recvae.splits.base import Split, Vocabulary, check_share, rows_of, timestamps_of, vocabulary_of
 
 # Letters in shape comments: E events, U users.
 
@@ -20,7 +20,7 @@ def time_split(events: Events, validation_share: float = 0.1, test_share: float 
     events : Events
         Filtered events with timestamps.
     validation_share, test_share : float
-        Shares of all events that fall into the two last periods, in (0, 1).
+        Shares of all events that fall into the two last periods, each in (0, 1), and together below 1.
 
     Returns
     -------
@@ -30,10 +30,17 @@ def time_split(events: Events, validation_share: float = 0.1, test_share: float 
     Raises
     ------
     UsageError
-        If the log has no timestamps.
+        If the log has no timestamps, or a share is out of range.
     DataError
         If a period would be empty.
     """
+    check_share(validation_share, "validation share", 0.1)
+    check_share(test_share, "test share", 0.1)
+    if validation_share + test_share >= 1:
+        raise UsageError(
+            f"got validation share {validation_share} and test share {test_share}, expected a sum below 1; "
+            "leave something to train on"
+        )
     moments = np.sort(timestamps_of(events, "time"))
     n_later = int(test_share * len(moments)), int((validation_share + test_share) * len(moments))
     test_start, validation_start = (int(moments[len(moments) - max(1, n)]) for n in n_later)
@@ -52,7 +59,16 @@ def time_split(events: Events, validation_share: float = 0.1, test_share: float 
     validation = _asked(events, vocabulary, in_train, ~in_train & ~in_test & known)
     test = _asked(events, vocabulary, ~in_test & known, in_test & known)
     dropped = {"later events on items not in training": int((~in_train & ~known).sum())}
-    return Split(train=train, validation=validation, test=test, item_ids=vocabulary.ids, dropped=dropped)
+    protocol = {
+        "split": "time",
+        "validation_share": float(validation_share),
+        "test_share": float(test_share),
+        "validation_start": validation_start,
+        "test_start": test_start,
+    }
+    return Split(
+        train=train, validation=validation, test=test, item_ids=vocabulary.ids, protocol=protocol, dropped=dropped
+    )
 
 
 def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets: np.ndarray) -> HeldOut:
