@@ -248,11 +248,16 @@ class Dataset:
         with _damage(folder):
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             is_newer = manifest["format"] > FORMAT_VERSION
+            name = str(manifest.get("name", "unnamed"))
         if is_newer:
             raise DataError(
                 f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
                 "upgrade recvae, or preprocess again"
             )
+        try:
+            check_name(name)
+        except UsageError as error:  # it becomes a folder of runs
+            raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
         with _damage(folder):
             items = ItemIndex.read(folder / "items.parquet")
             dataset = cls(

@@ -34,7 +34,12 @@ FILES = ("manifest.json", "items.parquet", "validation/users.parquet", "test/use
 def dataset(random_log: MakeLog) -> Dataset:
     titles = {f"film {item}": f'Amélie {item}, or: "{item}"' for item in range(975, 1001, 2)}
     return Dataset.from_events(
-        random_log(words=True), name="toy", heldout_users=6, titles=titles, source={"file": "toy"}
+        random_log(words=True),
+        name="toy",
+        filters=Filters(),
+        heldout_users=6,
+        titles=titles,
+        source={"file": "toy"},
     )
 
 
@@ -142,7 +147,8 @@ def test_a_tenth_of_the_users_are_held_out_by_default(random_log: MakeLog) -> No
 
 def test_a_ready_made_split_needs_no_filters(random_log: MakeLog) -> None:
     split = ready_made(random_log(1), random_log(2))
-    dataset = Dataset.from_split(split, name="pair", protocol={"split": "ready-made"})
+    dataset = Dataset.from_split(split, name="pair")
+    assert dataset.manifest["protocol"] == {"split": "ready-made", "seed": 98765, "validation_share": 0.1}
     assert (dataset.name, dataset.manifest["filters"], dataset.manifest["source"]) == ("pair", {}, {})
     assert dataset.manifest["dropped"] == split.dropped
 
@@ -162,7 +168,7 @@ def split_of(dataset: Dataset) -> Split:
 
 
 def fingerprint(split: Split, **about: Any) -> str:
-    return Dataset.from_split(split, **{"name": "toy", "protocol": {}, **about}).fingerprint
+    return Dataset.from_split(split, **{"name": "toy", **about}).fingerprint
 
 
 def test_the_fingerprint_is_of_the_content_alone(dataset: Dataset) -> None:

@@ -43,7 +43,7 @@ def test_items_are_looked_up_once_each_and_those_unknown_handed_back(
 def test_an_integer_and_its_text_are_the_same_item() -> None:
     items = ItemIndex(ids=np.array([318, 7]), titles=None, train_counts=np.array([1, 1]))
     assert items.columns_of(["7", np.int64(318)])[0].tolist() == [0, 1]
-    assert items.columns_of(["07", 7.0])[1] == ["07", 7.0]
+    assert items.columns_of(["07", 7.5])[1] == ["07", 7.5]
 
 
 def test_whole_floats_are_the_integers_they_stand_for() -> None:

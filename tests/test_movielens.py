@@ -15,9 +15,8 @@ METRICS = parse_metrics("recall@20,recall@50,ndcg@100")
 
 
 @pytest.fixture(scope="module")
-def ml_1m(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    downloads = tmp_path_factory.mktemp("downloads")
-    prepared = prepare_known("ml-1m", Protocol(heldout_users=500), source=real_data / "ml-1m", downloads=downloads)
+def ml_1m(real_data: Path) -> Dataset:
+    prepared = prepare_known("ml-1m", Protocol(heldout_users=500), source=real_data / "ml-1m")
     assert prepared.warnings == []
     return prepared.dataset
 
@@ -69,9 +68,9 @@ def test_models_reach_an_independent_implementation_within_a_standard_error(
     [("ml-100k", 55_361, 938, 1_447), ("ml-latest-small", 48_562, 603, 6_298)],
 )
 def test_the_other_sets_go_through_as_the_data_page_says(
-    name: str, events: int, users: int, items: int, real_data: Path, tmp_path: Path
+    name: str, events: int, users: int, items: int, real_data: Path
 ) -> None:
-    prepared = prepare_known(name, Protocol(), source=real_data / name, downloads=tmp_path)
+    prepared = prepare_known(name, Protocol(), source=real_data / name)
     last = prepared.dataset.manifest["filters"]["steps"][-1]
     assert prepared.warnings == []
     assert (last["events"], last["users"], last["items"]) == (events, users, items)
