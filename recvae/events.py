@@ -168,7 +168,7 @@ def _series(column: Any) -> pd.Series:
         return pd.to_datetime(series, utc=True, errors="coerce")
     if series.dtype.kind in "mc":  # durations and complex numbers, which pandas would take for numbers
         return pd.Series(np.full(len(series), np.nan))
-    return pd.to_numeric(series, errors="coerce")
+    return pd.Series(pd.to_numeric(series, errors="coerce"))
 
 
 def _ratings(column: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ Ranking is always over all items. Users without a target have NaN and are left o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,9 +38,8 @@ def _hits(ranked: np.ndarray, targets: Targets, k: int) -> tuple[np.ndarray, np.
     """
     check_k(k)
     ranked = np.asarray(ranked)
-    if not sp.issparse(targets) or targets.shape[0]:  # nobody to rank for is no mistake
-        targets = as_interactions(targets, "the targets")
-    targets = sp.csr_matrix(targets)
+    nobody = sp.issparse(targets) and cast(Any, targets).shape[0] == 0  # to rank for nobody is no mistake
+    targets = sp.csr_matrix(cast(Any, targets)) if nobody else as_interactions(targets, "the targets")
     if ranked.ndim != 2 or ranked.shape[1] < k or ranked.shape[0] != targets.shape[0]:
         raise UsageError(
             f"got ranked items of shape {ranked.shape} for {targets.shape[0]} users and k={k}, "

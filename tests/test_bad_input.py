@@ -190,6 +190,57 @@ def test_a_ready_made_split_is_taken_as_it_is(form: str, workplace: Path, comman
     assert manifest["counts"]["test_users_without_target"] == 2
 
 
+def test_of_a_pair_test_events_already_in_training_are_dropped_and_counted(workplace: Path, command: Command) -> None:
+    Path("train.txt").write_text(PAIRS["lists"][0])
+    Path("test.txt").write_text(PAIRS["lists"][1] + " 3 9\n")
+    said = command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair")
+    assert "dropped: 1 test events already in training" in said.out, said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sep", "space", "--header", "--user-col", "who", "--item-col", "what"],
+        ["--user-col", "who", "--item-col", "what"],
+        ["--no-header"],
+        ["--sep", "space"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_said_of_the_columns_of_a_pair_is_heeded(words: list[str], workplace: Path, command: Command) -> None:
+    header = "who what\n" if "--user-col" in words else ""
+    Path("train.txt").write_text(header + "".join(f"{u} {i}\n" for u in range(8) for i in (u, u + 1, u + 2, 9)))
+    Path("test.txt").write_text(header + "".join(f"{u} {u + 3}\n" for u in range(6)))
+    said = command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair", "--json", *words)
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["counts"]["test_targets"] == 6
+
+
+@pytest.mark.parametrize(
+    ("split", "unused"),
+    [
+        ("strong", []),
+        ("holdout", ["--heldout-users"]),
+        ("leave-last-out", ["--heldout-users", "--target-share"]),
+        ("time", ["--heldout-users", "--target-share"]),
+    ],
+)
+def test_options_that_the_split_has_no_use_for_are_told_and_not_in_the_manifest(
+    split: str, unused: list[str], workplace: Path, command: Command
+) -> None:
+    Path("log.csv").write_bytes(log())
+    words = ["--split", split, "--heldout-users", "2", "--target-share", "0.5"]
+    said = command("preprocess", "log.csv", *words, "--json")
+    warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [f"warning: {key} has no meaning with --split {split} and is not used" for key in unused]
+    protocol = json.loads(said.out)["protocol"]
+    assert ("target_share" in protocol, "heldout_users" in protocol) == (
+        "--target-share" not in unused,
+        "--heldout-users" not in unused,
+    )
+    assert ("seed" in protocol) == (split in ("strong", "holdout"))
+
+
 @pytest.mark.parametrize(
     ("train", "test", "code", "said"),
     [
@@ -222,7 +273,7 @@ def test_without_a_network_a_known_data_set_asks_for_a_source(
     assert (said.code, said.out) == (1, "") and "Traceback" not in said.err
     assert "could not fetch ml-20m" in said.err and "there is no connection" in said.err
     assert "recvae preprocess ml-20m --source PATH" in said.err
-    assert tree(workplace) == {}
+    assert tree(workplace) == {} and not Path("data/downloads").exists()
 
 
 @pytest.mark.parametrize(

@@ -260,15 +260,33 @@ def test_gzip_titles_under_their_own_name(tmp_path: Path) -> None:
     assert "7" in titles_of("ml-1m", "movies.dat", gzip.compress(DAT_TITLES.encode("latin-1")), tmp_path)
 
 
-@pytest.mark.parametrize("line", [b"30 A Quiet Film", b" ::A Quiet Film::Drama"])
-def test_titles_line_without_id_or_title(line: bytes, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"movies\.dat line 3: got .*, expected id::title; fix it"):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"30 A Quiet Film", "got 1 columns, expected 3 as in the first line: '30 A Quiet Film'; repair the line$"),
+        (b" ::A Quiet Film::Drama", "got .*, expected an item id and a title; repair the line$"),
+    ],
+)
+def test_titles_line_without_id_or_title(line: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"movies\.dat line 3: {message}"):
         titles_of("ml-1m", "movies.dat", b"7::Sea::Drama\n\n" + line + b"\n", tmp_path)
 
 
 def test_titles_with_an_open_quote(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"movies\.csv line 2: unexpected end of data; repair the line"):
         titles_of("ml-20m", "movies.csv", b'movieId,title,genres\n7,"Sea,Drama\n30,Lake,Drama\n', tmp_path)
+
+
+def test_titles_with_a_comma_outside_quotes(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"movies\.csv line 2: got 4 columns, expected 3 .*; put a title with a comma in"
+    ):
+        titles_of("ml-20m", "movies.csv", b"movieId,title,genres\n7,Sea, The,Drama\n", tmp_path)
+
+
+def test_titles_file_of_a_single_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"movies\.dat line 1: got \['7 Sea'\], expected an item id and a title"):
+        titles_of("ml-1m", "movies.dat", b"7 Sea\n", tmp_path)
 
 
 def test_titles_not_in_utf_8(tmp_path: Path) -> None:

@@ -140,9 +140,35 @@ def test_the_filters_asked_for_are_applied_and_told(random_log: MakeLog) -> None
 
 
 def test_a_tenth_of_the_users_are_held_out_by_default(random_log: MakeLog) -> None:
-    dataset = Dataset.from_events(random_log(), name="toy")
+    dataset = Dataset.from_events(random_log(), name="toy", filters=Filters())
     assert dataset.manifest["protocol"]["heldout_users"] == 4
     assert (dataset.train.shape[0], dataset.validation.n_users, dataset.test.n_users) == (32, 4, 4)
+
+
+def test_by_default_the_filters_are_those_of_the_command(random_log: MakeLog) -> None:
+    log = random_log()
+    steps = Dataset.from_events(log, name="toy").manifest["filters"]["steps"]
+    assert [step["name"] for step in steps] == [
+        "as read",
+        "rating >= 4",
+        "duplicates dropped",
+        "users with >= 5 items",
+    ]
+    without = Events.from_columns(log.user_ids[log.users], log.item_ids[log.items])
+    assert Dataset.from_events(without, name="toy").manifest["filters"]["min_rating"] is None
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "two words"])
+def test_a_name_that_would_be_a_path_is_refused(random_log: MakeLog, name: str) -> None:
+    with pytest.raises(UsageError, match=f"^got name '{re.escape(name)}', expected letters, digits, . _ - only"):
+        Dataset.from_events(random_log(), name=name)
+
+
+def test_a_data_set_whose_manifest_has_a_path_for_a_name_is_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"name": "../../evil"}))
+    with pytest.raises(DataError, match=r"is damaged: its manifest has the name '\.\./\.\./evil'; preprocess again$"):
+        Dataset.load(folder)
 
 
 def test_a_ready_made_split_needs_no_filters(random_log: MakeLog) -> None:

@@ -1,6 +1,7 @@
 """Events in canonical form, and the filters: in the paper's order, each applied once."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recvae.errors import DataError, UsageError
-from recvae.events import Events, Filters, FilterStep, drop_duplicates, filter_events
+from recvae.events import Events, Filters, FilterStep, drop_duplicates, filter_events, usual_min_rating
 
 NONE = Filters(min_user_items=0)
 
@@ -218,3 +219,79 @@ def test_dates_of_numpy_become_seconds() -> None:
     events = Events.from_columns([1, 2], [1, 2], timestamps=times)
     assert events.timestamps is not None
     assert events.timestamps.tolist() == [5, 86_400]
+
+
+MISSING_TIME = "the time is missing or not a number, expected seconds since 1970; repair or remove it"
+BAD_RATING = "the rating is missing, not a number or infinite, expected a number; repair or remove it"
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0, 1_600_000_000],
+        [0.0, 1_600_000_000.5],
+        ["0", "1600000000"],
+        pd.Series([0, 1_600_000_000], dtype="Int64"),
+        np.array([0, 1_600_000_000], dtype="datetime64[s]"),
+        pd.Series(np.array([0, 1_600_000_000_999], dtype="datetime64[ms]")),
+        pd.to_datetime(pd.Series([0, 1_600_000_000]), unit="s").dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"),
+        [datetime(1970, 1, 1), datetime(2020, 9, 13, 12, 26, 40)],
+        [datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)],
+        pd.Series([datetime(1970, 1, 1), datetime(2020, 9, 13, 12, 26, 40)], dtype=object),
+    ],
+    ids=str,
+)
+def test_times_are_seconds_or_dates_of_any_kind_and_zone(times: Any) -> None:
+    timestamps = Events.from_columns([1, 2], [1, 2], None, times).timestamps
+    assert timestamps is not None
+    assert (timestamps.tolist(), timestamps.dtype) == ([0, 1_600_000_000], np.int64)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1, np.nan, None], rf"timestamps\[1\]: {MISSING_TIME} \(and 1 more such rows\)"),
+        ([1, 2, np.inf], rf"timestamps\[2\]: {MISSING_TIME}"),
+        ([1, 2, 1e300], rf"timestamps\[2\]: {MISSING_TIME}"),
+        (["1", "noon", "2"], rf"timestamps\[1\]: {MISSING_TIME}"),
+        (pd.Series([1, None, 3], dtype="Int64"), rf"timestamps\[1\]: {MISSING_TIME}"),
+        (pd.to_datetime(["2020-01-01", None, "2020-01-02"]), rf"timestamps\[1\]: {MISSING_TIME}"),
+        (pd.to_datetime(["2020-01-01", "2020-01-02", None], utc=True), rf"timestamps\[2\]: {MISSING_TIME}"),
+        (pd.to_timedelta([1, 2, 3], unit="s"), rf"timestamps\[0\]: {MISSING_TIME} \(and 2 more such rows\)"),
+        ([1, -1, 2], r"timestamps\[1\]: the time is negative, expected seconds since 1970; repair or remove it"),
+        (np.array(["1960-01-01"] * 3, dtype="datetime64[D]"), r"timestamps\[0\]: the time is negative, expected"),
+    ],
+    ids=str,
+)
+def test_times_that_are_none_are_refused_with_the_first_row(times: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        Events.from_columns([1, 2, 3], [1, 2, 3], None, times)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        ([1.0, np.nan, np.nan], rf"ratings\[1\]: {BAD_RATING} \(and 1 more such rows\)$"),
+        ([1.0, 2.0, -np.inf], rf"ratings\[2\]: {BAD_RATING}$"),
+        ([1.0, 2.0, 1e300], rf"ratings\[2\]: {BAD_RATING}$"),
+        (["5", "good", "4"], rf"ratings\[1\]: {BAD_RATING}$"),
+        (pd.Series([1, None, 3], dtype="Int64"), rf"ratings\[1\]: {BAD_RATING}$"),
+        (np.array([1, 2, 3], dtype="datetime64[s]"), rf"ratings\[0\]: {BAD_RATING} \(and 2 more such rows\)$"),
+    ],
+    ids=str,
+)
+def test_ratings_that_are_none_are_refused_with_the_first_row(ratings: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        Events.from_columns([1, 2, 3], [1, 2, 3], ratings)
+
+
+@pytest.mark.parametrize("ratings", [["4", "3.5"], pd.Series([4, 3.5], dtype="category"), [4, np.float16(3.5)]])
+def test_ratings_are_float32_however_they_are_written(ratings: Any) -> None:
+    read = Events.from_columns([1, 2], [1, 2], ratings).ratings
+    assert read is not None
+    assert (read.tolist(), read.dtype) == ([4.0, 3.5], np.float32)
+
+
+def test_the_usual_least_rating_is_the_papers_where_there_are_ratings() -> None:
+    assert usual_min_rating(Events.from_columns([1], ["a"], [3])) == 4
+    assert usual_min_rating(Events.from_columns([1], ["a"])) is None

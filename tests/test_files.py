@@ -5,6 +5,8 @@ import hashlib
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -147,6 +149,39 @@ def test_what_is_written_reaches_the_disk_before_it_gets_its_name(
     assert there == [False, False]
     write_text(tmp_path / "new" / "three", "3")
     assert there == [False, False, True]
+
+
+@pytest.fixture
+def ended() -> int:
+    """Return the id of a process that no longer runs."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_beside_a_folder_is_removed_on_the_next_write(tmp_path: Path, ended: int) -> None:
+    alive = os.getppid()
+    kept = {f".data.{alive}.tmp/one": "x", f".other.{ended}.tmp/one": "x", f".data.{ended}.txt": "x", ".data.tmp": "x"}
+    left = {f".data.{ended}.tmp/one": "x", f".data.{ended}.old/one": "x"}
+    for name, text in (kept | left).items():
+        write_text(tmp_path / name, text)
+    with write_folder(tmp_path / "data") as aside:
+        (aside / "one").write_text("new")
+    assert content_of(tmp_path) == kept | {"data/one": "new"}
+
+
+def test_the_old_folder_of_a_killed_process_stays_until_the_new_one_is_whole(tmp_path: Path, ended: int) -> None:
+    write_text(tmp_path / f".data.{ended}.old" / "one", "the only copy")
+    with pytest.raises(RuntimeError, match="the block failed"), write_folder(tmp_path / "data"):
+        raise RuntimeError("the block failed")
+    assert content_of(tmp_path) == {f".data.{ended}.old/one": "the only copy"}
+
+
+def test_what_a_killed_process_left_beside_a_file_is_removed_on_the_next_write(tmp_path: Path, ended: int) -> None:
+    write_text(tmp_path / f".log.txt.{ended}.tmp", "half")
+    write_text(tmp_path / f".log.txt.{os.getppid()}.tmp", "somebody's")
+    write_text(tmp_path / "log.txt", "new")
+    assert content_of(tmp_path) == {f".log.txt.{os.getppid()}.tmp": "somebody's", "log.txt": "new"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The metrics: worked out by hand, by a plain loop over users, and by scikit-learn where the definitions meet."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from recvae.errors import UsageError
+from recvae.errors import DataError, UsageError
 from recvae.metrics import NAMES, PER_USER, Metric, coverage_at_k, parse_metrics
 
 # Letters in shape comments: U users, I items, k ranks.
@@ -176,15 +178,54 @@ def test_metrics_that_cannot_be_read_are_refused_with_a_hint(text: str, message:
 @pytest.mark.parametrize(
     ("ranked", "k", "message"),
     [
-        (RANKED, 0, "got k=0, expected 1 or more"),
+        (RANKED, 0, "got k=0, expected a whole number of items, 1 or more"),
+        (RANKED, 2.0, "got k=2.0, expected a whole number of items, 1 or more"),
         (RANKED, 5, r"shape \(3, 4\) for 3 users and k=5, expected shape \(3, 5 or more\); rank more items or lower k"),
         (RANKED[:2], 2, r"shape \(2, 4\) for 3 users"),
         (RANKED[0], 2, r"shape \(4,\) for 3 users"),
         (RANKED + 1, 4, r"from 0 to 5, expected item columns from 0 to 4, or -1 where a list ended"),
         (RANKED - 1, 4, r"from -2 to 3, expected item columns from 0 to 4"),
     ],
-    ids=["k below 1", "k above the ranks", "other users", "one list", "column too high", "column too low"],
+    ids=[
+        "k below 1",
+        "k not whole",
+        "k above the ranks",
+        "other users",
+        "one list",
+        "column too high",
+        "column too low",
+    ],
 )
 def test_lists_that_do_not_fit_the_targets_are_refused(name: str, ranked: np.ndarray, k: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         coverage_at_k(ranked, TARGETS, k) if name == "coverage" else PER_USER[name](ranked, TARGETS, k)
+
+
+def with_a_stored_zero(targets: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the same targets with a zero stored at user 2, who has none."""
+    rows, columns = targets.nonzero()
+    entries = (np.append(np.ones(len(rows)), 0), (np.append(rows, 2), np.append(columns, 0)))
+    return sp.csr_matrix(entries, shape=targets.shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("given_as", [sp.csc_matrix, sp.coo_matrix, sp.csr_array, with_a_stored_zero])
+def test_targets_of_any_sparse_format_give_the_same_values(name: str, given_as: Callable[..., Any]) -> None:
+    metric = coverage_at_k if name == "coverage" else PER_USER[name]
+    np.testing.assert_array_equal(metric(RANKED, given_as(TARGETS), 2), metric(RANKED, TARGETS, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_to_rank_for_has_no_values(name: str) -> None:
+    metric = coverage_at_k if name == "coverage" else PER_USER[name]
+    values = metric(np.empty((0, 4), dtype=np.int64), sp.csr_matrix((0, 5)), 2)
+    assert values == 0 if name == "coverage" else np.shape(values) == (0,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_targets_that_are_no_interactions_are_refused(name: str) -> None:
+    metric = coverage_at_k if name == "coverage" else PER_USER[name]
+    with pytest.raises(DataError, match=r"^got ndarray for the targets, expected a scipy sparse matrix"):
+        metric(RANKED, TARGETS.toarray(), 2)
+    with pytest.raises(DataError, match=r"^the targets hold negative, NaN or infinite values"):
+        metric(RANKED, -TARGETS, 2)

@@ -287,10 +287,47 @@ def test_ready_made_takes_validation_from_training_and_leaves_the_test_alone(
     assert split.dropped == {
         "test events of users not in training": sum(user not in users for user, _ in asked),
         "test events on items not in training": sum(user in users and item not in items for user, item in asked),
+        "test events already in training": 0,
+    }
+
+
+def test_ready_made_drops_and_counts_test_events_that_are_in_training_already() -> None:
+    train = Events.from_columns([1, 1, 2, 2], ["a", "b", "b", "c"])
+    test = Events.from_columns([2, 1, 1, 3], ["c", "c", "a", "a"])
+    split = ready_made(train, test)
+    assert pairs_of(split.test.targets, split.test.user_ids, split.item_ids) == {(1, "c")}
+    assert split.dropped == {
+        "test events of users not in training": 1,
+        "test events on items not in training": 0,
+        "test events already in training": 2,
     }
 
 
 # --- choosing a protocol
+
+
+def test_every_split_tells_the_protocol_that_ran_and_no_setting_that_had_no_say(random_log: MakeLog) -> None:
+    log = random_log()
+    told = {
+        name: split_events(log, name, heldout_users=4, seed=3, target_share=0.5).protocol
+        for name in ("strong", "holdout", "leave-last-out")
+    }
+    assert told == {
+        "strong": {"split": "strong", "seed": 3, "target_share": 0.5, "heldout_users": 4},
+        "holdout": {"split": "holdout", "seed": 3, "target_share": 0.5},
+        "leave-last-out": {"split": "leave-last-out"},
+    }
+    assert log.timestamps is not None
+    moments = np.sort(log.timestamps)
+    assert split_events(log, "time", seed=3, target_share=0.5).protocol == {
+        "split": "time",
+        "validation_share": 0.1,
+        "test_share": 0.1,
+        "validation_start": moments[400],
+        "test_start": moments[450],
+    }
+    ready = ready_made(random_log(1), random_log(2), 5, 0.3).protocol
+    assert ready == {"split": "ready-made", "seed": 5, "validation_share": 0.3}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -336,7 +373,11 @@ CUT = "^the timestamps are too few or too alike to cut the log at two moments; c
         ),
         (lambda: strong(LOG, 1, target_share=1.0), UsageError, "^got target share 1.0, expected a number between 0 an"),
         (lambda: holdout(LOG, target_share=0.0), UsageError, "^got target share 0.0, expected a number between 0 and"),
-        (lambda: ready_made(LOG, LOG, validation_share=np.nan), UsageError, "^got target share nan, expected a number"),
+        (
+            lambda: ready_made(LOG, LOG, validation_share=np.nan),
+            UsageError,
+            "^got validation share nan, expected a number",
+        ),
         (
             lambda: leave_last_out(TIMELESS),
             UsageError,
@@ -354,6 +395,22 @@ CUT = "^the timestamps are too few or too alike to cut the log at two moments; c
             lambda: ready_made(LOG, Events.from_columns(["1"], ["1"])),
             DataError,
             "^no test event has a user and an item of the training file; check that both files use the same ids$",
+        ),
+        (
+            lambda: ready_made(LOG, LOG),
+            DataError,
+            "^every test event is in the training file already; check that the test file is the right one$",
+        ),
+        (
+            lambda: time_split(LOG, 0.0),
+            UsageError,
+            "^got validation share 0.0, expected a number between 0 and 1, such",
+        ),
+        (lambda: time_split(LOG, 0.1, -0.1), UsageError, "^got test share -0.1, expected a number between 0 and 1, su"),
+        (
+            lambda: time_split(LOG, 0.6, 0.7),
+            UsageError,
+            "^got validation share 0.6 and test share 0.7, expected a sum below 1; leave something to train on$",
         ),
     ],
 )

@@ -61,7 +61,8 @@ def preprocess(
         typer.Option(help="Users in each of validation and test (strong).", show_default="10 %, at most 10,000"),
     ] = None,
     target_share: Annotated[
-        float | None, typer.Option(help="Share of a user's items that are targets (strong, holdout).", show_default="0.2")
+        float | None,
+        typer.Option(help="Share of a user's items that are targets (strong, holdout).", show_default="0.2"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split; 98765 is the paper's.")] = 98765,
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,

@@ -1,0 +1,99 @@
+"""From a name or a file to a data set: what is usual for the data, and the same through Python and the command."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recvae import monitors
+from recvae.catalog import CATALOG
+from recvae.dataset import Dataset
+from recvae.events import Events
+from recvae.logs import read_events
+from recvae.preparation import Protocol, prepare_known
+
+MakeLog = Callable[..., Events]
+
+
+def write_log(path: Path, events: Events, separator: str = ",", header: str = "user,item,rating,time\n") -> Path:
+    assert events.ratings is not None and events.timestamps is not None
+    columns = (events.user_ids[events.users], events.item_ids[events.items], events.ratings, events.timestamps)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + "".join(separator.join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def folder(random_log: MakeLog, workplace: Path) -> Path:
+    """Return a folder with a log in the form of ML-100K."""
+    write_log(workplace / "source" / "u.data", random_log(), "\t", "")
+    return workplace / "source"
+
+
+def test_the_same_log_gives_the_same_data_through_python_and_the_command(
+    random_log: MakeLog, workplace: Path, command: Callable[..., Any]
+) -> None:
+    path = write_log(workplace / "log.csv", random_log())
+    said = command("preprocess", path, "--json")
+    assert json.loads(said.out)["fingerprint"] == Dataset.from_events(read_events(path), name="log").fingerprint
+
+
+def test_a_known_data_set_has_its_own_least_rating(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOG, "ml-100k", replace(CATALOG["ml-100k"], min_rating=3.0))
+    usual = prepare_known("ml-100k", Protocol(), source=folder).dataset
+    assert usual.manifest["filters"]["min_rating"] == 3
+    asked = prepare_known("ml-100k", Protocol(min_rating=2), source=folder).dataset
+    assert asked.manifest["filters"]["min_rating"] == 2
+
+
+def test_a_known_data_set_without_ratings_keeps_every_row(folder: Path) -> None:
+    (folder / "u.data").rename(folder / "old")
+    rows = [line.split("\t") for line in (folder / "old").read_text().splitlines()]
+    (folder / "ratings.csv").write_text("userId,movieId\n" + "".join(f"{row[0]},{row[1]}\n" for row in rows))
+    dataset = prepare_known("ml-100k", Protocol(), source=folder).dataset
+    assert dataset.manifest["filters"]["min_rating"] is None
+
+
+def test_a_bar_stands_around_the_download_only(
+    folder: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: list[str] = []
+
+    class Bar(monitors.ProgressBar):
+        def __init__(self, title: str) -> None:
+            bars.append(title)
+            super().__init__(title)
+
+        def __exit__(self, *error: Any) -> None:
+            bars.append("end")
+            super().__exit__(*error)
+
+    def fetched(*_: Any) -> Path:
+        bars.append("fetched")
+        return folder
+
+    monkeypatch.setattr("recvae.monitors.ProgressBar", Bar)
+    monkeypatch.setattr("recvae.downloads.download", fetched)
+    monkeypatch.setattr("recvae.preparation.read_events", lambda *given: bars.append("read") or read_events(*given))
+    assert command("preprocess", "ml-100k", "--source", folder).code == 0
+    assert bars == ["read"]
+    bars.clear()
+    assert command("preprocess", "ml-100k", "--name", "again").code == 0
+    assert bars == ["downloading ml-100k", "fetched", "end", "read"]
+
+
+def test_titles_of_a_log_may_be_parquet(random_log: MakeLog, workplace: Path, command: Callable[..., Any]) -> None:
+    events = random_log()
+    write_log(workplace / "log.csv", events)
+    titles = [f"Film {item}" for item in events.item_ids]
+    pq.write_table(pa.table({"item_id": events.item_ids, "title": titles}), "films.parquet")
+    assert command("preprocess", "log.csv", "--titles", "films.parquet").code == 0
+    dataset = Dataset.load("data/log")
+    assert dataset.titles is not None
+    assert dataset.titles.tolist() == [f"Film {item}" for item in dataset.item_ids]
