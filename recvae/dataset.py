@@ -52,7 +52,7 @@ class Dataset:
     >>> events, titles = synthetic_log(n_users=200, n_items=100, n_events=5000, seed=1)
     >>> dataset = Dataset.from_events(events, name="toy", heldout_users=20)
     >>> dataset.train.shape[0], dataset.test.n_users
-    (160, 20)
+    (146, 20)
     """
 
     train: sp.csr_matrix

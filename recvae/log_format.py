@@ -13,6 +13,7 @@ from recvae.sources import OneByteSeparator, Source, file_errors
 
 SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 _HEAD_BYTES = 1 << 16
+_NO_RATING = 1e8  # a number like this is a moment since 1970
 
 # Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
 KNOWN_NAMES = {
@@ -173,7 +174,7 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
         names = tuple(first)
     else:
         names = tuple(str(position + 1) for position in range(len(first)))
-        log_format = _positions(log_format, len(names))
+        log_format = _positions(log_format, first)
     found = find_columns(names, log_format, source)
     log_format = replace(
         log_format, header=header, names=names, user=found.user, item=found.item, rating=found.rating, time=found.time
@@ -210,6 +211,8 @@ def head_lines(source: Source) -> list[str]:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{source.name} is empty; expected a log with one row per event")
+    if lines[0].lstrip()[0] in "{[":
+        raise DataError(f"{source.name} looks like JSON, expected a table; export it as CSV or Parquet")
     if "\r" in lines[0]:
         raise DataError(
             f"{source.name} line 1: got lines ended by a bare carriage return, expected newlines; convert it"
@@ -236,12 +239,14 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _positions(log_format: LogFormat, n_columns: int) -> LogFormat:
-    """Without a header, the columns stand as in MovieLens: user, item, rating, time."""
-    roles = ("user", "item", "rating", "time")
+def _positions(log_format: LogFormat, first: list[str]) -> LogFormat:
+    """Without a header, the columns stand as in MovieLens: user, item, rating, time; or user, item, time."""
+    roles: tuple[str, ...] = ("user", "item", "rating", "time")
     if any(getattr(log_format, role) is not None for role in roles):
         return log_format
-    return replace(log_format, **{role: str(i + 1) for i, role in enumerate(roles) if i < n_columns})
+    if len(first) == 3 and is_number(first[2]) and float(first[2]) >= _NO_RATING:
+        roles = ("user", "item", "time")
+    return replace(log_format, **{role: str(i + 1) for i, role in enumerate(roles) if i < len(first)})
 
 
 def _time_kind(log_format: LogFormat, line: str) -> str:

@@ -6,7 +6,7 @@ pyarrow, whole columns at a time. Only once something is wrong are the lines loo
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,21 @@ def read_events(source: Source | Path | str, log_format: LogFormat | None = None
     log_format = sniff(source, log_format)
     columns = _read_text(source, log_format)
     return _events(columns, lambda row: f"{source.name} line {line_of_row(source, log_format, row)}")
+
+
+def columns_of(source: Source, log_format: LogFormat | None = None) -> dict[str, str | None]:
+    """Return the name of the column that is read as user, item, rating and time, None where there is none.
+
+    Raises
+    ------
+    UsageError, DataError
+        As `read_events`.
+    """
+    log_format = log_format or LogFormat()
+    if source.is_parquet():
+        return asdict(find_columns(pq.read_schema(source.path).names, log_format, source))
+    found = sniff(source, log_format)
+    return {"user": found.user, "item": found.item, "rating": found.rating, "time": found.time}
 
 
 def _read_parquet(source: Source, log_format: LogFormat) -> _Columns:

@@ -10,11 +10,13 @@ from recvae.errors import DataError
 from recvae.events import Events, Filters, drop_duplicates, usual_min_rating
 from recvae.files import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
-from recvae.logs import read_events, read_user_lists
+from recvae.logs import columns_of, read_events, read_user_lists
 from recvae.sources import Source
 from recvae.splits import LIANG_SEED, check_protocol, ready_made
 from recvae.synthetic import synthetic_log
 from recvae.titles import read_titles_column
+
+_MOST_STARS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,7 @@ def prepare_log(
     Returns
     -------
     Prepared
-        Without warnings: nothing is known of such a log beforehand.
+        With a warning where the ratings are no stars, or titles are missing.
 
     Raises
     ------
@@ -181,8 +183,19 @@ def prepare_log(
     source = Source(path)
     events = read_events(source, log_format)
     names = None if titles is None else read_titles_column(Source(titles))
-    dataset = _dataset(events, name, protocol, {"name": name, **_origin(source)}, names)
-    return Prepared(dataset, [], [])
+    origin = {"name": name, **_origin(source), "columns": columns_of(source, log_format)}
+    dataset = _dataset(events, name, protocol, origin, names)
+    warnings = []
+    if protocol.min_rating is None and events.ratings is not None and events.ratings.max() > _MOST_STARS:
+        low, high = events.ratings.min(), events.ratings.max()
+        warnings.append(
+            f"the ratings run from {low:g} to {high:g}, and the default --min-rating of {usual_min_rating(events):g} "
+            "suits stars up to 5; name the one you want"
+        )
+    if dataset.titles is not None:
+        missing = sum(title is None for title in dataset.titles)
+        warnings += [f"{missing:,} of {len(dataset.titles):,} items have no title in {titles}"] if missing else []
+    return Prepared(dataset, warnings, [])
 
 
 def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: int, n_events: int) -> Prepared:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recvae.errors import RecvaeError
+from recvae.errors import DataError, RecvaeError
 from recvae.events import Events
 from recvae.log_format import SEPARATORS, LogFormat, is_user_lists
 from recvae.logs import read_events, read_user_lists
@@ -286,3 +286,16 @@ def test_a_flipped_byte_is_read_or_refused_by_name(path: Path, pack: Any, positi
         assert len(read_events(path)) > 0
     except RecvaeError as error:
         assert str(path) in str(error)
+
+
+def test_without_a_header_a_third_column_of_moments_is_the_time(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("1,2,1700000000\n3,4,1700000001\n")
+    events = read_events(tmp_path / "log.csv")
+    assert events.ratings is None
+    assert events.timestamps is not None and events.timestamps.tolist() == [1700000000, 1700000001]
+
+
+def test_json_lines_are_not_taken_for_a_table(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"user": 1, "item": 2}\n')
+    with pytest.raises(DataError, match="looks like JSON, expected a table; export it as CSV or Parquet"):
+        read_events(tmp_path / "log.jsonl")

@@ -14,8 +14,9 @@ from recvae import monitors
 from recvae.catalog import CATALOG
 from recvae.dataset import Dataset
 from recvae.events import Events
+from recvae.log_format import LogFormat
 from recvae.logs import read_events
-from recvae.preparation import Protocol, prepare_known
+from recvae.preparation import Protocol, prepare_known, prepare_log
 
 MakeLog = Callable[..., Events]
 
@@ -97,3 +98,18 @@ def test_titles_of_a_log_may_be_parquet(random_log: MakeLog, workplace: Path, co
     dataset = Dataset.load("data/log")
     assert dataset.titles is not None
     assert dataset.titles.tolist() == [f"Film {item}" for item in dataset.item_ids]
+
+
+def test_the_columns_that_were_guessed_are_in_the_manifest(tmp_path: Path) -> None:
+    lines = [f"{i % 20},{i % 13},{i % 5 + 1},{1_700_000_000 + i}" for i in range(240)]
+    (tmp_path / "log.csv").write_text("Customer ID,SKU,Stars,When\n" + "\n".join(lines))
+    dataset = prepare_log(tmp_path / "log.csv", Protocol(), name="log", log_format=LogFormat(item="SKU")).dataset
+    expected = {"user": "Customer ID", "item": "SKU", "rating": "Stars", "time": None}
+    assert dataset.manifest["source"]["columns"] == expected
+
+
+def test_ratings_that_are_no_stars_are_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,rating\n" + "\n".join(f"{i % 20},{i % 13},90" for i in range(240)))
+    [warning] = prepare_log(tmp_path / "log.csv", Protocol(), name="log").warnings
+    assert "the ratings run from 90 to 90" in warning and "name the one you want" in warning
+    assert prepare_log(tmp_path / "log.csv", Protocol(min_rating=4), name="log").warnings == []

@@ -92,7 +92,7 @@ def preprocess(
     _refuse_misplaced(kind, given)
     prepared = _prepare(kind, log, name, given, seed, data_dir)
     folder = data_dir / prepared.dataset.name
-    say(f"writing {folder}")
+    say(f"{'replacing' if folder.exists() else 'writing'} {folder}")
     prepared.dataset.save(folder)
     report(prepared, folder, time.perf_counter() - started, as_json)
 
@@ -176,13 +176,18 @@ def _fetch(name: str, downloads: Path) -> Path:
 def report(prepared: "Prepared", folder: Path, seconds: float, as_json: bool) -> None:
     """Print counts after each filter, split sizes, checks, time and place."""
     manifest = prepared.dataset.manifest
-    for warning in prepared.warnings:
+    counts = manifest["counts"]
+    empty = [part for part in ("validation", "test") if not counts[f"{part}_targets"]]
+    for warning in [*prepared.warnings, *(f"no {part} user has a target; hold out more" for part in empty)]:
         say(f"warning: {warning}")
     if as_json:
         show_json({**manifest, "folder": str(folder), "seconds": round(seconds, 2), "warnings": prepared.warnings})
         return
     from rich.table import Table
 
+    columns = manifest["source"].get("columns")
+    if columns:
+        show("columns: " + ", ".join(f"{role} = {name or 'none'}" for role, name in columns.items()))
     steps = manifest["filters"].get("steps", [])
     if steps:
         table = Table()
@@ -190,10 +195,9 @@ def report(prepared: "Prepared", folder: Path, seconds: float, as_json: bool) ->
             table.add_column(heading, justify="left" if heading == "filter" else "right")
         for step in steps:
             density = step["events"] / max(1, step["users"] * step["items"])
-            counts = [f"{step[key]:,}" for key in ("events", "users", "items")]
-            table.add_row(step["name"], *counts, f"{density:.3%}")
+            cells = [f"{step[key]:,}" for key in ("events", "users", "items")]
+            table.add_row(step["name"], *cells, f"{density:.3%}")
         show(f"{manifest['name']}: events after each filter", table)
-    counts = manifest["counts"]
     split, *others = manifest["protocol"].items()
     protocol = ", ".join([split[1], *(f"{key.replace('_', ' ')} {value}" for key, value in others)])
     table = Table()
