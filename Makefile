@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format bench docs clean
+.PHONY: help install quickstart test test-all check format bench clean
 
 help:
 	@echo "make quickstart   install, then the whole way on invented data (about a minute)"
