@@ -34,6 +34,8 @@ FORMAT_VERSION = 1
 CARD = "recommender.json"
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
+RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
+RUN_LOG = "log.jsonl"
 _UNUSABLE = (  # what reading a damaged file can end in
     SafetensorError,
     pa.ArrowException,
@@ -139,7 +141,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
     if not (folder / CARD).is_file():
-        if (folder / "run.json").exists() or (folder / "log.jsonl").exists():
+        if (folder / RUN_STATE).exists() or (folder / RUN_LOG).exists():
             raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
         raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
     try:

@@ -12,6 +12,7 @@ from recvae.errors import DataError, UsageError
 from recvae.sources import OneByteSeparator, Source, file_errors
 
 SEPARATORS = ("::", "\t", ",", ";", "|", " ")
+QUOTED = (",", ";", "\t")  # separators with which columns may stand in double quotes
 _HEAD_BYTES = 1 << 16
 _NO_RATING = 1e8  # a number like this is a moment since 1970
 
@@ -73,7 +74,7 @@ class LogFormat:
 
     def quoted(self) -> bool:
         """Whether columns may stand in double quotes in this format."""
-        return self.separator in (",", ";", "\t")
+        return self.separator in QUOTED
 
 
 @dataclass(frozen=True)

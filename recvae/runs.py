@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.batches import resolve_device
-from recvae.bundles import CARD, Bundle, read_card, write_bundle
+from recvae.bundles import CARD, RUN_LOG, RUN_STATE, Bundle, read_card, write_bundle
 from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
@@ -28,7 +28,6 @@ from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
 from recvae.training import Monitor
 
-_STATE = "run.json"
 _LOCK = "run.lock"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
 
@@ -79,7 +78,7 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
     """
     folder = parent / name
     if overwrite:
-        check_replaceable(folder, CARD, _STATE)
+        check_replaceable(folder, CARD, RUN_STATE)
         work = parent / f".{name}.new" if (folder / CARD).is_file() else folder
         return Run(model=model, folder=folder, work=work, overwrites=True)
     folder = _free(folder)
@@ -117,7 +116,7 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     BundleError
         If its state cannot be read.
     """
-    states = sorted(runs_dir.glob(f"*/*/{_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    states = sorted(runs_dir.glob(f"*/*/{RUN_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for state in states:
         work = state.parent
         if data not in (None, work.parent.name) or _is_locked(work):
@@ -154,7 +153,7 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> R
     BundleError
         If it was started on other data, or its state cannot be read.
     """
-    state = _read_state(work / _STATE)
+    state = _read_state(work / RUN_STATE)
     if state["fingerprint"] != dataset.fingerprint:
         raise BundleError(
             f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
@@ -220,13 +219,13 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         folder = run.folder
         if bundle.interrupted and work != folder:
             folder = _free(folder)  # the finished run stays
-            write_json(work / _STATE, {**_read_state(work / _STATE), "folder": folder.name})
+            write_json(work / RUN_STATE, {**_read_state(work / RUN_STATE), "folder": folder.name})
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
             if not bundle.interrupted:  # an interrupted run can still go on
                 (folder / FILE_NAME).unlink(missing_ok=True)
-                (folder / _STATE).unlink()
+                (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
     return bundle, folder
 
@@ -250,13 +249,13 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
         "fingerprint": dataset.fingerprint,
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
     }
-    write_json(work / _STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
+    write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
     started = time.perf_counter()
     model.fit(
         dataset.train,
         dataset.validation,
         device=device,
-        monitor=Together(LogFile(work / "log.jsonl"), monitor),
+        monitor=Together(LogFile(work / RUN_LOG), monitor),
         checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
     )
     metrics: dict[str, float] = {}
@@ -326,7 +325,7 @@ def find_run(runs_dir: Path, name: str | None = None) -> Path:
             raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
         return cards[-1].parent
     matches = [card.parent for card in cards if card.parent.name == name]
-    matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{_STATE}") if state.parent.name == name]
+    matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{RUN_STATE}") if state.parent.name == name]
     for folder in (Path(name), runs_dir / name):
         if folder.is_dir() and ((folder / CARD).is_file() or not matches):
             read_card(folder)

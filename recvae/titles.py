@@ -7,11 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError
-from recvae.log_format import KNOWN_NAMES, guess_separator, head_lines, plain_name
+from recvae.log_format import KNOWN_NAMES, QUOTED, guess_separator, head_lines, plain_name
 from recvae.sources import Source, file_errors
 
 _TITLE_NAMES = ("title", "name", "itemname", "movietitle")
-_QUOTED = (",", ";", "\t")  # separators with which columns may stand in double quotes
 
 Row = tuple[str, list[str]]  # how a message names the row, and its columns
 
@@ -104,7 +103,7 @@ def titles_by_id(rows: Iterable[Row], item: int, title: int) -> dict[str, str]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    if separator not in _QUOTED:
+    if separator not in QUOTED:
         return text.split(separator)
     return next(csv.reader([text], delimiter=separator, strict=True), [])
 

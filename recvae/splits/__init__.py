@@ -15,10 +15,10 @@ import numpy as np
 
 from recvae.errors import DataError, UsageError
 from recvae.events import Events
-from recvae.splits.base import Split, check_seed, check_share
+from recvae.splits.base import LIANG_SEED, Split, check_seed, check_share
 from recvae.splits.ready_made import ready_made
 from recvae.splits.same_users import holdout, leave_last_out
-from recvae.splits.strong import LIANG_SEED, strong
+from recvae.splits.strong import strong
 from recvae.splits.time import time_split
 
 PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")

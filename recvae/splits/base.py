@@ -13,6 +13,8 @@ from recvae.interactions import HeldOut, interactions
 
 # Letters in shape comments: E events, U users, I items (see interactions.py).
 
+LIANG_SEED = 98765
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:

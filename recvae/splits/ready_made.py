@@ -6,12 +6,12 @@ import pandas as pd
 from recvae.errors import DataError
 from recvae.events import Events
 from recvae.interactions import HeldOut, interactions
-from recvae.splits.base import Split, check_seed, check_share, rank_within_user, rows_of, vocabulary_of
+from recvae.splits.base import LIANG_SEED, Split, check_seed, check_share, rank_within_user, rows_of, vocabulary_of
 
 # Letters in shape comments: E events, U users.
 
 
-def ready_made(train: Events, test: Events, seed: int = 98765, validation_share: float = 0.1) -> Split:
+def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_share: float = 0.1) -> Split:
     """Take a train / test pair made elsewhere, and carve the validation targets out of its training part.
 
     The items are those of the training file as it came, so that numbers stay comparable with others'. At

@@ -7,12 +7,12 @@ import scipy.sparse as sp
 
 from recvae.events import Events
 from recvae.interactions import HeldOut
-from recvae.splits.base import Split, check_share, rank_within_user, rows_of, timestamps_of, vocabulary_of
+from recvae.splits.base import LIANG_SEED, Split, check_share, rank_within_user, rows_of, timestamps_of, vocabulary_of
 
 # Letters in shape comments: E events, U users.
 
 
-def holdout(events: Events, seed: int = 98765, target_share: float = 0.2) -> Split:
+def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = 0.2) -> Split:
     """Split each user's items at random: the same users in training, validation and test.
 
     Of a user's n items, t = floor(target_share * n) are test targets and floor(target_share * (n - t)) of the

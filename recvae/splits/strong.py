@@ -8,12 +8,10 @@ import numpy as np
 from recvae.errors import DataError, UsageError
 from recvae.events import Events
 from recvae.interactions import HeldOut
-from recvae.splits.base import Split, check_share, rows_of, vocabulary_of
+from recvae.splits.base import LIANG_SEED, Split, check_share, rows_of, vocabulary_of
 
 # Letters in shape comments: E events, U users.
 
-
-LIANG_SEED = 98765
 _MIN_ITEMS_TO_HOLD_OUT = 5  # users with fewer items keep them all in the fold-in (Liang et al.)
 
 
