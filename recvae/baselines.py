@@ -1,6 +1,5 @@
 """Baselines that are fair: fitted on the same training users, hyperparameters chosen on validation."""
 
-import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,17 +10,12 @@ from recvae.dataset import Dataset
 from recvae.errors import BundleError, StorageError, UsageError
 from recvae.evaluation import evaluate, summarise
 from recvae.files import write_folder
-from recvae.hyperparameters import values_of
+from recvae.hyperparameters import grid_of, values_of
 from recvae.metrics import Metric
 from recvae.models import model_class
 from recvae.models.base import Model
 
 _CHOOSE_BY = Metric("ndcg", 100)
-
-
-def grid_of(model: type[Model]) -> list[dict[str, Any]]:
-    """Return every combination of the hyperparameters in a model's grid; one empty one without a grid."""
-    return [dict(zip(model.grid, values, strict=True)) for values in itertools.product(*model.grid.values())]
 
 
 def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str], None] | None = None) -> Bundle:
@@ -47,7 +41,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         If there is no such model.
     """
     model_type = model_class(name)
-    grid = grid_of(model_type)
+    grid = grid_of(model_type.space)
     tried: list[dict[str, Any]] = []
     best: tuple[float, Model] | None = None
     if dataset.validation.n_without_target() == dataset.validation.n_users:
@@ -71,7 +65,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         metrics={"validation": {str(_CHOOSE_BY): best[0]}} if tried else {},
         training={
             "chosen_on": "validation",
-            "grid": {key: list(v) for key, v in model_type.grid.items()},
+            "grid": _values_of_grid(model_type),
             "tried": tried,
         },
     )
@@ -104,7 +98,7 @@ def cached_baseline(
         If there is no such model.
     """
     model_type = model_class(name)
-    grid = {key: list(values) for key, values in model_type.grid.items()}
+    grid = _values_of_grid(model_type)
     fixed = {key: value for key, value in values_of(model_type()).items() if key not in grid}
     try:
         bundle = read_bundle(folder / name)
@@ -117,6 +111,12 @@ def cached_baseline(
     with suppress(StorageError), write_folder(folder / name, CARD) as aside:  # a cache only saves time
         write_bundle(aside, bundle)
     return bundle
+
+
+def _values_of_grid(model: type[Model]) -> dict[str, list[Any]]:
+    """Return the values tried of each hyperparameter, none where the model has no grid."""
+    points = grid_of(model.space)
+    return {name: list(dict.fromkeys(point[name] for point in points)) for name in points[0]}
 
 
 def describe_choice(bundle: Bundle) -> str:

@@ -5,10 +5,11 @@ line and listing what there is all follow from the declaration.
 """
 
 import dataclasses
+import itertools
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -101,6 +102,35 @@ class Hyperparameter:
             return self.type(text)
         except (ValueError, KeyError):
             return text
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval to search for a good value of a hyperparameter.
+
+    Parameters
+    ----------
+    low, high : float
+        Both included; whole numbers are tried for an int.
+    log : bool
+        Whether factors matter rather than differences, so that as many values are tried from 1 to 10 as from 10 to 100.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Mapping[str, tuple[Any, ...] | Range]
+"""What to search, by hyperparameter: some values, or a range of numbers."""
+
+
+def grid_of(space: Space) -> list[dict[str, Any]]:
+    """Return every combination of the values of a space; one empty one where it is empty or holds a range."""
+    values = [choices for choices in space.values() if isinstance(choices, tuple)]
+    if len(values) < len(space):
+        return [{}]
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _plain(number: float) -> str:

@@ -40,7 +40,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, shell: Command, command: Com
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("RECVAE_DATA", raising=False)
-        patch.setattr(ALS, "grid", {"factors": (4, 8), "alpha": (2.0,)})
+        patch.setattr(ALS, "space", {"factors": (4, 8), "alpha": (2.0,)})
         events, _ = synthetic_log(n_users=300, n_items=200, n_events=12_000, seed=4)
         write_ratings_csv(events, folder / "ratings.csv")
         said = {"preprocess": shell("preprocess", "ratings.csv", "--name", "films")}
@@ -162,7 +162,7 @@ def test_json_of_every_verb_is_all_that_is_on_the_standard_output(toy: Path, com
 def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "grid", {"factors": (4, 8)})
+    monkeypatch.setattr(ALS, "space", {"factors": (4, 8)})
     fitted = []
     fit = baselines.fit_baseline
     monkeypatch.setattr(baselines, "fit_baseline", lambda name, *rest: fitted.append(name) or fit(name, *rest))
@@ -173,7 +173,7 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     assert command("evaluate", "--json", "-").out == first.out and len(fitted) == 2
     (toy / "baselines" / "als" / "weights.safetensors").write_bytes(b"damaged")
     assert command("evaluate", "--json", "-").out == first.out and fitted[2:] == ["als"]
-    monkeypatch.setattr(ALS, "grid", {"factors": (4,)})
+    monkeypatch.setattr(ALS, "space", {"factors": (4,)})
     assert command("evaluate", "--json", "-").code == 0 and fitted[3:] == ["als"], "another grid is another baseline"
 
 
@@ -309,7 +309,7 @@ def _quickstart_twice(command: Command) -> None:
 def test_the_quickstart_works_twice_with_a_smaller_network(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "grid", {"factors": (4,)})
+    monkeypatch.setattr(ALS, "space", {"factors": (4,)})
     monkeypatch.setattr("recvae_cli.quickstart._SMALL", " ".join(SMALL).replace("epochs=3", "epochs=1"))
     _quickstart_twice(command)
 

@@ -14,10 +14,11 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.baselines import cached_baseline, describe_choice, fit_baseline, grid_of
+from recvae.baselines import cached_baseline, describe_choice, fit_baseline
 from recvae.dataset import Dataset
 from recvae.errors import DataError, UsageError
 from recvae.evaluation import Evaluation, Report, Summary, evaluate, summarise
+from recvae.hyperparameters import grid_of
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MODELS, Popularity
@@ -155,7 +156,7 @@ def test_the_command_says_how_many_users_are_left_out(workplace: Path, command: 
 def test_the_best_of_each_metric_is_marked_in_the_table(
     toy: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "grid", {"factors": (8,)})
+    monkeypatch.setattr(ALS, "space", {"factors": (8,)})
     command("train", "--model", "als", "--set", "factors=2")
     metrics = ["recall@5", "ndcg@10", "coverage@5"]
     words = ("evaluate", "--metrics", ",".join(metrics))
@@ -194,10 +195,10 @@ def test_the_size_of_a_block_never_changes_a_metric(
 def test_a_baseline_is_the_point_of_its_grid_that_is_best_on_validation(
     films: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "grid", GRID)
+    monkeypatch.setattr(ALS, "space", GRID)
     bundle = fit_baseline("als", films)
     reached = []
-    for point in grid_of(ALS):
+    for point in grid_of(ALS.space):
         per_user, _ = evaluate(ALS(**point).fit(films.train), films.validation, parse_metrics("ndcg@100"))
         reached.append({**point, "ndcg@100": pytest.approx(float(np.nanmean(per_user["ndcg@100"])))})
     assert len(reached) == 4 and bundle.training["tried"] == reached
@@ -210,7 +211,7 @@ def test_a_baseline_is_the_point_of_its_grid_that_is_best_on_validation(
 def test_tuning_and_training_never_look_at_test(
     films: Dataset, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ALS, "grid", GRID)
+    monkeypatch.setattr(ALS, "space", GRID)
     blind = replace(films, test=None)  # type: ignore[arg-type]  # any look at it is an error
     for name in MODELS:
         bundles = []
@@ -227,7 +228,7 @@ def test_tuning_and_training_never_look_at_test(
 
 
 def test_a_note_names_the_grid_and_what_was_chosen_of_it(films: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ALS, "grid", {"factors": (4,), "regularization": (1.0, 50.0)})
+    monkeypatch.setattr(ALS, "space", {"factors": (4,), "regularization": (1.0, 50.0)})
     bundle = fit_baseline("als", films)
     chosen = f"{bundle.model.regularization:g}"  # type: ignore[attr-defined]
     expected = f"als chosen on validation ndcg@100: factors 4 of 4, regularization {chosen} of 1/50"
@@ -251,7 +252,9 @@ def test_a_model_tuned_as_a_baseline_chooses_its_epoch_on_validation(
     films: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MODELS["multdae"]
-    monkeypatch.setattr(model, "grid", {"epochs": (6,), "patience": (1,), "learning_rate": (0.05,), "latent_dim": (4,)})
+    monkeypatch.setattr(
+        model, "space", {"epochs": (6,), "patience": (1,), "learning_rate": (0.05,), "latent_dim": (4,)}
+    )
     tuned: Any = fit_baseline("multdae", films).model
     assert tuned.history_.best_epoch == 1 + int(np.argmax([record.ndcg for record in tuned.log_]))
     assert all(record.ndcg is not None for record in tuned.log_)

@@ -11,7 +11,7 @@ import torch
 
 from recvae.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, TrainingError, UsageError
-from recvae.hyperparameters import hyperparameters_of, values_of
+from recvae.hyperparameters import Range, hyperparameters_of, values_of
 from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
 from recvae.models import base as models_base
@@ -341,8 +341,10 @@ def test_models_are_found_by_name_and_say_where_they_come_from(model_name: str) 
     assert model.paper
     hyperparameters = hyperparameters_of(model)
     assert all(known.meaning and known.allows(known.default) for known in hyperparameters.values())
-    for name, values in model.grid.items():
-        assert all(hyperparameters[name].allows(value) for value in values)
+    for name, values in model.space.items():
+        ends = (values.low, values.high) if isinstance(values, Range) else values
+        kind = hyperparameters[name].type if isinstance(values, Range) else None
+        assert all(hyperparameters[name].allows(kind(value) if kind else value) for value in ends)
 
 
 def test_an_unknown_model_is_refused_with_the_list() -> None:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from recvae.checkpoints import Checkpoint
 from recvae.errors import TrainingError
-from recvae.hyperparameters import check_hyperparameters, hyperparameter
+from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
 from recvae.training import Monitor
@@ -73,7 +73,7 @@ class ALS(Model):
 
     name: ClassVar[str] = "als"
     paper: ClassVar[str] = "Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets (ICDM 2008)"
-    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    space: ClassVar[Space] = {
         "factors": (64, 200),
         "regularization": (10.0, 50.0, 100.0),
         "alpha": (2.0, 10.0, 40.0),

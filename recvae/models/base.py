@@ -11,6 +11,7 @@ import torch
 
 from recvae.checkpoints import Checkpoint
 from recvae.errors import NotFittedError
+from recvae.hyperparameters import Space
 from recvae.interactions import HeldOut, as_interactions
 from recvae.ranking import block_rows, check_k, rank
 from recvae.training import Monitor
@@ -27,8 +28,11 @@ class Model(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    grid: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Hyperparameters to choose from on validation, when the model serves as a tuned baseline."""
+    space: ClassVar[Space] = {}
+    """Where to look for good hyperparameters; a space of values alone is tried whole when the model is a baseline."""
+
+    max_memory: int | None = field(default=None, repr=False, compare=False)
+    """Bytes that fitting may take, None for what the machine has; it decides whether a model is fitted, not how."""
 
     n_items_: int = field(default=0, init=False, repr=False, compare=False)
 
