@@ -1,5 +1,6 @@
 """Baselines that are fair: fitted on the same training users, hyperparameters chosen on validation."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
     Returns
     -------
     Bundle
-        The best model; `training` holds the grid and what each point reached.
+        The best model; `training` holds the seconds of its fit, the grid and what each point reached.
 
     Raises
     ------
@@ -43,20 +44,22 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
     model_type = model_class(name)
     grid = grid_of(model_type.space)
     tried: list[dict[str, Any]] = []
-    best: tuple[float, Model] | None = None
+    best: tuple[float, Model, float] | None = None
     if dataset.validation.n_without_target() == dataset.validation.n_users:
         grid = [{}]  # nothing to choose by: the model's defaults
     for done, settings in enumerate(grid):
         if progress is not None:
             progress(done, len(grid), ", ".join(f"{key} {_short(value)}" for key, value in settings.items()))
+        started = time.perf_counter()
         model = model_type(**settings).fit(dataset.train, dataset.validation)
+        seconds = round(time.perf_counter() - started, 2)
         reached = 0.0
         if len(grid) > 1:
             per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
             reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
             tried.append({**settings, str(_CHOOSE_BY): reached})
         if best is None or reached > best[0]:
-            best = reached, model
+            best = reached, model, seconds
     assert best is not None  # a grid has at least one point
     return Bundle(
         model=best[1],
@@ -64,6 +67,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         manifest=dataset.manifest,
         metrics={"validation": {str(_CHOOSE_BY): best[0]}} if tried else {},
         training={
+            "seconds": best[2],
             "chosen_on": "validation",
             "grid": _values_of_grid(model_type),
             "tried": tried,

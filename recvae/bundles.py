@@ -26,7 +26,7 @@ from recvae.errors import BundleError, UsageError
 from recvae.files import sha256_of, storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
 from recvae.items import ItemIndex
-from recvae.models import MODELS
+from recvae.models import MODELS, model_class
 from recvae.models.base import Model
 from recvae.version import __version__
 
@@ -67,7 +67,7 @@ class Bundle:
     training : dict
         How training went: epochs, best epoch, seconds; of a tuned baseline, the grid.
     interrupted : bool
-        Whether training was stopped by hand.
+        Whether training ended before its time: stopped by hand, or with a loss that is no longer a number.
     """
 
     model: Model
@@ -99,6 +99,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         "format": FORMAT_VERSION,
         "model": bundle.model.name,
         "hyperparameters": values_of(bundle.model),
+        **_describe_parts(bundle.model),
         "interrupted": bundle.interrupted,
         "metrics": bundle.metrics,
         "training": bundle.training,
@@ -116,6 +117,15 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     }
     write_text(folder / "README.md", _model_card(card))
     write_json(folder / CARD, card)
+
+
+def _describe_parts(model: Model) -> dict[str, Any]:
+    """Return what a card says of the models that a model is made of; nothing for most."""
+    parts = {
+        role: {"model": part.name, "hyperparameters": values_of(part), **_describe_parts(part)}
+        for role, part in model.parts.items()
+    }
+    return {"parts": parts} if parts else {}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -212,7 +222,7 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
 
 def _build(folder: Path, card: dict[str, Any]) -> Model:
     try:
-        return build(MODELS[card["model"]], card["hyperparameters"])
+        return _model_of(card)
     except UsageError as error:
         versions = card.get("versions")
         written = versions.get("recvae") if isinstance(versions, dict) else None
@@ -224,6 +234,12 @@ def _build(folder: Path, card: dict[str, Any]) -> Model:
         ) from error
     except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error
+
+
+def _model_of(card: dict[str, Any]) -> Model:
+    model = build(model_class(card["model"]), card["hyperparameters"])
+    model.parts = {role: _model_of(part) for role, part in card.get("parts", {}).items()}
+    return model
 
 
 def _check_file(folder: Path, name: str, card: dict[str, Any]) -> None:
@@ -254,7 +270,8 @@ def _model_card(card: dict[str, Any]) -> str:
         for name, value in values.items()
     )
     paper = MODELS[card["model"]].paper
-    note = "\nTraining was stopped by hand; these are the best weights until then.\n" if card["interrupted"] else ""
+    why = card["training"].get("failure", "Training was stopped by hand")
+    note = f"\n{why}; these are the best weights until then.\n" if card["interrupted"] else ""
     return f"""# {card["model"]} on {data.get("name", "unnamed data")}
 
 {paper}.

@@ -17,7 +17,7 @@ from recvae.errors import BundleError
 from recvae.files import write_file
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -29,8 +29,8 @@ class TrainingState:
     ----------
     weights, best_weights : dict of str to Tensor
         State of the network now, and at its best validation.
-    optimizer : dict of int to dict of str to Tensor
-        State of the optimiser by parameter.
+    optimizers : dict of str to dict of int to dict of str to Tensor
+        State of each phase's optimiser by parameter.
     generators : dict of str to Tensor
         States of the random generators, uint8.
     progress : dict
@@ -39,7 +39,7 @@ class TrainingState:
 
     weights: dict[str, torch.Tensor]
     best_weights: dict[str, torch.Tensor]
-    optimizer: Mapping[int, Mapping[str, torch.Tensor]]
+    optimizers: Mapping[str, Mapping[int, Mapping[str, torch.Tensor]]]
     generators: dict[str, torch.Tensor]
     progress: dict[str, Any]
 
@@ -73,8 +73,9 @@ class Checkpoint:
         tensors = {f"weights/{name}": value for name, value in state.weights.items()}
         tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
         tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
-        for parameter, values in state.optimizer.items():
-            tensors |= {f"optimizer/{parameter}/{name}": value for name, value in values.items()}
+        for phase, parameters in state.optimizers.items():
+            for parameter, values in parameters.items():
+                tensors |= {f"optimizers/{phase}/{parameter}/{name}": value for name, value in values.items()}
         tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
         header = {
             "identity": json.dumps({"format": FORMAT_VERSION, **self.identity}),
@@ -117,14 +118,14 @@ def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> T
     def group(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    optimizer: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in group("optimizer/").items():
-        parameter, _, key = name.partition("/")
-        optimizer.setdefault(int(parameter), {})[key] = value
+    optimizers: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    for name, value in group("optimizers/").items():
+        phase, parameter, key = name.split("/")
+        optimizers.setdefault(phase, {}).setdefault(int(parameter), {})[key] = value
     return TrainingState(
         weights=group("weights/"),
         best_weights=group("best/"),
-        optimizer=optimizer,
+        optimizers=optimizers,
         generators=group("generators/"),
         progress=progress,
     )

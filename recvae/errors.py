@@ -7,6 +7,7 @@
     ├── NotFittedError   a model was asked for scores before it was fitted (exit code 1)
     ├── TrainingError    training cannot go on: the loss is no longer a number (exit code 1)
     ├── DownloadError    no network, or the file that came is not the one expected (exit code 1)
+    ├── MemoryLimitError a model would need more memory than there is or may be taken (exit code 1)
     └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
 
 Every message says what was found, what was expected, and what to do about it.
@@ -43,6 +44,10 @@ class TrainingError(RecvaeError):
 
 class DownloadError(RecvaeError):
     """Raised when a known data set cannot be fetched or is not what its publisher promised."""
+
+
+class MemoryLimitError(RecvaeError, MemoryError):
+    """Raised before anything is allocated when a model would need more memory than there is or may be taken."""
 
 
 class StorageError(RecvaeError):

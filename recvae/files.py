@@ -199,6 +199,36 @@ def move_folder(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Keep a file for this process; the system lets go of it when the process ends, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        The file, made if missing; it stays afterwards.
+    refusal : str
+        What to say where another process has it.
+
+    Raises
+    ------
+    UsageError
+        If another process has it.
+    StorageError
+        If it cannot be made.
+    """
+    import fcntl  # only where there is a lock to take: not every system has it
+
+    with storage_errors(path):
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(refusal) from None
+        yield
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary as indented UTF-8 JSON, whole or not at all."""
     with write_file(path) as aside:

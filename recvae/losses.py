@@ -3,9 +3,13 @@
 Letters in shape comments: B users, I items, N interactions of a batch, D latent dimensions.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from recvae.batches import SparseBatch
 
@@ -73,6 +77,81 @@ def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
     return loss
 
 
+def bernoulli_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
+    """Return the negative Bernoulli log-likelihood of each user's row, every item being an event of its own.
+
+    sum_i softplus(f_ui) - sum_i x_ui f_ui, the logistic likelihood of Liang et al. 2018, eq. 4, with x_ui = 1 for
+    every stored interaction, whatever its weight.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_users, n_items), float32 or float64
+        f_u.
+    batch : SparseBatch
+        The target x; entries of weight 0 are none.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+        At least 0.
+    """
+    hits = logits[batch.rows, batch.items.long()] * (batch.values > 0)  # (N,)
+    return functional.softplus(logits).sum(dim=1) - _sum_of_each(hits, batch)  # (B, I) -> (B,)
+
+
+def gaussian_nll(logits: torch.Tensor, batch: SparseBatch, confidence: float = 1.0) -> torch.Tensor:
+    """Return the negative Gaussian log-likelihood of each user's row, without its constant.
+
+    sum_i c_ui (x_ui - f_ui)^2 / 2 with c_ui = `confidence` for an interaction and 1 for any other item: Liang et
+    al. 2018, eq. 3.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_users, n_items), float32 or float64
+        f_u, the means.
+    batch : SparseBatch
+        The target x.
+    confidence : float
+        Weight of an interaction, > 0.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+        At least 0.
+    """
+    found = logits[batch.rows, batch.items.long()]  # (N,)
+    values = batch.values.to(logits.dtype)
+    weights = torch.where(values > 0, confidence, 1.0)
+    change = weights * (values - found).square() - found.square()  # (N,) against a row without interactions
+    return 0.5 * (logits.square().sum(dim=1) + _sum_of_each(change, batch))  # (B, I) -> (B,)
+
+
+def _sum_of_each(values: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
+    """Add up the values of each user's interactions, (N,) -> (B,)."""
+    return values.new_zeros(len(batch)).index_add(0, batch.rows, values)
+
+
+Likelihood = Callable[[torch.Tensor, SparseBatch], torch.Tensor]
+"""Logits (n_users, n_items) and target -> negative log-likelihood of each user."""
+
+LIKELIHOODS = ("multinomial", "bernoulli", "gaussian")
+
+
+def likelihood(name: str, confidence: float = 1.0) -> Likelihood:
+    """Return the negative log-likelihood of that name.
+
+    Parameters
+    ----------
+    name : str
+        One of `LIKELIHOODS`.
+    confidence : float
+        Weight of an interaction in the Gaussian one, > 0; the others have none.
+    """
+    if name == "gaussian":
+        return functools.partial(gaussian_nll, confidence=confidence)
+    return bernoulli_nll if name == "bernoulli" else multinomial_nll
+
+
 def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each user, summed over the latent dimensions.
 
@@ -89,3 +168,14 @@ def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Ten
         At least 0.
     """
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=1)  # (B, D) -> (B,)
+
+
+def log_normal(z: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Return the log-density of N(mean, exp(logvar)) at z in each dimension.
+
+    Parameters
+    ----------
+    z, mean, logvar : Tensor
+        Of shapes that broadcast.
+    """
+    return -0.5 * (logvar + (z - mean).square() / logvar.exp() + math.log(2 * math.pi))

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from recvae.files import storage_errors
-from recvae.training import EpochRecord, Monitor
+from recvae.history import EpochRecord, Monitor
 
 _SECONDS_BETWEEN_LINES = 2.0
 

@@ -4,12 +4,11 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
 """
 
-import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from recvae.batches import resolve_device
 from recvae.bundles import CARD, RUN_LOG, RUN_STATE, Bundle, read_card, write_bundle
 from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
-from recvae.errors import BundleError, UsageError
+from recvae.errors import BundleError, TrainingError, UsageError
 from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
-from recvae.files import check_replaceable, move_folder, storage_errors, write_json
+from recvae.files import check_replaceable, locked, move_folder, storage_errors, write_json
+from recvae.history import Monitor
 from recvae.hyperparameters import build, parse_settings, values_of
 from recvae.metrics import parse_metrics
 from recvae.models import model_class
 from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
-from recvae.training import Monitor
 
 _LOCK = "run.lock"
+_FAILURE = "failure"  # of a bundle's training: why it ended with the best weights until then
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
 
 
@@ -203,7 +203,8 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
     Raises
     ------
     UsageError, TrainingError, StorageError, BundleError
-        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind.
+        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a run whose loss is no
+        longer a number after that leaves a bundle of its best weights, marked as interrupted.
     """
     resolve_device(device)  # refused before anything is written
     work = run.work
@@ -223,10 +224,12 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
-            if not bundle.interrupted:  # an interrupted run can still go on
+            if not bundle.interrupted or _FAILURE in bundle.training:  # an interrupted run can still go on
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
+    if _FAILURE in bundle.training:
+        raise TrainingError(f"{bundle.training[_FAILURE]} in {folder}")
     return bundle, folder
 
 
@@ -251,39 +254,37 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
     }
     write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
     started = time.perf_counter()
-    model.fit(
-        dataset.train,
-        dataset.validation,
-        device=device,
-        monitor=Together(LogFile(work / RUN_LOG), monitor),
-        checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
-    )
+    failure = {}
+    try:
+        model.fit(
+            dataset.train,
+            dataset.validation,
+            device=device,
+            monitor=Together(LogFile(work / RUN_LOG), monitor),
+            checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+        )
+    except TrainingError as error:
+        if not model.n_items_:
+            raise
+        failure = {_FAILURE: str(error)}
     metrics: dict[str, float] = {}
     if dataset.validation.n_without_target() < dataset.validation.n_users:
         per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
         metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
-    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
+    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary(), **failure}
     return Bundle(
         model=model,
         items=dataset.items,
         manifest=dataset.manifest,
         metrics={"validation": metrics},
-        interrupted=training.pop("interrupted", False),
+        interrupted=training.pop("interrupted", False) or bool(failure),
         training=training,
     )
 
 
-@contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Keep a run for this process; the system lets go of it when the process ends, however it ends."""
-    with (work / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"{work} is being trained by another process; wait for it, or take another --name"
-            ) from None
-        yield
+def _locked(work: Path) -> AbstractContextManager[None]:
+    """Keep a run for this process."""
+    return locked(work / _LOCK, f"{work} is being trained by another process; wait for it, or take another --name")
 
 
 def _is_locked(work: Path) -> bool:

@@ -1,5 +1,6 @@
 """How the weight beta of the KL term grows while training."""
 
+import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -36,10 +37,58 @@ def linear(cap: float, steps: int) -> Schedule:
     return lambda update: cap * min(1.0, update / steps) if steps > 0 else cap
 
 
-NAMES = ("linear", "constant")
+def cosine(cap: float, steps: int) -> Schedule:
+    """Return the schedule that rises from 0 along half a cosine wave and stays at `cap` from update `steps` on.
+
+    Parameters
+    ----------
+    cap : float
+        Highest beta, >= 0.
+    steps : int
+        Updates until it is reached; 0 starts at the cap.
+
+    Returns
+    -------
+    Schedule
+        beta(t) = cap * (1 - cos(pi * min(1, t / steps))) / 2.
+    """
+    rise = linear(1.0, steps)
+    return lambda update: cap * (1 - math.cos(math.pi * rise(update))) / 2
 
 
-def schedule(name: str, cap: float, total_updates: int, steps: int | None, fraction: float) -> Schedule:
+def cyclical(cap: float, period: int, steps: int) -> Schedule:
+    """Return the schedule that rises from 0 to `cap` again and again: Fu et al., NAACL 2019, eq. 6.
+
+    Parameters
+    ----------
+    cap : float
+        Highest beta, >= 0.
+    period : int
+        Updates of one cycle, >= 1.
+    steps : int
+        Updates of a cycle until the cap is reached; the rest of the cycle stays there.
+
+    Returns
+    -------
+    Schedule
+        beta(t) = cap * min(1, (t mod period) / steps).
+
+    Examples
+    --------
+    >>> beta = cyclical(cap=1.0, period=4, steps=2)
+    >>> [beta(t) for t in range(9)]
+    [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
+    """
+    rise = linear(cap, steps)
+    return lambda update: rise(update % period)
+
+
+NAMES = ("linear", "constant", "cosine", "cyclical")
+
+
+def schedule(
+    name: str, cap: float, total_updates: int, steps: int | None = None, fraction: float = 1.0, cycles: int = 1
+) -> Schedule:
     """Return the schedule a model's hyperparameters describe.
 
     Parameters
@@ -51,10 +100,16 @@ def schedule(name: str, cap: float, total_updates: int, steps: int | None, fract
     total_updates : int
         Updates of the whole run.
     steps : int, optional
-        Updates until the cap; None takes `fraction` of the run, so that the batch size does not matter.
+        Updates until the cap (in each cycle); None takes `fraction` of the run, so that the batch size does not matter.
     fraction : float
-        Part of the run after which the cap is reached, in [0, 1].
+        Part of the run (of each cycle) after which the cap is reached, in [0, 1].
+    cycles : int
+        How often "cyclical" begins anew, >= 1.
     """
     if name == "constant":
         return constant(cap)
-    return linear(cap, round(fraction * total_updates) if steps is None else steps)
+    period = max(1, round(total_updates / cycles)) if name == "cyclical" else total_updates
+    rising = round(fraction * period) if steps is None else steps
+    if name == "cyclical":
+        return cyclical(cap, period, rising)
+    return cosine(cap, rising) if name == "cosine" else linear(cap, rising)

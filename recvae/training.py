@@ -1,14 +1,13 @@
 """The one training loop: epochs of batches, validation, early stopping, checkpoints.
 
-A model hands in a `Task`: its network, its optimiser, its loss, its KL schedule and a way to score. The loop
-knows nothing of what they are. Checkpoint selection sees validation users only.
+A model hands in a `Task`: its network, its phases (an optimiser and a loss each), its KL schedule and a way to
+score. The loop knows nothing of what they are. Checkpoint selection sees validation users only.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +17,7 @@ from torch import nn
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
 from recvae.errors import BundleError, TrainingError, UsageError
+from recvae.history import EpochRecord, History, Monitor, divergence
 from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
 from recvae.ranking import block_rows, rank
@@ -35,7 +35,7 @@ class Losses:
     Parameters
     ----------
     total : Tensor of shape ()
-        Differentiable; reconstruction + beta * kl.
+        Differentiable; reconstruction + beta * kl, where a model does not weigh the latter by user.
     reconstruction, kl : Tensor of shape ()
         The negative log-likelihood, and the KL divergence before beta.
     """
@@ -45,61 +45,33 @@ class Losses:
     kl: torch.Tensor
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """One line of a run's log.
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of every epoch, in which some of the parameters learn and the others stand still.
 
     Parameters
     ----------
-    epoch : int
-        From 1.
-    loss, reconstruction, kl : float
-        Means over the users of the epoch.
-    beta : float or None
-        Weight of the KL term in the epoch's last update, None where there is no such term.
-    ndcg : float or None
-        Validation NDCG@100, None without validation users.
-    best : bool
-        Whether it is higher than in every epoch before, or there is none.
-    seconds, users_per_second : float
-        Time of the epoch's training, and its speed.
+    name : str
+        What checkpoints call it.
+    optimizer : Optimizer
+        Over the parameters that learn.
+    loss : callable
+        (batch, beta, generator) -> Losses; noise is drawn from the generator.
+    passes : int
+        How often every training user is seen, >= 1.
+    after : callable, optional
+        Called once the passes are done.
     """
 
-    epoch: int
-    loss: float
-    reconstruction: float
-    kl: float
-    beta: float | None
-    ndcg: float | None
-    best: bool
-    seconds: float
-    users_per_second: float
+    name: str
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[SparseBatch, float, torch.Generator], Losses]
+    passes: int = 1
+    after: Callable[[], None] | None = None
 
-
-class Monitor(Protocol):
-    """Whoever watches a run: a progress bar, a log file."""
-
-    def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Say that a run of so many epochs begins, with the records of those done before it was resumed."""
-
-    def advance(self, epochs_done: float, beta: float | None) -> None:
-        """Say how far the run is, in epochs and parts of one, and the KL weight where there is one."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Say how an epoch went."""
-
-
-class Silent:
-    """A monitor that ignores everything."""
-
-    def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Ignore it."""
-
-    def advance(self, epochs_done: float, beta: float | None) -> None:
-        """Ignore it."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Ignore it."""
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +82,8 @@ class Task:
     ----------
     network : Module
         On the device already.
-    optimizer : Optimizer
-        Over the network's parameters.
-    loss : callable
-        (batch, beta, generator) -> Losses; noise is drawn from the generator.
+    phases : sequence of Phase
+        What happens in an epoch, in this order; most models have one phase of one pass.
     schedule : callable
         Total number of updates -> Schedule, or None without a KL term.
     score : callable
@@ -121,35 +91,9 @@ class Task:
     """
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
-    loss: Callable[[SparseBatch, float, torch.Generator], Losses]
+    phases: Sequence[Phase]
     schedule: Callable[[int], Schedule | None]
     score: Callable[[sp.csr_matrix], torch.Tensor]
-
-
-@dataclass(kw_only=True)
-class History:
-    """How a run went.
-
-    Parameters
-    ----------
-    records : list of EpochRecord
-        One per epoch, from the first one on, also across a resumption.
-    best_epoch : int
-        The epoch whose weights were kept, 0 before the first.
-    best_ndcg : float or None
-        Its validation NDCG@100.
-    interrupted : bool
-        Whether the run was stopped by hand before its end.
-    stopped_early : bool
-        Whether it ended because validation had not improved for `patience` epochs.
-    """
-
-    records: list[EpochRecord] = field(default_factory=list)
-    best_epoch: int = 0
-    best_ndcg: float | None = None
-    interrupted: bool = False
-    stopped_early: bool = False
 
 
 class Trainer:
@@ -188,7 +132,8 @@ class Trainer:
         self.epochs, self.patience = epochs, patience
         self.device = device
         self.batches = SparseBatches(train, batch_size, device)
-        self.beta = task.schedule(epochs * len(self.batches))
+        self.passes = sum(phase.passes for phase in task.phases)
+        self.beta = task.schedule(epochs * self.passes * len(self.batches))
         shuffle_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint64)
         self.shuffle = torch.Generator().manual_seed(int(shuffle_seed >> 1))
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
@@ -199,12 +144,13 @@ class Trainer:
     def run(self, monitor: Monitor, checkpoint: Checkpoint | None = None) -> History:
         """Train to the end, and leave the best weights in the network.
 
-        Ctrl-C ends the run with the best weights so far, once there is a finished epoch.
+        Ctrl-C, or a loss that is no longer a number, ends the run with the best weights so far, once there is a
+        finished epoch; `History` says so.
 
         Raises
         ------
         TrainingError
-            If the loss is no longer a number.
+            If the loss is no longer a number in the first epoch.
         UsageError
             If more epochs are done already than the run shall have.
         BundleError
@@ -226,6 +172,8 @@ class Trainer:
         try:
             for epoch in self._epochs_left():
                 record = self._epoch(epoch, monitor)
+                if record is None:
+                    break
                 self.history.records.append(record)
                 if checkpoint is not None:
                     checkpoint.save(self._state())
@@ -244,30 +192,52 @@ class Trainer:
                 return
             yield epoch
 
-    def _epoch(self, epoch: int, monitor: Monitor) -> EpochRecord:
-        """Train on every user once, then look at the validation users."""
+    def _epoch(self, epoch: int, monitor: Monitor) -> EpochRecord | None:
+        """Go through all phases, then look at the validation users; None if the loss is no longer a number."""
         started = time.perf_counter()
-        sums = torch.zeros(3, device=self.device)  # summed on the device: reading each batch would make a GPU wait
-        users_done = 0
-        beta = None
+        first_update = self.updates
         self.task.network.train()
+        passes = [self._pass(phase, monitor) for phase in self._passes_of_an_epoch()]
+        losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
+        seconds = time.perf_counter() - started
+        if not losses.isfinite().all():
+            self.history.diverged_at = first_update + 1 + int((~losses.isfinite()).any(dim=1).nonzero()[0])
+            if not self.history.best_epoch:
+                raise TrainingError(divergence(self.history))
+            return None
+        of_first_phase = torch.cat(passes[: self.task.phases[0].passes]).cpu().double()
+        means = (of_first_phase[:, :3] * of_first_phase[:, 3:]).sum(dim=0) / of_first_phase[:, 3].sum()
+        loss, reconstruction, kl = means.tolist()
+        beta = None if self.beta is None else self.beta(self.updates - 1)
+        ndcg = None if self.validation is None else validation_ndcg(self.task.score, self.validation)
+        best = self._keep_if_best(epoch, ndcg)
+        speed = self.passes * self.batches.n_users / seconds
+        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
+
+    def _passes_of_an_epoch(self) -> Iterator[Phase]:
+        for phase in self.task.phases:
+            self.task.network.requires_grad_(False)  # what stands still needs no gradient
+            for parameter in phase.parameters():
+                parameter.requires_grad_(True)
+            for _ in range(phase.passes):
+                yield phase
+            if phase.after is not None:
+                phase.after()
+
+    def _pass(self, phase: Phase, monitor: Monitor) -> torch.Tensor:
+        """Train on every user once; return total, reconstruction, KL and number of users of each update."""
+        rows = []  # left on the device: reading each would make a GPU wait
         for batch in self.batches.epoch(self.shuffle):
             beta = None if self.beta is None else self.beta(self.updates)
-            self.task.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
-            losses = self.task.loss(batch, beta or 0.0, self.noise)
+            phase.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
+            losses = phase.loss(batch, beta or 0.0, self.noise)
             losses.total.backward()
-            self.task.optimizer.step()
+            phase.optimizer.step()
             self.updates += 1
-            sums += len(batch) * torch.stack([losses.total, losses.reconstruction, losses.kl]).detach()
-            users_done += len(batch)
-            monitor.advance(epoch - 1 + users_done / self.batches.n_users, beta)
-        loss, reconstruction, kl = (sums / users_done).tolist()
-        seconds = time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} in epoch {epoch}; lower learning_rate and train again")
-        ndcg = None if self.validation is None else validation_ndcg(self.task, self.validation)
-        best = self._keep_if_best(epoch, ndcg)
-        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, users_done / seconds)
+            users = losses.total.new_tensor(float(len(batch)))
+            rows.append(torch.stack([losses.total, losses.reconstruction, losses.kl, users]).detach())
+            monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
+        return torch.stack(rows)
 
     def _keep_if_best(self, epoch: int, ndcg: float | None) -> bool:
         best = self.history.best_ndcg
@@ -284,7 +254,7 @@ class Trainer:
         return TrainingState(
             weights=dict(self.task.network.state_dict()),
             best_weights=self.best_weights,
-            optimizer=self.task.optimizer.state_dict()["state"],
+            optimizers={phase.name: phase.optimizer.state_dict()["state"] for phase in self.task.phases},
             generators={"shuffle": self.shuffle.get_state(), "noise": self.noise.get_state()},
             progress={
                 "updates": self.updates,
@@ -296,8 +266,9 @@ class Trainer:
 
     def _restore(self, state: TrainingState) -> None:
         self.task.network.load_state_dict(state.weights)
-        groups = self.task.optimizer.state_dict()["param_groups"]
-        self.task.optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        for phase in self.task.phases:
+            groups = phase.optimizer.state_dict()["param_groups"]
+            phase.optimizer.load_state_dict({"state": state.optimizers[phase.name], "param_groups": groups})
         self.shuffle.set_state(state.generators["shuffle"])
         self.noise.set_state(state.generators["noise"])
         self.best_weights = state.best_weights
@@ -310,13 +281,21 @@ class Trainer:
         )
 
 
-def validation_ndcg(task: Task, validation: HeldOut) -> float | None:
-    """Return the mean NDCG@100 of the validation users, None if none of them has a target."""
+def validation_ndcg(score: Callable[[sp.csr_matrix], torch.Tensor], validation: HeldOut) -> float | None:
+    """Return the mean NDCG@100 of the validation users, None if none of them has a target.
+
+    Parameters
+    ----------
+    score : callable
+        Block of users -> Tensor of shape (n_users, n_items).
+    validation : HeldOut
+        Checked.
+    """
     rows = block_rows(validation.fold_in.shape[1])
     values = []
     for start in range(0, validation.n_users, rows):
         fold_in = validation.fold_in[start : start + rows]
-        ranked, _ = rank(task.score(fold_in), VALIDATION_K, seen=fold_in)
+        ranked, _ = rank(score(fold_in), VALIDATION_K, seen=fold_in)
         values.append(ndcg_at_k(ranked, validation.targets[start : start + rows], VALIDATION_K))
     per_user = np.concatenate(values)  # (U,)
     return None if np.isnan(per_user).all() else float(np.nanmean(per_user))

@@ -33,6 +33,14 @@ BLOCKS, BLOCK_ITEMS = 4, 8
 SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its defaults
     "multvae": {"hidden_dims": (16,), "latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
     "multdae": {"latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
+    "recvae": {"hidden_dim": 16, "latent_dim": 8, "epochs": 12, "batch_size": 10, "learning_rate": 0.01},
+    "hvamp": {"hidden_dim": 16, "latent_dim": 8, "pseudo_inputs": 6, "epochs": 25, "batch_size": 10}
+    | {"learning_rate": 0.01},
+    "vasp": {"hidden_dim": 16, "latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
+    "ae": {"latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
+    "ease": {"l2": 5.0},
+    "edlae": {"l2": 5.0},
+    "blend": {"weight": 0.7},
     "als": {"factors": 4, "regularization": 0.1, "iterations": 8},
 }
 
@@ -76,7 +84,10 @@ def make_model() -> Callable[..., Any]:
     """Return a function from a model's name to a model that is small enough to fit in a moment."""
 
     def make(name: str, **changes: Any) -> Any:
-        return MODELS[name](**SMALL.get(name, {}) | changes)
+        settings = SMALL.get(name, {}) | changes
+        if MODELS[name].roles:  # made of two other models, to be fitted with it
+            settings = {"parts": dict(zip(MODELS[name].roles, (make("multdae"), make("ease")), strict=True))} | settings
+        return MODELS[name](**settings)
 
     return make
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from recvae.batches import SparseBatch, whole_batch
 from recvae.dataset import Dataset
+from recvae.history import EpochRecord, Silent
 from recvae.metrics import ndcg_at_k
 from recvae.models import MultDAE, MultVAE, multvae
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.networks import dropout
-from recvae.training import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items, N stored interactions, D latent dimensions, H width of a layer.
 

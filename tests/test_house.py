@@ -15,10 +15,11 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
+    *("version", "errors", "memory", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
-    *("batches", "losses", "schedules", "ranking", "metrics", "checkpoints", "training", "hyperparameters"),
-    *("models", "evaluation", "bundles", "baselines", "monitors", "runs", "recommender"),
+    *("batches", "losses", "schedules", "ranking", "metrics", "history", "checkpoints", "training"),
+    *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
+    *("runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
 ]
 
 

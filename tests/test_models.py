@@ -11,11 +11,11 @@ import torch
 
 from recvae.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, TrainingError, UsageError
+from recvae.history import EpochRecord, Silent
 from recvae.hyperparameters import Range, hyperparameters_of, values_of
 from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
 from recvae.models import base as models_base
-from recvae.training import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items, k ranks.
 

@@ -12,6 +12,10 @@ DataDir = Annotated[
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where trained runs are kept.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="What fitting may take, such as 8GB.", show_default="all free"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
 _WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal that could tell

@@ -1,15 +1,18 @@
 """`recvae train`: fit a model and leave a bundle."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.bundles import Bundle
+    from recvae.dataset import Dataset
+    from recvae.runs import Run
 
 
 def train(
@@ -23,6 +26,10 @@ def train(
     data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
+    max_memory: MaxMemory = None,
+    find_beta: Annotated[
+        bool, typer.Option("--find-beta", help="First a pilot with beta up to 1; its best validation beta is the cap.")
+    ] = False,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace the run of that name, once this one is whole.")] = False,
     resume: Annotated[
@@ -40,34 +47,32 @@ def train(
     \b
     Examples:
       recvae train --model multvae --set latent_dim=100 --set epochs=50
-      recvae train --model als --data ml-1m
+      recvae train --model ease --data ml-1m --max-memory 8GB
+      recvae train --model blend --set first=recvae --set second=ease
       recvae train --resume
     """
-    from recvae.dataset import Dataset
     from recvae.errors import UsageError
-    from recvae.home import check_name, find_dataset
-    from recvae.hyperparameters import build, parse_settings
+    from recvae.memory import parse_bytes
     from recvae.models import model_class
     from recvae.monitors import ProgressBar, TrainingProgress
-    from recvae.runs import find_unfinished, new_run, resumed_run, train
+    from recvae.runs import train
 
     given = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
-    if resume and overwrite:
-        raise UsageError("got --resume with --overwrite; a resumed run keeps its place, leave one of them out")
-    chosen = model_class(model or "multvae")
-    fresh = build(chosen, parse_settings(chosen, [] if resume else given))
+    if resume and (overwrite or find_beta):
+        other = "--overwrite" if overwrite else "--find-beta"
+        raise UsageError(f"got --resume with {other}; a resumed run keeps its place and settings, leave one out")
+    if model is not None:
+        model_class(model)  # an unknown name is refused before anything else
+    limit = None if max_memory is None else parse_bytes(max_memory)
     if resume:
-        work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
-        folder = find_dataset(data_dir, data or work.parent.name)
+        run, dataset = _run_to_resume(data, model, name, given, data_dir, runs_dir)
     else:
-        work, folder = None, find_dataset(data_dir, data)
-    dataset = Dataset.load(folder)
-    if work is not None:
-        run = resumed_run(work, dataset, given)
-    else:
-        run = new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite)
-    say(f"{'resuming' if resume else 'training'} {run.model.name} on {folder} -> {run.folder}")
+        run, dataset = _new_run(data, model or "multvae", name, given, overwrite, data_dir, runs_dir)
+    run.model.max_memory = limit
+    say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     signal.signal(signal.SIGTERM, _interrupt)
+    if find_beta:
+        run = _with_found_beta(run, dataset, device)
     try:
         with ProgressBar(run.model.name) as bar:
             bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar))
@@ -76,6 +81,52 @@ def train(
         say(f"interrupted: {goes_on}")
         raise
     _report(bundle, place, as_json)
+
+
+def _new_run(
+    data: str | None, model: str, name: str | None, given: list[str], overwrite: bool, data_dir: Path, runs_dir: Path
+) -> "tuple[Run, Dataset]":
+    """Make a model and choose its place."""
+    from recvae.composition import load_parts
+    from recvae.dataset import Dataset
+    from recvae.home import check_name, find_dataset
+    from recvae.hyperparameters import build, parse_settings
+    from recvae.models import model_class
+    from recvae.runs import new_run
+
+    chosen = model_class(model)
+    fresh = build(chosen, parse_settings(chosen, given))
+    dataset = Dataset.load(find_dataset(data_dir, data))
+    load_parts(fresh, runs_dir, dataset)
+    return new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite), dataset
+
+
+def _run_to_resume(
+    data: str | None, model: str | None, name: str | None, given: list[str], data_dir: Path, runs_dir: Path
+) -> "tuple[Run, Dataset]":
+    """Find the newest run that has not finished, and the data it was started on."""
+    from recvae.composition import load_parts
+    from recvae.dataset import Dataset
+    from recvae.home import find_dataset
+    from recvae.runs import find_unfinished, resumed_run
+
+    work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
+    dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
+    run = resumed_run(work, dataset, given)
+    load_parts(run.model, runs_dir, dataset)
+    return run, dataset
+
+
+def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
+    """Train a pilot to find the cap of beta, and return the run with it."""
+    from recvae.models.variational import find_beta
+    from recvae.monitors import ProgressBar, TrainingProgress
+
+    with ProgressBar(f"{run.model.name} pilot") as bar:
+        found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar))
+    settings = " ".join(f"--set {name}={value}" for name, value in found.items())
+    say(f"the pilot was best on validation at beta {found['beta']:.4g}; training again with {settings}")
+    return replace(run, model=replace(run.model, **found))
 
 
 def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal handler's signature)
@@ -95,6 +146,12 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
             end = ", ended early" if training["stopped_early"] else ""
             show(f"best epoch {training['best_epoch']} of {training['epochs']}{end}, on {training['device']}")
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        pruning, weight = training.get("pruning"), training.get("weight")
+        if weight is not None:
+            show(f"weight {weight:g} of the first run, {1 - weight:.3g} of the second, chosen on validation")
+        if pruning is not None and pruning["ndcg@100 before"] is not None:
+            before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
+            show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")
         show(f"validation: {reached or 'no user has a target'}")
         show(f"written to {folder} in {training['seconds']:.1f} s")
         if 0 < training.get("epochs", 0) == training["best_epoch"] and not bundle.interrupted:

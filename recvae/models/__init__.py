@@ -1,13 +1,22 @@
 """The models, one paper per file, and the one registry of them."""
 
 from recvae.errors import UsageError
+from recvae.models.ae import AE
 from recvae.models.als import ALS
 from recvae.models.base import Model
+from recvae.models.blend import Blend
+from recvae.models.ease import EASE
+from recvae.models.edlae import EDLAE
+from recvae.models.hvamp import HVamp
 from recvae.models.multdae import MultDAE
 from recvae.models.multvae import MultVAE
 from recvae.models.popularity import Popularity
+from recvae.models.recvae import RecVAE
+from recvae.models.vasp import VASP
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (MultVAE, MultDAE, ALS, Popularity)}
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (MultVAE, MultDAE, RecVAE, HVamp, VASP, AE, EASE, EDLAE, Blend, ALS, Popularity)
+}
 
 
 def model_class(name: str) -> type[Model]:
@@ -23,4 +32,19 @@ def model_class(name: str) -> type[Model]:
     return MODELS[name]
 
 
-__all__ = ["ALS", "MODELS", "Model", "MultDAE", "MultVAE", "Popularity", "model_class"]
+__all__ = [
+    "AE",
+    "ALS",
+    "EASE",
+    "EDLAE",
+    "MODELS",
+    "VASP",
+    "Blend",
+    "HVamp",
+    "Model",
+    "MultDAE",
+    "MultVAE",
+    "Popularity",
+    "RecVAE",
+    "model_class",
+]

@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 
 from recvae.checkpoints import Checkpoint
 from recvae.errors import TrainingError
+from recvae.history import Monitor
 from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
-from recvae.training import Monitor
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares

@@ -4,7 +4,7 @@ A model adds its network, its loss and its optimiser; see `multvae.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,12 +15,14 @@ from torch import nn
 
 from recvae.batches import SparseBatch, resolve_device, whole_batch
 from recvae.checkpoints import Checkpoint
+from recvae.errors import TrainingError
+from recvae.history import EpochRecord, History, Monitor, Silent, divergence
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
 from recvae.models.networks import initialise
 from recvae.schedules import Schedule
-from recvae.training import EpochRecord, History, Losses, Monitor, Silent, Task, Trainer
+from recvae.training import Losses, Phase, Task, Trainer
 
 # Letters in shape comments: B users of a block, I items.
 
@@ -54,6 +56,13 @@ class Autoencoder(Model):
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
 
+    def _phases(self) -> Sequence[Phase]:
+        """Return what happens in an epoch: one pass over the users, unless a model's paper has more."""
+        return [Phase(name="all", optimizer=self._optimizer(), loss=self._loss)]
+
+    def _finish(self) -> None:
+        """Let go of what only training needed."""
+
     def _initialise(self, generator: torch.Generator) -> None:
         """Fill the network's weights; as Liang et al. unless a model's paper has another way."""
         initialise(self.network_, generator)
@@ -72,7 +81,8 @@ class Autoencoder(Model):
     ) -> Self:
         """Train from a fresh initialisation; see `Model.fit`.
 
-        The log of the run is in `history_`. On Ctrl-C the best weights so far are kept.
+        The log of the run is in `history_`. On Ctrl-C, and when the loss is no longer a number (`TrainingError`),
+        the best weights so far are kept, and the model is fitted with them.
         """
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
@@ -85,8 +95,7 @@ class Autoencoder(Model):
         self.network_.to(self.device_)
         task = Task(
             network=self.network_,
-            optimizer=self._optimizer(),
-            loss=self._loss,
+            phases=self._phases(),
             schedule=self._schedule,
             score=self._score_block,
         )
@@ -101,7 +110,11 @@ class Autoencoder(Model):
             device=self.device_,
         )
         self.history_ = trainer.run(monitor or Silent(), checkpoint)
+        self._finish()
         self.n_items_ = train.shape[1]
+        if self.history_.diverged_at:
+            kept = f"the weights of epoch {self.history_.best_epoch} are kept"
+            raise TrainingError(f"{divergence(self.history_)}; {kept}")
         return self
 
     @property

@@ -11,10 +11,10 @@ import torch
 
 from recvae.checkpoints import Checkpoint
 from recvae.errors import NotFittedError
+from recvae.history import Monitor
 from recvae.hyperparameters import Space
 from recvae.interactions import HeldOut, as_interactions
 from recvae.ranking import block_rows, check_k, rank
-from recvae.training import Monitor
 
 # Letters in shape comments: U users, I items, B users of a block, k ranks.
 
@@ -31,8 +31,14 @@ class Model(ABC):
     space: ClassVar[Space] = {}
     """Where to look for good hyperparameters; a space of values alone is tried whole when the model is a baseline."""
 
+    roles: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that name other runs, whose models become `parts`."""
+
     max_memory: int | None = field(default=None, repr=False, compare=False)
     """Bytes that fitting may take, None for what the machine has; it decides whether a model is fitted, not how."""
+
+    parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
+    """The models this one is made of, by role; none for most."""
 
     n_items_: int = field(default=0, init=False, repr=False, compare=False)
 

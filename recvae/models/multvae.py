@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from recvae.batches import SparseBatch
-from recvae.hyperparameters import hyperparameter
-from recvae.losses import kl_to_standard_normal, multinomial_nll
-from recvae.models.autoencoder import Autoencoder
-from recvae.models.networks import SparseLinear, dropout, layers
-from recvae.schedules import NAMES, Schedule, schedule
+from recvae.hyperparameters import Range, Space, hyperparameter
+from recvae.losses import LIKELIHOODS, kl_to_standard_normal, likelihood
+from recvae.models.networks import SparseLinear, dropout, layers, sample
+from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
@@ -60,22 +59,8 @@ class MultVAENetwork(nn.Module):
         return last(latent)  # (B, H) -> (B, I)
 
 
-def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a draw from N(mean, exp(logvar)) that gradients pass through, with noise of unit variance.
-
-    Parameters
-    ----------
-    mean, logvar : Tensor of shape (n_users, latent_dim)
-        Parameters of the posterior.
-    generator : Generator
-        On the same device.
-    """
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return mean + noise * torch.exp(0.5 * logvar)
-
-
 @dataclass(kw_only=True)
-class MultVAE(Autoencoder):
+class MultVAE(VariationalAutoencoder):
     """The variational autoencoder with a multinomial likelihood; defaults are the paper's for MovieLens-20M.
 
     Examples
@@ -90,28 +75,36 @@ class MultVAE(Autoencoder):
 
     name: ClassVar[str] = "multvae"
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018)"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(3e-4, 3e-3, log=True),
+        "batch_size": (50, 100, 200, 500),
+        "hidden_dims": ((600,), (300,), ()),
+        "latent_dim": (100, 200, 400),
+        "dropout": Range(0.3, 0.8),
+        "beta": Range(0.05, 1.0, log=True),
+        "likelihood": LIKELIHOODS,
+    }
 
     hidden_dims: tuple[int, ...] = hyperparameter((600,), "widths between items and latent variables", low=1)
     latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
     dropout: float = hyperparameter(
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
+    likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
+    confidence: float = hyperparameter(1.0, "weight of an interaction in the Gaussian likelihood", low=1)
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
-    anneal: str = hyperparameter("linear", "how beta grows", choices=NAMES)
-    anneal_fraction: float = hyperparameter(0.85, "part of the run after which beta is at its cap", low=0, high=1)
-    anneal_steps: int | None = hyperparameter(None, "updates until beta is at its cap (paper: cap x T), instead", low=0)
 
     def _network(self, n_items: int) -> MultVAENetwork:
         return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim)
 
-    def _schedule(self, total_updates: int) -> Schedule:
-        return schedule(self.anneal, self.beta, total_updates, self.anneal_steps, self.anneal_fraction)
+    def _highest_beta(self) -> float:
+        return self.beta
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(MultVAENetwork, self.network_)
         mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
         logits = network.decode(sample(mean, logvar, generator))
-        reconstruction = multinomial_nll(logits, batch).mean()  # (B,) -> ()
+        reconstruction = likelihood(self.likelihood, self.confidence)(logits, batch).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 

@@ -1,6 +1,7 @@
 """Building blocks of the networks: a first layer that takes sparse rows as they are, and the papers' initialisation.
 
-Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
+Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer, D latent
+dimensions.
 """
 
 from itertools import pairwise
@@ -30,7 +31,7 @@ class SparseLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_items, width))
         self.bias = nn.Parameter(torch.empty(width))
 
-    def forward(self, batch: SparseBatch, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: SparseBatch, inputs: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
         """Return W^T x + b of each user, shape (n_users, width).
 
         Parameters
@@ -39,16 +40,65 @@ class SparseLinear(nn.Module):
             Whose items count.
         inputs : Tensor of shape (n_interactions,)
             The values of x at these items.
+        extra : Tensor of shape (n_users, n_items), optional
+            What to add to x at all items, such as noise.
         """
         hidden = functional.embedding_bag(
             batch.items, self.weight, batch.offsets, mode="sum", per_sample_weights=inputs
         )  # (N,) -> (B, H)
+        if extra is not None:
+            hidden = hidden + extra @ self.weight  # (B, I) -> (B, H)
         return hidden + self.bias
+
+    @property
+    def n_items(self) -> int:
+        """Width of the input."""
+        return len(self.weight)
+
+
+def linear(n_inputs: int, width: int) -> nn.Linear:
+    """Return a linear layer, not initialised: no global random state is touched."""
+    layer = nn.utils.skip_init(nn.Linear, n_inputs, width)
+    assert isinstance(layer, nn.Linear)  # the signature promises no more than a module
+    return layer
 
 
 def layers(widths: list[int]) -> nn.ModuleList:
-    """Return linear layers from width to width, not initialised: no global random state is touched."""
-    return nn.ModuleList(nn.utils.skip_init(nn.Linear, first, second) for first, second in pairwise(widths))
+    """Return linear layers from width to width, not initialised."""
+    return nn.ModuleList(linear(first, second) for first, second in pairwise(widths))
+
+
+class DenseEncoder(nn.Module):
+    """Layers that each take the sum of all before, swish, layer normalisation; mean and log-variance at the end.
+
+    RecVAE, Shenbin et al., WSDM 2020, section 3.2.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim : int
+        Widths.
+    depth : int
+        Number of hidden layers, >= 1.
+    """
+
+    EPS = 0.1  # of the layer normalisation, as in the code of RecVAE's authors
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
+        super().__init__()
+        self.first = SparseLinear(n_items, hidden_dim)
+        self.inner = layers([hidden_dim] * depth)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim, eps=self.EPS) for _ in range(depth))
+        self.heads = linear(hidden_dim, 2 * latent_dim)
+
+    def forward(self, batch: SparseBatch, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x), each of shape (n_users, latent_dim)."""
+        first, *norms = self.norms
+        hidden = before = first(functional.silu(self.first(batch, inputs)))  # (N,) -> (B, H)
+        for layer, norm in zip(self.inner, norms, strict=True):
+            hidden = norm(functional.silu(layer(hidden) + before))
+            before = before + hidden
+        mean, logvar = self.heads(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return mean, logvar
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
@@ -68,6 +118,30 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.trunc_normal_(parameter, std=BIAS_STD, a=-2 * BIAS_STD, b=2 * BIAS_STD, generator=generator)
 
 
+def initialise_by_inputs(network: nn.Module, generator: torch.Generator, he: bool = False) -> None:
+    """Fill linear layers by their number of inputs n, biases uniform within 1 / sqrt(n); other modules stay as made.
+
+    Parameters
+    ----------
+    network : Module
+        On the CPU.
+    generator : Generator
+        The only source of randomness.
+    he : bool
+        Whether weights are normal with variance 2 / n (He et al., ICCV 2015) instead of uniform within 1 / sqrt(n),
+        which is PyTorch's way.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | SparseLinear):
+            n_inputs = module.in_features if isinstance(module, nn.Linear) else module.n_items
+            bound = n_inputs**-0.5
+            if he:
+                nn.init.normal_(module.weight, 0, 2**0.5 * bound, generator=generator)
+            else:
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
 def dropout(values: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
     """Set each value to 0 with a probability and scale the others by 1 / (1 - probability).
 
@@ -84,3 +158,17 @@ def dropout(values: torch.Tensor, probability: float, generator: torch.Generator
         return values
     kept = torch.rand(values.shape, generator=generator, device=values.device) >= probability
     return values * kept / (1 - probability)
+
+
+def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a draw from N(mean, exp(logvar)) that gradients pass through, with noise of unit variance.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posterior.
+    generator : Generator
+        On the same device.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + noise * torch.exp(0.5 * logvar)

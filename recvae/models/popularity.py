@@ -9,10 +9,10 @@ import scipy.sparse as sp
 import torch
 
 from recvae.checkpoints import Checkpoint
+from recvae.history import Monitor
 from recvae.hyperparameters import check_hyperparameters
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.base import Model
-from recvae.training import Monitor
 
 
 @dataclass(kw_only=True)

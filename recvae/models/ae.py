@@ -1,0 +1,104 @@
+"""The plain autoencoder: encoder, decoder, reconstruction loss.
+
+    L_u = -log p(x_u | f(g(x_u))),  g the encoder of the L2-normalised row, f the decoder
+
+The simplest member of the family, and what the others are measured against: what noise on the input (`multdae`) or a
+distribution of latent variables (`multvae`) gain, they gain over this. Hinton and Salakhutdinov, Science 2006; on
+users' rows AutoRec, Sedhain et al., WWW 2015.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import nn
+
+from recvae.batches import SparseBatch
+from recvae.hyperparameters import Range, Space, hyperparameter
+from recvae.losses import LIKELIHOODS, likelihood
+from recvae.models.autoencoder import Autoencoder
+from recvae.models.networks import SparseLinear, layers
+from recvae.models.noise import NoisyInput
+from recvae.training import Losses
+
+# Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
+
+
+class AENetwork(nn.Module):
+    """Items, hidden layers, items again, with tanh after every layer but the last.
+
+    Parameters
+    ----------
+    n_items : int
+        Width of input and output.
+    hidden_dims : tuple of int
+        Widths between the items and the code; the decoder has them in reverse.
+    latent_dim : int
+        Width of the code.
+    """
+
+    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        widths = [*hidden_dims, latent_dim, *reversed(hidden_dims), n_items]
+        self.encoder = nn.ModuleList([SparseLinear(n_items, widths[0])])
+        self.decoder = layers(widths)
+
+    def forward(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
+        """Return the logits f(x), shape (n_users, n_items)."""
+        hidden = self.encoder[0](batch, inputs.values, inputs.extra)  # (N,) and (B, I) -> (B, H)
+        for layer in self.decoder:
+            hidden = layer(torch.tanh(hidden))
+        return hidden  # (B, I)
+
+
+@dataclass(kw_only=True)
+class AE(Autoencoder):
+    """The plain autoencoder: no noise, no distribution, one reconstruction loss.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = AE(latent_dim=4, epochs=40, batch_size=10, learning_rate=0.01, seed=1).fit(train)
+    >>> items, scores = model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
+    >>> sorted(items[0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "ae"
+    paper: ClassVar[str] = "Sedhain et al.: AutoRec, Autoencoders Meet Collaborative Filtering (WWW 2015)"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(1e-4, 3e-3, log=True),
+        "batch_size": (50, 100, 200, 500),
+        "hidden_dims": ((), (600,)),
+        "latent_dim": (50, 100, 200, 400),
+        "weight_decay": Range(1e-6, 1e-2, log=True),
+        "likelihood": LIKELIHOODS,
+    }
+
+    hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)
+    latent_dim: int = hyperparameter(200, "width of the code", low=1)
+    likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
+    confidence: float = hyperparameter(1.0, "weight of an interaction in the Gaussian likelihood", low=1)
+    weight_decay: float = hyperparameter(4e-5, "L2 penalty added to the gradient, on weights only", low=0)
+
+    def _network(self, n_items: int) -> AENetwork:
+        return AENetwork(n_items, self.hidden_dims, self.latent_dim)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        weights = [parameter for parameter in self.network_.parameters() if parameter.dim() == 2]
+        biases = [parameter for parameter in self.network_.parameters() if parameter.dim() == 1]
+        groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+        return torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+
+    def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:  # noqa: ARG002  (denoising ones)
+        """Return what the encoder sees in training."""
+        return NoisyInput(batch.inputs)
+
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no KL)
+        logits = cast(AENetwork, self.network_)(batch, self._noisy(batch, generator))
+        reconstruction = likelihood(self.likelihood, self.confidence)(logits, batch).mean()  # (B,) -> ()
+        return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        return cast(AENetwork, self.network_)(batch, NoisyInput(batch.inputs))

@@ -1,0 +1,169 @@
+"""A weighted sum of two fitted models' scores, each standardised per user, the weight chosen on validation.
+
+    s_u = weight z(a_u) + (1 - weight) z(b_u),  z(a)_i = (a_i - mean(a)) / std(a) over all items
+
+Scores of different models have different scales, and different ones for each user; after standardising, a weight
+means the same for everyone. A blend may itself be part of a blend.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.checkpoints import Checkpoint
+from recvae.errors import DataError, UsageError
+from recvae.history import Monitor, Silent
+from recvae.hyperparameters import check_hyperparameters, hyperparameter
+from recvae.interactions import HeldOut, as_interactions
+from recvae.models.base import Model
+from recvae.training import validation_ndcg
+
+# Letters in shape comments: I items, B users of a block.
+
+WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
+"""The weights tried on validation."""
+
+
+@dataclass(kw_only=True)
+class Blend(Model):
+    """Two models in one: what one of them is sure of, the other may put right.
+
+    Examples
+    --------
+    >>> from recvae.models.ease import EASE
+    >>> from recvae.models.popularity import Popularity
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = Blend.of(EASE(l2=1.0), Popularity(), weight=0.8).fit(train)
+    >>> sorted(model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)[0][0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "blend"
+    paper: ClassVar[str] = "A weighted sum of two runs' scores, standardised per user"
+    roles: ClassVar[tuple[str, ...]] = ("first", "second")
+
+    first: str = hyperparameter("", "the run whose scores get the weight")
+    second: str = hyperparameter("", "the run whose scores get 1 - weight")
+    weight: float | None = hyperparameter(None, "share of the first; none chooses it on validation", low=0, high=1)
+
+    parts_: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
+    weight_: float = field(default=0.5, init=False, repr=False, compare=False)
+    summary_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, first: Model, second: Model, weight: float | None = None) -> Self:
+        """Blend two models; those not fitted yet are fitted first, on the same training users.
+
+        Parameters
+        ----------
+        first, second : Model
+            Fitted on the same items, or still to be fitted.
+        weight : float, optional
+            Share of the first, in [0, 1]; None chooses it on validation.
+
+        Returns
+        -------
+        Blend
+            To be fitted.
+        """
+        return cls(first=first.name, second=second.name, weight=weight, parts={"first": first, "second": second})
+
+    def fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | tuple[Any, Any] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        monitor: Monitor | None = None,
+        checkpoint: Checkpoint | None = None,  # noqa: ARG002  (every model's signature)
+    ) -> Self:
+        """Fit the parts that are not fitted yet, and choose the weight; see `Model.fit`.
+
+        Raises
+        ------
+        UsageError
+            If there are not two parts, or the weight is to be chosen and there are no validation users.
+        DataError
+            If a part was fitted on another number of items.
+        """
+        check_hyperparameters(self)
+        train = as_interactions(train, "the training interactions")
+        held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
+        if set(self.parts) != set(self.roles):
+            raise UsageError(
+                "got a blend without two runs, expected both; say --set first=RUN --set second=RUN, "
+                "or Blend.of(model, model)"
+            )
+        if self.weight is None and (held_out is None or held_out.n_without_target() == held_out.n_users):
+            raise UsageError(
+                "got weight=None and no validation user with a target to choose it by; set a weight in [0, 1]"
+            )
+        self.n_items_ = 0
+        self.parts_ = {}
+        for name, part in self.parts.items():
+            fitted = part if part.n_items_ else replace(part).fit(train, held_out, device=device)
+            if fitted.n_items_ != train.shape[1]:
+                raise DataError(
+                    f"the {name} part of the blend knows {fitted.n_items_:,} items, the training data have "
+                    f"{train.shape[1]:,}; blend models of the same data set"
+                )
+            self.parts_[name] = fitted
+        self._choose_weight(held_out, monitor or Silent())
+        self.n_items_ = train.shape[1]
+        return self
+
+    def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> None:
+        """Take the weight as given, or the best of `WEIGHTS` on validation."""
+        weights = WEIGHTS if self.weight is None else (self.weight,)
+        monitor.start(len(weights), [])
+        tried: dict[float, float] = {}
+        for weight in weights:
+            self.weight_ = weight
+            if held_out is not None:
+                tried[weight] = validation_ndcg(self._score_block, held_out) or 0.0
+            monitor.advance(len(tried), None)
+        self.weight_ = max(tried, key=tried.__getitem__, default=weights[0])
+        self.summary_ = {"weight": self.weight_, "tried": {str(weight): ndcg for weight, ndcg in tried.items()}}
+
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        first = standardise(self.parts_["first"]._score_block(user_items))  # (B, I)
+        second = standardise(self.parts_["second"]._score_block(user_items))  # (B, I)
+        return first.mul_(self.weight_).add_(second.to(first.device), alpha=1 - self.weight_)
+
+    def training_summary(self) -> dict[str, Any]:
+        """Say which weight was chosen, and what each reached; see `Model.training_summary`."""
+        return self.summary_
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the weight and the arrays of both parts, with the part's name before theirs; see `Model.weights`."""
+        self.check_fitted()
+        arrays = {f"{part}/{name}": a for part, model in self.parts_.items() for name, a in model.weights().items()}
+        return {"weight": np.array([self.weight_], dtype=np.float32), **arrays}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Take over the arrays of both parts; see `Model.load_weights`."""
+        self.weight_ = round(float(weights["weight"].item()), 6)
+        self.parts_ = {}
+        for part, model in self.parts.items():
+            prefix = f"{part}/"
+            arrays = {name.removeprefix(prefix): a for name, a in weights.items() if name.startswith(prefix)}
+            self.parts_[part] = replace(model).load_weights(arrays, device)
+        self.n_items_ = self.parts_["first"].n_items_
+        return self
+
+
+def standardise(scores: torch.Tensor) -> torch.Tensor:
+    """Return the scores of each user with mean 0 and standard deviation 1 over all items; 0 where all are equal.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n_users, n_items)
+        Of one model; may be overwritten.
+    """
+    scores = scores.sub_(scores.mean(dim=1, keepdim=True))
+    deviation = scores.square().mean(dim=1, keepdim=True).sqrt()  # (B, 1)
+    return scores.div_(torch.where(deviation > 0, deviation, 1.0))

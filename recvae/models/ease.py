@@ -1,0 +1,224 @@
+"""EASE: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+
+    min_B |X - X B|^2 + l2 |B|^2  with  diag(B) = 0                                    (eq. 2, 3)
+    P = (X^T X + l2 I)^-1,  B_ij = -P_ij / P_jj for i != j                             (eq. 8)
+
+A user's scores are x_u B, so users nobody has seen are no different. One items x items block of float32 is
+worked on in place, and a second one is there for a moment when a bundle is written or read.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.linalg.lapack import spotrf, spotri
+
+from recvae.checkpoints import Checkpoint
+from recvae.errors import TrainingError
+from recvae.history import Monitor
+from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
+from recvae.interactions import HeldOut, as_interactions
+from recvae.memory import check_memory
+from recvae.models.base import Model
+from recvae.training import validation_ndcg
+
+# Letters in shape comments: U users, I items, B users of a block.
+
+_STRIPE_BYTES = 64 << 20  # of what is worked on besides the block itself
+
+
+@dataclass(kw_only=True)
+class EASE(Model):
+    """The linear autoencoder whose item-item weights are solved for at once.
+
+    Examples
+    --------
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = EASE(l2=1.0).fit(train)
+    >>> sorted(model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)[0][0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "ease"
+    paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
+    space: ClassVar[Space] = {"l2": (10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
+
+    l2: float = hyperparameter(500.0, "weight of the squared weights, in interactions", low=0)
+    top_k: int | None = hyperparameter(None, "weights kept per item for serving, the largest by size", low=1)
+
+    similarity_: np.ndarray | sp.csr_matrix = field(
+        default_factory=lambda: np.empty((0, 0), dtype=np.float32), init=False, repr=False, compare=False
+    )
+    summary_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | tuple[Any, Any] | None = None,
+        *,
+        device: str | torch.device = "auto",  # noqa: ARG002  (every model's signature)
+        monitor: Monitor | None = None,
+        checkpoint: Checkpoint | None = None,  # noqa: ARG002
+    ) -> Self:
+        """Solve for the weights; see `Model.fit`. Validation users only tell what pruning by `top_k` costs.
+
+        Raises
+        ------
+        MemoryLimitError
+            If two items x items blocks do not fit, before anything is allocated.
+        TrainingError
+            If there is no unique answer, which takes an l2 near 0.
+        """
+        check_hyperparameters(self)
+        train = as_interactions(train, "the training interactions")
+        held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
+        self._check_memory(train.shape[1])
+        self.n_items_ = 0
+        started = time.perf_counter()
+        self.similarity_ = _weights_without_diagonal(self._regularised_gram(train))
+        self.summary_ = {"seconds": time.perf_counter() - started}
+        if self.top_k is not None:
+            whole = None if held_out is None else validation_ndcg(self._score_block, held_out)
+            self.similarity_ = prune(self.similarity_, self.top_k)
+            pruned = None if held_out is None else validation_ndcg(self._score_block, held_out)
+            kept = self.similarity_.nnz / train.shape[1] ** 2
+            self.summary_["pruning"] = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
+        if monitor is not None:
+            monitor.start(1, [])
+            monitor.advance(1, None)
+        self.n_items_ = train.shape[1]
+        return self
+
+    def _check_memory(self, n_items: int) -> None:
+        check_memory(
+            2 * 4 * n_items**2,
+            self.max_memory,
+            f"{self.name} on {n_items:,} items",
+            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take multvae or als, "
+            "which need memory in proportion to the items",
+        )
+
+    def _regularised_gram(self, train: sp.csr_matrix) -> np.ndarray:
+        """Return X^T X + the penalty on the diagonal (I, I)."""
+        gram = gram_matrix(train)
+        gram[np.diag_indices_from(gram)] += self._penalty(gram.diagonal())
+        return gram
+
+    def _penalty(self, counts: np.ndarray) -> np.ndarray:
+        """Return what is added to the diagonal, given that of X^T X, shape (n_items,)."""
+        return np.full_like(counts, self.l2)
+
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        scores = user_items @ self.similarity_  # (B, I)
+        return torch.from_numpy(scores.toarray() if sp.issparse(scores) else scores)
+
+    def training_summary(self) -> dict[str, Any]:
+        """Say how long the solution took and what pruning cost; see `Model.training_summary`."""
+        return self.summary_
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return B, whole or as the parts of a CSR matrix; see `Model.weights`."""
+        self.check_fitted()
+        if isinstance(self.similarity_, np.ndarray):
+            return {"similarity": self.similarity_}
+        csr = self.similarity_
+        return {"similarity.data": csr.data, "similarity.indices": csr.indices, "similarity.indptr": csr.indptr}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
+        """Take over B; see `Model.load_weights`."""
+        if self.top_k is None:
+            self.similarity_ = weights["similarity"]
+            n_items = len(self.similarity_)
+        else:
+            n_items = len(weights["similarity.indptr"]) - 1
+            parts = tuple(weights[f"similarity.{part}"] for part in ("data", "indices", "indptr"))
+            self.similarity_ = sp.csr_matrix(parts, shape=(n_items, n_items))
+            self.similarity_.check_format()
+        if self.similarity_.shape != (n_items, n_items):
+            raise ValueError(f"weights of shape {self.similarity_.shape} are not items x items")
+        self.n_items_ = n_items
+        return self
+
+
+def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
+    """Return X^T X in float32, filled stripe by stripe so that no second block is needed.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_users, n_items)
+        X.
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_items), float32
+    """
+    n_items = train.shape[1]
+    gram = np.empty((n_items, n_items), dtype=np.float32)
+    transposed = sp.csr_matrix(train.T)  # (I, U)
+    rows = max(1, _STRIPE_BYTES // (8 * n_items))  # a stripe is sparse first: a value and an index each
+    for start in range(0, n_items, rows):
+        gram[start : start + rows] = (transposed[start : start + rows] @ train).toarray()
+    return gram
+
+
+def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
+    """Turn a symmetric positive definite block into B of EASE, in the same memory."""
+    # LAPACK wants Fortran's order: the transposed view has it, and the matrix is symmetric.
+    factor, not_definite = spotrf(gram.T, lower=True, clean=False, overwrite_a=True)
+    inverse, not_invertible = spotri(factor, lower=True, overwrite_c=True)
+    if not_definite or not_invertible:
+        raise TrainingError("the weights of the items have no unique answer; raise l2")
+    precision = inverse.T  # C order again: only its upper triangle is filled
+    _mirror(precision)
+    diagonal = precision.diagonal().copy()
+    if not (np.isfinite(diagonal).all() and (diagonal > 0).all()):
+        raise TrainingError("the weights of the items have no unique answer; raise l2")
+    precision /= -diagonal  # B_ij = -P_ij / P_jj
+    np.fill_diagonal(precision, 0.0)
+    return precision
+
+
+def _mirror(block: np.ndarray) -> None:
+    """Copy the upper triangle to the lower one, stripe by stripe."""
+    rows = max(1, _STRIPE_BYTES // (4 * len(block)))
+    for start in range(0, len(block), rows):
+        end = min(start + rows, len(block))
+        block[start:end, :start] = block[:start, start:end].T
+        square = block[start:end, start:end]
+        lower = np.tril_indices(end - start, -1)
+        square[lower] = square.T[lower]
+
+
+def prune(similarity: np.ndarray, top_k: int) -> sp.csr_matrix:
+    """Keep of each column the weights of largest size.
+
+    Parameters
+    ----------
+    similarity : ndarray of shape (n_items, n_items), float32
+        B; column j says what speaks for item j.
+    top_k : int
+        Weights per column, >= 1.
+
+    Returns
+    -------
+    csr_matrix of shape (n_items, n_items), float32
+        At most top_k entries in each column; among equal ones the first rows are kept.
+    """
+    n_items = len(similarity)
+    kept = min(top_k, n_items)
+    columns = max(1, _STRIPE_BYTES // (16 * n_items))
+    stripes = []
+    for start in range(0, n_items, columns):
+        stripe = similarity[:, start : start + columns]
+        rows = np.argsort(-np.abs(stripe), axis=0, kind="stable")[:kept]  # (top_k, columns)
+        indices = np.broadcast_to(np.arange(stripe.shape[1]), rows.shape)
+        data = np.take_along_axis(stripe, rows, axis=0)
+        stripes.append(sp.csc_matrix((data.ravel(), (rows.ravel(), indices.ravel())), shape=stripe.shape))
+    pruned = sp.csr_matrix(sp.hstack(stripes, format="csr"), dtype=np.float32)
+    pruned.eliminate_zeros()
+    pruned.sort_indices()
+    return pruned

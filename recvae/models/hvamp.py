@@ -1,0 +1,207 @@
+"""H+Vamp (Gated): Kim and Suh, Enhancing VAEs for Collaborative Filtering, RecSys 2019.
+
+    p(z2) = 1/K sum_k q(z2 | u_k),  z1 ~ p(z1 | z2),  x_u ~ Mult(n_u, softmax(f(z1, z2)))             (eq. 9, 13)
+    L_u = E_q[log p(x_u | z1, z2)] - beta (log q(z2 | x) q(z1 | x, z2) - log p(z2) p(z1 | z2))        (one draw)
+
+The prior of the upper layer is the mean posterior of K pseudo-inputs u_k that are learned with everything else
+(VampPrior, Tomczak and Welling, AISTATS 2018). Every hidden layer is gated: h = (W x + b) * sigmoid(V x + c).
+Scores are f at the means of q. Widths, range of the log-variances and the normed gradients are those of the
+authors' code (psywaves/EVCF).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import nn
+
+from recvae.batches import SparseBatch
+from recvae.hyperparameters import Range, Space, hyperparameter
+from recvae.losses import likelihood, log_normal
+from recvae.models.networks import SparseLinear, dropout, initialise_by_inputs, linear, sample
+from recvae.models.variational import VariationalAutoencoder
+from recvae.training import Losses
+
+# Letters in shape comments: B users of a batch, N interactions stored in it, I items, H hidden width, D latent
+# dimensions, K pseudo-inputs.
+
+_LOGVAR = (-12.0, 4.0)
+_PSEUDO_MEAN, _PSEUDO_STD = 0.05, 0.01
+Gaussian = tuple[torch.Tensor, torch.Tensor]
+"""Mean and log-variance."""
+
+
+class Gated(nn.Module):
+    """A linear layer whose outputs are let through by a second one: (W x + b) * sigmoid(V x + c).
+
+    Parameters
+    ----------
+    n_inputs, width : int
+        Widths.
+    """
+
+    def __init__(self, n_inputs: int, width: int) -> None:
+        super().__init__()
+        self.linear = linear(n_inputs, 2 * width)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the gated outputs, shape (n, width)."""
+        return nn.functional.glu(self.linear(inputs), dim=1)  # (B, 2 H) -> (B, H)
+
+
+class Head(nn.Module):
+    """Mean and log-variance of a normal distribution.
+
+    Parameters
+    ----------
+    n_inputs, latent_dim : int
+        Widths.
+    """
+
+    def __init__(self, n_inputs: int, latent_dim: int) -> None:
+        super().__init__()
+        self.linear = linear(n_inputs, 2 * latent_dim)
+
+    def forward(self, hidden: torch.Tensor) -> Gaussian:
+        """Return both, each of shape (n, latent_dim)."""
+        mean, logvar = self.linear(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return mean, logvar.clamp(*_LOGVAR)
+
+
+class HVampNetwork(nn.Module):
+    """The four distributions of the model and its pseudo-inputs.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim, n_pseudo_inputs : int
+        Widths, and K.
+    """
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, n_pseudo_inputs: int) -> None:
+        super().__init__()
+        h, d = hidden_dim, latent_dim
+        self.pseudo_inputs = nn.Parameter(torch.empty(n_pseudo_inputs, n_items))
+        self.items_to_z2 = SparseLinear(n_items, 2 * h)
+        self.q_z2 = nn.Sequential(Gated(h, h), Head(h, d))
+        self.items_to_z1 = SparseLinear(n_items, 2 * h)
+        self.z2_to_q_z1 = Gated(d, h)
+        self.q_z1 = nn.Sequential(Gated(2 * h, h), Head(h, d))
+        self.p_z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
+        self.z1_to_items, self.z2_to_items = Gated(d, h), Gated(d, h)
+        self.p_x = nn.Sequential(Gated(2 * h, h), linear(h, n_items))
+
+    def posterior_z2(self, batch: SparseBatch, inputs: torch.Tensor) -> Gaussian:
+        """Return q(z2 | x)."""
+        return self.q_z2(nn.functional.glu(self.items_to_z2(batch, inputs), dim=1))  # (N,) -> (B, 2 H) -> (B, H)
+
+    def posterior_z1(self, batch: SparseBatch, inputs: torch.Tensor, z2: torch.Tensor) -> Gaussian:
+        """Return q(z1 | x, z2)."""
+        of_items = nn.functional.glu(self.items_to_z1(batch, inputs), dim=1)  # (B, H)
+        return self.q_z1(torch.cat([of_items, self.z2_to_q_z1(z2)], dim=1))  # (B, 2 H) -> (B, D)
+
+    def logits(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
+        """Return f(z1, z2), shape (n_users, n_items)."""
+        return self.p_x(torch.cat([self.z1_to_items(z1), self.z2_to_items(z2)], dim=1))  # (B, 2 H) -> (B, I)
+
+    def log_prior_z2(self, z2: torch.Tensor) -> torch.Tensor:
+        """Return log p(z2), shape (n_users,)."""
+        first = self.items_to_z2
+        hidden = self.pseudo_inputs.clamp(0, 1) @ first.weight + first.bias  # (K, I) -> (K, 2 H)
+        mean, logvar = self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
+        precision = (-logvar).exp()  # (K, D)
+        # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger.
+        distance = z2.square() @ precision.T - 2 * z2 @ (mean * precision).T  # (B, K)
+        of_component = (logvar + mean.square() * precision + math.log(2 * math.pi)).sum(dim=1)  # (K,)
+        log_density = -0.5 * (distance + of_component)  # (B, K)
+        return log_density.logsumexp(dim=1) - math.log(len(mean))  # (B,)
+
+
+@dataclass(kw_only=True)
+class HVamp(VariationalAutoencoder):
+    """The hierarchical variational autoencoder with learned pseudo-inputs as prior and gated layers.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = HVamp(hidden_dim=16, latent_dim=4, pseudo_inputs=5, epochs=40, batch_size=10, seed=1)
+    >>> items, scores = model.fit(train).recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
+    >>> sorted(items[0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "hvamp"
+    paper: ClassVar[str] = "Kim, Suh: Enhancing VAEs for Collaborative Filtering (RecSys 2019)"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(2e-4, 2e-3, log=True),
+        "batch_size": (100, 200, 500),
+        "hidden_dim": (300, 600),
+        "latent_dim": (100, 200),
+        "pseudo_inputs": (100, 300),
+        "dropout": Range(0.3, 0.8),
+        "beta": Range(0.05, 1.0, log=True),
+        "likelihood": ("multinomial", "bernoulli"),
+    }
+
+    batch_size: int = hyperparameter(200, "users per update", low=1)
+    learning_rate: float = hyperparameter(5e-4, "step size of Adam on normed gradients", low=0)
+    hidden_dim: int = hyperparameter(600, "width of the gated layers", low=1)
+    latent_dim: int = hyperparameter(200, "latent variables of each of the two layers", low=1)
+    pseudo_inputs: int = hyperparameter(1000, "components of the prior", low=1)
+    dropout: float = hyperparameter(
+        0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
+    )
+    likelihood: str = hyperparameter(
+        "multinomial", "how a row arises from its logits", choices=("multinomial", "bernoulli")
+    )
+    beta: float = hyperparameter(0.3, "highest weight of the KL term", low=0)
+    anneal_fraction: float = hyperparameter(
+        0.5, "part of the run (or cycle) after which the weight is at its cap", low=0, high=1
+    )
+
+    def _network(self, n_items: int) -> HVampNetwork:
+        return HVampNetwork(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        network = cast(HVampNetwork, self.network_)
+        initialise_by_inputs(network, generator, he=True)
+        nn.init.normal_(network.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = super()._optimizer()
+        optimizer.register_step_pre_hook(_norm_gradients)
+        return optimizer
+
+    def _highest_beta(self) -> float:
+        return self.beta
+
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
+        network = cast(HVampNetwork, self.network_)
+        inputs = dropout(batch.inputs, self.dropout, generator)
+        q_z2 = network.posterior_z2(batch, inputs)
+        z2 = sample(*q_z2, generator)  # (B, D)
+        q_z1 = network.posterior_z1(batch, inputs, z2)
+        z1 = sample(*q_z1, generator)  # (B, D)
+        log_q = (log_normal(z2, *q_z2) + log_normal(z1, *q_z1)).sum(dim=1)  # (B, D) -> (B,)
+        log_p = network.log_prior_z2(z2) + log_normal(z1, *network.p_z1(z2)).sum(dim=1)  # (B,)
+        kl = (log_q - log_p).mean()
+        reconstruction = likelihood(self.likelihood)(network.logits(z1, z2), batch).mean()  # (B,) -> ()
+        return Losses(reconstruction + beta * kl, reconstruction, kl)
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        network = cast(HVampNetwork, self.network_)
+        z2, _ = network.posterior_z2(batch, batch.inputs)
+        z1, _ = network.posterior_z1(batch, batch.inputs, z2)
+        return network.logits(z1, z2)
+
+    _item_weight = "items_to_z2.weight"
+
+
+def _norm_gradients(optimizer: torch.optim.Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    """Divide the gradient of each parameter by its norm, as the authors' AdamNormGrad does."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad /= parameter.grad.norm() + 1e-7

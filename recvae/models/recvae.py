@@ -1,0 +1,178 @@
+"""RecVAE: Shenbin, Alekseev, Tutubalina, Malykh and Nikolenko, WSDM 2020.
+
+    L_u = E_q[log p(x_u | z)] - gamma |x_u| KL(q(z | x_u) || p(z | phi_old, x_u))                       (eq. 7, 9)
+    p(z | phi_old, x) = 3/20 N(0, 1) + 3/4 q_old(z | x) + 1/10 N(0, e^10),  in every latent dimension   (eq. 5)
+
+The encoder is dense (every layer gets the sum of all before it) and layer-normalised, the decoder one linear layer.
+An epoch is three passes over the users that update the encoder, with dropout on its input, then the frozen encoder of
+the prior becomes the present one, then one pass without dropout updates the decoder (section 3.5). Where paper and
+the authors' code (ilya-shenbin/RecVAE) differ, this is their code: the mixture's weights, and that the KL term is one
+draw of log q(z) - log p(z).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import nn
+
+from recvae.batches import SparseBatch
+from recvae.hyperparameters import Range, Space, hyperparameter
+from recvae.losses import log_normal, multinomial_nll
+from recvae.models.networks import DenseEncoder, dropout, initialise_by_inputs, linear, sample
+from recvae.models.variational import VariationalAutoencoder
+from recvae.training import Losses, Phase
+
+# Letters in shape comments: B users of a batch, I items, D latent dimensions.
+
+_PRIOR = ((3 / 20, 0.0), (1 / 10, 10.0))  # weight and log-variance of the two components around 0
+_WEIGHT_OF_OLD = 3 / 4
+
+
+class RecVAENetwork(nn.Module):
+    """Encoder, decoder, and while training the frozen encoder of the prior.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim, depth : int
+        See `DenseEncoder`.
+    """
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
+        super().__init__()
+        self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
+        self.decoder = linear(latent_dim, n_items)
+        self.old_encoder: DenseEncoder | None = None
+
+
+def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: torch.Tensor) -> torch.Tensor:
+    """Return log p(z | phi_old, x), summed over the latent dimensions; see the module's second formula.
+
+    Parameters
+    ----------
+    z, old_mean, old_logvar : Tensor of shape (n_users, latent_dim)
+        A draw, and what the frozen encoder says of the user.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+    """
+    zero = torch.zeros_like(z)
+    components = [math.log(weight) + log_normal(z, zero, zero + logvar) for weight, logvar in _PRIOR]
+    components.append(math.log(_WEIGHT_OF_OLD) + log_normal(z, old_mean, old_logvar))
+    return torch.stack(components).logsumexp(dim=0).sum(dim=1)  # (3, B, D) -> (B, D) -> (B,)
+
+
+@dataclass(kw_only=True)
+class RecVAE(VariationalAutoencoder):
+    """The variational autoencoder with a composite prior and alternating updates; defaults are the authors'.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = RecVAE(hidden_dim=16, latent_dim=4, epochs=15, batch_size=10, learning_rate=0.01, seed=1).fit(train)
+    >>> items, scores = model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
+    >>> sorted(items[0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "recvae"
+    paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(2e-4, 2e-3, log=True),
+        "batch_size": (50, 100, 200),
+        "hidden_dim": (300, 600),
+        "latent_dim": (100, 200, 400),
+        "dropout": Range(0.3, 0.8),
+        "gamma": Range(1e-3, 2e-2, log=True),
+    }
+
+    epochs: int = hyperparameter(50, "outer epochs, of encoder_passes + decoder_passes passes over the users", low=1)
+    learning_rate: float = hyperparameter(5e-4, "step size of both Adams", low=0)
+    patience: int = hyperparameter(15, "epochs without a better validation NDCG@100 before it ends; 0: never", low=0)
+    hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
+    depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)
+    latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
+    dropout: float = hyperparameter(
+        0.5, "share of a user's items hidden while the encoder learns", low=0, high=1, below_high=True
+    )
+    gamma: float = hyperparameter(0.005, "highest weight of the KL term, per interaction of the user", low=0)
+    anneal: str = hyperparameter("constant", "how gamma grows", choices=("constant", "linear", "cosine", "cyclical"))
+    encoder_passes: int = hyperparameter(3, "passes of an epoch that update the encoder", low=1)
+    decoder_passes: int = hyperparameter(1, "passes of an epoch that update the decoder", low=1)
+
+    def _network(self, n_items: int) -> RecVAENetwork:
+        return RecVAENetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        network = self._typed
+        n_items = network.decoder.out_features
+        network.old_encoder = DenseEncoder(n_items, self.hidden_dim, self.latent_dim, self.depth)
+        initialise_by_inputs(network, generator)
+
+    @property
+    def _typed(self) -> RecVAENetwork:
+        return cast(RecVAENetwork, self.network_)
+
+    def _highest_beta(self) -> float:
+        return self.gamma
+
+    def _phases(self) -> Sequence[Phase]:
+        def adam(part: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.Adam(part.parameters(), lr=self.learning_rate, fused=True)
+
+        network = self._typed
+        return [
+            Phase(
+                name="encoder",
+                optimizer=adam(network.encoder),
+                loss=self._loss,
+                passes=self.encoder_passes,
+                after=self._update_prior,
+            ),
+            Phase(
+                name="decoder",
+                optimizer=adam(network.decoder),
+                loss=self._decoder_loss,
+                passes=self.decoder_passes,
+            ),
+        ]
+
+    def _update_prior(self) -> None:
+        network = self._typed
+        assert network.old_encoder is not None  # from `_initialise` to `_finish`
+        network.old_encoder.load_state_dict(network.encoder.state_dict())
+
+    def _finish(self) -> None:
+        self._typed.old_encoder = None  # scoring needs no prior, so no bundle holds it
+
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
+        network = self._typed
+        assert network.old_encoder is not None
+        mean, logvar = network.encoder(batch, dropout(batch.inputs, self.dropout, generator))
+        z = sample(mean, logvar, generator)  # (B, D)
+        with torch.no_grad():
+            old = network.old_encoder(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
+        reconstruction = multinomial_nll(network.decoder(z), batch)  # (B, D) -> (B, I) -> (B,)
+        kl = log_normal(z, mean, logvar).sum(dim=1) - composite_log_prior(z, *old)  # (B, D) -> (B,)
+        total = (reconstruction + beta * batch.totals * kl).mean()
+        return Losses(total, reconstruction.mean(), kl.mean())
+
+    def _decoder_loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002
+        """Return the reconstruction from the whole row; the KL term does not depend on the decoder."""
+        network = self._typed
+        with torch.no_grad():
+            mean, logvar = network.encoder(batch, batch.inputs)
+            z = sample(mean, logvar, generator)  # (B, D)
+        reconstruction = multinomial_nll(network.decoder(z), batch).mean()
+        return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        network = self._typed
+        mean, _ = network.encoder(batch, batch.inputs)
+        return network.decoder(mean)  # (B, D) -> (B, I)
+
+    _item_weight = "encoder.first.weight"

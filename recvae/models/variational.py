@@ -1,0 +1,88 @@
+"""What the variational autoencoders share: a KL term whose weight follows a schedule."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import scipy.sparse as sp
+import torch
+
+from recvae.errors import UsageError
+from recvae.history import Monitor
+from recvae.hyperparameters import hyperparameter
+from recvae.interactions import HeldOut
+from recvae.models.autoencoder import Autoencoder
+from recvae.models.base import Model
+from recvae.schedules import NAMES, Schedule, schedule
+
+
+@dataclass(kw_only=True)
+class VariationalAutoencoder(Autoencoder):
+    """An autoencoder with a distribution of latent variables, held near a prior by a weighted KL term."""
+
+    anneal: str = hyperparameter("linear", "how the weight of the KL term grows", choices=NAMES)
+    anneal_fraction: float = hyperparameter(
+        0.85, "part of the run (or cycle) after which it is at its cap", low=0, high=1
+    )
+    anneal_steps: int | None = hyperparameter(
+        None, "updates until it is at its cap (Liang et al.: cap x T), instead", low=0
+    )
+    anneal_cycles: int = hyperparameter(4, "how often a cyclical schedule begins anew", low=1)
+
+    @abstractmethod
+    def _highest_beta(self) -> float:
+        """Return the cap of the schedule."""
+
+    def _schedule(self, total_updates: int) -> Schedule:
+        return schedule(
+            self.anneal,
+            self._highest_beta(),
+            total_updates,
+            self.anneal_steps,
+            self.anneal_fraction,
+            self.anneal_cycles,
+        )
+
+
+def find_beta(
+    model: Model,
+    train: sp.csr_matrix,
+    validation: HeldOut | tuple[Any, Any],
+    device: str | torch.device = "auto",
+    monitor: Monitor | None = None,
+) -> dict[str, Any]:
+    """Find the cap of beta as Liang et al. 2018, section 2.2.2: anneal to 1, and note where validation is best.
+
+    Parameters
+    ----------
+    model : Model
+        With a hyperparameter `beta`; it is left as it is, a copy is trained.
+    train : sparse matrix of shape (n_users, n_items)
+        Training interactions.
+    validation : HeldOut or tuple of two sparse matrices
+        Users that choose.
+    device : str or torch.device
+        "auto", "cpu" or "cuda".
+    monitor : Monitor, optional
+        Is told how the pilot goes.
+
+    Returns
+    -------
+    dict
+        `beta`, `anneal` and `anneal_steps` to train again with: the same slope, stopped at the best beta.
+
+    Raises
+    ------
+    UsageError
+        If the model has no beta, or no validation user has a target.
+    """
+    if not isinstance(model, VariationalAutoencoder) or not hasattr(model, "beta"):
+        raise UsageError(f"got {model.name}, which has no beta to find; take a model that has: multvae, hvamp or vasp")
+    pilot = replace(model, beta=1.0, anneal="linear").fit(train, validation, device=device, monitor=monitor)
+    best = next((record for record in pilot.log_ if record.epoch == pilot.history_.best_epoch), None)
+    if best is None or best.ndcg is None or best.beta is None:
+        raise UsageError("got no validation user with a target to choose beta by; hold out more users")
+    steps = pilot.anneal_steps
+    if steps is None:
+        steps = round(pilot.anneal_fraction * pilot.epochs * -(-train.shape[0] // pilot.batch_size))
+    return {"beta": best.beta, "anneal": "linear", "anneal_steps": round(best.beta * steps)}

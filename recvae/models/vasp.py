@@ -1,0 +1,205 @@
+"""VASP: Vancura and Kordik, Deep Variational Autoencoder with Shallow Parallel Path, ICANN 2021.
+
+A deep variational autoencoder f and a linear item-item model g without diagonal are trained together on split
+histories: a random half of a user's items is the input, the other half the target, so that neither can learn to
+repeat its input. How the two meet is a choice:
+
+    sum       x_u ~ Mult(n_u, softmax(f(z_u) + W^T x_u)),  diag(W) = 0
+    product   p_ui = sigmoid(f(z_u)_i) sigmoid(W^T x_u)_i  with the focal loss, alpha .25 and gamma 2 (the paper)
+
+The sum is the simpler member with the same idea: softmax probabilities multiply where logits add.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import scipy.sparse as sp
+import torch
+from torch import nn
+from torch.nn import functional
+
+from recvae.batches import SparseBatch
+from recvae.hyperparameters import Range, Space, hyperparameter
+from recvae.interactions import HeldOut
+from recvae.losses import kl_to_standard_normal, multinomial_nll
+from recvae.memory import check_memory
+from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample
+from recvae.models.variational import VariationalAutoencoder
+from recvae.training import Losses
+
+# Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
+
+_ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss
+
+
+class VASPNetwork(nn.Module):
+    """The deep path and the shallow one.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim, depth : int
+        See `DenseEncoder`; the decoder has one hidden layer.
+    """
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
+        super().__init__()
+        self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
+        self.decoder = linear(latent_dim, n_items)
+        self.shallow = nn.Parameter(torch.empty(n_items, n_items))
+
+    def shallow_logits(self, batch: SparseBatch, inputs: torch.Tensor) -> torch.Tensor:
+        """Return W^T x, shape (n_users, n_items)."""
+        return functional.embedding_bag(
+            batch.items, self.shallow, batch.offsets, mode="sum", per_sample_weights=inputs
+        )  # (N,) -> (B, I)
+
+
+def split_histories(batch: SparseBatch, generator: torch.Generator) -> tuple[torch.Tensor, SparseBatch]:
+    """Send each interaction to the input or to the target, by the toss of a coin.
+
+    Parameters
+    ----------
+    batch : SparseBatch
+        Whole histories.
+    generator : Generator
+        On the same device.
+
+    Returns
+    -------
+    inputs : Tensor of shape (n_interactions,)
+        The input half, L2-normalised per user, 0 elsewhere.
+    targets : SparseBatch
+        The same users with the other half as what is to be found.
+    """
+    is_input = torch.rand(batch.values.shape, generator=generator, device=batch.device) < 0.5  # (N,)
+    inputs = batch.inputs * is_input
+    norms = torch.zeros_like(batch.totals).index_add(0, batch.rows, inputs.square()).sqrt()  # (N,) -> (B,)
+    inputs = inputs / torch.where(norms > 0, norms, 1.0)[batch.rows]
+    values = batch.values * ~is_input
+    totals = torch.zeros_like(batch.totals).index_add(0, batch.rows, values)
+    return inputs, replace(batch, values=values, totals=totals)
+
+
+def log_product(deep: torch.Tensor, shallow: torch.Tensor) -> torch.Tensor:
+    """Return log(sigmoid(deep) sigmoid(shallow)), of the same shape."""
+    return functional.logsigmoid(deep) + functional.logsigmoid(shallow)
+
+
+def focal_loss(log_p: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
+    """Return the focal loss of each user, summed over items: Lin et al., ICCV 2017, eq. 5.
+
+    -alpha (1 - p)^gamma log p for an interaction, -(1 - alpha) p^gamma log(1 - p) for any other item.
+
+    Parameters
+    ----------
+    log_p : Tensor of shape (n_users, n_items)
+        Below 0.
+    batch : SparseBatch
+        The target; entries of weight 0 are none.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+    """
+    p = log_p.exp()
+    log_rest = torch.log1p(-p.clamp(max=1 - 1e-6))
+    losses = -(1 - _ALPHA) * p.pow(_GAMMA) * log_rest  # (B, I)
+    at = (batch.rows, batch.items.long())
+    of_hits = -_ALPHA * (1 - p[at]).pow(_GAMMA) * log_p[at]  # (N,)
+    change = (of_hits - losses[at]) * (batch.values > 0)
+    return losses.sum(dim=1).index_add(0, batch.rows, change)  # (B, I) -> (B,)
+
+
+@dataclass(kw_only=True)
+class VASP(VariationalAutoencoder):
+    """A variational autoencoder and a linear model in parallel, trained on split histories.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
+    >>> model = VASP(hidden_dim=16, latent_dim=4, epochs=20, batch_size=10, learning_rate=0.01, seed=1).fit(train)
+    >>> items, scores = model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
+    >>> sorted(items[0].tolist())
+    [3, 4]
+    """
+
+    name: ClassVar[str] = "vasp"
+    paper: ClassVar[str] = "Vancura, Kordik: Deep Variational Autoencoder with Shallow Parallel Path (ICANN 2021)"
+    space: ClassVar[Space] = {
+        "learning_rate": Range(1e-4, 2e-3, log=True),
+        "batch_size": (50, 100, 200),
+        "hidden_dim": (300, 600),
+        "latent_dim": (100, 200, 400),
+        "beta": Range(0.01, 1.0, log=True),
+        "shallow_decay": Range(1e-5, 1e-2, log=True),
+    }
+
+    batch_size: int = hyperparameter(100, "users per update", low=1)
+    learning_rate: float = hyperparameter(5e-4, "step size of Adam", low=0)
+    hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
+    depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)
+    latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
+    joint: str = hyperparameter("sum", "how the two paths meet; the paper's is the product", choices=("sum", "product"))
+    beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
+    shallow_decay: float = hyperparameter(0.0, "L2 penalty added to the gradient of the item-item weights", low=0)
+
+    def fit(self, train: sp.csr_matrix, validation: HeldOut | tuple[Any, Any] | None = None, **options: Any) -> Self:
+        """Train from a fresh initialisation; see `Autoencoder.fit`.
+
+        Raises
+        ------
+        MemoryLimitError
+            If the item-item weights, their gradient and Adam's two averages do not fit.
+        """
+        check_memory(
+            4 * 4 * train.shape[1] ** 2,
+            self.max_memory,
+            f"vasp on {train.shape[1]:,} items",
+            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
+            "which need memory in proportion to the items",
+        )
+        return super().fit(train, validation, **options)
+
+    def _network(self, n_items: int) -> VASPNetwork:
+        return VASPNetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        network = self._typed
+        initialise_by_inputs(network, generator)
+        nn.init.zeros_(network.shallow)
+        network.shallow.register_hook(lambda gradient: gradient.fill_diagonal_(0))  # so it stays 0
+
+    @property
+    def _typed(self) -> VASPNetwork:
+        return cast(VASPNetwork, self.network_)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        deep = [*self._typed.encoder.parameters(), *self._typed.decoder.parameters()]
+        groups = [{"params": deep}, {"params": [self._typed.shallow], "weight_decay": self.shallow_decay}]
+        return torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+
+    def _highest_beta(self) -> float:
+        return self.beta
+
+    def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
+        network = self._typed
+        inputs, targets = split_histories(batch, generator)
+        mean, logvar = network.encoder(batch, inputs)
+        deep = network.decoder(sample(mean, logvar, generator))  # (B, D) -> (B, I)
+        shallow = network.shallow_logits(batch, inputs)  # (B, I)
+        if self.joint == "sum":
+            per_user = multinomial_nll(deep + shallow, targets)  # (B,)
+        else:
+            per_user = focal_loss(log_product(deep, shallow), targets)  # (B,)
+        reconstruction = per_user.mean()
+        kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
+        return Losses(reconstruction + beta * kl, reconstruction, kl)
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        network = self._typed
+        mean, _ = network.encoder(batch, batch.inputs)
+        deep, shallow = network.decoder(mean), network.shallow_logits(batch, batch.inputs)  # (B, I), (B, I)
+        return deep + shallow if self.joint == "sum" else log_product(deep, shallow)
+
+    _item_weight = "encoder.first.weight"
