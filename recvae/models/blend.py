@@ -121,11 +121,11 @@ class Blend(Model):
         weights = WEIGHTS if self.weight is None else (self.weight,)
         monitor.start(len(weights), [])
         tried: dict[float, float] = {}
-        for weight in weights:
+        for done, weight in enumerate(weights, start=1):
             self.weight_ = weight
             if held_out is not None:
                 tried[weight] = validation_ndcg(self._score_block, held_out) or 0.0
-            monitor.advance(len(tried), None)
+            monitor.advance(done, None)
         self.weight_ = max(tried, key=tried.__getitem__, default=weights[0])
         self.summary_ = {"weight": self.weight_, "tried": {str(weight): ndcg for weight, ndcg in tried.items()}}
 
@@ -146,7 +146,9 @@ class Blend(Model):
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Take over the arrays of both parts; see `Model.load_weights`."""
-        self.weight_ = round(float(weights["weight"].item()), 6)
+        if weights["weight"].shape != (1,):
+            raise ValueError(f"a weight of shape {weights['weight'].shape} is not one number")
+        self.weight_ = round(float(weights["weight"][0]), 6)
         self.parts_ = {}
         for part, model in self.parts.items():
             prefix = f"{part}/"
