@@ -151,6 +151,19 @@ def evaluate(
     return per_user, overall
 
 
+def main_metric(metrics: Sequence[str]) -> str:
+    """Return the metric that decides: the last NDCG, else the first that has values per user, else the first.
+
+    Parameters
+    ----------
+    metrics : sequence of str
+        Written `name@k`; at least one.
+    """
+    ndcg = [metric for metric in metrics if metric.startswith("ndcg@")]
+    per_user = [metric for metric in metrics if not metric.startswith("coverage@")]
+    return (ndcg[-1:] or per_user[:1] or [*metrics])[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Several runs on the same users.
@@ -180,10 +193,8 @@ class Report:
 
     @property
     def main_metric(self) -> str:
-        """The metric that decides which baseline is the strongest: the last NDCG, else the first per-user one."""
-        ndcg = [metric for metric in self.metrics if metric.startswith("ndcg@")]
-        per_user = [metric for metric in self.metrics if not metric.startswith("coverage@")]
-        return (ndcg[-1:] or per_user[:1] or self.metrics[:1])[0]
+        """The metric that decides which baseline is the strongest; see `main_metric`."""
+        return main_metric(self.metrics)
 
     def best(self, metric: str) -> float:
         """Return the highest mean of a metric over all runs."""

@@ -80,6 +80,12 @@ def model_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def small_settings() -> Callable[[str], dict[str, Any]]:
+    """Return a function from a model's name to hyperparameters that let it be fitted in a moment."""
+    return lambda name: {**SMALL.get(name, {}), **({"epochs": 3} if "epochs" in SMALL.get(name, {}) else {})}
+
+
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., Any]:
     """Return a function from a model's name to a model that is small enough to fit in a moment."""
 

@@ -21,7 +21,7 @@ from recvae.models import ALS, MODELS
 from recvae.recommender import Recommender
 from recvae.synthetic import synthetic_log, write_ratings_csv
 
-VERBS = ("quickstart", "datasets", "preprocess", "models", "train", "evaluate")
+VERBS = ("quickstart", "datasets", "preprocess", "models", "train", "tune", "evaluate", "compare")
 SMALL = ("--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "epochs=3", "--set", "batch_size=50")
 QUICK = ("--model", "popularity")
 
@@ -34,7 +34,9 @@ def next_command(said: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, shell: Command, command: Command) -> dict[str, Any]:
+def story(
+    tmp_path_factory: pytest.TempPathFactory, shell: Command, command: Command, small_settings: Command
+) -> dict[str, Any]:
     """Go the whole way once: what each step said, and "folder", where it all lies."""
     folder = tmp_path_factory.mktemp("story")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,9 +47,9 @@ def story(tmp_path_factory: pytest.TempPathFactory, shell: Command, command: Com
         write_ratings_csv(events, folder / "ratings.csv")
         said = {"preprocess": shell("preprocess", "ratings.csv", "--name", "films")}
         said["multvae"] = shell("train", *SMALL)
-        said["multdae"] = command("train", "--model", "multdae", "--set", "latent_dim=8", "--set", "epochs=2")
-        said["als"] = command("train", "--model", "als", "--set", "factors=8")
-        said["popularity"] = command("train", *QUICK)
+        for name in [name for name in MODELS if name not in said]:
+            settings = dict(zip(MODELS[name].roles, ("multdae", "ease"), strict=False)) | small_settings(name)
+            said[name] = command("train", "--model", name, *(f"--set={key}={value}" for key, value in settings.items()))
         runs = [f"films/{name}" for name in MODELS]
         said["evaluate"] = command("evaluate", *runs, "--json", "report.json", "--per-user", "users.parquet")
     return {**said, "folder": folder}

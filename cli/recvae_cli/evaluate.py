@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recvae_cli.console import DataDir, Device, RunsDir, say, say_next, show, show_json
+from recvae_cli.measuring import dataset_of, labels_of, measured, measured_baseline
 
 if TYPE_CHECKING:
-    from recvae.bundles import Bundle
-    from recvae.dataset import Dataset
     from recvae.evaluation import Evaluation, Report, Summary
-    from recvae.interactions import HeldOut
-    from recvae.metrics import Metric
 
 _BASELINES = "als,popularity"
 
@@ -63,12 +60,15 @@ def evaluate(
     folders = list(dict.fromkeys(find_run(runs_dir, run) for run in runs or [None]))
     bundles = [read_bundle(folder, device) for folder in folders]
     home = find_dataset(data_dir, data or str(bundles[0].manifest.get("name")))
-    dataset = _dataset_of(home, bundles, folders)
+    dataset = dataset_of(home, {str(f): bundle.manifest for f, bundle in zip(folders, bundles, strict=True)})
     held_out = dataset.part(split)
     say(f"evaluating {', '.join(map(str, folders))} on the {split} users of {home}")
-    labels = _labels(folders)
-    evaluations = [_measure(label, b, held_out, wanted) for label, b in zip(labels, bundles, strict=True)]
-    evaluations += [_baseline(name, labels, dataset, held_out, wanted, home) for name in names]
+    labels = labels_of(folders)
+    evaluations: list[Evaluation] = [
+        measured(label, bundle, held_out, wanted, folder)
+        for label, bundle, folder in zip(labels, bundles, folders, strict=True)
+    ]
+    evaluations += [measured_baseline(name, labels, dataset, held_out, wanted, home) for name in names]
     report = Report(
         manifest=dataset.manifest,
         split=split,
@@ -98,63 +98,6 @@ def _baseline_names(text: str) -> list[str]:
 
     names = [] if text.strip() == "none" else [word.strip() for word in text.split(",") if word.strip()]
     return [model_class(name).name for name in dict.fromkeys(names)]
-
-
-def _dataset_of(home: Path, bundles: "list[Bundle]", folders: list[Path]) -> "Dataset":
-    """Load a data set; all runs must have been trained on it as it is now."""
-    from recvae.dataset import Dataset
-    from recvae.errors import UsageError
-
-    dataset = Dataset.load(home)
-    for folder, bundle in zip(folders, bundles, strict=True):
-        found = str(bundle.manifest.get("fingerprint"))
-        if found != dataset.fingerprint:
-            raise UsageError(
-                f"{folder} was not trained on {dataset.name} as it is now (fingerprint {found[:12]}, expected "
-                f"{dataset.fingerprint[:12]}), and numbers on different data cannot be compared; train it again, or "
-                "prepare the data as it was"
-            )
-    return dataset
-
-
-def _labels(folders: list[Path]) -> list[str]:
-    """Name runs by their folder, by the path where two folders have the same name."""
-    names = [folder.name for folder in folders]
-    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
-
-
-def _measure(
-    label: str, bundle: "Bundle", held_out: "HeldOut", metrics: "list[Metric]", is_baseline: bool = False
-) -> "Evaluation":
-    from recvae.baselines import describe_choice
-    from recvae.evaluation import Evaluation
-    from recvae.evaluation import evaluate as measure
-    from recvae.hyperparameters import values_of
-    from recvae.monitors import ProgressBar
-
-    with ProgressBar(f"ranking for {label}") as bar:
-        per_user, overall = measure(bundle.model, held_out, metrics, lambda done, total: bar(done, total, "users"))
-    return Evaluation(
-        name=label,
-        model=bundle.model.name,
-        hyperparameters=values_of(bundle.model),
-        per_user=per_user,
-        overall=overall,
-        is_baseline=is_baseline,
-        note=describe_choice(bundle) if is_baseline else "",
-    )
-
-
-def _baseline(
-    name: str, labels: list[str], dataset: "Dataset", held_out: "HeldOut", metrics: "list[Metric]", home: Path
-) -> "Evaluation":
-    """Take a tuned baseline from the cache beside the data set, or fit it."""
-    from recvae.baselines import cached_baseline
-    from recvae.monitors import ProgressBar
-
-    with ProgressBar(f"tuning {name} on validation") as bar:
-        bundle = cached_baseline(name, dataset, home / "baselines", lambda done, total, note: bar(done, total, note))
-    return _measure(f"{name} (baseline)" if name in labels else name, bundle, held_out, metrics, is_baseline=True)
 
 
 def _print(report: "Report") -> None:
