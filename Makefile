@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format bench clean
+.PHONY: help install quickstart test test-all check format bench leaderboard clean
 
 help:
 	@echo "make quickstart   install, then the whole way on invented data (about a minute)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all     the slow ones too"
 	@echo "make check        ruff and pyright"
 	@echo "make bench        speed, both sides in one run"
+	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on the disk"
 
 install: $(STAMP)
 
@@ -42,6 +43,9 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/epoch.py
+
+leaderboard: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/leaderboard.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -25,10 +25,10 @@ from torch import nn
 from torch.nn import functional
 
 from recvae import MultVAE
+from recvae.history import EpochRecord
 from recvae.interactions import interactions
 from recvae.models.networks import initialise
 from recvae.synthetic import synthetic_log
-from recvae.training import EpochRecord
 
 HIDDEN, LATENT = 600, 200
 DROPOUT = 0.5

@@ -69,11 +69,9 @@ class AE(Autoencoder):
     paper: ClassVar[str] = "Sedhain et al.: AutoRec, Autoencoders Meet Collaborative Filtering (WWW 2015)"
     space: ClassVar[Space] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),
-        "batch_size": (50, 100, 200, 500),
-        "hidden_dims": ((), (600,)),
-        "latent_dim": (50, 100, 200, 400),
-        "weight_decay": Range(1e-6, 1e-2, log=True),
-        "likelihood": LIKELIHOODS,
+        "batch_size": (100, 200, 500),
+        "latent_dim": (50, 100, 200),
+        "weight_decay": Range(1e-5, 1e-2, log=True),
     }
 
     hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)

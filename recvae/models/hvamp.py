@@ -135,14 +135,10 @@ class HVamp(VariationalAutoencoder):
     name: ClassVar[str] = "hvamp"
     paper: ClassVar[str] = "Kim, Suh: Enhancing VAEs for Collaborative Filtering (RecSys 2019)"
     space: ClassVar[Space] = {
-        "learning_rate": Range(2e-4, 2e-3, log=True),
+        "learning_rate": Range(2e-4, 1e-3, log=True),
         "batch_size": (100, 200, 500),
-        "hidden_dim": (300, 600),
-        "latent_dim": (100, 200),
-        "pseudo_inputs": (100, 300),
-        "dropout": Range(0.3, 0.8),
-        "beta": Range(0.05, 1.0, log=True),
-        "likelihood": ("multinomial", "bernoulli"),
+        "dropout": Range(0.4, 0.8),
+        "beta": Range(0.1, 1.0, log=True),
     }
 
     batch_size: int = hyperparameter(200, "users per update", low=1)

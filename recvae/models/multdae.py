@@ -35,10 +35,11 @@ class MultDAE(AE):
     name: ClassVar[str] = "multdae"
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018), section 2.3"
     space: ClassVar[Space] = {
-        **AE.space,
-        "noise": NOISES,
+        "learning_rate": Range(3e-4, 3e-3, log=True),
+        "batch_size": (100, 200, 500),
+        "latent_dim": (100, 200, 400),
         "dropout": Range(0.3, 0.8),
-        "noise_level": Range(0.003, 0.1, log=True),
+        "weight_decay": Range(1e-5, 1e-3, log=True),
     }
 
     noise: str = hyperparameter("masking", "what happens to the input while training", choices=NOISES)

@@ -77,12 +77,10 @@ class MultVAE(VariationalAutoencoder):
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018)"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 3e-3, log=True),
-        "batch_size": (50, 100, 200, 500),
-        "hidden_dims": ((600,), (300,), ()),
+        "batch_size": (100, 200, 500),
         "latent_dim": (100, 200, 400),
-        "dropout": Range(0.3, 0.8),
-        "beta": Range(0.05, 1.0, log=True),
-        "likelihood": LIKELIHOODS,
+        "dropout": Range(0.4, 0.8),
+        "beta": Range(0.1, 1.0, log=True),
     }
 
     hidden_dims: tuple[int, ...] = hyperparameter((600,), "widths between items and latent variables", low=1)

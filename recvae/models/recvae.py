@@ -82,12 +82,11 @@ class RecVAE(VariationalAutoencoder):
     name: ClassVar[str] = "recvae"
     paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
     space: ClassVar[Space] = {
-        "learning_rate": Range(2e-4, 2e-3, log=True),
-        "batch_size": (50, 100, 200),
-        "hidden_dim": (300, 600),
-        "latent_dim": (100, 200, 400),
-        "dropout": Range(0.3, 0.8),
-        "gamma": Range(1e-3, 2e-2, log=True),
+        "learning_rate": Range(3e-4, 1e-3, log=True),
+        "batch_size": (50, 100, 200, 500),
+        "latent_dim": (200, 400),
+        "dropout": Range(0.4, 0.7),
+        "gamma": Range(0.002, 0.01, log=True),
     }
 
     epochs: int = hyperparameter(50, "outer epochs, of encoder_passes + decoder_passes passes over the users", low=1)

@@ -127,12 +127,10 @@ class VASP(VariationalAutoencoder):
     name: ClassVar[str] = "vasp"
     paper: ClassVar[str] = "Vancura, Kordik: Deep Variational Autoencoder with Shallow Parallel Path (ICANN 2021)"
     space: ClassVar[Space] = {
-        "learning_rate": Range(1e-4, 2e-3, log=True),
+        "learning_rate": Range(3e-4, 2e-3, log=True),
         "batch_size": (50, 100, 200),
-        "hidden_dim": (300, 600),
-        "latent_dim": (100, 200, 400),
-        "beta": Range(0.01, 1.0, log=True),
-        "shallow_decay": Range(1e-5, 1e-2, log=True),
+        "beta": Range(0.05, 1.0, log=True),
+        "shallow_decay": Range(1e-6, 1e-3, log=True),
     }
 
     batch_size: int = hyperparameter(100, "users per update", low=1)
@@ -142,7 +140,7 @@ class VASP(VariationalAutoencoder):
     latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
     joint: str = hyperparameter("sum", "how the two paths meet; the paper's is the product", choices=("sum", "product"))
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
-    shallow_decay: float = hyperparameter(0.0, "L2 penalty added to the gradient of the item-item weights", low=0)
+    shallow_decay: float = hyperparameter(1e-5, "L2 penalty added to the gradient of the item-item weights", low=0)
 
     def fit(self, train: sp.csr_matrix, validation: HeldOut | tuple[Any, Any] | None = None, **options: Any) -> Self:
         """Train from a fresh initialisation; see `Autoencoder.fit`.

@@ -1,0 +1,230 @@
+"""Every model, tuned on validation within a stated budget, on three data sets: makes benchmarks/leaderboard.md.
+
+    python benchmarks/leaderboard.py --source ml-1m=path/to/ml-1m --source ml-100k=path/to/ml-100k ...
+
+Everything is done by the commands a user has: `recvae preprocess`, `tune`, `train --model blend`, `compare`. Without
+--source the data are downloaded. What was done before is not done again: an interrupted run goes on. Blends are chosen
+on validation among the pairs of a network and a closed form; test users are looked at once, at the end.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+METRICS = "recall@20,recall@50,ndcg@100"
+CLOSED = ("als", "ease", "edlae")
+NETWORKS = ("ae", "multdae", "multvae", "hvamp", "vasp", "recvae")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a data set gets.
+
+    Parameters
+    ----------
+    heldout : int
+        Users of validation and of test each.
+    trials : int
+        Trials per network, at most.
+    timeouts : dict of str to str
+        Time of a network's trials, after which none is begun or finished; of the others under "".
+    fixed : dict of str to list of str
+        Settings of a model that are not searched, to keep its trials within the time.
+    """
+
+    heldout: int
+    trials: int
+    timeouts: dict[str, str]
+    fixed: dict[str, list[str]]
+
+
+SMALLER_HVAMP = ["hidden_dim=300", "pseudo_inputs=200", "latent_dim=100", "epochs=100"]
+BUDGETS = {
+    "ml-1m": Budget(
+        heldout=500,
+        trials=12,
+        timeouts={"": "10m", "recvae": "25m"},
+        fixed={"hvamp": SMALLER_HVAMP, "vasp": ["epochs=80"], "recvae": ["epochs=30"]},
+    ),
+    "ml-100k": Budget(
+        heldout=200,
+        trials=20,
+        timeouts={"": "4m"},
+        fixed={"hvamp": SMALLER_HVAMP, "vasp": ["hidden_dim=300", "epochs=100"]},
+    ),
+    "ml-latest-small": Budget(
+        heldout=120,
+        trials=20,
+        timeouts={"": "4m"},
+        fixed={"hvamp": SMALLER_HVAMP, "vasp": ["hidden_dim=300", "epochs=60"]},
+    ),
+}
+
+
+class Workshop:
+    """Runs commands on one data set, and reads what they left.
+
+    Parameters
+    ----------
+    data : str
+        Name of the data set.
+    data_dir, runs_dir : Path
+        Where everything is kept.
+    """
+
+    def __init__(self, data: str, data_dir: Path, runs_dir: Path) -> None:
+        self.data, self.data_dir, self.runs_dir = data, data_dir, runs_dir
+        self.budget = BUDGETS[data]
+        self.lines: list[str] = []
+
+    def recvae(self, *words: str, told: bool = True) -> str:
+        """Run a command and return what it printed; remember its line for the report."""
+        line = ["recvae", *words]
+        if told:
+            self.lines.append(" ".join(line))
+        where = ["--data-dir", str(self.data_dir)]
+        where += [] if words[0] == "preprocess" else ["--runs-dir", str(self.runs_dir)]
+        print("$", *line, file=sys.stderr, flush=True)
+        program = [sys.executable, "-c", "from recvae_cli.app import main; main()"]
+        return subprocess.run([*program, *words, *where], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def card(self, run: str) -> dict[str, Any]:
+        """Return what a finished run says of itself, empty where there is none."""
+        path = self.runs_dir / self.data / run / "recommender.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def validation(self, run: str) -> float:
+        """Return the validation NDCG@100 of a run."""
+        return float(self.card(run)["metrics"]["validation"]["ndcg@100"])
+
+    def prepare(self, source: str | None) -> None:
+        """Make the data set, unless it is there."""
+        words = ["preprocess", self.data, "--heldout-users", str(self.budget.heldout)]
+        self.lines.append(" ".join(["recvae", *words]))
+        if not (self.data_dir / self.data / "manifest.json").exists():
+            self.recvae(*words, *(["--source", source] if source else []), told=False)
+
+    def tune(self, model: str) -> dict[str, Any]:
+        """Search for a model's hyperparameters, or go on with that; return what the command reports."""
+        words = ["tune", "--model", model, "--data", self.data, "--name", model, "--overwrite"]
+        words += [word for setting in self.budget.fixed.get(model, []) for word in ("--set", setting)]
+        words += ["--trials", str(self.budget.trials if model in NETWORKS else 50)]
+        timeouts = self.budget.timeouts
+        words += ["--timeout", timeouts.get(model, timeouts[""])] if model in NETWORKS else []
+        found = self.runs_dir / self.data / f"{model}.tuned.json"
+        if not found.exists() or not self.card(model):
+            found.parent.mkdir(parents=True, exist_ok=True)
+            report = self.recvae(*words, "--json", told=False)
+            found.write_text(report, encoding="utf-8")
+        self.lines.append(" ".join(["recvae", *words]))
+        return json.loads(found.read_text(encoding="utf-8"))
+
+    def blend(self, first: str, second: str) -> str:
+        """Blend two runs and return the name of the result."""
+        name = f"{first}+{second}"
+        words = ["train", "--model", "blend", "--data", self.data, "--name", name]
+        words += ["--set", f"first={first}", "--set", f"second={second}"]
+        if not self.card(name):
+            self.recvae(*words, told=False)
+        self.lines.append(" ".join(["recvae", *words]))
+        return name
+
+
+def measure(shop: Workshop, source: str | None, seeds: int) -> str:
+    """Tune, blend and compare on one data set; return its part of the page."""
+    shop.prepare(source)
+    reports = {model: shop.tune(model) for model in (*CLOSED, *NETWORKS)}
+    if not shop.card("popularity"):
+        shop.recvae("train", "--model", "popularity", "--data", shop.data, told=False)
+    pairs = [shop.blend(first, second) for first, second in itertools.product(NETWORKS, CLOSED)]
+    best = max(pairs, key=shop.validation)
+    runs = [*NETWORKS, *CLOSED, "popularity", best]
+    names = [f"{shop.data}/{run}" for run in runs]
+    words = ["compare", *names, "--to", f"{shop.data}/ease", "--metrics", METRICS, "--format", "markdown"]
+    words += ["--seeds", str(seeds)] if seeds > 1 else []
+    table = shop.recvae(*words)
+    return "\n\n".join(
+        [
+            f"## {shop.data}",
+            table.strip(),
+            "Chosen on validation (NDCG@100), what is not named being the default:",
+            _settings(shop, reports, best),
+            "The blends tried, by validation NDCG@100: "
+            + ", ".join(f"{name} {shop.validation(name):.4f}" for name in sorted(pairs, key=shop.validation)[::-1])
+            + ".",
+            "Made by\n\n```console\n" + "\n".join(shop.lines) + "\n```",
+        ]
+    )
+
+
+def _settings(shop: Workshop, reports: dict[str, dict[str, Any]], best: str) -> str:
+    rows = ["| run | validation | trials: complete, pruned, failed | hyperparameters |", "|---|---|---|---|"]
+    for model, report in reports.items():
+        settings = report["train"].split(" --set ")[1:]
+        counts = ", ".join(str(report["trials"][state]) for state in ("complete", "pruned", "failed"))
+        rows.append(f"| {model} | {shop.validation(model):.4f} | {counts} | {', '.join(settings) or 'the defaults'} |")
+    weight = shop.card(best)["training"]["weight"]
+    rows.append(f"| {best} | {shop.validation(best):.4f} | - | weight {weight:g} |")
+    return "\n".join(rows)
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def page(parts: list[str], seeds: int) -> str:
+    """Return the whole page: what was done, the tables, and what others published."""
+    budgets = "\n".join(
+        f"- {name}: {b.heldout} + {b.heldout} held-out users; up to {b.trials} trials or {b.timeouts['']} per network"
+        + "".join(f" ({model}: {time})" for model, time in b.timeouts.items() if model)
+        + "".join(f"; {model} with {', '.join(fixed)}" for model, fixed in b.fixed.items())
+        for name, b in BUDGETS.items()
+    )
+    head = (HERE / "leaderboard.head.md").read_text(encoding="utf-8")
+    tail = (HERE / "leaderboard.published.md").read_text(encoding="utf-8")
+    filled = head.format(
+        machine=f"{processor()}, {os.environ.get('OMP_NUM_THREADS', os.cpu_count())} thread(s) per fit",
+        versions=f"Python {platform.python_version()}, torch {version('torch')}, numpy {version('numpy')}",
+        seeds="seed 0" if seeds == 1 else f"{seeds} seeds, the tuned one and the next",
+        date=date.today().isoformat(),
+        budgets=budgets,
+    )
+    return "\n\n".join([filled.strip(), *parts, tail.strip()]) + "\n"
+
+
+def main() -> None:
+    """Read the options and make the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", choices=BUDGETS, help="only this data set (repeat for several)")
+    parser.add_argument("--source", action="append", default=[], metavar="NAME=FOLDER", help="raw data on the disk")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per network")
+    parser.add_argument("--output", type=Path, default=HERE / "leaderboard.md")
+    options = parser.parse_args()
+    sources = dict(source.split("=", 1) for source in options.source)
+    parts = []
+    for data in options.data or BUDGETS:
+        shop = Workshop(data, options.data_dir, options.runs_dir)
+        parts.append(measure(shop, sources.get(data), options.seeds))
+    options.output.write_text(page(parts, options.seeds), encoding="utf-8")
+    print(f"written to {options.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
