@@ -53,8 +53,8 @@ BUDGETS = {
     "ml-1m": Budget(
         heldout=500,
         trials=12,
-        timeouts={"": "10m", "recvae": "25m"},
-        fixed={"hvamp": SMALLER_HVAMP, "vasp": ["epochs=80"], "recvae": ["epochs=30"]},
+        timeouts={"": "10m", "recvae": "35m"},
+        fixed={"hvamp": SMALLER_HVAMP, "vasp": ["epochs=80"], "recvae": ["epochs=30", "batch_size=100"]},
     ),
     "ml-100k": Budget(
         heldout=200,

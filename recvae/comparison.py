@@ -16,9 +16,10 @@ from recvae.contenders import Contender, Fitted, check_same_data, measure, over_
 from recvae.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation import CONFIDENCE, DEFAULT_METRICS, Summary, main_metric
+from recvae.memory import human_bytes
 from recvae.metrics import parse_metrics
 from recvae.significance import ALPHA, PairedTest, paired_tests
-from recvae.tables import DAGGER, Cell, Page, Table, human_bytes, human_count, human_seconds
+from recvae.tables import DAGGER, Cell, Page, Table, human_count, human_seconds
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -35,7 +35,8 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
         if not name:
             raise UsageError(f"got no {role} run for {model.name}, expected the name of one; say --set {role}=RUN")
         near = runs_dir / dataset.name / name
-        folder = find_run(runs_dir, f"{dataset.name}/{name}" if (near / CARD).is_file() else name)
+        is_near = not Path(name).is_absolute() and (near / CARD).is_file()
+        folder = find_run(runs_dir, f"{dataset.name}/{name}" if is_near else name)
         bundle = read_bundle(folder, device)
         found = str(bundle.manifest.get("fingerprint"))
         if found != dataset.fingerprint:

@@ -7,6 +7,7 @@ from pathlib import Path
 from recvae.errors import MemoryLimitError, UsageError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_MOST = 2**63  # bytes, beyond any machine
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -45,16 +46,16 @@ def parse_bytes(text: str) -> int:
         If it is not of that form, or not above 0.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    n_bytes = int(float(found[1]) * _UNITS.get(found[2], 0)) if found else 0
-    if n_bytes <= 0:
+    n_bytes = float(found[1]) * _UNITS.get(found[2], 0) if found else 0.0
+    if not 1 <= n_bytes < _MOST:
         raise UsageError(f"got '{text}' for an amount of memory, expected a number and a unit, such as 8GB or 500MiB")
-    return n_bytes
+    return int(n_bytes)
 
 
 def human_bytes(n_bytes: float) -> str:
     """Write a number of bytes for people, such as 1.6 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
+        if n_bytes < 999.95:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} TB"

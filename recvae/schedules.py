@@ -108,7 +108,7 @@ def schedule(
     """
     if name == "constant":
         return constant(cap)
-    period = max(1, round(total_updates / cycles)) if name == "cyclical" else total_updates
+    period = max(1, math.ceil(total_updates / cycles)) if name == "cyclical" else total_updates
     rising = round(fraction * period) if steps is None else steps
     if name == "cyclical":
         return cyclical(cap, period, rising)

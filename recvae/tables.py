@@ -261,15 +261,6 @@ def _tabular(table: Table) -> Iterator[str]:
     yield r"  \end{tabular}"
 
 
-def human_bytes(n_bytes: float) -> str:
-    """Return a size such as "12.3 MiB"."""
-    for unit in ("B", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:,.1f} GiB"
-
-
 def human_seconds(seconds: float | None) -> str:
     """Return a duration such as "12.3 s", "2 min 05 s" or "1 h 20 min"; "-" where it is not known."""
     if seconds is None:

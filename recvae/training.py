@@ -200,8 +200,9 @@ class Trainer:
         passes = [self._pass(phase, monitor) for phase in self._passes_of_an_epoch()]
         losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
         seconds = time.perf_counter() - started
-        if not losses.isfinite().all():
-            self.history.diverged_at = first_update + 1 + int((~losses.isfinite()).any(dim=1).nonzero()[0])
+        broken = (~losses.isfinite()).any(dim=1).nonzero()  # updates whose loss is no number
+        if len(broken) or not self._weights_are_finite():
+            self.history.diverged_at = first_update + 1 + int(broken[0]) if len(broken) else self.updates
             if not self.history.best_epoch:
                 raise TrainingError(divergence(self.history))
             return None
@@ -246,6 +247,10 @@ class Trainer:
         self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
         self.history.best_ndcg, self.history.best_epoch = ndcg, epoch
         return True
+
+    def _weights_are_finite(self) -> bool:
+        """Whether the last update, whose effect no loss has shown yet, left numbers."""
+        return all(bool(value.isfinite().all()) for value in self.task.network.parameters())
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.task.network.state_dict().items()}

@@ -23,12 +23,13 @@ from recvae.contenders import Contender, check_same_data, measure, over_seeds
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.history import Silent
+from recvae.memory import human_bytes
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MultDAE, Popularity
 from recvae.repeats import finished_runs, repeat, seeds_for
 from recvae.runs import new_run, train
 from recvae.significance import holm, paired_p_value, paired_tests
-from recvae.tables import Cell, Page, Table, human_bytes, human_count, human_seconds, latex_escape
+from recvae.tables import Cell, Page, Table, human_count, human_seconds, latex_escape
 
 Command = Callable[..., Any]
 
@@ -292,7 +293,7 @@ def test_markdown_has_a_cell_for_each_column_and_marks_the_best() -> None:
     assert [columns(line)[1] for line in tables[1][2:]] == ["0, 1", "0", "has none"]
     assert columns(tables[1][2])[2] == f"{np.std([0.5, 0.6], ddof=1):.4f}"
     cost = [columns(line) for line in tables[2][2:]]
-    assert cost[0][2:] == ["<0.0001", "1 min 23 s", "3.0 MiB", "2.9 M"]
+    assert cost[0][2:] == ["<0.0001", "1 min 23 s", "3.1 MB", "2.9 M"]
     assert cost[1][1:4] == ["baseline", "-", "-"]
     assert re.fullmatch(r"[+-]0\.\d{4} \[[+-]0\.\d{4}, [+-]0\.\d{4}\]", cost[2][1])
     assert "50 test users, 2 without a target left out" in text and "- level is level\\_" in text
@@ -360,7 +361,7 @@ def test_a_wide_table_is_split_by_columns() -> None:
 
 def test_numbers_as_people_read_them() -> None:
     assert [human_bytes(n) for n in (0, 1023, 1536, 5 << 20, 3 << 40)] == [
-        *("0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3,072.0 GiB")
+        *("0 B", "1.0 kB", "1.5 kB", "5.2 MB", "3.3 TB")
     ]
     assert [human_seconds(s) for s in (None, 0.04, 59.94, 59.97, 83.4, 3599.7, 4800)] == [
         *("-", "0.0 s", "59.9 s", "1 min 00 s", "1 min 23 s", "1 h 00 min", "1 h 20 min")

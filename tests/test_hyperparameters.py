@@ -36,6 +36,8 @@ OF_WRONG_TYPE: dict[type, tuple[Any, ...]] = {
 @pytest.mark.parametrize(("name", "known"), ALL, ids=IDS)
 def test_values_of_a_wrong_type_are_refused_at_fit_by_name_and_value(name: str, known: Hyperparameter) -> None:
     for value in OF_WRONG_TYPE[known.type] + (() if known.optional else (None,)):
+        if known.type is str and not known.choices and isinstance(value, str):
+            continue  # any word will do
         model = MODELS[name](**{known.name: value})
         with pytest.raises(UsageError) as caught:
             model.fit(TRAIN)
@@ -67,7 +69,11 @@ def test_values_out_of_range_are_refused_and_those_at_its_ends_are_not(name: str
         ("multvae", {"dropout": 1.0}, r"got dropout=1\.0, expected a number, at least 0 and below 1"),
         ("multvae", {"hidden_dims": (600, 0)}, r"got hidden_dims=\(600, 0\), expected whole numbers separated by com"),
         ("multvae", {"beta": -0.1}, r"got beta=-0\.1, expected a number, 0 or more"),
-        ("multvae", {"anneal": "cosine"}, "got anneal='cosine', expected one of linear, constant; how beta grows"),
+        (
+            "multvae",
+            {"anneal": "steps"},
+            "got anneal='steps', expected one of linear, constant, cosine, cyclical; how",
+        ),
         ("multvae", {"anneal_fraction": 1.1}, r"expected a number, at least 0 and at most 1"),
         ("multvae", {"anneal_steps": -1}, r"got anneal_steps=-1, expected a whole number, 0 or more \(or none\)"),
         ("multvae", {"learning_rate": float("nan")}, "got learning_rate=nan, expected a number, 0 or more"),

@@ -1,6 +1,8 @@
-"""The likelihood, the KL divergence and its schedule, against hand-worked values and dense textbook formulas."""
+"""The likelihoods, the KL divergence and the log-density, against hand-worked values and dense textbook formulas."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recvae.batches import whole_batch
-from recvae.losses import kl_to_standard_normal, multinomial_nll
-from recvae.schedules import constant, linear, schedule
+from recvae.batches import SparseBatch, whole_batch
+from recvae.losses import (
+    LIKELIHOODS,
+    bernoulli_nll,
+    gaussian_nll,
+    kl_to_standard_normal,
+    likelihood,
+    log_normal,
+    multinomial_nll,
+)
 
 # Letters in shape comments: B users, I items, D latent dimensions.
 
@@ -88,40 +98,103 @@ def test_kl_is_0_for_the_prior_and_grows_with_the_number_of_dimensions() -> None
     assert kl_to_standard_normal(zero + 1, zero).tolist() == [100.0, 100.0]  # 200 / 2: a sum, not a mean
 
 
-CAPS, UPDATES = st.floats(0, 2), st.integers(0, 10**6)
+def dense_bernoulli(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each user, with a dense target of zeros and ones."""
+    present = (x > 0).to(logits.dtype)
+    return binary_cross_entropy_with_logits(logits, present, reduction="none").sum(dim=1)
 
 
-@given(cap=CAPS, steps=st.integers(1, 10**6), update=UPDATES)
-def test_linear_schedule_is_exact(cap: float, steps: int, update: int) -> None:
-    """Liang et al. write min(cap, t / T) with T = steps / cap; it never passes the cap, nor falls back to it."""
-    beta = linear(cap, steps)
-    expected = min(cap, update / (steps / cap)) if cap > 0 else 0.0
-    assert beta(update) == pytest.approx(expected, rel=1e-12)
-    assert 0 <= beta(update) <= beta(update + 1) <= cap
-    assert (beta(0), beta(steps), beta(10 * steps)) == (0, cap, cap)
+def dense_gaussian(x: torch.Tensor, logits: torch.Tensor, confidence: float) -> torch.Tensor:
+    weights = torch.where(x > 0, confidence, 1.0)
+    return 0.5 * (weights * (x.to(logits.dtype) - logits) ** 2).sum(dim=1)
 
 
-@given(cap=CAPS, update=UPDATES)
-def test_without_steps_the_cap_holds_from_the_start(cap: float, update: int) -> None:
-    assert linear(cap, 0)(update) == constant(cap)(update) == cap
-    assert schedule("constant", cap, 1000, 500, 0.9)(update) == cap
-    assert schedule("linear", cap, 1000, None, 0.0)(update) == cap
+DENSE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "multinomial": lambda x, logits: -(x.to(logits.dtype) * logits.log_softmax(dim=1)).sum(dim=1),
+    "bernoulli": dense_bernoulli,
+    "gaussian": lambda x, logits: dense_gaussian(x, logits, 3.0),
+}
 
 
-def test_papers_constants_give_the_papers_schedule() -> None:
-    """vae_cf: min(0.2, updates / 200000), so the cap is reached after 40,000 updates."""
-    beta = schedule("linear", 0.2, 46_800, steps=40_000, fraction=0.5)
-    assert beta(20_000) == pytest.approx(20_000 / 200_000)
-    assert (beta(39_999) < 0.2, beta(40_000), beta(199_999)) == (True, 0.2, 0.2)
+def test_bernoulli_loss_is_that_worked_out_by_hand() -> None:
+    """With f = log odds, -log p = log(1 + e^-f) for an interaction and log(1 + e^f) elsewhere; weights do not count."""
+    x = sp.csr_matrix([[1, 0, 0], [0, 5, 0], [0, 0, 0]], dtype=np.float32)
+    logits = torch.tensor([[math.log(3), 0.0, 0.0], [0.0, math.log(3), math.log(3)], [0.0, 0.0, 0.0]])
+    expected = [math.log(4 / 3) + 2 * math.log(2), math.log(2) + math.log(4 / 3) + math.log(4), 3 * math.log(2)]
+    torch.testing.assert_close(bernoulli_nll(logits, whole_batch(x, CPU)), torch.tensor(expected))
 
 
-@given(cap=CAPS, updates=st.integers(1, 500), times=st.integers(1, 50), share=st.floats(0, 1), part=st.integers(0, 4))
-def test_with_a_fraction_the_batch_size_does_not_change_beta(
-    cap: float, updates: int, times: int, share: float, part: int
-) -> None:
-    """Batches that are `times` smaller make `times` more updates; at the same part of the run beta is the same."""
-    small, large = (schedule("linear", cap, 4 * n, None, share) for n in (updates * times, updates))
-    at = part * updates
-    rounding = cap / max(1, share * 4 * updates - 1)  # steps are whole
-    assert small(at * times) == pytest.approx(large(at), abs=rounding + 1e-9)
-    assert small(4 * updates * times) == large(4 * updates) == cap
+def test_gaussian_loss_is_that_worked_out_by_hand() -> None:
+    x = sp.csr_matrix([[1, 0, 2], [0, 0, 0]], dtype=np.float32)
+    logits = torch.tensor([[0.0, 3.0, 1.0], [1.0, -2.0, 0.0]])
+    batch = whole_batch(x, CPU)
+    assert gaussian_nll(logits, batch).tolist() == [(1 + 9 + 1) / 2, (1 + 4) / 2]
+    assert gaussian_nll(logits, batch, confidence=10).tolist() == [(10 + 9 + 10) / 2, (1 + 4) / 2]
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@given(seed=SEEDS)
+def test_every_likelihood_and_its_gradient_are_those_of_the_dense_formula(name: str, seed: int) -> None:
+    x, logits = random_case(seed, torch.float64)
+    weight = torch.linspace(-1, 2, len(logits), dtype=torch.float64)
+    ours, dense = (logits / 4).requires_grad_(), (logits / 4).requires_grad_()
+    loss = likelihood(name, confidence=3.0)(ours, whole_batch(x, CPU))
+    expected = DENSE[name](torch.from_numpy(x.toarray()), dense)
+    (loss * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours.grad, dense.grad)
+    assert (loss >= -1e-9).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@given(seed=SEEDS)
+def test_a_target_of_weight_0_is_as_good_as_none(name: str, seed: int) -> None:
+    """VASP hides a half of each history from the targets by setting it to 0."""
+    x, logits = random_case(seed, torch.float64)
+    kept = np.random.default_rng(seed).random(x.nnz) < 0.5
+    hidden = x.copy()
+    hidden.data *= kept
+    batch = whole_batch(x, CPU)
+    values = batch.values * torch.from_numpy(kept)
+    totals = torch.zeros_like(batch.totals).index_add(0, batch.rows, values)
+    with_zeros = replace(batch, values=values, totals=totals)
+    hidden.eliminate_zeros()
+    nll = likelihood(name, confidence=3.0)
+
+    def loss_and_gradient(target: SparseBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = (logits / 4).requires_grad_()
+        loss = nll(leaf, target)
+        loss.sum().backward()
+        assert leaf.grad is not None
+        return loss.detach(), leaf.grad
+
+    torch.testing.assert_close(loss_and_gradient(with_zeros), loss_and_gradient(whole_batch(hidden, CPU)))
+
+
+@given(seed=SEEDS, confidence=st.floats(1, 100))
+def test_only_the_gaussian_likelihood_knows_confidence_and_only_at_interactions(seed: int, confidence: float) -> None:
+    x, logits = random_case(seed, torch.float64)
+    batch = whole_batch(x, CPU)
+    for name in ("multinomial", "bernoulli"):
+        assert torch.equal(likelihood(name, confidence)(logits, batch), likelihood(name)(logits, batch))
+    expected = dense_gaussian(torch.from_numpy(x.toarray()), logits, confidence)
+    torch.testing.assert_close(gaussian_nll(logits, batch, confidence), expected)
+    without = torch.from_numpy(np.diff(x.indptr) == 0)
+    assert torch.equal(gaussian_nll(logits, batch, confidence)[without], gaussian_nll(logits, batch)[without])
+
+
+@given(seed=SEEDS, weight=st.floats(0.5, 100))
+def test_bernoulli_loss_does_not_feel_the_weights_of_interactions(seed: int, weight: float) -> None:
+    x, logits = random_case(seed, torch.float64)
+    assert torch.equal(bernoulli_nll(logits, whole_batch(x, CPU)), bernoulli_nll(logits, whole_batch(x * weight, CPU)))
+
+
+@given(seed=SEEDS)
+def test_log_density_is_that_of_torch_also_where_shapes_broadcast(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    z = torch.from_numpy(rng.normal(0, 3, (5, 1, 4)))
+    mean, logvar = (torch.from_numpy(rng.normal(0, 2, (3, 4))) for _ in range(2))
+    expected = Normal(mean, (logvar / 2).exp()).log_prob(z)
+    assert log_normal(z, mean, logvar).shape == (5, 3, 4)
+    torch.testing.assert_close(log_normal(z, mean, logvar), expected)

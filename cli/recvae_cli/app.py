@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from recvae_cli import datasets, evaluate, models, preprocess, quickstart, train
+from recvae_cli import compare, datasets, evaluate, models, preprocess, quickstart, train, tune
 
 app = typer.Typer(
     name="recvae",
@@ -20,7 +20,9 @@ app.command("datasets")(datasets.datasets)
 app.command("preprocess")(preprocess.preprocess)
 app.command("models")(models.models)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 
 
 @app.callback(invoke_without_command=True)
@@ -39,13 +41,13 @@ def main() -> None:
     except Exception as error:
         from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
 
+        if isinstance(error, RecvaeError):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
         if _is_out_of_memory(error):
             typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
             sys.exit(1)
-        if not isinstance(error, RecvaeError):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        raise
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -14,7 +14,9 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where trained runs ar
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option("--max-memory", metavar="SIZE", help="What fitting may take, such as 8GB.", show_default="all free"),
+    typer.Option(
+        "--max-memory", metavar="SIZE", help="What ease, edlae and vasp may take, such as 8GB.", show_default="all free"
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 

@@ -65,9 +65,9 @@ def train(
         model_class(model)  # an unknown name is refused before anything else
     limit = None if max_memory is None else parse_bytes(max_memory)
     if resume:
-        run, dataset = _run_to_resume(data, model, name, given, data_dir, runs_dir)
+        run, dataset = _run_to_resume(data, model, name, given, device, data_dir, runs_dir)
     else:
-        run, dataset = _new_run(data, model or "multvae", name, given, overwrite, data_dir, runs_dir)
+        run, dataset = _new_run(data, model or "multvae", name, given, overwrite, device, data_dir, runs_dir)
     run.model.max_memory = limit
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -84,7 +84,14 @@ def train(
 
 
 def _new_run(
-    data: str | None, model: str, name: str | None, given: list[str], overwrite: bool, data_dir: Path, runs_dir: Path
+    data: str | None,
+    model: str,
+    name: str | None,
+    given: list[str],
+    overwrite: bool,
+    device: str,
+    data_dir: Path,
+    runs_dir: Path,
 ) -> "tuple[Run, Dataset]":
     """Make a model and choose its place."""
     from recvae.composition import load_parts
@@ -97,12 +104,18 @@ def _new_run(
     chosen = model_class(model)
     fresh = build(chosen, parse_settings(chosen, given))
     dataset = Dataset.load(find_dataset(data_dir, data))
-    load_parts(fresh, runs_dir, dataset)
+    load_parts(fresh, runs_dir, dataset, device)
     return new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite), dataset
 
 
 def _run_to_resume(
-    data: str | None, model: str | None, name: str | None, given: list[str], data_dir: Path, runs_dir: Path
+    data: str | None,
+    model: str | None,
+    name: str | None,
+    given: list[str],
+    device: str,
+    data_dir: Path,
+    runs_dir: Path,
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
     from recvae.composition import load_parts
@@ -113,7 +126,7 @@ def _run_to_resume(
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
     run = resumed_run(work, dataset, given)
-    load_parts(run.model, runs_dir, dataset)
+    load_parts(run.model, runs_dir, dataset, device)
     return run, dataset
 
 
@@ -148,7 +161,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         pruning, weight = training.get("pruning"), training.get("weight")
         if weight is not None:
-            show(f"weight {weight:g} of the first run, {1 - weight:.3g} of the second, chosen on validation")
+            chosen = ", chosen on validation" if "tried" in training else ""
+            show(f"weight {weight:g} of the first run, {1 - weight:.3g} of the second{chosen}")
         if pruning is not None and pruning["ndcg@100 before"] is not None:
             before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
             show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")

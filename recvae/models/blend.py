@@ -105,7 +105,9 @@ class Blend(Model):
         self.n_items_ = 0
         self.parts_ = {}
         for name, part in self.parts.items():
-            fitted = part if part.n_items_ else replace(part).fit(train, held_out, device=device)
+            fitted = part
+            if not part.n_items_:
+                fitted = replace(part, max_memory=self.max_memory).fit(train, held_out, device=device)
             if fitted.n_items_ != train.shape[1]:
                 raise DataError(
                     f"the {name} part of the blend knows {fitted.n_items_:,} items, the training data have "
@@ -127,7 +129,9 @@ class Blend(Model):
                 tried[weight] = validation_ndcg(self._score_block, held_out) or 0.0
             monitor.advance(done, None)
         self.weight_ = max(tried, key=tried.__getitem__, default=weights[0])
-        self.summary_ = {"weight": self.weight_, "tried": {str(weight): ndcg for weight, ndcg in tried.items()}}
+        self.summary_ = {"weight": self.weight_}
+        if self.weight is None:
+            self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         first = standardise(self.parts_["first"]._score_block(user_items))  # (B, I)
@@ -142,13 +146,15 @@ class Blend(Model):
         """Return the weight and the arrays of both parts, with the part's name before theirs; see `Model.weights`."""
         self.check_fitted()
         arrays = {f"{part}/{name}": a for part, model in self.parts_.items() for name, a in model.weights().items()}
-        return {"weight": np.array([self.weight_], dtype=np.float32), **arrays}
+        return {"weight": np.array([self.weight_], dtype=np.float64), **arrays}
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Take over the arrays of both parts; see `Model.load_weights`."""
         if weights["weight"].shape != (1,):
             raise ValueError(f"a weight of shape {weights['weight'].shape} is not one number")
-        self.weight_ = round(float(weights["weight"][0]), 6)
+        self.weight_ = float(weights["weight"][0])
+        if set(self.parts) != set(self.roles):
+            raise KeyError(f"a blend of {', '.join(self.parts) or 'nothing'}, not of {' and '.join(self.roles)}")
         self.parts_ = {}
         for part, model in self.parts.items():
             prefix = f"{part}/"

@@ -29,6 +29,8 @@ from recvae.training import validation_ndcg
 # Letters in shape comments: U users, I items, B users of a block.
 
 _STRIPE_BYTES = 64 << 20  # of what is worked on besides the block itself
+_NO_ANSWER = "the weights of the items have no unique answer; raise l2"
+_ROUNDING = 10 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(kw_only=True)
@@ -94,8 +96,10 @@ class EASE(Model):
         return self
 
     def _check_memory(self, n_items: int) -> None:
+        block = 4 * n_items**2
+        pruned = 16 * n_items * min(self.top_k or 0, n_items)  # rows and values, by column and then by row
         check_memory(
-            2 * 4 * n_items**2,
+            max(2 * block, block + pruned),
             self.max_memory,
             f"{self.name} on {n_items:,} items",
             "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take multvae or als, "
@@ -159,7 +163,7 @@ def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
     n_items = train.shape[1]
     gram = np.empty((n_items, n_items), dtype=np.float32)
     transposed = sp.csr_matrix(train.T)  # (I, U)
-    rows = max(1, _STRIPE_BYTES // (8 * n_items))  # a stripe is sparse first: a value and an index each
+    rows = _stripe(n_items, 16)  # a stripe is sparse first: a value and an index of each entry, then dense
     for start in range(0, n_items, rows):
         gram[start : start + rows] = (transposed[start : start + rows] @ train).toarray()
     return gram
@@ -168,15 +172,18 @@ def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
 def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
     """Turn a symmetric positive definite block into B of EASE, in the same memory."""
     # LAPACK wants Fortran's order: the transposed view has it, and the matrix is symmetric.
+    before = gram.diagonal().copy()
     factor, not_definite = spotrf(gram.T, lower=True, clean=False, overwrite_a=True)
+    # The square of a pivot is what the items before leave unexplained; below rounding it is nothing.
+    too_small = factor.diagonal() ** 2 <= _ROUNDING * before
     inverse, not_invertible = spotri(factor, lower=True, overwrite_c=True)
-    if not_definite or not_invertible:
-        raise TrainingError("the weights of the items have no unique answer; raise l2")
+    if not_definite or not_invertible or too_small.any():
+        raise TrainingError(_NO_ANSWER)
     precision = inverse.T  # C order again: only its upper triangle is filled
     _mirror(precision)
     diagonal = precision.diagonal().copy()
-    if not (np.isfinite(diagonal).all() and (diagonal > 0).all()):
-        raise TrainingError("the weights of the items have no unique answer; raise l2")
+    if not np.isfinite(diagonal).all():
+        raise TrainingError(_NO_ANSWER)
     precision /= -diagonal  # B_ij = -P_ij / P_jj
     np.fill_diagonal(precision, 0.0)
     return precision
@@ -184,7 +191,7 @@ def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
 
 def _mirror(block: np.ndarray) -> None:
     """Copy the upper triangle to the lower one, stripe by stripe."""
-    rows = max(1, _STRIPE_BYTES // (4 * len(block)))
+    rows = _stripe(len(block), 16)
     for start in range(0, len(block), rows):
         end = min(start + rows, len(block))
         block[start:end, :start] = block[:start, start:end].T
@@ -210,15 +217,22 @@ def prune(similarity: np.ndarray, top_k: int) -> sp.csr_matrix:
     """
     n_items = len(similarity)
     kept = min(top_k, n_items)
-    columns = max(1, _STRIPE_BYTES // (16 * n_items))
-    stripes = []
+    rows = np.empty((n_items, kept), dtype=np.int32)  # of each column, one after the other
+    values = np.empty((n_items, kept), dtype=np.float32)
+    columns = _stripe(n_items, 16)  # negated sizes, and their order as int64
     for start in range(0, n_items, columns):
         stripe = similarity[:, start : start + columns]
-        rows = np.argsort(-np.abs(stripe), axis=0, kind="stable")[:kept]  # (top_k, columns)
-        indices = np.broadcast_to(np.arange(stripe.shape[1]), rows.shape)
-        data = np.take_along_axis(stripe, rows, axis=0)
-        stripes.append(sp.csc_matrix((data.ravel(), (rows.ravel(), indices.ravel())), shape=stripe.shape))
-    pruned = sp.csr_matrix(sp.hstack(stripes, format="csr"), dtype=np.float32)
+        largest = np.argsort(-np.abs(stripe), axis=0, kind="stable")[:kept]  # (top_k, columns)
+        rows[start : start + columns] = largest.T
+        values[start : start + columns] = np.take_along_axis(stripe, largest, axis=0).T
+    starts = np.arange(0, n_items * kept + 1, kept)
+    pruned = sp.csr_matrix(sp.csc_matrix((values.ravel(), rows.ravel(), starts), shape=similarity.shape))
     pruned.eliminate_zeros()
     pruned.sort_indices()
     return pruned
+
+
+def _stripe(n_items: int, bytes_per_entry: int) -> int:
+    """Return how many rows of a block are worked on at a time: small beside the block, and small in themselves."""
+    budget = min(_STRIPE_BYTES, n_items**2)  # a quarter of the block
+    return max(1, budget // (bytes_per_entry * n_items))

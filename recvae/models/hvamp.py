@@ -5,8 +5,9 @@
 
 The prior of the upper layer is the mean posterior of K pseudo-inputs u_k that are learned with everything else
 (VampPrior, Tomczak and Welling, AISTATS 2018). Every hidden layer is gated: h = (W x + b) * sigmoid(V x + c).
-Scores are f at the means of q. Widths, range of the log-variances and the normed gradients are those of the
-authors' code (psywaves/EVCF).
+Scores are f at the means of q. As in the authors' code (psywaves/EVCF), each of q(z2 | x), q(z1 | x, z2) and the
+pseudo-inputs has dropout of its own, and Adam is given gradients divided by their norm; here a layer and its gate,
+and a mean and its log-variance, are one parameter each and are normed together.
 """
 
 import math
@@ -105,10 +106,10 @@ class HVampNetwork(nn.Module):
         """Return f(z1, z2), shape (n_users, n_items)."""
         return self.p_x(torch.cat([self.z1_to_items(z1), self.z2_to_items(z2)], dim=1))  # (B, 2 H) -> (B, I)
 
-    def log_prior_z2(self, z2: torch.Tensor) -> torch.Tensor:
-        """Return log p(z2), shape (n_users,)."""
+    def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
+        """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
         first = self.items_to_z2
-        hidden = self.pseudo_inputs.clamp(0, 1) @ first.weight + first.bias  # (K, I) -> (K, 2 H)
+        hidden = pseudo_inputs @ first.weight + first.bias  # (K, I) -> (K, 2 H)
         mean, logvar = self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
         precision = (-logvar).exp()  # (K, D)
         # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger.
@@ -175,13 +176,13 @@ class HVamp(VariationalAutoencoder):
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(HVampNetwork, self.network_)
-        inputs = dropout(batch.inputs, self.dropout, generator)
-        q_z2 = network.posterior_z2(batch, inputs)
+        q_z2 = network.posterior_z2(batch, dropout(batch.inputs, self.dropout, generator))
         z2 = sample(*q_z2, generator)  # (B, D)
-        q_z1 = network.posterior_z1(batch, inputs, z2)
+        q_z1 = network.posterior_z1(batch, dropout(batch.inputs, self.dropout, generator), z2)
         z1 = sample(*q_z1, generator)  # (B, D)
         log_q = (log_normal(z2, *q_z2) + log_normal(z1, *q_z1)).sum(dim=1)  # (B, D) -> (B,)
-        log_p = network.log_prior_z2(z2) + log_normal(z1, *network.p_z1(z2)).sum(dim=1)  # (B,)
+        pseudo_inputs = dropout(network.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
+        log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *network.p_z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
         reconstruction = likelihood(self.likelihood)(network.logits(z1, z2), batch).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)

@@ -7,10 +7,10 @@ from typing import Any
 import scipy.sparse as sp
 import torch
 
-from recvae.errors import UsageError
+from recvae.errors import TrainingError, UsageError
 from recvae.history import Monitor
 from recvae.hyperparameters import hyperparameter
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, as_interactions
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.base import Model
 from recvae.schedules import NAMES, Schedule, schedule
@@ -75,13 +75,23 @@ def find_beta(
     ------
     UsageError
         If the model has no beta, or no validation user has a target.
+    TrainingError
+        If validation was best while beta was still 0.
     """
     if not isinstance(model, VariationalAutoencoder) or not hasattr(model, "beta"):
         raise UsageError(f"got {model.name}, which has no beta to find; take a model that has: multvae, hvamp or vasp")
-    pilot = replace(model, beta=1.0, anneal="linear").fit(train, validation, device=device, monitor=monitor)
-    best = next((record for record in pilot.log_ if record.epoch == pilot.history_.best_epoch), None)
-    if best is None or best.ndcg is None or best.beta is None:
+    held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
+    if held_out.n_without_target() == held_out.n_users:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
+    pilot = replace(model, beta=1.0, anneal="linear").fit(train, validation, device=device, monitor=monitor)
+    if pilot.history_.interrupted:
+        raise KeyboardInterrupt  # half a pilot has not seen what a higher beta does
+    best = pilot.log_[pilot.history_.best_epoch - 1]
+    if not best.beta:
+        raise TrainingError(
+            "the pilot was best before beta began to grow, so there is no cap to find; "
+            "train with --set beta=0, or take a smaller batch_size for more updates in an epoch"
+        )
     steps = pilot.anneal_steps
     if steps is None:
         steps = round(pilot.anneal_fraction * pilot.epochs * -(-train.shape[0] // pilot.batch_size))

@@ -7,7 +7,9 @@ repeat its input. How the two meet is a choice:
     sum       x_u ~ Mult(n_u, softmax(f(z_u) + W^T x_u)),  diag(W) = 0
     product   p_ui = sigmoid(f(z_u)_i) sigmoid(W^T x_u)_i  with the focal loss, alpha .25 and gamma 2 (the paper)
 
-The sum is the simpler member with the same idea: softmax probabilities multiply where logits add.
+The sum is the simpler member with the same idea: softmax probabilities multiply where logits add. Other than in the
+authors' code, the input is L2-normalised, the KL term a sum over latent dimensions, the decoder one linear layer, and
+an update takes one direction of a random split instead of both.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +22,7 @@ from torch.nn import functional
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, as_interactions
 from recvae.losses import kl_to_standard_normal, multinomial_nll
 from recvae.memory import check_memory
 from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample
@@ -148,12 +150,13 @@ class VASP(VariationalAutoencoder):
         Raises
         ------
         MemoryLimitError
-            If the item-item weights, their gradient and Adam's two averages do not fit.
+            If the item-item weights, their gradient, Adam's two averages and the best weights, old and new, do not fit.
         """
+        n_items = as_interactions(train, "the training interactions").shape[1]
         check_memory(
-            4 * 4 * train.shape[1] ** 2,
+            6 * 4 * n_items**2,
             self.max_memory,
-            f"vasp on {train.shape[1]:,} items",
+            f"vasp on {n_items:,} items",
             "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
             "which need memory in proportion to the items",
         )

@@ -1,0 +1,186 @@
+"""`recvae tune`: search for the best hyperparameters, stop and go on, and leave a bundle of the best."""
+
+import re
+import shlex
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, say, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recvae.monitors import ProgressBar
+    from recvae.tuning import Trial, Tuning
+
+_DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def tune(
+    model: Annotated[str, typer.Option("--model", "-m", help="See `recvae models`.")] = "multvae",
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.")] = 30,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End this call after so long, such as 90s, 10m or 2h.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter that is not searched; repeat for several."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the search, and of the models where they have one.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run with the best.", show_default="MODEL-tuned")] = None,
+    max_memory: MaxMemory = None,
+    device: Device = _DEVICE,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run of that name, once the best is found.")] = False,
+    data_dir: DataDir = _DATA_DIR,
+    runs_dir: RunsDir = _RUNS_DIR,
+    as_json: Json = False,
+) -> None:
+    """Search for the hyperparameters with the best validation NDCG@100, and write the best to RUNS_DIR/DATA/NAME.
+
+    What is searched stands beside the model's hyperparameters; --set takes one out of the search. Hopeless trials are
+    ended early. The study lies in DATA_DIR/DATA/studies/MODEL: after Ctrl-C, a kill or --timeout, the same command goes
+    on, and so does a larger --trials. The best so far is always written.
+
+    \b
+    Examples:
+      recvae tune --model multvae --trials 50 --set epochs=100
+      recvae tune --model als --data ml-1m --timeout 2h
+    """
+    from recvae.dataset import Dataset
+    from recvae.home import check_name, find_dataset
+    from recvae.hyperparameters import build, hyperparameters_of, parse_settings
+    from recvae.memory import parse_bytes
+    from recvae.models import model_class
+    from recvae.monitors import ProgressBar
+    from recvae.tuning import check_deliverable, check_optuna, deliver, settings_of, tune
+
+    check_optuna()
+    chosen = model_class(model)
+    given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
+    fixed = parse_settings(chosen, [*given, *(settings or [])])
+    built = build(chosen, fixed)
+    seconds = None if timeout is None else _seconds(timeout)
+    folder = find_dataset(data_dir, data)
+    dataset = Dataset.load(folder)
+    place = runs_dir / dataset.name / check_name(name or f"{model}-tuned")
+    check_deliverable(place, overwrite)
+    say(f"tuning {model} on {folder}, its study is in {folder / 'studies' / model}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM is like Ctrl-C
+    try:
+        with ProgressBar(model) as bar:
+            found = tune(
+                model,
+                dataset,
+                folder / "studies" / model,
+                fixed={name: getattr(built, name) for name in fixed},
+                trials=trials,
+                timeout=seconds,
+                seed=fixed.get("seed", seed),
+                device=device,
+                max_memory=None if max_memory is None else parse_bytes(max_memory),
+                fresh=fresh,
+                monitor=_Progress(bar),
+            )
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on with what was finished")
+        raise
+    run = deliver(found, place.parent, place.name, overwrite)
+    where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
+    options = [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
+    line = ["recvae", "train", "--model", model, "--data", data or folder.name]
+    line += [word for setting in settings_of(found.model) for word in ("--set", setting)]
+    _report(found, run, shlex.join([*line, *options]), as_json)
+
+
+def _seconds(text: str) -> float:
+    """Read a length of time."""
+    from recvae.errors import UsageError
+
+    written = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)", text.strip().lower())
+    if written is None or not float(written[1]):
+        raise UsageError(f"got --timeout '{text}', expected a time above 0 such as 90, 90s, 10m, 2h or 1d")
+    return float(written[1]) * _UNITS[written[2]]
+
+
+class _Progress:
+    """Shows a search on a terminal as a bar, and elsewhere as a line per trial."""
+
+    def __init__(self, bar: "ProgressBar") -> None:
+        self._bar = bar
+        self._live = sys.stderr.isatty()
+
+    def advance(self, done: float, total: int, best: "Trial | None") -> None:
+        """Show how far it is, and the best so far."""
+        if self._live:
+            number = f"trial {min(total, int(done) + 1)}/{total}"
+            self._bar(done, total, number if best is None else f"{number}  best {_figures(best)}")
+
+    def trial(self, trial: "Trial", total: int, best: "Trial | None") -> None:
+        """Say how a trial ended."""
+        if not self._live:
+            so_far = f"; best so far {best.ndcg:.4f}, trial {best.number}" if best and best.ndcg is not None else ""
+            end = f", failed: {trial.error}" if trial.error else ""
+            self._bar.line(f"trial {trial.number}/{total}: {_figures(trial)} ({trial.seconds:.1f} s){end}{so_far}")
+
+
+def _figures(trial: "Trial") -> str:
+    from recvae.tuning import FAILED, PRUNED, settings_text
+
+    ndcg = "nothing" if trial.state == FAILED else f"ndcg@100 {trial.ndcg or 0.0:.4f}"
+    pruned = f", pruned after epoch {trial.epochs}" if trial.state == PRUNED else ""
+    return f"{ndcg}{pruned}  {settings_text(trial.settings)}"
+
+
+def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
+    from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, OBJECTIVE, PRUNED
+
+    counts = {state: found.count(state) for state in (COMPLETE, PRUNED, FAILED)}
+    if as_json:
+        show_json(
+            {
+                "folder": str(run),
+                "model": found.model.name,
+                "ended": found.ended,
+                "trials": counts,
+                "top": [{key: value for key, value in asdict(t).items() if key != "key"} for t in found.top()],
+                "train": train,
+            }
+        )
+    else:
+        words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        show(f"trials: {words}; the best by validation {OBJECTIVE}:", _table(found))
+        show(f"written to {run}, made again by\n  {train}")
+    if found.ended == EXHAUSTED:
+        say("every point of the search space was tried: there is nothing left to search")
+    elif found.ended == ALL_DONE:
+        n, when = len(found.trials), "" if len(found.trials) > found.begun_with else " before"
+        say(f"all {n} trials were done{when}; a larger --trials goes on with this study")
+    else:
+        goes_on = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
+        say(f"{found.ended}: the trial under way does not count; this goes on: {goes_on}")
+    say_next(f"recvae evaluate {shlex.quote(str(run))}")
+
+
+def _table(found: "Tuning") -> "Table":
+    from rich.table import Table
+
+    from recvae.tuning import OBJECTIVE, setting_text
+
+    top = found.top()
+    table = Table()  # a column per trial: there are more hyperparameters than fit beside one another
+    for heading in ("trial", *(str(trial.number) for trial in top)):
+        table.add_column(heading, justify="right" if heading != "trial" else "left")
+    table.add_row(OBJECTIVE, *(f"{trial.ndcg:.4f}" for trial in top))
+    if found.best.epochs:
+        table.add_row("epochs", *(str(trial.epochs) for trial in top))
+    for name in found.best.settings:
+        table.add_row(name, *(setting_text(trial.settings[name]) or "-" for trial in top))
+    return table

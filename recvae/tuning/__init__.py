@@ -1,0 +1,38 @@
+"""Tuning: a search for good hyperparameters that stops and goes on, and a bundle of the best."""
+
+from recvae.tuning.database import check_optuna
+from recvae.tuning.loop import OBJECTIVE, tune
+from recvae.tuning.result import (
+    ALL_DONE,
+    EXHAUSTED,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Tuning,
+    TuningMonitor,
+    check_deliverable,
+    deliver,
+)
+from recvae.tuning.search import Search, setting_text, settings_of, settings_text
+from recvae.tuning.study import COMPLETE, FAILED, PRUNED, Trial
+
+__all__ = [
+    "ALL_DONE",
+    "COMPLETE",
+    "EXHAUSTED",
+    "FAILED",
+    "INTERRUPTED",
+    "OBJECTIVE",
+    "OUT_OF_TIME",
+    "PRUNED",
+    "Search",
+    "Trial",
+    "Tuning",
+    "TuningMonitor",
+    "check_deliverable",
+    "check_optuna",
+    "deliver",
+    "setting_text",
+    "settings_of",
+    "settings_text",
+    "tune",
+]

@@ -1,0 +1,279 @@
+"""Tuning: fit one point after another, stop the hopeless ones early, and keep the best as a bundle.
+
+The best so far lies on the disk as soon as it is known, written down after that: what a stop or a kill leaves is
+always whole.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recvae.batches import resolve_device
+from recvae.bundles import CARD, RUN_LOG, Bundle, read_bundle, write_bundle
+from recvae.dataset import Dataset
+from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
+from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
+from recvae.files import write_folder
+from recvae.history import EpochRecord
+from recvae.metrics import Metric, parse_metrics
+from recvae.models import model_class
+from recvae.models.base import Model
+from recvae.monitors import LogFile
+from recvae.tuning.database import BEST, check_optuna, open_study
+from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, Tuning, TuningMonitor, Unwatched
+from recvae.tuning.search import Search
+from recvae.tuning.shield import Shield
+from recvae.tuning.study import Running, Study, Trial
+
+OBJECTIVE = str(Metric("ndcg", 100))
+
+
+def tune(
+    name: str,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    trials: int = 30,
+    timeout: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    max_memory: int | None = None,
+    fresh: bool = False,
+    monitor: TuningMonitor | None = None,
+) -> Tuning:
+    """Search for the hyperparameters with the best validation NDCG@100, or go on searching.
+
+    Parameters
+    ----------
+    name : str
+        Name of a registered model.
+    dataset : Dataset
+        Train and validation are used, test users are not looked at.
+    folder : Path
+        Where the study is kept, and its best bundle.
+    fixed : mapping, optional
+        Hyperparameters that are not searched, with their values.
+    trials : int
+        How many finished trials the study shall have in all, those of earlier calls included; >= 1.
+    timeout : float, optional
+        Seconds after which this call ends, > 0. The trial under way is given up, at its next update.
+    seed : int
+        Of the choice of points, >= 0; the models have their own among their hyperparameters.
+    device : str
+        "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that fitting may take; see `Model`.
+    fresh : bool
+        Whether to forget an older study of that folder.
+    monitor : TuningMonitor, optional
+        Is told how it goes.
+
+    Returns
+    -------
+    Tuning
+        With the best of all trials. Ctrl-C ends the search with the best so far, once there is one.
+
+    Raises
+    ------
+    UsageError
+        If a name or number is wrong, there is nothing to tune, Optuna is missing, or the study in the folder is being
+        made by another process or was made with other data or settings.
+    DataError
+        If no validation user has a target.
+    TrainingError
+        If no trial came to an end.
+    BundleError
+        If the study is damaged.
+    StorageError
+        If it cannot be written.
+    """
+    search = Search(model_class(name), dict(fixed or {}))
+    _check(dataset, trials, timeout, seed)
+    resolve_device(device)
+    with Shield() as shield, open_study(folder, search, dataset.fingerprint, fresh=fresh) as study:
+        tuner = _Tuner(
+            study=study,
+            shield=shield,
+            dataset=dataset,
+            place=folder / BEST,
+            trials=trials,
+            deadline=None if timeout is None else time.monotonic() + timeout,
+            device=device,
+            max_memory=max_memory,
+            monitor=monitor or Unwatched(),
+        )
+        return tuner.run(seed)
+
+
+def _check(dataset: Dataset, trials: int, timeout: float | None, seed: int) -> None:
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise UsageError(f"got trials {trials!r}, expected a whole number, 1 or more")
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise UsageError(f"got timeout {timeout!r}, expected a number of seconds above 0")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"got seed {seed!r}, expected a whole number, 0 or more")
+    if dataset.validation.n_without_target() == dataset.validation.n_users:
+        raise DataError(
+            f"no validation user of {dataset.name} has a target, so there is nothing to tune by; "
+            "prepare it again with more users or a larger share held out"
+        )
+    check_optuna()
+
+
+class _OutOfTime(Exception):
+    """Ends a trial that the call has no time for."""
+
+
+class _Hopeless(Exception):
+    """Ends a trial that is worse than most."""
+
+
+class _Watch:
+    """A model's monitor that tells a trial how its epochs go, and ends it where it should."""
+
+    def __init__(self, tuner: "_Tuner", trial: Running) -> None:
+        self._tuner, self._trial = tuner, trial
+        self._epochs = 1
+        self.records: list[EpochRecord] = []
+
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
+        """Begin."""
+        self._epochs = epochs
+        self._trial.start(epochs)
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
+        """Show it, and see what time it is."""
+        self._tuner.show(epochs_done / self._epochs)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Ask whether to go on."""
+        self.records.append(record)
+        if record.ndcg is not None:
+            with self._tuner.shield.closed():
+                is_hopeless = self._trial.is_hopeless(record.epoch, record.ndcg)
+            if is_hopeless:
+                raise _Hopeless
+
+
+@dataclass(kw_only=True)
+class _Tuner:
+    """One call of `tune`: the study, and what its trials have in common."""
+
+    study: Study
+    shield: Shield
+    dataset: Dataset
+    place: Path
+    trials: int
+    deadline: float | None
+    device: str
+    max_memory: int | None
+    monitor: TuningMonitor
+    done: int = field(default=0, init=False)
+    best: Trial | None = field(default=None, init=False)
+
+    def run(self, seed: int) -> Tuning:
+        self.study.settle(self._kept())
+        self.done, self.best = len(self.study.trials()), self.study.best()
+        begun_with = self.done
+        try:
+            ended = self._try_points(seed)
+        except (KeyboardInterrupt, _OutOfTime) as stop:
+            self.shield.close()  # it may have been interrupted while closing
+            ended = OUT_OF_TIME if isinstance(stop, _OutOfTime) else INTERRUPTED
+            self.study.settle(self._kept())
+        trials, best = self.study.trials(), self.study.best()
+        if best is None and ended == INTERRUPTED:
+            raise KeyboardInterrupt
+        if best is None:
+            raise TrainingError(_nothing_finished(trials))
+        model = self.study.search.build(best.settings)
+        if best.key not in self._kept():
+            self._write(self._fitted(model, best.key), [])  # somebody has removed or changed it
+        return Tuning(
+            model=model,
+            best=best,
+            trials=trials,
+            begun_with=begun_with,
+            ended=ended,
+            bundle=self.place,
+        )
+
+    def _kept(self) -> dict[int, float]:
+        """Return the NDCG by trial of the bundle that is kept, if it is whole."""
+        try:
+            bundle = read_bundle(self.place)
+            return {int(bundle.training["trial"]): bundle.metrics["validation"][OBJECTIVE]}
+        except (UsageError, BundleError, KeyError, TypeError, ValueError):
+            return {}
+
+    def show(self, share: float) -> None:
+        """Show how far the trial under way is, or end it if the time is over."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise _OutOfTime
+        self.monitor.advance(self.done + min(share, 1.0), self.trials, self.best)
+
+    def _try_points(self, seed: int) -> str:
+        points = self.study.search.points()
+        self.trials = self.trials if points is None else min(self.trials, len(points))
+        while self.done < self.trials:
+            point = self.study.propose(seed)
+            if point is None:
+                return EXHAUSTED
+            self.show(0)
+            self._try(self.study.begin(point), self.study.search.build(point))
+            finished, self.best = self.study.trials(), self.study.best()
+            self.done = len(finished)
+            self.monitor.trial(finished[-1], self.trials, self.best)
+        return EXHAUSTED if points is not None and self.done >= len(points) else ALL_DONE
+
+    def _try(self, trial: Running, model: Model) -> None:
+        started = time.monotonic()
+        watch = _Watch(self, trial)
+        try:
+            bundle = self._fitted(model, trial.key, watch)
+        except _Hopeless:
+            trial.note(seconds=time.monotonic() - started)
+            self.study.prune(trial)
+            return
+        except (TrainingError, MemoryLimitError) as error:
+            self.study.fail(trial, str(error))
+            return
+        trial.note(seconds=time.monotonic() - started)
+        ndcg = bundle.metrics["validation"][OBJECTIVE]
+        if self.best is None or ndcg > (self.best.ndcg or 0.0):
+            self._write(bundle, watch.records)
+        self.study.complete(trial, ndcg)
+
+    def _fitted(self, model: Model, key: int, watch: _Watch | None = None) -> Bundle:
+        """Fit a model as `recvae train` does, and measure it on the validation users."""
+        started = time.perf_counter()
+        model.max_memory = self.max_memory
+        with self.shield.opened():
+            model.fit(self.dataset.train, self.dataset.validation, device=self.device, monitor=watch)
+            training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
+            if training.pop("interrupted", False):
+                raise KeyboardInterrupt
+            per_user, _ = evaluate(model, self.dataset.validation, parse_metrics(DEFAULT_METRICS))
+        return Bundle(
+            model=model,
+            items=self.dataset.items,
+            manifest=self.dataset.manifest,
+            metrics={"validation": {name: summarise(values).mean or 0.0 for name, values in per_user.items()}},
+            training={**training, "chosen_on": "validation", "searched": list(self.study.search.space), "trial": key},
+        )
+
+    def _write(self, bundle: Bundle, records: list[EpochRecord]) -> None:
+        with write_folder(self.place, CARD) as aside:
+            write_bundle(aside, bundle)
+            if records:
+                LogFile(aside / RUN_LOG).start(len(records), records)
+
+
+def _nothing_finished(trials: list[Trial]) -> str:
+    errors = [trial.error for trial in trials if trial.error]
+    if not errors:
+        return "the time was over before a trial was finished; give more of it, or make trials shorter (fewer epochs)"
+    return f"none of {len(trials)} trials came to an end; the last one: {errors[-1]}"

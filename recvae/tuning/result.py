@@ -1,0 +1,117 @@
+"""What a search has come to, who watches it, and how the best becomes a run like any other."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from recvae.bundles import CARD
+from recvae.files import check_replaceable, write_folder
+from recvae.models.base import Model
+from recvae.runs import new_run
+from recvae.tuning.study import COMPLETE, Trial
+
+ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME = "all done", "exhausted", "interrupted", "out of time"
+
+
+class TuningMonitor(Protocol):
+    """Whoever watches a tuning."""
+
+    def advance(self, done: float, total: int, best: Trial | None) -> None:
+        """Say how many trials are done, in parts of one, of how many, and which is the best so far."""
+
+    def trial(self, trial: Trial, total: int, best: Trial | None) -> None:
+        """Say how a trial ended."""
+
+
+class Unwatched:
+    """A monitor that ignores everything."""
+
+    def advance(self, done: float, total: int, best: Trial | None) -> None:
+        """Ignore it."""
+
+    def trial(self, trial: Trial, total: int, best: Trial | None) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What a search has come to.
+
+    Parameters
+    ----------
+    model : Model
+        The best one's hyperparameters, not fitted.
+    best : Trial
+        The one with the highest validation NDCG@100.
+    trials : list of Trial
+        All finished ones, of earlier calls too.
+    begun_with : int
+        How many of them there were before this call.
+    ended : str
+        Why it ended: "all done", "exhausted" (every point of the space was tried), "interrupted", "out of time".
+    bundle : Path
+        The best one, kept with the study.
+    """
+
+    model: Model
+    best: Trial
+    trials: list[Trial]
+    begun_with: int
+    ended: str
+    bundle: Path
+
+    def count(self, state: str) -> int:
+        """Return how many trials ended like this."""
+        return sum(trial.state == state for trial in self.trials)
+
+    def top(self, n: int = 5) -> list[Trial]:
+        """Return the n best complete trials, the best first."""
+        complete = [trial for trial in self.trials if trial.state == COMPLETE]
+        return sorted(complete, key=lambda trial: -(trial.ndcg or 0.0))[:n]
+
+
+def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) -> Path:
+    """Copy the best bundle to where runs are kept.
+
+    Parameters
+    ----------
+    tuning : Tuning
+        From `tune`.
+    parent : Path
+        The runs of one data set.
+    name : str
+        The folder's name; where it is taken, "-2", "-3" and so on are tried.
+    overwrite : bool
+        Replace the run of that name instead.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UsageError
+        If what would be replaced is not a run.
+    StorageError
+        If it cannot be written.
+    """
+    check_deliverable(parent / name, overwrite)
+    folder = new_run(tuning.model, parent, name, overwrite).folder
+    with write_folder(folder, CARD) as aside:
+        for file in tuning.bundle.iterdir():
+            shutil.copyfile(file, aside / file.name)  # not its age: the newest run is the one just made
+    return folder
+
+
+def check_deliverable(folder: Path, overwrite: bool) -> None:
+    """Refuse a place in which the best could not be put in the end.
+
+    Raises
+    ------
+    UsageError
+        If a folder that is not a finished run would be replaced.
+    """
+    if overwrite:
+        check_replaceable(folder, CARD)

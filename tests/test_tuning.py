@@ -1,0 +1,809 @@
+"""Tuning: what is tried, what is stopped early, what survives a stop or a kill, and what comes of it."""
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import optuna
+import pytest
+
+from recvae.bundles import read_bundle
+from recvae.dataset import Dataset
+from recvae.errors import BundleError, DataError, MemoryLimitError, StorageError, TrainingError, UsageError
+from recvae.files import locked
+from recvae.history import EpochRecord
+from recvae.hyperparameters import Range, Space, hyperparameter, hyperparameters_of
+from recvae.interactions import HeldOut
+from recvae.models import ALS, MODELS, MultDAE, Popularity
+from recvae.tuning import (
+    ALL_DONE,
+    COMPLETE,
+    EXHAUSTED,
+    FAILED,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    PRUNED,
+    Search,
+    Trial,
+    Tuning,
+    deliver,
+    setting_text,
+    settings_of,
+    tune,
+)
+from recvae.tuning.study import Running, Study
+from recvae_cli.tune import _Progress
+
+Command = Callable[..., Any]
+STUDY = Path("study")
+EPOCHS = 6
+
+
+@dataclass(kw_only=True)
+class Rigged(Popularity):
+    """A model that says how good it is, and is so after its last epoch."""
+
+    name: ClassVar[str] = "rigged"
+    space: ClassVar[Space] = {"quality": Range(0.0, 1.0), "layers": ((), (5,), (7, 5)), "kind": ("a", "b", None)}
+    fitted: ClassVar[list["Rigged"]] = []
+
+    quality: float = hyperparameter(0.5, "what it reaches", low=0, high=1)
+    layers: tuple[int, ...] = hyperparameter((5,), "of no effect", low=1)
+    kind: str | None = hyperparameter("a", "of no effect")
+    epochs: int = hyperparameter(EPOCHS, "passes", low=1)
+    seed: int = hyperparameter(0, "of no effect", low=0)
+
+    def fit(self, train: Any, validation: Any = None, **rest: Any) -> "Rigged":  # noqa: ARG002
+        monitor = rest["monitor"]
+        if monitor is not None:
+            monitor.start(self.epochs, [])
+        for epoch in range(1, self.epochs + 1):
+            self.happens(epoch)
+            if monitor is not None:
+                ndcg = self.quality * epoch / self.epochs
+                monitor.advance(epoch, None)
+                monitor.epoch(EpochRecord(epoch, 1.0, 1.0, 0.0, None, ndcg, True, 0.1, 10.0))
+        self.fitted.append(self)
+        super().fit(train)
+        return self
+
+    def happens(self, epoch: int) -> None:
+        """Do nothing, unless a test has something else in mind."""
+
+
+@pytest.fixture
+def rigged(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> type[Rigged]:
+    """Register that model, in an empty folder to work in."""
+
+    def measure(model: Rigged, *rest: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        return {"recall@20": np.array([0.1]), "ndcg@100": np.array([model.quality])}, {}
+
+    connect = sqlite3.connect
+
+    def connect_without_waiting(*where: Any, **how: Any) -> sqlite3.Connection:
+        connection = connect(*where, **how)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_without_waiting)  # for the disk: nobody pulls the plug here
+    monkeypatch.setattr(os, "fsync", abs)
+    monkeypatch.setitem(MODELS, "rigged", Rigged)
+    monkeypatch.setattr("recvae.tuning.loop.evaluate", measure)
+    monkeypatch.setattr(Rigged, "fitted", [])
+    return Rigged
+
+
+def outcomes(found: Tuning) -> list[tuple[Any, ...]]:
+    return [(trial.number, trial.state, trial.ndcg, trial.epochs, trial.settings) for trial in found.trials]
+
+
+def at_trial(number: int, error: BaseException, epoch: int = 5) -> Callable[[Rigged, int], None]:
+    """Return what happens to raise an error in an epoch of the n-th fit of all."""
+    begun = itertools.count(1)
+    now = [0]
+
+    def happens(model: Rigged, at: int) -> None:
+        if at == 1:
+            now[0] = next(begun)
+        if now[0] == number and at == epoch:
+            raise error
+
+    return happens
+
+
+def test_the_defaults_come_first_and_numbers_are_short_and_the_best_is_kept(
+    rigged: type[Rigged], blocks: Dataset
+) -> None:
+    found = tune("rigged", blocks, STUDY, trials=8)
+    assert found.ended == ALL_DONE and found.begun_with == 0 and len(found.trials) == 8
+    assert found.trials[0].settings == {"quality": 0.5, "layers": (5,), "kind": "a"}
+    for trial in found.trials:
+        quality = trial.settings["quality"]
+        assert quality == float(f"{quality:.3g}") and 0 <= quality <= 1
+        assert trial.settings["layers"] in Rigged.space["layers"] and trial.settings["kind"] in ("a", "b", None)  # type: ignore[operator]
+    complete = [trial for trial in found.trials if trial.state == COMPLETE]
+    assert found.best == max(complete, key=lambda trial: trial.ndcg or 0) and found.best.ndcg == found.model.quality  # type: ignore[attr-defined]
+    assert [trial.ndcg for trial in found.top(3)] == sorted((t.ndcg for t in complete), reverse=True)[:3]  # type: ignore[type-var]
+    kept = read_bundle(found.bundle)
+    assert kept.model == found.model and kept.metrics["validation"]["ndcg@100"] == found.best.ndcg
+    assert kept.training["trial"] == found.best.key and not kept.interrupted
+    log = [json.loads(line) for line in (found.bundle / "log.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in log] == list(range(1, EPOCHS + 1))
+
+
+def test_a_study_made_in_parts_is_the_same_as_in_one_go(rigged: type[Rigged], blocks: Dataset) -> None:
+    whole = tune("rigged", blocks, Path("whole"), trials=12)
+    parts = [tune("rigged", blocks, STUDY, trials=trials) for trials in (2, 11, 12, 5)]
+    assert [part.begun_with for part in parts] == [0, 2, 11, 12]
+    assert outcomes(parts[-1]) == outcomes(parts[-2]) == outcomes(whole)
+    assert outcomes(tune("rigged", blocks, Path("other"), trials=3, seed=1))[1:] != outcomes(whole)[1:3]
+    assert len(Rigged.fitted) == 2 * whole.count(COMPLETE) + 3
+
+
+def test_what_is_fixed_is_not_searched(rigged: type[Rigged], blocks: Dataset) -> None:
+    found = tune("rigged", blocks, STUDY, trials=3, fixed={"kind": "b", "epochs": 4})
+    assert {tuple(trial.settings) for trial in found.trials} == {("quality", "layers")}
+    assert {(model.kind, model.epochs) for model in Rigged.fitted} == {("b", 4)}
+    assert settings_of(found.model)[-2:] == ["kind=b", "epochs=4"]
+
+
+def test_hopeless_trials_are_ended_early_and_others_are_not(rigged: type[Rigged], blocks: Dataset) -> None:
+    trials = tune("rigged", blocks, STUDY, trials=16).trials
+    pruned = [trial for trial in trials if trial.state == PRUNED]
+    assert len(pruned) >= 3 and len(Rigged.fitted) == 16 - len(pruned)
+    for trial in trials:
+        before = [other.settings["quality"] for other in trials[: trial.number - 1] if other.state == COMPLETE]
+        if trial.state == PRUNED:
+            assert len(before) >= 4 and trial.settings["quality"] < median(before)
+            assert EPOCHS / 5 <= trial.epochs < EPOCHS
+            assert trial.ndcg == pytest.approx(trial.settings["quality"] * trial.epochs / EPOCHS)
+        else:
+            assert len(before) < 4 or trial.settings["quality"] >= median(before)
+
+
+def test_a_trial_is_judged_by_its_best_until_then_after_a_warm_up_and_not_in_its_last_epoch() -> None:
+    study = optuna.create_study(direction="maximize")
+    for _ in range(4):
+        other = Running(study, study.ask())
+        other.start(10)
+        assert not any(other.is_hopeless(epoch, 0.5) for epoch in range(1, 9)), "too few to compare with"
+        study.tell(other.key, 0.5)
+    for curve, expected in {
+        (0.6, 0.1, 0.1, 0.1): [False] * 4,
+        (0.1, 0.4, 0.5, 0.5): [False, True, False, False],
+        (0.4, 0.4, 0.4, 0.4): [False, True, True, True],
+    }.items():
+        running = Running(study, study.ask())
+        running.start(10)
+        assert [running.is_hopeless(epoch, ndcg) for epoch, ndcg in enumerate(curve, start=1)] == expected
+        assert not running.is_hopeless(9, 0.0), "nobody has come so far"
+        assert not running.is_hopeless(10, 0.0)
+
+
+@pytest.mark.parametrize("space", [{"layers": ((), (5,)), "kind": ("a", None)}, {"seed": Range(0, 3)}], ids=str)
+def test_no_point_of_a_grid_is_tried_twice_and_the_end_is_seen(
+    space: Space, rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rigged, "space", space)
+    assert tune("rigged", blocks, STUDY, trials=3).ended == ALL_DONE
+    found = tune("rigged", blocks, STUDY, trials=30)
+    assert found.ended == EXHAUSTED and len(found.trials) == 4
+    assert len({str(trial.settings) for trial in found.trials}) == 4
+    assert tune("rigged", blocks, STUDY, trials=4).ended == EXHAUSTED
+
+
+def test_a_range_without_another_short_number_ends_the_search(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rigged, "space", {"quality": Range(0.2, 0.202, log=True)})
+    found = tune("rigged", blocks, STUDY, trials=30)
+    assert found.ended == EXHAUSTED
+    assert {trial.settings["quality"] for trial in found.trials} == {0.2, 0.201, 0.202}
+
+
+def test_defaults_outside_the_space_are_not_tried(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for space in ({"quality": Range(0.6, 0.9)}, {"kind": ("b", None), "quality": Range(0.0, 1.0)}):
+        monkeypatch.setattr(Rigged, "space", space)
+        assert Search(Rigged, {}).default() is None
+        assert tune("rigged", blocks, STUDY, trials=1, fresh=True).best.settings != {"quality": 0.5}
+
+
+@pytest.mark.parametrize("error", [TrainingError("the loss became nan"), MemoryLimitError("needs 9 TB")], ids=repr)
+def test_a_trial_that_comes_to_nothing_counts_as_failed_and_the_study_goes_on(
+    error: Exception, rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rigged, "happens", at_trial(2, error))
+    found = tune("rigged", blocks, STUDY, trials=4)
+    assert [trial.state for trial in found.trials] == [COMPLETE, FAILED, COMPLETE, COMPLETE]
+    assert (found.trials[1].error, found.trials[1].ndcg, found.count(FAILED)) == (str(error), None, 1)
+    assert found.trials[1].settings not in [trial.settings for trial in found.trials[2:]]
+
+
+def test_where_every_trial_fails_the_last_error_is_told(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def happens(model: Rigged, epoch: int) -> None:
+        raise TrainingError(f"nan in epoch {epoch} of {model.name}")
+
+    monkeypatch.setattr(Rigged, "happens", happens)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="none of 3 trials came to an end; the last one: nan in epoch 1 of rig"):
+            tune("rigged", blocks, STUDY, trials=3)
+
+
+def test_an_interrupted_trial_does_not_count_and_is_tried_again(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune("rigged", blocks, Path("whole"), trials=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rigged, "happens", at_trial(3, KeyboardInterrupt()))
+        found = tune("rigged", blocks, STUDY, trials=6)
+        assert (found.ended, len(found.trials)) == (INTERRUPTED, 2)
+        assert read_bundle(found.bundle).metrics["validation"]["ndcg@100"] == found.best.ndcg
+    with monkeypatch.context() as patch:  # as the autoencoders do, which keep their best weights
+        fits = itertools.count(1)
+        patch.setattr(Rigged, "training_summary", lambda self: {"interrupted": next(fits) == 2 and bool(self)})
+        found = tune("rigged", blocks, STUDY, trials=6)
+        assert (found.ended, len(found.trials)) == (INTERRUPTED, 3)
+    assert outcomes(tune("rigged", blocks, STUDY, trials=6)) == outcomes(whole)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "finished"),
+    [(Study, "complete", 2), (Study, "begin", 1), (Study, "propose", 1), (Running, "is_hopeless", 1)],
+)
+def test_ctrl_c_waits_until_what_is_being_written_is_whole(
+    owner: Any, name: str, finished: int, rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune("rigged", blocks, Path("whole"), trials=4)
+    as_it_is = getattr(owner, name)
+
+    def pressed(self: Any, *rest: Any) -> Any:
+        if len(Rigged.fitted) == 4 + (2 if name == "complete" else 1):
+            signal.raise_signal(signal.SIGINT)
+        return as_it_is(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, pressed)
+        found = tune("rigged", blocks, STUDY, trials=4)
+        assert (found.ended, len(found.trials)) == (INTERRUPTED, finished)
+    assert outcomes(tune("rigged", blocks, STUDY, trials=4)) == outcomes(whole)
+
+
+def test_ctrl_c_after_the_last_trial_is_passed_on_and_another_thread_needs_no_care(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(self: Study, *rest: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        complete(self, *rest)
+
+    complete = Study.complete
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Study, "complete", pressed)
+        tune("rigged", blocks, STUDY, trials=1)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(tune("rigged", blocks, STUDY, trials=2)))
+    thread.start()
+    thread.join()
+    assert [len(tuning.trials) for tuning in found] == [2] and found[0].begun_with == 1
+
+
+def test_an_interruption_before_anything_is_finished_is_passed_on(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Rigged, "happens", at_trial(1, KeyboardInterrupt()))
+        tune("rigged", blocks, STUDY, trials=2)
+    assert tune("rigged", blocks, STUDY, trials=2, fixed={"epochs": 3}).begun_with == 0, "nothing to be lost"
+
+
+def test_an_error_of_another_kind_is_passed_on_and_the_trial_does_not_count(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Rigged, "happens", at_trial(2, ZeroDivisionError()))
+        tune("rigged", blocks, STUDY, trials=3)
+    assert outcomes(tune("rigged", blocks, STUDY, trials=3)) == outcomes(tune("rigged", blocks, Path("b"), trials=3))
+
+
+def test_a_call_ends_when_its_time_is_over(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    fake = SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("recvae.tuning.loop.time", fake)
+
+    def happens(*rest: Any) -> None:
+        clock[0] += 1
+
+    monkeypatch.setattr(Rigged, "happens", happens)
+    with pytest.raises(TrainingError, match="the time was over before a trial was finished; give more of it"):
+        tune("rigged", blocks, STUDY, trials=5, timeout=EPOCHS - 1)
+    found = tune("rigged", blocks, STUDY, trials=5, timeout=2 * EPOCHS + 5)
+    assert (found.ended, len(found.trials)) == (OUT_OF_TIME, 2) and found.trials[0].seconds == EPOCHS
+    assert tune("rigged", blocks, STUDY, trials=5, timeout=1000).ended == ALL_DONE
+
+
+def test_a_kill_between_the_bundle_and_the_database_loses_nothing(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("recvae.tuning.study.Study.complete", lambda *rest: sys.exit(len(rest)))
+        tune("rigged", blocks, STUDY, trials=2)
+    found = tune("rigged", blocks, STUDY, trials=2)
+    assert found.begun_with == 1 and len(Rigged.fitted) == 2
+    assert outcomes(found) == outcomes(tune("rigged", blocks, Path("whole"), trials=2))
+
+
+def test_a_point_written_down_but_not_begun_is_not_left_over(rigged: type[Rigged], blocks: Dataset) -> None:
+    tune("rigged", blocks, STUDY, trials=1)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{STUDY}/study.db")
+    optuna.load_study(study_name="recvae", storage=storage).enqueue_trial({"quality": 0.123})
+    storage.engine.dispose()
+    assert outcomes(tune("rigged", blocks, STUDY, trials=4)) == outcomes(tune("rigged", blocks, Path("b"), trials=4))
+
+
+def test_a_kill_in_the_middle_of_writing_is_undone(rigged: type[Rigged], blocks: Dataset) -> None:
+    found = tune("rigged", blocks, STUDY, trials=2)
+    with closing(sqlite3.connect(STUDY / "study.db")) as connection:
+        connection.execute("PRAGMA cache_size = 1")  # what is written goes to the disk before it is committed
+        connection.execute("DELETE FROM trials")
+        for number in range(100):
+            connection.execute(
+                "INSERT INTO study_user_attributes VALUES (?, 1, ?, ?)", (99 + number, number, "x" * 999)
+            )
+        shutil.copytree(STUDY, "killed")
+        connection.rollback()
+    assert Path("killed/study.db-journal").stat().st_size and not (STUDY / "study.db-journal").exists()
+    shutil.copytree("killed", "forgotten")
+    assert outcomes(tune("rigged", blocks, Path("killed"), trials=2)) == outcomes(found)
+    assert tune("rigged", blocks, Path("forgotten"), trials=1, fresh=True).begun_with == 0
+    assert len(tune("rigged", blocks, Path("forgotten"), trials=2).trials) == 2
+
+
+@pytest.mark.parametrize("damage", [shutil.rmtree, lambda best: (best / "weights.safetensors").write_bytes(b"12")])
+def test_a_best_that_was_removed_or_damaged_is_fitted_again(
+    damage: Callable[[Path], Any], rigged: type[Rigged], blocks: Dataset
+) -> None:
+    found = tune("rigged", blocks, STUDY, trials=3)
+    before = (found.bundle / "weights.safetensors").read_bytes()
+    damage(found.bundle)
+    again = tune("rigged", blocks, STUDY, trials=3)
+    assert outcomes(again) == outcomes(found) and len(Rigged.fitted) == 4
+    assert (again.bundle / "weights.safetensors").read_bytes() == before and read_bundle(again.bundle)
+
+
+def test_a_study_of_other_data_or_settings_is_refused_unless_it_shall_be_forgotten(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune("rigged", blocks, STUDY, trials=2)
+    before = (STUDY / "study.db").read_bytes()
+    other = replace(blocks, manifest={**blocks.manifest, "fingerprint": "1" * 64})
+    with pytest.raises(UsageError, match=r"something else \(data: 0{12}, now 1{12}\).*--fresh, which forgets its 2 tr"):
+        tune("rigged", other, STUDY, trials=3)
+    with pytest.raises(UsageError, match=r"\(epochs: 6, now 4\)"):
+        tune("rigged", blocks, STUDY, trials=3, fixed={"epochs": 4})
+    with pytest.raises(UsageError, match=r"\(quality: searched from 0 to 1, now 0\.3; kind: searched in a / b / none"):
+        tune("rigged", blocks, STUDY, trials=3, fixed={"quality": 0.3, "kind": "b"})
+    assert (STUDY / "study.db").read_bytes() == before
+    monkeypatch.setattr(Rigged, "space", {"quality": Range(0.1, 1.0, log=True)})
+    with pytest.raises(UsageError, match=r"now searched from 0\.1 to 1 by factors"):
+        tune("rigged", blocks, STUDY, trials=3)
+    found = tune("rigged", blocks, STUDY, trials=3, fresh=True)
+    assert found.begun_with == 0 and len(found.trials) == 3
+
+
+def test_a_study_of_a_newer_version_is_refused(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("recvae.tuning.database.FORMAT_VERSION", 99)
+        tune("rigged", blocks, STUDY, trials=1)
+    with pytest.raises(BundleError, match="has format 99, this version reads up to 1; upgrade recvae"):
+        tune("rigged", blocks, STUDY, trials=1)
+
+
+def _foreign(path: Path, *statements: str) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def _changed(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no database": (lambda path: path.write_text("the only copy of a thesis\n" * 100), "file is not a database"),
+    "empty": (lambda path: path.write_bytes(b""), "its tables are none"),
+    "foreign": (lambda path: _foreign(path, "CREATE TABLE thesis (page TEXT)"), "its tables are thesis"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:40_000]), "malformed|disk image"),
+    "no study": (lambda path: _changed(path, "DELETE FROM studies"), "Record does not exist"),
+    "no identity": (lambda path: _changed(path, "DELETE FROM study_user_attributes"), "does not say what it searches"),
+    "newer tables": (lambda path: _changed(path, "UPDATE alembic_version SET version_num = 'v99'"), "no longer compat"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_foreign_study_is_refused_and_left_as_it_is(
+    damage: str, rigged: type[Rigged], blocks: Dataset
+) -> None:
+    tune("rigged", blocks, STUDY, trials=2)
+    act, said = DAMAGES[damage]
+    act(STUDY / "study.db")
+    before = (STUDY / "study.db").read_bytes()
+    with pytest.raises(BundleError, match=rf"study\.db is damaged or not a study of recvae: .*({said})"):
+        tune("rigged", blocks, STUDY, trials=3)
+    assert (STUDY / "study.db").read_bytes() == before
+    assert tune("rigged", blocks, STUDY, trials=1, fresh=True).begun_with == 0
+
+
+def test_a_study_that_cannot_be_written_is_told(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").write_text("")
+    with pytest.raises(StorageError, match="could not write file/study: a file stands where a folder is needed"):
+        tune("rigged", blocks, Path("file/study"), trials=1)
+
+    def fail(*rest: Any, **more: Any) -> None:
+        raise optuna.exceptions.StorageInternalError("commit") from sqlite3.OperationalError("disk is full")
+
+    tune("rigged", blocks, STUDY, trials=1)
+    monkeypatch.setattr(optuna.storages.RDBStorage, "_create_new_trial", fail)
+    with pytest.raises(StorageError, match=r"could not write study/study\.db: disk is full; see that there is space"):
+        tune("rigged", blocks, STUDY, trials=2)
+
+
+def test_two_cannot_tune_the_same_study(rigged: type[Rigged], blocks: Dataset) -> None:
+    tune("rigged", blocks, STUDY, trials=1)
+    with locked(STUDY / "study.lock", ""), pytest.raises(UsageError, match="study is being tuned by another process"):
+        tune("rigged", blocks, STUDY, trials=2, fresh=True)
+    assert tune("rigged", blocks, STUDY, trials=1).begun_with == 1
+
+
+def test_without_optuna_the_command_that_installs_it_is_named(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, "optuna.storages", None)
+    with pytest.raises(UsageError, match=r"tuning needs Optuna.*pip install 'recvae\[tune\]'"):
+        tune("rigged", blocks, STUDY)
+    assert not STUDY.exists()
+
+
+def without_targets(dataset: Dataset) -> Dataset:
+    targets = 0 * dataset.validation.targets
+    targets.eliminate_zeros()
+    return replace(dataset, validation=HeldOut(fold_in=dataset.validation.fold_in, targets=targets))
+
+
+def test_what_cannot_be_tuned_is_refused_and_leaves_nothing(rigged: type[Rigged], blocks: Dataset) -> None:
+    for match, words in {
+        "got model 'svd', expected one of": {"name": "svd"},
+        "popularity has nothing to tune: it states no search space; models that do: .*als": {"name": "popularity"},
+        "got a fixed value for each of quality, layers, kind": {"fixed": {"quality": 0.1, "layers": (), "kind": "b"}},
+        "got unknown hyperparameter 'qualty'; did you mean quality": {"fixed": {"qualty": 1}},
+        "got quality=2, expected a number": {"fixed": {"quality": 2}},
+        "got trials 0, expected a whole number, 1 or more": {"trials": 0},
+        "got trials 1.5, expected": {"trials": 1.5},
+        "got timeout 0, expected a number of seconds above 0": {"timeout": 0},
+        "got timeout nan, expected": {"timeout": float("nan")},
+        "got seed -1, expected a whole number": {"seed": -1},
+        "got device 'gpu', expected auto": {"device": "gpu"},
+    }.items():
+        with pytest.raises(UsageError, match=match):
+            tune(**{"name": "rigged", "dataset": blocks, "folder": STUDY, **words})
+    with pytest.raises(DataError, match="no validation user of blocks has a target, so there is nothing to tune by"):
+        tune("rigged", without_targets(blocks), STUDY)
+    assert not STUDY.exists()
+
+
+def test_optuna_is_silent_here_and_as_before_elsewhere(
+    rigged: type[Rigged], blocks: Dataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = optuna.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tune("rigged", blocks, Path("a b?c=d%20#e"), trials=12, fixed={"epochs": 1})
+    assert capfd.readouterr() == ("", "") and optuna.logging.get_verbosity() == level
+    assert sorted(path.name for path in Path("a b?c=d%20#e").iterdir()) == ["best", "study.db", "study.lock"]
+
+
+def test_the_memory_limit_reaches_every_model(rigged: type[Rigged], blocks: Dataset) -> None:
+    tune("rigged", blocks, STUDY, trials=2, max_memory=12345)
+    assert [model.max_memory for model in Rigged.fitted] == [12345, 12345]
+
+
+def test_a_watcher_sees_every_trial_and_the_best_so_far(rigged: type[Rigged], blocks: Dataset) -> None:
+    class Watcher:
+        shares: ClassVar[list[float]] = []
+        seen: ClassVar[list[tuple[Trial, int, Trial | None]]] = []
+
+        def advance(self, done: float, total: int, best: Trial | None) -> None:  # noqa: ARG002
+            self.shares.append(done)
+
+        def trial(self, trial: Trial, total: int, best: Trial | None) -> None:
+            self.seen.append((trial, total, best))
+
+    found = tune("rigged", blocks, STUDY, trials=4, monitor=Watcher())
+    assert [trial for trial, _, _ in Watcher.seen] == found.trials and {total for _, total, _ in Watcher.seen} == {4}
+    assert Watcher.seen[-1][2] == found.best and Watcher.seen[0][2] == found.trials[0]
+    assert Watcher.shares == sorted(Watcher.shares) and 0.5 in Watcher.shares and Watcher.shares[-1] == 4
+
+
+def test_the_best_is_delivered_beside_the_runs_there_are(rigged: type[Rigged], blocks: Dataset) -> None:
+    found = tune("rigged", blocks, STUDY, trials=1)
+    places = [deliver(found, Path("runs"), "best", overwrite) for overwrite in (False, False, True)]
+    assert places == [Path("runs/best"), Path("runs/best-2"), Path("runs/best")]
+    assert read_bundle(places[1]).model == found.model
+    assert places[0].joinpath("recommender.json").stat().st_mtime > (STUDY / "best/recommender.json").stat().st_mtime
+    Path("runs/mine").mkdir()
+    Path("runs/mine/thesis.tex").write_text("the only copy")
+    with pytest.raises(UsageError, match="holds files of another kind"):
+        deliver(found, Path("runs"), "mine", overwrite=True)
+
+
+def test_every_space_holds_values_that_the_model_allows(model_name: str) -> None:
+    known = hyperparameters_of(MODELS[model_name])
+    for name, domain in MODELS[model_name].space.items():
+        if isinstance(domain, Range):
+            assert known[name].type in (int, float) and domain.low < domain.high
+            assert known[name].allows(known[name].type(domain.low)) and known[name].allows(
+                known[name].type(domain.high)
+            )
+            assert domain.low > 0 or not domain.log
+        else:
+            assert len(set(domain)) == len(domain) > 1 and all(known[name].allows(value) for value in domain), name
+
+
+def test_a_setting_reads_back_as_the_value_it_was_written_from(model_name: str) -> None:
+    for name, known in hyperparameters_of(MODELS[model_name]).items():
+        domain = MODELS[model_name].space.get(name, ())
+        numbers = [domain.low, domain.high, 0.1 + 0.2] if isinstance(domain, Range) else [*domain]
+        for value in (known.default, *(known.type(v) if v is not None else None for v in numbers)):
+            assert known.parse(setting_text(value)) == value
+
+
+# The command.
+
+TINY: dict[str, Space] = {
+    "multdae": {"hidden_dims": ((), (12, 8)), "learning_rate": Range(1e-3, 3e-2, log=True), "latent_dim": Range(4, 16)},
+    "als": {"factors": (4, 8), "alpha": (2.0, 12.345678901234567)},
+}
+FAST = ("--set", "epochs=3", "--set", "batch_size=40")
+
+
+@pytest.fixture
+def tiny(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a data set, to work in; spaces are small."""
+    monkeypatch.setattr(MultDAE, "space", TINY["multdae"])
+    monkeypatch.setattr(ALS, "space", TINY["als"])
+    return toy
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("multdae", (*FAST, "--seed", 3)), ("als", ("--set", "iterations=4"))], ids=["multdae", "als"]
+)
+def test_the_printed_line_makes_the_same_weights_again(
+    model: str, words: tuple[str, ...], tiny: Path, command: Command
+) -> None:
+    said = command("tune", "--model", model, "--trials", 4, *words)
+    assert said.code == 0, said.err
+    line = next(line for line in said.out.splitlines() if line.startswith("  recvae train"))
+    assert all(f"{word}" in line for word in words if "=" in str(word)) and ("seed=3" in line) == (model == "multdae")
+    trained = command(*shlex.split(line)[1:])
+    assert trained.code == 0, trained.err
+    first, again = (Path("runs/toy") / name for name in (f"{model}-tuned", model))
+    assert (first / "weights.safetensors").read_bytes() == (again / "weights.safetensors").read_bytes()
+    cards = [json.loads((folder / "recommender.json").read_text()) for folder in (first, again)]
+    for same in ("hyperparameters", "metrics", "interrupted"):
+        assert cards[0][same] == cards[1][same]
+    evaluate = shlex.split(said.err.rpartition("next: ")[2])
+    assert evaluate == ["recvae", "evaluate", f"runs/toy/{model}-tuned"]
+    assert command(*evaluate[1:], "--baselines", "none").code == 0
+
+
+def test_the_command_goes_on_and_says_how_it_stands(tiny: Path, command: Command) -> None:
+    words = ("tune", "--model", "multdae", *FAST, "--data", "toy", "--runs-dir", "my runs")
+    first = command(*words, "--trials", 2)
+    assert "trials: 2 complete; the best by validation ndcg@100:" in first.out
+    assert "trial 2/2: ndcg@100 0." in first.err and "best so far 0." in first.err
+    assert "tuning multdae on data/toy, its study is in data/toy/studies/multdae" in first.err
+    assert "all 2 trials were done; a larger --trials goes on" in first.err and "Traceback" not in first.err
+    assert "--runs-dir 'my runs'" in first.out and "written to my runs/toy/multdae-tuned" in first.out
+    more = json.loads(command(*words, "--trials", 3, "--json", "--name", "mine").out)
+    assert more["trials"] == {"complete": 3, "pruned": 0, "failed": 0} and more["folder"] == "my runs/toy/mine"
+    assert more["ended"] == "all done" and more["train"].startswith("recvae train --model multdae --data toy --set ")
+    assert [trial["ndcg"] for trial in more["top"]] == sorted((t["ndcg"] for t in more["top"]), reverse=True)
+    again = command(*words, "--trials", 3, "--overwrite")
+    assert "trial 3/3" not in again.err and "all 3 trials were done before" in again.err
+    assert sorted(path.name for path in Path("my runs/toy").iterdir()) == ["mine", "multdae-tuned"]
+    fresh = command(*words, "--trials", 1, "--fresh", "--set", "latent_dim=5")
+    assert "trial 1/1" in fresh.err and "written to my runs/toy/multdae-tuned-2" in fresh.out
+    assert "latent_dim=5" in fresh.out and "│ latent_dim" not in fresh.out
+    said = command("tune", "--model", "als", "--trials", 30)
+    assert "every point of the search space was tried" in said.err and "trial 4/4" in said.err
+
+
+def test_on_a_terminal_the_bar_has_the_best_so_far_and_elsewhere_each_trial_has_a_line() -> None:
+    said: list[Any] = []
+
+    class Bar:
+        def __call__(self, *words: Any) -> None:
+            said.append(words)
+
+        def line(self, text: str) -> None:
+            said.append(text)
+
+    best = Trial(number=1, key=0, state=COMPLETE, ndcg=0.25, settings={"layers": (7, 5), "kind": None}, seconds=2.0)
+    pruned = replace(best, number=2, state=PRUNED, ndcg=0.125, epochs=3)
+    failed = replace(best, number=3, state=FAILED, ndcg=None, error="the loss became nan")
+    for live in (True, False):
+        progress = _Progress(Bar())  # type: ignore[arg-type]
+        progress._live = live
+        progress.advance(0.5, 3, None)
+        progress.advance(1.5, 3, best)
+        for trial in (best, pruned, failed):
+            progress.trial(trial, 3, best)
+    settings = "layers=7,5 kind=none"
+    assert said == [
+        (0.5, 3, "trial 1/3"),
+        (1.5, 3, f"trial 2/3  best ndcg@100 0.2500  {settings}"),
+        f"trial 1/3: ndcg@100 0.2500  {settings} (2.0 s); best so far 0.2500, trial 1",
+        f"trial 2/3: ndcg@100 0.1250, pruned after epoch 3  {settings} (2.0 s); best so far 0.2500, trial 1",
+        f"trial 3/3: nothing  {settings} (2.0 s), failed: the loss became nan; best so far 0.2500, trial 1",
+    ]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "svd"], "got model 'svd', expected one of"),
+        (["--model", "popularity"], "popularity has nothing to tune"),
+        (["--trials", "0"], "got trials 0, expected a whole number, 1 or more"),
+        (["--timeout", "soon"], "got --timeout 'soon', expected a time above 0 such as 90, 90s, 10m, 2h or 1d"),
+        (["--timeout", "0"], "got --timeout '0', expected"),
+        (["--timeout", "-5m"], "got --timeout '-5m', expected"),
+        (["--timeout", "nan"], "got --timeout 'nan', expected"),
+        (["--set", "latnt_dim=8"], "did you mean latent_dim?"),
+        (["--set", "latent_dim"], "expected name=value"),
+        (["--seed", "-1"], "got seed=-1"),
+        (["--data", "none"], "no data set 'none'"),
+        (["--name", "a/b"], "got name 'a/b'"),
+        (["--device", "gpu"], "got device 'gpu'"),
+        (["--name", "taken", "--overwrite"], "holds files of another kind (no recommender.json)"),
+        (["--set", "epochs=5"], "holds a study of something else (epochs: 3, now 5)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_tuning_is_refused_and_changes_nothing(
+    words: list[str], said: str, tiny: Path, command: Command
+) -> None:
+    Path("runs/toy/taken").mkdir(parents=True)
+    Path("runs/toy/taken/thesis.tex").write_text("the only copy")
+    if "epochs=5" in words:
+        assert command("tune", "--model", "multdae", *FAST, "--trials", 1).code == 0
+    before = tree(Path())
+    given = words if "--model" in words else ["--model", "multdae", *FAST, *words]
+    found = command("tune", *given)
+    assert (found.code, found.out) == (2, "") and said in found.err and found.err.count("error: ") == 1
+    assert tree(Path()) == before
+
+
+def test_a_time_may_have_a_unit(tiny: Path, command: Command) -> None:
+    for text in ("90", "90s", "10m", "1.5h", " 2H ", "1d"):
+        assert command("tune", "--model", "als", "--trials", 1, "--timeout", text, "--overwrite").code == 0, text
+    said = command("tune", "--model", "multdae", "--timeout", "0.000001s", *FAST)
+    assert said.code == 1 and "the time was over before a trial was finished" in said.err
+    command("tune", "--model", "multdae", "--trials", 1, *FAST)
+    said = command("tune", "--model", "multdae", "--timeout", "0.000001s", "--fresh", "--set", "epochs=1")
+    assert said.code == 1, "nothing was kept of the older study"
+
+
+def test_the_help_has_examples_and_needs_no_library() -> None:
+    code = (
+        "import sys\nfrom recvae_cli.app import app\n"
+        "try:\n    app(['tune', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({'torch', 'optuna', 'recvae'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]") and "Examples:" in done.stdout
+
+
+def finished_trials(database: Path) -> int:
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')").fetchone()[0]
+
+
+REAL = ("tune", "--model", "multdae", "--trials", "5", "--set", "epochs=10", "--set", "batch_size=10")
+
+
+def story(command: Command, name: str) -> tuple[dict[str, Any], bytes]:
+    """Tune to the end; return what is said, without the seconds, and the weights of the best."""
+    said = json.loads(command(*REAL, "--json", "--name", name).out)
+    for trial in said["top"]:
+        trial.pop("seconds")
+    return {key: said[key] for key in ("trials", "top", "train")}, Path(
+        f"runs/toy/{name}/weights.safetensors"
+    ).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(
+    toy_data: Path, command: Command, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], bytes]:
+    """Return what comes of tuning without a stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("straight"))
+        patch.delenv("RECVAE_DATA", raising=False)
+        shutil.copytree(toy_data, "data/toy")
+        return story(command, "straight")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_real_process_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, straight: tuple[dict[str, Any], bytes], toy: Path, program: list[str], command: Command
+) -> None:
+    database = Path("data/toy/studies/multdae/study.db")
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*program, *REAL], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while finished_trials(database) < 2:
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+                time.sleep(0.01)
+            time.sleep(0.05)  # into the next trial
+            process.send_signal(number)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert 2 <= finished_trials(database) < 5
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL and not Path("runs").exists()
+    else:
+        assert process.returncode == 0 and f"this goes on: recvae {shlex.join(REAL)}" in err
+        assert "recvae train" in out and read_bundle(Path("runs/toy/multdae-tuned"))
+    assert story(command, "end") == straight and finished_trials(database) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_a_scheduler_that_ends_the_process_is_like_ctrl_c(
+    tiny: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*rest: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("recvae.tuning.tune", end)
+    said = command("tune", "--model", "multdae", *FAST)
+    assert (said.code, said.out) == (130, "") and "interrupted: the same command goes on" in said.err
