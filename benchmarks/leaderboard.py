@@ -131,7 +131,7 @@ class Workshop:
 
     def blend(self, first: str, second: str) -> str:
         """Blend two runs and return the name of the result."""
-        name = f"{first}+{second}"
+        name = f"{first}-{second}"
         words = ["train", "--model", "blend", "--data", self.data, "--name", name]
         words += ["--set", f"first={first}", "--set", f"second={second}"]
         if not self.card(name):

@@ -88,12 +88,13 @@ def small_settings() -> Callable[[str], dict[str, Any]]:
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Any]:
     """Return a function from a model's name to a model that is small enough to fit in a moment."""
+    classes: dict[str, Any] = dict(MODELS)
 
     def make(name: str, **changes: Any) -> Any:
-        settings = SMALL.get(name, {}) | changes
+        settings: dict[str, Any] = SMALL.get(name, {}) | changes
         if MODELS[name].roles:  # made of two other models, to be fitted with it
             settings = {"parts": dict(zip(MODELS[name].roles, (make("multdae"), make("ease")), strict=True))} | settings
-        return MODELS[name](**settings)
+        return classes[name](**settings)
 
     return make
 

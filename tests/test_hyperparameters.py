@@ -24,6 +24,7 @@ TRAIN = sp.csr_matrix(np.ones((2, 3), dtype=np.float32))
 ALL = [(name, known) for name in MODELS for known in hyperparameters_of(MODELS[name]).values()]
 IDS = [f"{name}-{known.name}" for name, known in ALL]
 
+CLASSES: dict[str, Any] = dict(MODELS)
 OF_WRONG_TYPE: dict[type, tuple[Any, ...]] = {
     int: (1.0, "1", True, float("nan"), [1], np.float32(1)),
     float: ("0.1", True, float("nan"), float("inf"), -float("inf"), 10**400, 1j, [0.1]),
@@ -38,7 +39,7 @@ def test_values_of_a_wrong_type_are_refused_at_fit_by_name_and_value(name: str, 
     for value in OF_WRONG_TYPE[known.type] + (() if known.optional else (None,)):
         if known.type is str and not known.choices and isinstance(value, str):
             continue  # any word will do
-        model = MODELS[name](**{known.name: value})
+        model = CLASSES[name](**{known.name: value})
         with pytest.raises(UsageError) as caught:
             model.fit(TRAIN)
         assert str(caught.value) == f"got {known.name}={value!r}, expected {known.expected}; {known.meaning}"
@@ -48,7 +49,7 @@ def test_values_of_a_wrong_type_are_refused_at_fit_by_name_and_value(name: str, 
 def test_values_out_of_range_are_refused_and_those_at_its_ends_are_not(name: str, known: Hyperparameter) -> None:
     def allows(value: Any) -> bool:
         try:
-            check_hyperparameters(MODELS[name](**{known.name: (5, value) if known.type is tuple else value}))
+            check_hyperparameters(CLASSES[name](**{known.name: (5, value) if known.type is tuple else value}))
         except UsageError:
             return False
         return True

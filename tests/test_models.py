@@ -61,8 +61,9 @@ def global_generators_untouched() -> Iterator[None]:
 
 
 def test_constructor_only_stores(model_name: str) -> None:
-    values = {name: object() for name in hyperparameters_of(MODELS[model_name])}
-    model = MODELS[model_name](**values)
+    chosen: Any = MODELS[model_name]
+    values = {name: object() for name in hyperparameters_of(chosen)}
+    model = chosen(**values)
     assert all(getattr(model, name) is value for name, value in values.items())
 
 
