@@ -121,13 +121,17 @@ class Workshop:
         words += ["--trials", str(self.budget.trials if model in NETWORKS else 50)]
         timeouts = self.budget.timeouts
         words += ["--timeout", timeouts.get(model, timeouts[""])] if model in NETWORKS else []
-        found = self.runs_dir / self.data / f"{model}.tuned.json"
-        if not found.exists() or not self.card(model):
-            found.parent.mkdir(parents=True, exist_ok=True)
-            report = self.recvae(*words, "--json", told=False)
-            found.write_text(report, encoding="utf-8")
-        self.lines.append(" ".join(["recvae", *words]))
-        return json.loads(found.read_text(encoding="utf-8"))
+        line = " ".join(["recvae", *words])
+        self.lines.append(line)
+        kept = self.runs_dir / self.data / f"{model}.tuned.json"
+        if kept.exists() and self.card(model):
+            done = json.loads(kept.read_text(encoding="utf-8"))
+            if done.get("line") == line:  # the same search, ended before
+                return done
+        report = {"line": line, **json.loads(self.recvae(*words, "--json", told=False))}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(report, indent=2), encoding="utf-8")
+        return report
 
     def blend(self, first: str, second: str) -> str:
         """Blend two runs and return the name of the result."""
@@ -170,9 +174,10 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
 def _settings(shop: Workshop, reports: dict[str, dict[str, Any]], best: str) -> str:
     rows = ["| run | validation | trials: complete, pruned, failed | hyperparameters |", "|---|---|---|---|"]
     for model, report in reports.items():
-        settings = report["train"].split(" --set ")[1:]
+        fixed = shop.budget.fixed.get(model, [])
+        settings = [*fixed, *(f"{name}={value}" for name, value in report["top"][0]["settings"].items())]
         counts = ", ".join(str(report["trials"][state]) for state in ("complete", "pruned", "failed"))
-        rows.append(f"| {model} | {shop.validation(model):.4f} | {counts} | {', '.join(settings) or 'the defaults'} |")
+        rows.append(f"| {model} | {shop.validation(model):.4f} | {counts} | {', '.join(settings)} |")
     weight = shop.card(best)["training"]["weight"]
     rows.append(f"| {best} | {shop.validation(best):.4f} | - | weight {weight:g} |")
     return "\n".join(rows)
@@ -187,13 +192,13 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def page(parts: list[str], seeds: int) -> str:
+def page(names: list[str], parts: list[str], seeds: int) -> str:
     """Return the whole page: what was done, the tables, and what others published."""
     budgets = "\n".join(
         f"- {name}: {b.heldout} + {b.heldout} held-out users; up to {b.trials} trials or {b.timeouts['']} per network"
         + "".join(f" ({model}: {time})" for model, time in b.timeouts.items() if model)
         + "".join(f"; {model} with {', '.join(fixed)}" for model, fixed in b.fixed.items())
-        for name, b in BUDGETS.items()
+        for name, b in ((name, BUDGETS[name]) for name in names)
     )
     head = (HERE / "leaderboard.head.md").read_text(encoding="utf-8")
     tail = (HERE / "leaderboard.published.md").read_text(encoding="utf-8")
@@ -219,10 +224,11 @@ def main() -> None:
     options = parser.parse_args()
     sources = dict(source.split("=", 1) for source in options.source)
     parts = []
-    for data in options.data or BUDGETS:
+    names = options.data or list(BUDGETS)
+    for data in names:
         shop = Workshop(data, options.data_dir, options.runs_dir)
         parts.append(measure(shop, sources.get(data), options.seeds))
-    options.output.write_text(page(parts, options.seeds), encoding="utf-8")
+    options.output.write_text(page(names, parts, options.seeds), encoding="utf-8")
     print(f"written to {options.output}", file=sys.stderr)
 
 

@@ -96,7 +96,7 @@ def bernoulli_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
         At least 0.
     """
     hits = logits[batch.rows, batch.items.long()] * (batch.values > 0)  # (N,)
-    return functional.softplus(logits).sum(dim=1) - _sum_of_each(hits, batch)  # (B, I) -> (B,)
+    return functional.softplus(logits).sum(dim=1) - sum_of_each(hits, batch)  # (B, I) -> (B,)
 
 
 def gaussian_nll(logits: torch.Tensor, batch: SparseBatch, confidence: float = 1.0) -> torch.Tensor:
@@ -121,13 +121,26 @@ def gaussian_nll(logits: torch.Tensor, batch: SparseBatch, confidence: float = 1
     """
     found = logits[batch.rows, batch.items.long()]  # (N,)
     values = batch.values.to(logits.dtype)
-    weights = torch.where(values > 0, confidence, 1.0)
+    weights = 1 + (confidence - 1) * (values > 0)  # (N,)
     change = weights * (values - found).square() - found.square()  # (N,) against a row without interactions
-    return 0.5 * (logits.square().sum(dim=1) + _sum_of_each(change, batch))  # (B, I) -> (B,)
+    return 0.5 * (logits.square().sum(dim=1) + sum_of_each(change, batch))  # (B, I) -> (B,)
 
 
-def _sum_of_each(values: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
-    """Add up the values of each user's interactions, (N,) -> (B,)."""
+def sum_of_each(values: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
+    """Add up values by user.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n_interactions,)
+        One for each interaction of the batch.
+    batch : SparseBatch
+        Whose users count.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+        0 for a user without interactions.
+    """
     return values.new_zeros(len(batch)).index_add(0, batch.rows, values)
 
 
@@ -147,9 +160,12 @@ def likelihood(name: str, confidence: float = 1.0) -> Likelihood:
     confidence : float
         Weight of an interaction in the Gaussian one, > 0; the others have none.
     """
-    if name == "gaussian":
-        return functools.partial(gaussian_nll, confidence=confidence)
-    return bernoulli_nll if name == "bernoulli" else multinomial_nll
+    known: dict[str, Likelihood] = {
+        "multinomial": multinomial_nll,
+        "bernoulli": bernoulli_nll,
+        "gaussian": functools.partial(gaussian_nll, confidence=confidence),
+    }
+    return known[name]
 
 
 def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int:
-    """Return how much memory a computation may take here: what is free, within the limits of a container."""
+    """Return how many bytes a computation may take here: what is free, within the limit of a container (cgroup v2)."""
     free = [_total_bytes()]
     if _MEMINFO.exists():
         found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(encoding="ascii"))
@@ -25,7 +25,7 @@ def available_bytes() -> int:
         free += [int(limit) - used + int(reclaimable[1] if reclaimable else 0)] if limit != "max" else []
     except (OSError, ValueError):
         pass  # no container, or one that does not say
-    return min(free)
+    return max(0, min(free))
 
 
 def _total_bytes() -> int:
@@ -84,3 +84,9 @@ def check_memory(needed: int, limit: int | None, what: str, alternatives: str) -
         raise MemoryLimitError(
             f"{what} needs {human_bytes(needed)} of memory, {human_bytes(allowed)} {whose}; {alternatives}"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; PyTorch says so in words."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

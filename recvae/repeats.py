@@ -69,9 +69,11 @@ def seeds_for(folder: Path, n: int) -> list[int]:
         return []
     seeds = [values["seed"] + step for step in range(n)]
     if n > 1 and card.get("interrupted"):
+        failure = card.get("training", {}).get("failure")
         raise UsageError(
-            f"got {n} seeds for {folder}, which was stopped by hand; finish it with `recvae train --resume` before "
-            "it is repeated, or leave it out"
+            f"got {n} seeds for {folder}, which ended before its time ({failure or 'stopped by hand'}); "
+            + ("train it again" if failure else "finish it with `recvae train --resume`")
+            + " before it is repeated, or leave it out"
         )
     for seed in seeds:
         _model(card, seed=seed)  # refuses what is out of range

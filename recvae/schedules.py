@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from recvae.errors import UsageError
+
 Schedule = Callable[[int], float]
 """Number of updates done so far -> beta of the next one."""
 
@@ -105,11 +107,28 @@ def schedule(
         Part of the run (of each cycle) after which the cap is reached, in [0, 1].
     cycles : int
         How often "cyclical" begins anew, >= 1.
+
+    Raises
+    ------
+    UsageError
+        If the cap would not be reached within a cycle.
     """
-    if name == "constant":
-        return constant(cap)
     period = max(1, math.ceil(total_updates / cycles)) if name == "cyclical" else total_updates
-    rising = round(fraction * period) if steps is None else steps
-    if name == "cyclical":
-        return cyclical(cap, period, rising)
-    return cosine(cap, rising) if name == "cosine" else linear(cap, rising)
+    rise = steps_of_rise(period, steps, fraction)
+    if name == "cyclical" and rise > period:
+        raise UsageError(
+            f"got anneal_steps={rise:,}, longer than a cycle of {period:,} updates, so that beta would never reach its "
+            "cap; set fewer anneal_steps or anneal_cycles, or leave it to anneal_fraction"
+        )
+    known: dict[str, Schedule] = {
+        "linear": linear(cap, rise),
+        "constant": constant(cap),
+        "cosine": cosine(cap, rise),
+        "cyclical": cyclical(cap, period, rise),
+    }
+    return known[name]
+
+
+def steps_of_rise(updates: int, steps: int | None, fraction: float) -> int:
+    """Return how many updates it takes to the cap: `steps`, or where that is None a fraction of the `updates`."""
+    return round(fraction * updates) if steps is None else steps

@@ -235,7 +235,7 @@ class Trainer:
             losses.total.backward()
             phase.optimizer.step()
             self.updates += 1
-            users = losses.total.new_tensor(float(len(batch)))
+            users = losses.total.new_full((), len(batch))  # made on the device
             rows.append(torch.stack([losses.total, losses.reconstruction, losses.kl, users]).detach())
             monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
         return torch.stack(rows)
@@ -250,7 +250,7 @@ class Trainer:
 
     def _weights_are_finite(self) -> bool:
         """Whether the last update, whose effect no loss has shown yet, left numbers."""
-        return all(bool(value.isfinite().all()) for value in self.task.network.parameters())
+        return all(bool(value.sum().isfinite()) for value in self.task.network.parameters())
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.task.network.state_dict().items()}

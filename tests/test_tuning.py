@@ -224,7 +224,11 @@ def test_defaults_outside_the_space_are_not_tried(
         assert tune("rigged", blocks, STUDY, trials=1, fresh=True).best.settings != {"quality": 0.5}
 
 
-@pytest.mark.parametrize("error", [TrainingError("the loss became nan"), MemoryLimitError("needs 9 TB")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [TrainingError("the loss became nan"), RuntimeError("CUDA out of memory"), MemoryError("no 9 TB")],
+    ids=repr,
+)
 def test_a_trial_that_comes_to_nothing_counts_as_failed_and_the_study_goes_on(
     error: Exception, rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +237,17 @@ def test_a_trial_that_comes_to_nothing_counts_as_failed_and_the_study_goes_on(
     assert [trial.state for trial in found.trials] == [COMPLETE, FAILED, COMPLETE, COMPLETE]
     assert (found.trials[1].error, found.trials[1].ndcg, found.count(FAILED)) == (str(error), None, 1)
     assert found.trials[1].settings not in [trial.settings for trial in found.trials[2:]]
+
+
+def test_a_limit_on_memory_ends_the_call_and_leaves_no_trial(
+    rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free now says nothing of the point: with a higher limit the same command goes on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Rigged, "happens", at_trial(2, MemoryLimitError("rigged needs 9 TB; raise --max-memory")))
+        with pytest.raises(MemoryLimitError, match="raise --max-memory"):
+            tune("rigged", blocks, STUDY, trials=3)
+    assert [trial.state for trial in tune("rigged", blocks, STUDY, trials=3).trials] == [COMPLETE] * 3
 
 
 def test_where_every_trial_fails_the_last_error_is_told(

@@ -40,17 +40,12 @@ def main() -> None:
         app()
     except Exception as error:
         from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
+        from recvae.memory import is_out_of_memory
 
         if isinstance(error, RecvaeError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
             sys.exit(1)
         raise
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; PyTorch says so in words."""
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

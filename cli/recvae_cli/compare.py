@@ -90,7 +90,8 @@ def compare(
     def measure(label: str, folder: Path) -> "Contender":
         bundle = read_bundle(folder, device)
         found = measured(label, bundle, held_out, wanted, folder)
-        note = f"{label} was stopped by hand: measured with its best weights until then"
+        why = bundle.training.get("failure", "stopped by hand")
+        note = f"{label} ended before its time ({why}): measured with its best weights until then"
         return replace(found, note=note) if bundle.interrupted else found
 
     # All that is there comes before anything is trained: a damaged run shows at once.

@@ -54,6 +54,7 @@ def train(
     from recvae.errors import UsageError
     from recvae.memory import parse_bytes
     from recvae.models import model_class
+    from recvae.models.variational import check_has_beta
     from recvae.monitors import ProgressBar, TrainingProgress
     from recvae.runs import train
 
@@ -61,6 +62,9 @@ def train(
     if resume and (overwrite or find_beta):
         other = "--overwrite" if overwrite else "--find-beta"
         raise UsageError(f"got --resume with {other}; a resumed run keeps its place and settings, leave one out")
+    fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
+    if find_beta and fixed:
+        raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
     if model is not None:
         model_class(model)  # an unknown name is refused before anything else
     limit = None if max_memory is None else parse_bytes(max_memory)
@@ -69,6 +73,8 @@ def train(
     else:
         run, dataset = _new_run(data, model or "multvae", name, given, overwrite, device, data_dir, runs_dir)
     run.model.max_memory = limit
+    if find_beta:
+        check_has_beta(run.model)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:

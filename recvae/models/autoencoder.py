@@ -60,6 +60,9 @@ class Autoencoder(Model):
         """Return what happens in an epoch: one pass over the users, unless a model's paper has more."""
         return [Phase(name="all", optimizer=self._optimizer(), loss=self._loss)]
 
+    def _check_memory(self, n_items: int, device: torch.device) -> None:
+        """Refuse what cannot fit; a network whose size grows with items x items has something to say here."""
+
     def _finish(self) -> None:
         """Let go of what only training needed."""
 
@@ -88,6 +91,7 @@ class Autoencoder(Model):
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         self.device_ = resolve_device(device)
+        self._check_memory(train.shape[1], self.device_)
         self.n_items_ = 0  # not fitted until the loop has ended well
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.

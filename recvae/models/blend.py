@@ -19,8 +19,10 @@ from recvae.errors import DataError, UsageError
 from recvae.history import Monitor, Silent
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
+from recvae.metrics import ndcg_at_k
 from recvae.models.base import Model
-from recvae.training import validation_ndcg
+from recvae.ranking import block_rows, rank
+from recvae.training import VALIDATION_K
 
 # Letters in shape comments: I items, B users of a block.
 
@@ -107,7 +109,8 @@ class Blend(Model):
         for name, part in self.parts.items():
             fitted = part
             if not part.n_items_:
-                fitted = replace(part, max_memory=self.max_memory).fit(train, held_out, device=device)
+                limit = part.max_memory if self.max_memory is None else self.max_memory
+                fitted = replace(part, max_memory=limit).fit(train, held_out, device=device)
             if fitted.n_items_ != train.shape[1]:
                 raise DataError(
                     f"the {name} part of the blend knows {fitted.n_items_:,} items, the training data have "
@@ -120,23 +123,37 @@ class Blend(Model):
 
     def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> None:
         """Take the weight as given, or the best of `WEIGHTS` on validation."""
-        weights = WEIGHTS if self.weight is None else (self.weight,)
-        monitor.start(len(weights), [])
-        tried: dict[float, float] = {}
-        for done, weight in enumerate(weights, start=1):
-            self.weight_ = weight
-            if held_out is not None:
-                tried[weight] = validation_ndcg(self._score_block, held_out) or 0.0
-            monitor.advance(done, None)
-        self.weight_ = max(tried, key=tried.__getitem__, default=weights[0])
-        self.summary_ = {"weight": self.weight_}
-        if self.weight is None:
+        self.summary_ = {}
+        if self.weight is not None or held_out is None:
+            monitor.start(1, [])
+            self.weight_ = 0.5 if self.weight is None else self.weight
+            monitor.advance(1, None)
+        else:
+            tried = self._ndcg_by_weight(held_out, monitor)
+            self.weight_ = max(tried, key=tried.__getitem__)
             self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}
+        self.summary_["weight"] = self.weight_
+
+    def _ndcg_by_weight(self, held_out: HeldOut, monitor: Monitor) -> dict[float, float]:
+        """Return the validation NDCG@100 of each weight; each part scores each user once."""
+        monitor.start(held_out.n_users, [])
+        values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
+        rows = block_rows(held_out.fold_in.shape[1])
+        for start in range(0, held_out.n_users, rows):
+            fold_in, targets = held_out.fold_in[start : start + rows], held_out.targets[start : start + rows]
+            first, second = self._standardised(fold_in)  # (B, I), (B, I)
+            for weight, of_users in values.items():
+                ranked, _ = rank(_mix(first.clone(), second, weight), VALIDATION_K, seen=fold_in)
+                of_users.append(ndcg_at_k(ranked, targets, VALIDATION_K))
+            monitor.advance(min(start + rows, held_out.n_users), None)
+        return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
+
+    def _standardised(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = (standardise(self.parts_[role]._score_block(user_items)) for role in self.roles)
+        return first, second.to(first.device)
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        first = standardise(self.parts_["first"]._score_block(user_items))  # (B, I)
-        second = standardise(self.parts_["second"]._score_block(user_items))  # (B, I)
-        return first.mul_(self.weight_).add_(second.to(first.device), alpha=1 - self.weight_)
+        return _mix(*self._standardised(user_items), self.weight_)  # (B, I)
 
     def training_summary(self) -> dict[str, Any]:
         """Say which weight was chosen, and what each reached; see `Model.training_summary`."""
@@ -164,8 +181,13 @@ class Blend(Model):
         return self
 
 
+def _mix(first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Tensor:
+    """Return the weighted sum, in the memory of the first."""
+    return first.mul_(weight).add_(second, alpha=1 - weight)
+
+
 def standardise(scores: torch.Tensor) -> torch.Tensor:
-    """Return the scores of each user with mean 0 and standard deviation 1 over all items; 0 where all are equal.
+    """Return the scores of each user with mean 0 and standard deviation 1 over all items.
 
     Parameters
     ----------

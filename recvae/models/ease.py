@@ -80,6 +80,8 @@ class EASE(Model):
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         self._check_memory(train.shape[1])
         self.n_items_ = 0
+        if monitor is not None:
+            monitor.start(1, [])
         started = time.perf_counter()
         self.similarity_ = _weights_without_diagonal(self._regularised_gram(train))
         self.summary_ = {"seconds": time.perf_counter() - started}
@@ -90,7 +92,6 @@ class EASE(Model):
             kept = self.similarity_.nnz / train.shape[1] ** 2
             self.summary_["pruning"] = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
         if monitor is not None:
-            monitor.start(1, [])
             monitor.advance(1, None)
         self.n_items_ = train.shape[1]
         return self

@@ -111,12 +111,14 @@ class HVampNetwork(nn.Module):
         first = self.items_to_z2
         hidden = pseudo_inputs @ first.weight + first.bias  # (K, I) -> (K, 2 H)
         mean, logvar = self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
+        # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger. In
+        # float64, since they nearly cancel where a variance is small.
+        z2, mean, logvar = z2.double(), mean.double(), logvar.double()
         precision = (-logvar).exp()  # (K, D)
-        # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger.
         distance = z2.square() @ precision.T - 2 * z2 @ (mean * precision).T  # (B, K)
         of_component = (logvar + mean.square() * precision + math.log(2 * math.pi)).sum(dim=1)  # (K,)
         log_density = -0.5 * (distance + of_component)  # (B, K)
-        return log_density.logsumexp(dim=1) - math.log(len(mean))  # (B,)
+        return (log_density.logsumexp(dim=1) - math.log(len(mean))).float()  # (B,)
 
 
 @dataclass(kw_only=True)

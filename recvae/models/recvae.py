@@ -23,6 +23,7 @@ from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import log_normal, multinomial_nll
 from recvae.models.networks import DenseEncoder, dropout, initialise_by_inputs, linear, sample
 from recvae.models.variational import VariationalAutoencoder
+from recvae.schedules import NAMES
 from recvae.training import Losses, Phase
 
 # Letters in shape comments: B users of a batch, I items, D latent dimensions.
@@ -99,7 +100,7 @@ class RecVAE(VariationalAutoencoder):
         0.5, "share of a user's items hidden while the encoder learns", low=0, high=1, below_high=True
     )
     gamma: float = hyperparameter(0.005, "highest weight of the KL term, per interaction of the user", low=0)
-    anneal: str = hyperparameter("constant", "how gamma grows", choices=("constant", "linear", "cosine", "cyclical"))
+    anneal: str = hyperparameter("constant", "how gamma grows", choices=NAMES)
     encoder_passes: int = hyperparameter(3, "passes of an epoch that update the encoder", low=1)
     decoder_passes: int = hyperparameter(1, "passes of an epoch that update the decoder", low=1)
 

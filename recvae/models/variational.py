@@ -13,7 +13,7 @@ from recvae.hyperparameters import hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.base import Model
-from recvae.schedules import NAMES, Schedule, schedule
+from recvae.schedules import NAMES, Schedule, schedule, steps_of_rise
 
 
 @dataclass(kw_only=True)
@@ -42,6 +42,18 @@ class VariationalAutoencoder(Autoencoder):
             self.anneal_fraction,
             self.anneal_cycles,
         )
+
+
+def check_has_beta(model: Model) -> None:
+    """Refuse a model without a KL term weighted by beta.
+
+    Raises
+    ------
+    UsageError
+        If it has none.
+    """
+    if not isinstance(model, VariationalAutoencoder) or not hasattr(model, "beta"):
+        raise UsageError(f"got {model.name}, which has no beta to find; take a model that has: multvae, hvamp or vasp")
 
 
 def find_beta(
@@ -78,8 +90,8 @@ def find_beta(
     TrainingError
         If validation was best while beta was still 0.
     """
-    if not isinstance(model, VariationalAutoencoder) or not hasattr(model, "beta"):
-        raise UsageError(f"got {model.name}, which has no beta to find; take a model that has: multvae, hvamp or vasp")
+    check_has_beta(model)
+    assert isinstance(model, VariationalAutoencoder)
     held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
     if held_out.n_without_target() == held_out.n_users:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
@@ -92,7 +104,6 @@ def find_beta(
             "the pilot was best before beta began to grow, so there is no cap to find; "
             "train with --set beta=0, or take a smaller batch_size for more updates in an epoch"
         )
-    steps = pilot.anneal_steps
-    if steps is None:
-        steps = round(pilot.anneal_fraction * pilot.epochs * -(-train.shape[0] // pilot.batch_size))
+    updates = pilot.epochs * -(-train.shape[0] // pilot.batch_size)
+    steps = steps_of_rise(updates, pilot.anneal_steps, pilot.anneal_fraction)
     return {"beta": best.beta, "anneal": "linear", "anneal_steps": round(best.beta * steps)}

@@ -13,17 +13,15 @@ an update takes one direction of a random split instead of both.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
-import scipy.sparse as sp
 import torch
 from torch import nn
 from torch.nn import functional
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.interactions import HeldOut, as_interactions
-from recvae.losses import kl_to_standard_normal, multinomial_nll
+from recvae.losses import kl_to_standard_normal, multinomial_nll, sum_of_each
 from recvae.memory import check_memory
 from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample
 from recvae.models.variational import VariationalAutoencoder
@@ -32,6 +30,7 @@ from recvae.training import Losses
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
 _ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss
+_TINY = 1e-12
 
 
 class VASPNetwork(nn.Module):
@@ -75,10 +74,10 @@ def split_histories(batch: SparseBatch, generator: torch.Generator) -> tuple[tor
     """
     is_input = torch.rand(batch.values.shape, generator=generator, device=batch.device) < 0.5  # (N,)
     inputs = batch.inputs * is_input
-    norms = torch.zeros_like(batch.totals).index_add(0, batch.rows, inputs.square()).sqrt()  # (N,) -> (B,)
-    inputs = inputs / torch.where(norms > 0, norms, 1.0)[batch.rows]
+    norms = sum_of_each(inputs.square(), batch).sqrt()  # (N,) -> (B,)
+    inputs = inputs / norms.clamp(min=_TINY)[batch.rows]  # without a scalar that would be sent to a GPU
     values = batch.values * ~is_input
-    totals = torch.zeros_like(batch.totals).index_add(0, batch.rows, values)
+    totals = sum_of_each(values, batch)  # (N,) -> (B,)
     return inputs, replace(batch, values=values, totals=totals)
 
 
@@ -109,7 +108,7 @@ def focal_loss(log_p: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
     at = (batch.rows, batch.items.long())
     of_hits = -_ALPHA * (1 - p[at]).pow(_GAMMA) * log_p[at]  # (N,)
     change = (of_hits - losses[at]) * (batch.values > 0)
-    return losses.sum(dim=1).index_add(0, batch.rows, change)  # (B, I) -> (B,)
+    return losses.sum(dim=1) + sum_of_each(change, batch)  # (B, I) -> (B,)
 
 
 @dataclass(kw_only=True)
@@ -118,7 +117,7 @@ class VASP(VariationalAutoencoder):
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, scipy.sparse as sp
     >>> train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 5))))
     >>> model = VASP(hidden_dim=16, latent_dim=4, epochs=20, batch_size=10, learning_rate=0.01, seed=1).fit(train)
     >>> items, scores = model.recommend(sp.csr_matrix([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]), k=2)
@@ -144,23 +143,18 @@ class VASP(VariationalAutoencoder):
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     shallow_decay: float = hyperparameter(1e-5, "L2 penalty added to the gradient of the item-item weights", low=0)
 
-    def fit(self, train: sp.csr_matrix, validation: HeldOut | tuple[Any, Any] | None = None, **options: Any) -> Self:
-        """Train from a fresh initialisation; see `Autoencoder.fit`.
-
-        Raises
-        ------
-        MemoryLimitError
-            If the item-item weights, their gradient, Adam's two averages and the best weights, old and new, do not fit.
-        """
-        n_items = as_interactions(train, "the training interactions").shape[1]
-        check_memory(
-            6 * 4 * n_items**2,
-            self.max_memory,
-            f"vasp on {n_items:,} items",
-            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
-            "which need memory in proportion to the items",
+    def _check_memory(self, n_items: int, device: torch.device) -> None:
+        """Refuse item-item weights that do not fit with their gradient, Adam's two averages and the best ones."""
+        block = 4 * n_items**2
+        what = f"vasp on {n_items:,} items"
+        otherwise = (
+            "leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
+            "which need memory in proportion to the items"
         )
-        return super().fit(train, validation, **options)
+        if device.type == "cuda":  # the best weights, old and new, are kept by the host
+            check_memory(4 * block, torch.cuda.mem_get_info(device)[0], f"{what} on {device}", otherwise)
+        on_host = 2 if device.type == "cuda" else 6
+        check_memory(on_host * block, self.max_memory, what, f"raise --max-memory, {otherwise}")
 
     def _network(self, n_items: int) -> VASPNetwork:
         return VASPNetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
@@ -169,7 +163,6 @@ class VASP(VariationalAutoencoder):
         network = self._typed
         initialise_by_inputs(network, generator)
         nn.init.zeros_(network.shallow)
-        network.shallow.register_hook(lambda gradient: gradient.fill_diagonal_(0))  # so it stays 0
 
     @property
     def _typed(self) -> VASPNetwork:
@@ -178,7 +171,15 @@ class VASP(VariationalAutoencoder):
     def _optimizer(self) -> torch.optim.Optimizer:
         deep = [*self._typed.encoder.parameters(), *self._typed.decoder.parameters()]
         groups = [{"params": deep}, {"params": [self._typed.shallow], "weight_decay": self.shallow_decay}]
-        return torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+        optimizer.register_step_pre_hook(self._keep_diagonal)
+        return optimizer
+
+    def _keep_diagonal(self, *_: Any) -> None:
+        """Take the diagonal out of the gradient: it starts at 0 and stays there."""
+        gradient = self._typed.shallow.grad
+        assert gradient is not None  # a step follows a backward pass
+        gradient.fill_diagonal_(0)
 
     def _highest_beta(self) -> float:
         return self.beta

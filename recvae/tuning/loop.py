@@ -17,6 +17,7 @@ from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingErro
 from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
 from recvae.files import write_folder
 from recvae.history import EpochRecord
+from recvae.memory import is_out_of_memory
 from recvae.metrics import Metric, parse_metrics
 from recvae.models import model_class
 from recvae.models.base import Model
@@ -238,7 +239,11 @@ class _Tuner:
             trial.note(seconds=time.monotonic() - started)
             self.study.prune(trial)
             return
-        except (TrainingError, MemoryLimitError) as error:
+        except MemoryLimitError:
+            raise  # says what is free now, and nothing of the point: another call may have more
+        except Exception as error:
+            if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
+                raise
             self.study.fail(trial, str(error))
             return
         trial.note(seconds=time.monotonic() - started)
