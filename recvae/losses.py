@@ -121,7 +121,7 @@ def gaussian_nll(logits: torch.Tensor, batch: SparseBatch, confidence: float = 1
     """
     found = logits[batch.rows, batch.items.long()]  # (N,)
     values = batch.values.to(logits.dtype)
-    weights = 1 + (confidence - 1) * (values > 0)  # (N,)
+    weights = torch.where(values > 0, values.new_full((), confidence), values.new_ones(()))  # (N,), made on the device
     change = weights * (values - found).square() - found.square()  # (N,) against a row without interactions
     return 0.5 * (logits.square().sum(dim=1) + sum_of_each(change, batch))  # (B, I) -> (B,)
 

@@ -108,7 +108,7 @@ def test_the_weight_is_the_best_on_validation_and_all_that_were_tried_are_told(b
         assert tried[str(weight)] == pytest.approx(ndcg(alone, blocks))
     assert tried[str(blend.weight_)] == max(tried.values()) == pytest.approx(ndcg(blend, blocks))
     assert blend.training_summary()["weight"] == blend.weight_ < 1.0 and blend.weight is None
-    assert told == [21, 0, *range(1, 22)]
+    assert told == [n_users := blocks.validation.n_users, 0, n_users]
 
 
 def test_a_weight_that_is_set_is_taken_with_and_without_validation(blocks: Dataset) -> None:

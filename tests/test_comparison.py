@@ -419,7 +419,7 @@ def test_the_seeds_of_a_run_are_its_own_and_the_next(workplace: Path, films: Dat
     card = read_card(als)
     (als / "recommender.json").write_text(json.dumps(card | {"interrupted": True}))
     assert seeds_for(als, 1) == [7]
-    with pytest.raises(UsageError, match=r"stopped by hand; finish it with `recvae train --resume`"):
+    with pytest.raises(UsageError, match=r"\(stopped by hand\); finish it with `recvae train --resume`"):
         seeds_for(als, 2)
     (als / "recommender.json").write_text(json.dumps(card | {"parts": {"first": {}}}))
     assert seeds_for(als, 3) == [], "what is made of other runs cannot be repeated by itself"
@@ -554,7 +554,7 @@ def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: 
     default = command("compare", "--to", "popularity")
     assert default.code == 2 and "got popularity alone" in default.err
     named = command("compare", "als", "popularity", "--to", "popularity")
-    assert "als was stopped by hand" in named.out
+    assert "als ended before its time (stopped by hand)" in named.out
 
 
 def test_each_format_is_printed_or_written(toy: Path, command: Command) -> None:

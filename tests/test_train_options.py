@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from recvae import training
 from recvae.dataset import Dataset
-from recvae.errors import UsageError
+from recvae.errors import TrainingError, UsageError
 from recvae.history import EpochRecord, Silent
 from recvae.hyperparameters import hyperparameters_of
 from recvae.models import MODELS, HVamp, Model, MultVAE
@@ -171,6 +171,19 @@ def test_a_resumed_run_neither_looks_for_beta_nor_replaces_another(other: str, r
     assert f"got --resume with {other}; a resumed run keeps its place and settings, leave one out" in said
 
 
+@pytest.mark.parametrize("setting", ["beta=0.7", "anneal=cosine"])
+def test_what_is_to_be_found_cannot_be_set_as_well(setting: str, refused: Refused) -> None:
+    said = refused(2, "train", "--model", "multvae", "--find-beta", "--set", setting)
+    assert f"got --find-beta with --set {setting}, which it would replace; leave one out" in said
+
+
+def test_a_pilot_that_is_best_before_beta_grows_has_no_cap_to_offer(blocks: Dataset) -> None:
+    """With one update per epoch beta is still 0 in the first; trained again there would be no KL term at all."""
+    model = MultVAE(hidden_dims=(4,), latent_dim=2, epochs=3, batch_size=500, learning_rate=0.0)
+    with pytest.raises(TrainingError, match=r"best before beta began to grow, .* train with --set beta=0, or take a"):
+        find_beta(model, blocks.train, blocks.validation, "cpu")
+
+
 def test_without_validation_targets_there_is_no_beta_to_find(
     workplace: Path, command: Command, blocks: Dataset
 ) -> None:
@@ -195,7 +208,8 @@ def test_a_pilot_that_diverges_ends_the_search(toy: Path, command: Command) -> N
 
 def test_a_pilot_is_refused_like_the_run_for_memory_and_bad_values(refused: Refused) -> None:
     assert "vasp on " in refused(1, *words_for("vasp"), "--find-beta", "--max-memory", "1kB")
-    assert "got beta=-1.0, expected a number, 0 or more" in refused(2, *words_for("vasp", "beta=-1"), "--find-beta")
+    said = refused(2, *words_for("vasp", "anneal_fraction=2"), "--find-beta")
+    assert "got anneal_fraction=2.0, expected a number, at least 0 and at most 1" in said
 
 
 def test_ctrl_c_in_the_pilot_is_passed_on(blocks: Dataset) -> None:
@@ -217,7 +231,7 @@ OUT_OF_RANGE = [  # model, setting, what is said
     ("recvae", "encoder_passes=0", "got encoder_passes=0, expected a whole number, 1 or more"),
     ("recvae", "decoder_passes=0", "got decoder_passes=0, expected a whole number, 1 or more"),
     ("recvae", "dropout=1", "got dropout=1.0, expected a number, at least 0 and below 1"),
-    ("recvae", "anneal=step", "got anneal='step', expected one of constant, linear, cosine, cyclical"),
+    ("recvae", "anneal=step", "got anneal='step', expected one of linear, constant, cosine, cyclical"),
     ("multvae", "likelihood=poisson", "got likelihood='poisson', expected one of multinomial, bernoulli, gaussian"),
     ("multvae", "confidence=0.5", "got confidence=0.5, expected a number, 1 or more"),
     ("multvae", "anneal=step", "got anneal='step', expected one of linear, constant, cosine, cyclical"),
@@ -269,4 +283,8 @@ def test_all_models_are_listed_also_as_json(command: Command) -> None:
         for known in hyperparameters_of(model).values():
             default = list(known.default) if isinstance(known.default, tuple) else known.default
             entry = {"default": default, "expected": known.expected, "meaning": known.meaning}
-            assert about[name]["hyperparameters"][known.name] == entry
+            told = about[name]["hyperparameters"][known.name]
+            assert {key: value for key, value in told.items() if key != "searched"} == entry
+            assert bool(told["searched"]) == (known.name in model.space)
+    assert about["multvae"]["hyperparameters"]["beta"]["searched"] == "0.1 to 1 (log)"
+    assert about["als"]["hyperparameters"]["factors"]["searched"] == "64 200" and "64 200" in listed.out

@@ -1,10 +1,15 @@
 """`recvae models`: what can be trained, from which paper, with which hyperparameters."""
 
+from typing import TYPE_CHECKING, Any
+
 from recvae_cli.console import Json, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from recvae.hyperparameters import Range
 
 
 def models(as_json: Json = False) -> None:
-    """List the models with their paper and hyperparameters, to be set with --set NAME=VALUE.
+    """List the models with their paper and hyperparameters, to be set with --set NAME=VALUE, and what `tune` searches.
 
     Example: recvae models
     """
@@ -24,6 +29,7 @@ def models(as_json: Json = False) -> None:
                             "default": known.default,
                             "expected": known.expected,
                             "meaning": known.meaning,
+                            "searched": _searched(model.space.get(known.name)),
                         }
                         for known in hyperparameters_of(model).values()
                     },
@@ -39,12 +45,24 @@ def models(as_json: Json = False) -> None:
             show("  no hyperparameters\n")
             continue
         table = Table(box=None, padding=(0, 2), show_header=True)
-        for heading in ("hyperparameter", "default", "meaning", "expected"):
+        for heading in ("hyperparameter", "default", "searched", "meaning", "expected"):
             table.add_column(heading)
         for parameter in known.values():
             default = (
                 ",".join(map(str, parameter.default)) if isinstance(parameter.default, tuple) else parameter.default
             )
-            table.add_row(parameter.name, str(default) or "-", parameter.meaning, parameter.expected)
+            searched = _searched(model.space.get(parameter.name))
+            table.add_row(parameter.name, str(default) or "-", searched, parameter.meaning, parameter.expected)
         show(table, "")
     say_next("recvae train --model multvae --set latent_dim=100")
+
+
+def _searched(space: "Range | tuple[Any, ...] | None") -> str:
+    """Write where `recvae tune` looks."""
+    from recvae.hyperparameters import Range
+
+    if space is None:
+        return ""
+    if isinstance(space, Range):
+        return f"{space.low:g} to {space.high:g}" + (" (log)" if space.log else "")
+    return " ".join(",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in space)
