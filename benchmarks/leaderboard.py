@@ -166,10 +166,11 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
         shop.recvae("train", "--model", "popularity", "--data", shop.data, told=False)
     strongest = max(NETWORKS, key=shop.validation)
     twice = shop.twice(strongest, reports[strongest])
-    pairs = [shop.blend(first, second) for first, second in itertools.product((*NETWORKS, twice), CLOSED)]
+    candidates = [*itertools.product((*NETWORKS, twice), CLOSED), ("edlae", "als")]
+    pairs = [shop.blend(first, second) for first, second in candidates]
     best = max(pairs, key=shop.validation)
     single = max((pair for pair in pairs if not pair.startswith(twice)), key=shop.validation)
-    runs = list(dict.fromkeys([*NETWORKS, *CLOSED, "popularity", twice, single, best]))
+    runs = list(dict.fromkeys([*NETWORKS, *CLOSED, "popularity", twice, "edlae-als", single, best]))
     names = [f"{shop.data}/{run}" for run in runs]
     words = ["compare", *names, "--to", f"{shop.data}/ease", "--metrics", METRICS, "--format", "markdown"]
     words += ["--seeds", str(seeds)] if seeds > 1 else []
@@ -179,7 +180,7 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
             f"## {shop.data}",
             table.strip(),
             "Chosen on validation (NDCG@100), what is not named being the default:",
-            _settings(shop, reports, [twice, single, best]),
+            _settings(shop, reports, [twice, "edlae-als", single, best]),
             "The blends tried, by validation NDCG@100: "
             + ", ".join(f"{name} {shop.validation(name):.4f}" for name in sorted(pairs, key=shop.validation)[::-1])
             + ".",
