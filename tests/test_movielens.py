@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recvae import ALS, Dataset, MultDAE, MultVAE, Popularity
+from recvae import ALS, EASE, Dataset, MultDAE, MultVAE, Popularity, RecVAE
 from recvae.evaluation import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import Model
@@ -46,12 +46,19 @@ def test_popularity_is_exact(ml_1m: Dataset) -> None:
     assert [round(mean, 4) for mean in means] == [0.1614, 0.2333, 0.2105]
 
 
+@pytest.mark.parametrize(("l2", "expected"), [(500.0, [0.3606, 0.4767, 0.4231]), (200.0, [0.3536, 0.4732, 0.4165])])
+def test_ease_is_exact_to_four_digits(l2: float, expected: list[float], ml_1m: Dataset) -> None:
+    means, _ = _means(EASE(l2=l2).fit(ml_1m.train), ml_1m)
+    assert [round(mean, 4) for mean in means] == expected
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
         (ALS(), (0.3588, 0.4880, 0.4205)),
         pytest.param(MultVAE(), (0.334, 0.479, 0.400), marks=pytest.mark.slow),
         pytest.param(MultDAE(), (0.346, 0.477, 0.418), marks=pytest.mark.slow),
+        pytest.param(RecVAE(batch_size=100, epochs=30), (0.3616, 0.4940, 0.4341), marks=pytest.mark.slow),
     ],
     ids=lambda value: value.name if isinstance(value, Model) else "",
 )
