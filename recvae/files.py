@@ -96,7 +96,10 @@ def write_file(path: Path) -> Iterator[Path]:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path, "tmp")
+            aside.touch()
+            mode = aside.stat().st_mode  # as the user's umask has it: some writers make files for their owner alone
             yield aside
+            aside.chmod(mode)
             _sync(aside)
             aside.replace(path)
     finally:

@@ -321,3 +321,13 @@ def test_what_is_no_bundle_is_told_from_one_that_is_not_finished(tmp_path: Path)
 def test_a_device_that_is_not_there_is_a_wrong_call_not_a_damaged_bundle(sound: Path) -> None:
     with pytest.raises(UsageError, match="got device 'abacus', expected auto, cpu, cuda"):
         read_bundle(sound, device="abacus")
+
+
+def test_all_files_of_a_bundle_may_be_read_by_whoever_the_umask_allows(
+    fitted: Callable[[str], Any], blocks: Dataset, tmp_path: Path
+) -> None:
+    """A serving process runs as another user; safetensors alone writes for the owner only."""
+    (tmp_path / "plain").touch()
+    write_bundle(tmp_path / "bundle", Bundle(model=fitted("ease"), items=blocks.items))
+    modes = {path.stat().st_mode for path in (tmp_path / "bundle").iterdir()}
+    assert modes == {(tmp_path / "plain").stat().st_mode}
