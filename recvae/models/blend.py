@@ -124,11 +124,12 @@ class Blend(Model):
     def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> None:
         """Take the weight as given, or the best of `WEIGHTS` on validation."""
         self.summary_ = {}
-        if self.weight is not None or held_out is None:
+        if self.weight is not None:
             monitor.start(1, [])
-            self.weight_ = 0.5 if self.weight is None else self.weight
+            self.weight_ = self.weight
             monitor.advance(1, None)
         else:
+            assert held_out is not None  # `fit` has refused it
             tried = self._ndcg_by_weight(held_out, monitor)
             self.weight_ = max(tried, key=tried.__getitem__)
             self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}

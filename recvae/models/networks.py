@@ -15,6 +15,21 @@ from recvae.batches import SparseBatch
 BIAS_STD = 1e-3
 
 
+def sparse_product(batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return W^T x of each user without a dense x, shape (n_users, width).
+
+    Parameters
+    ----------
+    batch : SparseBatch
+        Whose items count.
+    inputs : Tensor of shape (n_interactions,)
+        The values of x at these items.
+    weight : Tensor of shape (n_items, width)
+        W.
+    """
+    return functional.embedding_bag(batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs)
+
+
 class SparseLinear(nn.Module):
     """A linear layer on sparse rows: adds up the weight rows of a user's items, no dense input in between.
 
@@ -43,9 +58,7 @@ class SparseLinear(nn.Module):
         extra : Tensor of shape (n_users, n_items), optional
             What to add to x at all items, such as noise.
         """
-        hidden = functional.embedding_bag(
-            batch.items, self.weight, batch.offsets, mode="sum", per_sample_weights=inputs
-        )  # (N,) -> (B, H)
+        hidden = sparse_product(batch, inputs, self.weight)  # (N,) -> (B, H)
         if extra is not None:
             hidden = hidden + extra @ self.weight  # (B, I) -> (B, H)
         return hidden + self.bias

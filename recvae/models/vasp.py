@@ -23,7 +23,7 @@ from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import kl_to_standard_normal, multinomial_nll, sum_of_each
 from recvae.memory import check_memory
-from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample
+from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample, sparse_product
 from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
 
@@ -50,9 +50,7 @@ class VASPNetwork(nn.Module):
 
     def shallow_logits(self, batch: SparseBatch, inputs: torch.Tensor) -> torch.Tensor:
         """Return W^T x, shape (n_users, n_items)."""
-        return functional.embedding_bag(
-            batch.items, self.shallow, batch.offsets, mode="sum", per_sample_weights=inputs
-        )  # (N,) -> (B, I)
+        return sparse_product(batch, inputs, self.shallow)  # (N,) -> (B, I)
 
 
 def split_histories(batch: SparseBatch, generator: torch.Generator) -> tuple[torch.Tensor, SparseBatch]:
