@@ -259,6 +259,17 @@ def _damaged(folder: Path, what: str) -> BundleError:
     return BundleError(f"the bundle {folder} is damaged: {what}; copy it again, or train again")
 
 
+def _list_parts(card: dict[str, Any]) -> str:
+    """Return a Markdown list of the models that a model is made of; empty for most."""
+    parts = [
+        f"- {role}: {part['model']}, " + ", ".join(f"{name} {value}" for name, value in part["hyperparameters"].items())
+        for role, part in card.get("parts", {}).items()
+    ]
+    weight = card["training"].get("weight")
+    share = "" if weight is None else f", {weight:g} of the first and {1 - weight:.3g} of the second"
+    return f"\nMade of two runs{share}:\n\n" + "\n".join(parts) + "\n" if parts else ""
+
+
 def _model_card(card: dict[str, Any]) -> str:
     """Return a Markdown page about the bundle for people."""
     data = card["dataset"]
@@ -279,7 +290,7 @@ def _model_card(card: dict[str, Any]) -> str:
 | hyperparameter | value |
 |---|---|
 {settings}
-
+{_list_parts(card)}
 | part | metric | mean |
 |---|---|---|
 {metrics}

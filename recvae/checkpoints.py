@@ -17,7 +17,7 @@ from recvae.errors import BundleError
 from recvae.files import write_file
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -29,6 +29,8 @@ class TrainingState:
     ----------
     weights, best_weights : dict of str to Tensor
         State of the network now, and at its best validation.
+    average : dict of str to Tensor
+        Running mean of its states, empty without one.
     optimizers : dict of str to dict of int to dict of str to Tensor
         State of each phase's optimiser by parameter.
     generators : dict of str to Tensor
@@ -39,6 +41,7 @@ class TrainingState:
 
     weights: dict[str, torch.Tensor]
     best_weights: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
     optimizers: Mapping[str, Mapping[int, Mapping[str, torch.Tensor]]]
     generators: dict[str, torch.Tensor]
     progress: dict[str, Any]
@@ -72,6 +75,7 @@ class Checkpoint:
         """
         tensors = {f"weights/{name}": value for name, value in state.weights.items()}
         tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
+        tensors |= {f"average/{name}": value for name, value in state.average.items()}
         tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
         for phase, parameters in state.optimizers.items():
             for parameter, values in parameters.items():
@@ -125,6 +129,7 @@ def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> T
     return TrainingState(
         weights=group("weights/"),
         best_weights=group("best/"),
+        average=group("average/"),
         optimizers=optimizers,
         generators=group("generators/"),
         progress=progress,

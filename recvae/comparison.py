@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recvae.bundles import Bundle
-from recvae.contenders import Contender, Fitted, check_same_data, measure, over_seeds
+from recvae.contenders import Contender, Fitted, check_same_data, fits_of, measure, over_seeds
 from recvae.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation import CONFIDENCE, DEFAULT_METRICS, Summary, main_metric
@@ -280,12 +280,11 @@ def compare(
     True
     """
     wanted, held_out = parse_metrics(metrics), dataset.part(split)
-    fits = {name: [made] if isinstance(made, Fitted) else list(made) for name, made in models.items()}
+    if not isinstance(models, Mapping):
+        raise UsageError(f"got a {type(models).__name__} of models, expected a dictionary: name -> fitted model")
+    fits = {name: fits_of(name, made) for name, made in models.items()}
     baseline = next(iter(fits), "") if to is None else to
     check_names(list(fits), baseline)
-    empty = [name for name, made in fits.items() if not made]
-    if empty:
-        raise UsageError(f"got no model for '{empty[0]}', expected one or more fitted ones")
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_same_data({name: fit.manifest for name, fit in numbered.items() if isinstance(fit, Bundle)}, dataset)
     contenders = []

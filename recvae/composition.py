@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recvae.bundles import CARD, read_bundle
+from recvae.bundles import read_bundle
 from recvae.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.models.base import Model
@@ -34,14 +34,13 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
         name = getattr(model, role)
         if not name:
             raise UsageError(f"got no {role} run for {model.name}, expected the name of one; say --set {role}=RUN")
-        near = runs_dir / dataset.name / name
-        is_near = not Path(name).is_absolute() and (near / CARD).is_file()
-        folder = find_run(runs_dir, f"{dataset.name}/{name}" if is_near else name)
+        folder = find_run(runs_dir, name, dataset.name)
         bundle = read_bundle(folder, device)
         found = str(bundle.manifest.get("fingerprint"))
         if found != dataset.fingerprint:
             raise UsageError(
                 f"{folder} was not trained on {dataset.name} as it is now: fingerprints {found[:12]} and "
-                f"{dataset.fingerprint[:12]}; name a run on the same data, or train it again"
+                f"{dataset.fingerprint[:12]}; name a run on the same data, say --data {bundle.manifest.get('name')} to "
+                "take the data it was trained on, or train it again"
             )
         model.parts[role] = bundle.model

@@ -110,6 +110,33 @@ def measure(
     )
 
 
+def fits_of(name: str, made: Any) -> list[Fitted]:
+    """Return the fits of one contender as a list.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it.
+    made : Model, Bundle or sequence of these
+        One fit, or several.
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or nothing.
+    """
+    fits = list(made) if isinstance(made, list | tuple) else [made]
+    if not fits:
+        raise UsageError(f"got no model for '{name}', expected one or more fitted ones")
+    for fit in fits:
+        if not isinstance(fit, Fitted):
+            raise UsageError(
+                f"got a {type(fit).__name__} for '{name}', expected a fitted model or a bundle, or a list of these; "
+                "a run's bundle is loaded by recvae.bundles.read_bundle(folder)"
+            )
+    return fits
+
+
 def over_seeds(fits: Sequence[Contender]) -> Contender:
     """Make one contender of several fits of the same model that differ in their seed.
 

@@ -41,6 +41,8 @@ class Hyperparameter:
         The words allowed, for a str.
     below_high : bool
         Whether `high` itself is excluded.
+    only_with : tuple of str
+        Name of another hyperparameter and the values of it with which this one has an effect; empty: with all.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Hyperparameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     below_high: bool = False
+    only_with: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
@@ -150,9 +153,11 @@ def hyperparameter(
     high: float | None = None,
     below_high: bool = False,
     choices: tuple[str, ...] = (),
+    only_with: tuple[str, ...] = (),
 ) -> Any:
     """Declare a hyperparameter as a dataclass field; the arguments are those of `Hyperparameter`."""
-    metadata = {"meaning": meaning, "low": low, "high": high, "below_high": below_high, "choices": choices}
+    bounds = {"low": low, "high": high, "below_high": below_high}
+    metadata = {"meaning": meaning, "choices": choices, "only_with": only_with, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -195,12 +200,23 @@ def check_hyperparameters(model: Any) -> None:
     Raises
     ------
     UsageError
-        For the first one of the wrong type or out of range.
+        For the first one of the wrong type or out of range, or changed where it has no effect.
     """
     for name, known in hyperparameters_of(model).items():
         value = getattr(model, name)
         if not known.allows(value):
             raise UsageError(f"got {name}={value!r}, expected {known.expected}; {known.meaning}")
+        if value != known.default and not has_effect(known, model):
+            other, *wanted = known.only_with
+            raise UsageError(
+                f"got {name}={value!r} with {other}={getattr(model, other)}, where it has no effect; leave it out, "
+                f"or set {other}={' or '.join(wanted)}"
+            )
+
+
+def has_effect(known: Hyperparameter, model: Any) -> bool:
+    """Whether a hyperparameter matters, given the other ones of a model."""
+    return not known.only_with or getattr(model, known.only_with[0]) in known.only_with[1:]
 
 
 def build(model_class: type, values: dict[str, Any]) -> Any:

@@ -297,7 +297,7 @@ def _is_locked(work: Path) -> bool:
         return True
 
 
-def find_run(runs_dir: Path, name: str | None = None) -> Path:
+def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -> Path:
     """Find a run by its path, by `DATA/NAME`, by `NAME` alone, or the newest.
 
     Parameters
@@ -306,6 +306,8 @@ def find_run(runs_dir: Path, name: str | None = None) -> Path:
         Where runs are kept.
     name : str, optional
         A folder, or what comes after `runs_dir`; None takes the newest finished run.
+    data : str, optional
+        Name of a data set: of several runs of one name, that on it; with no name, the newest on it.
 
     Returns
     -------
@@ -320,13 +322,12 @@ def find_run(runs_dir: Path, name: str | None = None) -> Path:
         If it is damaged or unfinished.
     """
     cards = sorted(runs_dir.glob(f"*/*/{CARD}"), key=lambda card: card.stat().st_mtime)
-    cards = [card for card in cards if not card.parent.name.startswith(".")]
+    finished = [card.parent for card in cards if not card.parent.name.startswith(".")]
     if name is None:
-        if not cards:
-            raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
-        return cards[-1].parent
-    matches = [card.parent for card in cards if card.parent.name == name]
+        return _newest(runs_dir, finished, data)
+    matches = [folder for folder in finished if folder.name == name]
     matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{RUN_STATE}") if state.parent.name == name]
+    matches = [folder for folder in matches if folder.parent.name == data] or matches
     for folder in (Path(name), runs_dir / name):
         if folder.is_dir() and ((folder / CARD).is_file() or not matches):
             read_card(folder)
@@ -334,7 +335,17 @@ def find_run(runs_dir: Path, name: str | None = None) -> Path:
     if len(matches) == 1:
         read_card(matches[0])
         return matches[0]
-    known = ", ".join(str(card.parent.relative_to(runs_dir)) for card in cards) or "none"
     if matches:
-        raise UsageError(f"got run '{name}', which there is on several data sets; name one of: {known}")
+        where = ", ".join(f"{folder.parent.name}/{name}" for folder in matches)
+        raise UsageError(f"got run '{name}', which there is on several data sets; name one of: {where}")
+    known = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in finished) or "none"
     raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}")
+
+
+def _newest(runs_dir: Path, finished: list[Path], data: str | None) -> Path:
+    """Return the last of the finished runs, of those on a data set if one is named."""
+    wanted = [folder for folder in finished if data in (None, folder.parent.name)]
+    if not wanted:
+        on, option = (f" on {data}", f" --data {data}") if data else ("", "")
+        raise UsageError(f"no run{on} in {runs_dir}; make one with `recvae train --model multvae{option}`")
+    return wanted[-1]

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from recvae.averaging import WeightAverage
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
 from recvae.errors import BundleError, TrainingError, UsageError
@@ -113,6 +114,8 @@ class Trainer:
         Seed of the shuffling and of the noise.
     device : torch.device
         Where the network lies.
+    averaging : float
+        Share of the running mean of weights that validation sees and that is kept; see `WeightAverage`.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Trainer:
         patience: int,
         seed: int,
         device: torch.device,
+        averaging: float = 0.0,
     ) -> None:
         self.task = task
         self.validation = validation
@@ -139,6 +143,7 @@ class Trainer:
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
         self.history = History()
         self.updates = 0
+        self.average = WeightAverage(task.network, averaging)
         self.best_weights = self._weights()
 
     def run(self, monitor: Monitor, checkpoint: Checkpoint | None = None) -> History:
@@ -210,8 +215,10 @@ class Trainer:
         means = (of_first_phase[:, :3] * of_first_phase[:, 3:]).sum(dim=0) / of_first_phase[:, 3].sum()
         loss, reconstruction, kl = means.tolist()
         beta = None if self.beta is None else self.beta(self.updates - 1)
-        ndcg = None if self.validation is None else validation_ndcg(self.task.score, self.validation)
-        best = self._keep_if_best(epoch, ndcg)
+        self.average.add(epoch)
+        with self.average.in_place():
+            ndcg = None if self.validation is None else validation_ndcg(self.task.score, self.validation)
+            best = self._keep_if_best(epoch, ndcg)
         speed = self.passes * self.batches.n_users / seconds
         return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
 
@@ -259,6 +266,7 @@ class Trainer:
         return TrainingState(
             weights=dict(self.task.network.state_dict()),
             best_weights=self.best_weights,
+            average=self.average.mean,
             optimizers={phase.name: phase.optimizer.state_dict()["state"] for phase in self.task.phases},
             generators={"shuffle": self.shuffle.get_state(), "noise": self.noise.get_state()},
             progress={
@@ -277,6 +285,7 @@ class Trainer:
         self.shuffle.set_state(state.generators["shuffle"])
         self.noise.set_state(state.generators["noise"])
         self.best_weights = state.best_weights
+        self.average.mean = {name: value.to(self.device) for name, value in state.average.items()}
         progress: dict[str, Any] = state.progress
         self.updates = progress["updates"]
         self.history = History(

@@ -261,6 +261,14 @@ def test_a_weight_and_a_blend_may_be_named_on_the_command_line(runs: Path, comma
 def test_a_weight_that_was_set_is_not_said_to_be_chosen(runs: Path, command: Command) -> None:
     said = command(*BLEND, *BOTH, "--set", "weight=0.3")
     assert said.code == 0 and "weight 0.3" in said.out and "chosen on validation" not in said.out
+    assert "Made of two runs, 0.3 of the first and 0.7 of the second" in (RUN / "README.md").read_text()
+    assert "adds nothing" not in said.err
+
+
+@pytest.mark.parametrize(("weight", "which"), [(0, "second"), (1, "first")])
+def test_a_weight_that_leaves_one_run_out_is_remarked_on(weight: int, which: str, runs: Path, command: Command) -> None:
+    said = command(*BLEND, *BOTH, "--set", f"weight={weight}")
+    assert f"ranks as the {which} run alone does: the other one adds nothing" in said.err
 
 
 def test_a_part_may_be_named_by_the_whole_path_of_its_folder(runs: Path, command: Command) -> None:
@@ -294,6 +302,7 @@ def test_a_run_on_other_data_is_refused_with_both_fingerprints(runs: Path, comma
     said = command(*BLEND, "--data", "toy", "--set", "first=ease", "--set", "second=foreign")
     assert (said.code, said.out) == (2, "")
     assert "error: runs/other/foreign was not trained on toy as it is now: fingerprints" in said.err
+    assert "say --data other to take the data it was trained on" in said.err
     for name in ("toy", "other"):
         assert Dataset.load(f"data/{name}").fingerprint[:12] in said.err
     assert not RUN.exists()

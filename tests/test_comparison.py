@@ -239,6 +239,10 @@ def test_a_comparison_that_makes_no_sense_is_refused(films: Dataset) -> None:
         compare({"a": model, "b": []}, films)
     with pytest.raises(UsageError, match="expected one of: none"):
         compare({}, films)
+    with pytest.raises(UsageError, match="got a PosixPath for 'b', expected a fitted model or a bundle"):
+        compare({"a": model, "b": Path("runs/films/b")}, films)  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match="got a list of models, expected a dictionary"):
+        compare([model, model], films)  # type: ignore[arg-type]
 
 
 def test_bundles_of_other_data_are_shown_side_by_side(films: Dataset) -> None:
@@ -614,6 +618,12 @@ def test_runs_on_different_data_are_refused_with_their_fingerprints_side_by_side
     assert lines[2].split()[:4] == ["runs/other/popularity", "fingerprint", fingerprints[1], "other:"]
     assert "split strong" in lines[1] and "split leave-last-out" in lines[2] and "toy as it is now" in lines[3]
     assert "leave out runs/other/popularity, or train it again on toy" in lines[4]
+    ambiguous = command("compare", "popularity")
+    assert ambiguous.code == 2 and "several data sets; name one of: toy/popularity, other/popularity" in ambiguous.err
+    for words in (["popularity"], []):  # --data tells which run is meant
+        said = command("compare", *words, "--data", "toy", "--to", "als")
+        assert said.code == 0 and "comparing runs/toy/popularity on" in said.err, said.err
+    assert "no run on none in runs; make one with" in command("compare", "--data", "none").err
     command(*small, "--seed", 1)
     said = command("compare", "other/popularity")
     assert said.code == 2 and fingerprints[1] in said.err and "prepare the data as it was" in said.err

@@ -17,7 +17,7 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 ORDER = [
     *("version", "errors", "memory", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
-    *("batches", "losses", "schedules", "ranking", "metrics", "history", "checkpoints", "training"),
+    *("batches", "losses", "schedules", "ranking", "metrics", "history", "averaging", "checkpoints", "training"),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
     *("runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
 ]

@@ -47,9 +47,12 @@ def test_values_of_a_wrong_type_are_refused_at_fit_by_name_and_value(name: str, 
 
 @pytest.mark.parametrize(("name", "known"), ALL, ids=IDS)
 def test_values_out_of_range_are_refused_and_those_at_its_ends_are_not(name: str, known: Hyperparameter) -> None:
+    enabling = {known.only_with[0]: known.only_with[1]} if known.only_with else {}
+
     def allows(value: Any) -> bool:
         try:
-            check_hyperparameters(CLASSES[name](**{known.name: (5, value) if known.type is tuple else value}))
+            given = {known.name: (5, value) if known.type is tuple else value}
+            check_hyperparameters(CLASSES[name](**given, **enabling))
         except UsageError:
             return False
         return True
@@ -95,6 +98,28 @@ def test_what_makes_no_sense_is_refused(name: str, values: dict[str, Any], messa
         MODELS[name](**values).fit(TRAIN)
     with pytest.raises(UsageError, match=message):
         build(MODELS[name], values)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "multdae",
+            {"dropout": 0.3, "noise": "gaussian"},
+            r"got dropout=0\.3 with noise=gaussian, where it has no effect; leave it out, or set noise=masking",
+        ),
+        ("multdae", {"noise_level": 0.3}, "with noise=masking, .* or set noise=gaussian or salt-and-pepper"),
+        ("multvae", {"confidence": 5.0}, "with likelihood=multinomial, .* or set likelihood=gaussian"),
+        ("ae", {"confidence": 5.0, "likelihood": "bernoulli"}, "with likelihood=bernoulli"),
+        ("recvae", {"anneal_cycles": 2}, "with anneal=constant, .* or set anneal=cyclical"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        MODELS[name](**values).fit(TRAIN)
+    first = next(iter(values))
+    default = hyperparameters_of(MODELS[name])[first].default
+    check_hyperparameters(MODELS[name](**{**values, first: default}))  # the default is what any card says
 
 
 def test_values_survive_json(model_name: str) -> None:

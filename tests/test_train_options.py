@@ -273,6 +273,13 @@ def test_pruning_is_told_with_what_it_costs(toy: Path, command: Command) -> None
     assert after == f"{card_of('ease')['metrics']['validation']['ndcg@100']:.4f}"
 
 
+def test_models_are_listed_by_name(command: Command) -> None:
+    said = command("models", "ease", "als")
+    assert said.code == 0 and "ease  " in said.out and "als  " in said.out and "multvae" not in said.out
+    assert list(json.loads(command("models", "als", "--json").out)) == ["als"]
+    assert "got model 'alsa', expected one of" in (refused := command("models", "alsa")).err and refused.code == 2
+
+
 def test_all_models_are_listed_also_as_json(command: Command) -> None:
     listed = command("models")
     about = json.loads(command("models", "--json").out)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from recvae.bundles import read_bundle
+from recvae.bundles import read_bundle, read_card
 from recvae.hyperparameters import Range, Space
 from recvae.models import ALS, MultDAE
 from recvae.tuning import (
@@ -80,9 +80,11 @@ def test_the_command_goes_on_and_says_how_it_stands(tiny: Path, command: Command
     assert more["trials"] == {"complete": 3, "pruned": 0, "failed": 0} and more["folder"] == "my runs/toy/mine"
     assert more["ended"] == "all done" and more["train"].startswith("recvae train --model multdae --data toy --set ")
     assert [trial["ndcg"] for trial in more["top"]] == sorted((t["ndcg"] for t in more["top"]), reverse=True)
-    again = command(*words, "--trials", 3, "--overwrite")
+    again = command(*words, "--trials", 3)
     assert "trial 3/3" not in again.err and "all 3 trials were done before" in again.err
     assert sorted(path.name for path in Path("my runs/toy").iterdir()) == ["mine", "multdae-tuned"]
+    best = [read_card(Path("my runs/toy") / name)["hyperparameters"] for name in ("mine", "multdae-tuned")]
+    assert best[0] == best[1]  # the run of the first two trials was renewed
     fresh = command(*words, "--trials", 1, "--fresh", "--set", "latent_dim=5")
     assert "trial 1/1" in fresh.err and "written to my runs/toy/multdae-tuned-2" in fresh.out
     assert "latent_dim=5" in fresh.out and "│ latent_dim" not in fresh.out

@@ -29,7 +29,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Folders, DATA/NAME or NAME of runs; by default all finished ones on the newest run's data set.",
+            help="Folders, DATA/NAME or NAME of runs; by default all on --data, or on the newest run's data.",
         ),
     ] = None,
     to: Annotated[
@@ -77,7 +77,7 @@ def compare(
     from recvae.repeats import seeds_for
 
     wanted, form = parse_metrics(metrics), _format(form, output)
-    folders = _folders(runs_dir, runs or [])
+    folders = _folders(runs_dir, runs or [], data and Path(data).name)
     labels, seeds_of = labels_of(folders), [seeds_for(folder, seeds) for folder in folders]
     baseline, tuned = _baseline(to, labels, folders, runs_dir)
     check_names([*labels, *([baseline] if tuned else [])], baseline)
@@ -125,14 +125,14 @@ def _format(form: str | None, output: Path | None) -> str:
     return form
 
 
-def _folders(runs_dir: Path, runs: list[str]) -> list[Path]:
+def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
     """Find the runs that are named, or all finished ones beside the newest, without their repeats."""
     from recvae.repeats import finished_runs
     from recvae.runs import find_run
 
     if runs:
-        return list(dict.fromkeys(find_run(runs_dir, run) for run in runs))
-    newest = find_run(runs_dir)
+        return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))
+    newest = find_run(runs_dir, None, data)
     folders, repeats = finished_runs(newest.parent)
     if repeats:
         say(f"left out, being repeats with other seeds: {', '.join(folder.name for folder in repeats)}")

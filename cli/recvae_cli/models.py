@@ -1,6 +1,8 @@
 """`recvae models`: what can be trained, from which paper, with which hyperparameters."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from recvae_cli.console import Json, say_next, show, show_json
 
@@ -8,17 +10,21 @@ if TYPE_CHECKING:
     from recvae.hyperparameters import Range
 
 
-def models(as_json: Json = False) -> None:
+def models(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all.")] = None,
+    as_json: Json = False,
+) -> None:
     """List the models with their paper and hyperparameters, to be set with --set NAME=VALUE, and what `tune` searches.
 
-    Example: recvae models
+    Example: recvae models recvae multvae
     """
     from rich.table import Table
     from rich.text import Text
 
     from recvae.hyperparameters import hyperparameters_of
-    from recvae.models import MODELS
+    from recvae.models import MODELS, model_class
 
+    chosen = {name: model_class(name) for name in names or MODELS}
     if as_json:
         show_json(
             {
@@ -34,11 +40,11 @@ def models(as_json: Json = False) -> None:
                         for known in hyperparameters_of(model).values()
                     },
                 }
-                for name, model in MODELS.items()
+                for name, model in chosen.items()
             }
         )
         return
-    for name, model in MODELS.items():
+    for name, model in chosen.items():
         show(Text.assemble((name, "bold"), f"  {model.paper}"))
         known = hyperparameters_of(model)
         if not known:
@@ -54,7 +60,7 @@ def models(as_json: Json = False) -> None:
             searched = _searched(model.space.get(parameter.name))
             table.add_row(parameter.name, str(default) or "-", searched, parameter.meaning, parameter.expected)
         show(table, "")
-    say_next("recvae train --model multvae --set latent_dim=100")
+    say_next(f"recvae train --model {next(iter(names or ['multvae']))}")
 
 
 def _searched(space: "Range | tuple[Any, ...] | None") -> str:

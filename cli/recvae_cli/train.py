@@ -169,6 +169,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         if weight is not None:
             chosen = ", chosen on validation" if "tried" in training else ""
             show(f"weight {weight:g} of the first run, {1 - weight:.3g} of the second{chosen}")
+            if weight in (0, 1):
+                say(f"so it ranks as the {'first' if weight else 'second'} run alone does: the other one adds nothing")
         if pruning is not None and pruning["ndcg@100 before"] is not None:
             before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
             show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")

@@ -77,7 +77,9 @@ class AE(Autoencoder):
     hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)
     latent_dim: int = hyperparameter(200, "width of the code", low=1)
     likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
-    confidence: float = hyperparameter(1.0, "weight of an interaction in the Gaussian likelihood", low=1)
+    confidence: float = hyperparameter(
+        1.0, "weight of an interaction in the Gaussian likelihood", low=1, only_with=("likelihood", "gaussian")
+    )
     weight_decay: float = hyperparameter(4e-5, "L2 penalty added to the gradient, on weights only", low=0)
 
     def _network(self, n_items: int) -> AENetwork:

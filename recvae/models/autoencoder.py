@@ -35,6 +35,13 @@ class Autoencoder(Model):
     batch_size: int = hyperparameter(500, "users per update", low=1)
     learning_rate: float = hyperparameter(1e-3, "step size of Adam", low=0)
     patience: int = hyperparameter(50, "epochs without a better validation NDCG@100 before it ends; 0: never", low=0)
+    averaging: float = hyperparameter(
+        0.0,
+        "share that earlier epochs keep of a running mean of weights, which is validated and kept; 0: none",
+        low=0,
+        high=1,
+        below_high=True,
+    )
     seed: int = hyperparameter(0, "seed of initialisation, shuffling and noise", low=0, high=2**32 - 1)
 
     network_: nn.Module = field(default_factory=nn.Module, init=False, repr=False, compare=False)
@@ -110,6 +117,7 @@ class Autoencoder(Model):
             epochs=self.epochs,
             batch_size=self.batch_size,
             patience=self.patience,
+            averaging=self.averaging,
             seed=self.seed,
             device=self.device_,
         )

@@ -44,10 +44,19 @@ class MultDAE(AE):
 
     noise: str = hyperparameter("masking", "what happens to the input while training", choices=NOISES)
     dropout: float = hyperparameter(
-        0.5, "masking: share of a user's items hidden from the encoder", low=0, high=1, below_high=True
+        0.5,
+        "masking: share of a user's items hidden from the encoder",
+        low=0,
+        high=1,
+        below_high=True,
+        only_with=("noise", "masking"),
     )
     noise_level: float = hyperparameter(
-        0.01, "gaussian: standard deviation; salt-and-pepper: share of all items replaced", low=0, high=1
+        0.01,
+        "gaussian: standard deviation; salt-and-pepper: share of all items replaced",
+        low=0,
+        high=1,
+        only_with=("noise", "gaussian", "salt-and-pepper"),
     )
 
     def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:

@@ -89,7 +89,9 @@ class MultVAE(VariationalAutoencoder):
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
     likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
-    confidence: float = hyperparameter(1.0, "weight of an interaction in the Gaussian likelihood", low=1)
+    confidence: float = hyperparameter(
+        1.0, "weight of an interaction in the Gaussian likelihood", low=1, only_with=("likelihood", "gaussian")
+    )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
 
     def _network(self, n_items: int) -> MultVAENetwork:

@@ -27,7 +27,9 @@ class VariationalAutoencoder(Autoencoder):
     anneal_steps: int | None = hyperparameter(
         None, "updates until it is at its cap (Liang et al.: cap x T), instead", low=0
     )
-    anneal_cycles: int = hyperparameter(4, "how often a cyclical schedule begins anew", low=1)
+    anneal_cycles: int = hyperparameter(
+        4, "how often a cyclical schedule begins anew", low=1, only_with=("anneal", "cyclical")
+    )
 
     @abstractmethod
     def _highest_beta(self) -> float:

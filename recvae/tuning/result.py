@@ -1,11 +1,13 @@
 """What a search has come to, who watches it, and how the best becomes a run like any other."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from recvae.bundles import CARD
+from recvae.bundles import CARD, read_card
+from recvae.errors import BundleError, UsageError
 from recvae.files import check_replaceable, write_folder
 from recvae.models.base import Model
 from recvae.runs import new_run
@@ -81,9 +83,10 @@ def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) ->
     parent : Path
         The runs of one data set.
     name : str
-        The folder's name; where it is taken, "-2", "-3" and so on are tried.
+        The folder's name. What an earlier call of the same search has left there is replaced; where another run has
+        that name, "-2", "-3" and so on are tried.
     overwrite : bool
-        Replace the run of that name instead.
+        Replace the run of that name, whatever it is.
 
     Returns
     -------
@@ -98,11 +101,26 @@ def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) ->
         If it cannot be written.
     """
     check_deliverable(parent / name, overwrite)
-    folder = new_run(tuning.model, parent, name, overwrite).folder
+    folder = new_run(tuning.model, parent, name, overwrite or _is_of_same_search(parent / name, tuning.bundle)).folder
     with write_folder(folder, CARD) as aside:
         for file in tuning.bundle.iterdir():
             shutil.copyfile(file, aside / file.name)  # not its age: the newest run is the one just made
     return folder
+
+
+def _is_of_same_search(folder: Path, bundle: Path) -> bool:
+    """Whether a run is what the search that has found a bundle has found before."""
+    try:
+        return _search_of(read_card(folder)) == _search_of(read_card(bundle))
+    except (UsageError, BundleError):
+        return False
+
+
+def _search_of(card: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a search: model and data, what is searched, and what the rest is fixed to."""
+    searched = card.get("training", {}).get("searched")
+    fixed = {name: value for name, value in card.get("hyperparameters", {}).items() if name not in (searched or ())}
+    return searched, card.get("model"), card.get("dataset", {}).get("fingerprint"), fixed
 
 
 def check_deliverable(folder: Path, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recvae.errors import UsageError
-from recvae.hyperparameters import Range, build, hyperparameters_of, values_of
+from recvae.hyperparameters import Range, build, has_effect, hyperparameters_of, values_of
 from recvae.models import MODELS
 from recvae.models.base import Model
 
@@ -55,8 +55,10 @@ class Search:
 
     @property
     def space(self) -> dict[str, tuple[Any, ...] | Range]:
-        """What is searched, by hyperparameter."""
-        return {name: domain for name, domain in self.model_class.space.items() if name not in self.fixed}
+        """What is searched, by hyperparameter: of the model's space what is not fixed, and matters beside that."""
+        model, known = self.model_class(**self.fixed), hyperparameters_of(self.model_class)
+        searched = [name for name in self.model_class.space if name not in self.fixed]
+        return {name: self.model_class.space[name] for name in searched if has_effect(known[name], model)}
 
     def build(self, point: Mapping[str, Any]) -> Model:
         """Return the model of a point, not fitted."""
