@@ -328,13 +328,11 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     matches = [folder for folder in finished if folder.name == name]
     matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{RUN_STATE}") if state.parent.name == name]
     matches = [folder for folder in matches if folder.parent.name == data] or matches
-    for folder in (Path(name), runs_dir / name):
-        if folder.is_dir() and ((folder / CARD).is_file() or not matches):
-            read_card(folder)
-            return folder
-    if len(matches) == 1:
-        read_card(matches[0])
-        return matches[0]
+    paths = [path for path in (Path(name), runs_dir / name) if path.is_dir()]
+    found = [path for path in paths if (path / CARD).is_file() or not matches][:1] or matches
+    if len(found) == 1:
+        read_card(found[0])
+        return found[0]
     if matches:
         where = ", ".join(f"{folder.parent.name}/{name}" for folder in matches)
         raise UsageError(f"got run '{name}', which there is on several data sets; name one of: {where}")
