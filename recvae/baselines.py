@@ -12,11 +12,9 @@ from recvae.errors import BundleError, StorageError, UsageError
 from recvae.evaluation import evaluate, summarise
 from recvae.files import write_folder
 from recvae.hyperparameters import grid_of, values_of
-from recvae.metrics import Metric
 from recvae.models import model_class
 from recvae.models.base import Model
-
-_CHOOSE_BY = Metric("ndcg", 100)
+from recvae.training import OBJECTIVE
 
 
 def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str], None] | None = None) -> Bundle:
@@ -55,9 +53,9 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         seconds = round(time.perf_counter() - started, 2)
         reached = 0.0
         if len(grid) > 1:
-            per_user, _ = evaluate(model, dataset.validation, [_CHOOSE_BY])
-            reached = summarise(per_user[str(_CHOOSE_BY)]).mean or 0.0
-            tried.append({**settings, str(_CHOOSE_BY): reached})
+            per_user, _ = evaluate(model, dataset.validation, [OBJECTIVE])
+            reached = summarise(per_user[str(OBJECTIVE)]).mean or 0.0
+            tried.append({**settings, str(OBJECTIVE): reached})
         if best is None or reached > best[0]:
             best = reached, model, seconds
     assert best is not None  # a grid has at least one point
@@ -65,7 +63,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         model=best[1],
         items=dataset.items,
         manifest=dataset.manifest,
-        metrics={"validation": {str(_CHOOSE_BY): best[0]}} if tried else {},
+        metrics={"validation": {str(OBJECTIVE): best[0]}} if tried else {},
         training={
             "seconds": best[2],
             "chosen_on": "validation",
@@ -132,7 +130,7 @@ def describe_choice(bundle: Bundle) -> str:
         return f"{bundle.model.name} has its default hyperparameters: no validation user has a target to choose by"
     values = values_of(bundle.model)
     chosen = ", ".join(f"{key} {_short(values[key])} of {'/'.join(map(_short, v))}" for key, v in grid.items())
-    return f"{bundle.model.name} chosen on validation {_CHOOSE_BY}: {chosen}"
+    return f"{bundle.model.name} chosen on validation {OBJECTIVE}: {chosen}"
 
 
 def _short(value: Any) -> str:

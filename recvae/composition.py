@@ -9,7 +9,7 @@ from recvae.models.base import Model
 from recvae.runs import find_run
 
 
-def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "auto") -> None:
+def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "auto") -> list[Path]:
     """Load the runs that a model is made of; most models are made of none.
 
     Parameters
@@ -23,6 +23,11 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
     device : str
         Where their networks shall score.
 
+    Returns
+    -------
+    list of Path
+        The runs among them that ended before their time.
+
     Raises
     ------
     UsageError
@@ -30,6 +35,7 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
     BundleError
         If one is damaged or unfinished.
     """
+    interrupted = []
     for role in model.roles:
         name = getattr(model, role)
         if not name:
@@ -44,3 +50,6 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
                 "take the data it was trained on, or train it again"
             )
         model.parts[role] = bundle.model
+        if bundle.interrupted:
+            interrupted.append(folder)
+    return interrupted

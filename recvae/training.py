@@ -20,11 +20,12 @@ from recvae.checkpoints import Checkpoint, TrainingState
 from recvae.errors import BundleError, TrainingError, UsageError
 from recvae.history import EpochRecord, History, Monitor, divergence
 from recvae.interactions import HeldOut
-from recvae.metrics import ndcg_at_k
+from recvae.metrics import Metric, ndcg_at_k
 from recvae.ranking import block_rows, rank
 from recvae.schedules import Schedule
 
-VALIDATION_K = 100
+OBJECTIVE = Metric("ndcg", 100)
+"""What validation users choose by: epochs, weights of a blend, hyperparameters."""
 
 # Letters in shape comments: B users of a batch, U users, I items.
 
@@ -309,7 +310,7 @@ def validation_ndcg(score: Callable[[sp.csr_matrix], torch.Tensor], validation: 
     values = []
     for start in range(0, validation.n_users, rows):
         fold_in = validation.fold_in[start : start + rows]
-        ranked, _ = rank(score(fold_in), VALIDATION_K, seen=fold_in)
-        values.append(ndcg_at_k(ranked, validation.targets[start : start + rows], VALIDATION_K))
+        ranked, _ = rank(score(fold_in), OBJECTIVE.k, seen=fold_in)
+        values.append(ndcg_at_k(ranked, validation.targets[start : start + rows], OBJECTIVE.k))
     per_user = np.concatenate(values)  # (U,)
     return None if np.isnan(per_user).all() else float(np.nanmean(per_user))

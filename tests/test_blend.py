@@ -315,6 +315,14 @@ def test_of_two_runs_of_one_name_that_on_the_same_data_is_taken(runs: Path, comm
     assert card_of(RUN)["dataset"]["name"] == "toy"
 
 
+def test_a_run_that_was_interrupted_is_blended_with_a_remark(runs: Path, command: Command) -> None:
+    assert "before its time" not in command(*BLEND, *BOTH).err
+    card = card_of(runs / "toy/ease") | {"interrupted": True}
+    (runs / "toy/ease/recommender.json").write_text(json.dumps(card))
+    said = command(*BLEND, *BOTH)
+    assert said.code == 0 and "runs/toy/ease ended before its time: blended with its best weights" in said.err
+
+
 def test_an_unfinished_or_damaged_run_is_not_blended(runs: Path, command: Command) -> None:
     (runs / "toy/popularity/recommender.json").rename(runs / "toy/popularity/run.json")
     said = command(*BLEND, *BOTH)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from recvae.batches import whole_batch
 from recvae.models import HVamp, hvamp
-from recvae.models.hvamp import HVampNetwork
+from recvae.models.hvamp import HVampNetwork, VampPrior
 
 # Letters in shape comments: U users, I items, D latent dimensions, H hidden width, K pseudo-inputs.
 
@@ -53,8 +53,8 @@ def paper_q_z1(weights: Weights, inputs: torch.Tensor, z2: torch.Tensor) -> Gaus
 
 
 def paper_p_z1(weights: Weights, z2: torch.Tensor) -> Gaussian:
-    hidden = gated(weights, "p_z1.1.linear", gated(weights, "p_z1.0.linear", z2))
-    return head(weights, "p_z1.2.linear", hidden)
+    hidden = gated(weights, "prior.z1.1.linear", gated(weights, "prior.z1.0.linear", z2))
+    return head(weights, "prior.z1.2.linear", hidden)
 
 
 def paper_logits(weights: Weights, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def log_density(z: torch.Tensor, of: Gaussian) -> torch.Tensor:
 
 def paper_log_p_z2(weights: Weights, z2: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Return log p(z2) (U,), one component of the mixture after the other; `kept` scales the pseudo-inputs (K, I)."""
-    mean, logvar = paper_q_z2(weights, functional.hardtanh(weights["pseudo_inputs"], 0, 1) * kept)
+    mean, logvar = paper_q_z2(weights, functional.hardtanh(weights["prior.pseudo_inputs"], 0, 1) * kept)
     of_components = [log_density(z2, (mean[k], logvar[k])) - math.log(PSEUDO) for k in range(PSEUDO)]
     return torch.logsumexp(torch.stack(of_components), dim=0)
 
@@ -116,14 +116,28 @@ def with_random_weights(std: float = 0.5, **settings: Any) -> HVamp:
     rng = np.random.default_rng(2)
     model = HVamp(**SMALL, **settings)
     shapes = {name: value.shape for name, value in model._network(N_ITEMS).state_dict().items()}
-    weights = {name: rng.normal(0, std, shape).astype(np.float32) for name, shape in shapes.items()}
-    model.load_weights(weights | {"pseudo_inputs": rng.normal(0.5, 0.8, (PSEUDO, N_ITEMS)).astype(np.float32)})
+    model.load_weights({name: rng.normal(0, std, shape).astype(np.float32) for name, shape in shapes.items()})
+    prior = VampPrior(N_ITEMS, HIDDEN, LATENT, PSEUDO)
+    draws = {name: rng.normal(0, std, value.shape) for name, value in prior.state_dict().items()}
+    draws["pseudo_inputs"] = rng.normal(0.5, 0.8, (PSEUDO, N_ITEMS))
+    prior.load_state_dict({name: torch.from_numpy(value).float() for name, value in draws.items()})
+    network_of(model).prior = prior
     model.network_.requires_grad_(True)
     return model
 
 
 def network_of(model: HVamp) -> HVampNetwork:
     return cast(HVampNetwork, model.network_)
+
+
+def prior_of(model: HVamp) -> VampPrior:
+    return cast(VampPrior, network_of(model).prior)
+
+
+@pytest.fixture
+def kept_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the prior in fitted models, to look at it."""
+    monkeypatch.setattr(HVamp, "_finish", lambda _: None)
 
 
 def as_leaves(model: HVamp) -> Weights:
@@ -135,7 +149,7 @@ def test_log_density_of_the_prior_is_that_of_the_mixture_of_pseudo_posteriors() 
     """Three products of matrices stand for the loops below: a sign or a half amiss is a prior of another shape."""
     model = with_random_weights()
     z2 = np.random.default_rng(3).normal(0, 2, (9, LATENT))
-    inputs = as_leaves(model)["pseudo_inputs"].detach().clamp(0, 1)
+    inputs = as_leaves(model)["prior.pseudo_inputs"].detach().clamp(0, 1)
     mean, logvar = (part.detach().numpy() for part in paper_q_z2(as_leaves(model), inputs))
     expected = []
     for z in z2:
@@ -196,19 +210,20 @@ def test_log_variances_of_all_distributions_stay_between_minus_12_and_4() -> Non
         distributions = [
             network.posterior_z2(batch, batch.inputs),
             network.posterior_z1(batch, batch.inputs, z2),
-            cast(Gaussian, network.p_z1(z2)),
+            cast(Gaussian, prior_of(model).z1(z2)),
         ]
-        assert network.log_prior_z2(z2, network.pseudo_inputs).isfinite().all()
+        assert network.log_prior_z2(z2, prior_of(model).pseudo_inputs).isfinite().all()
     for mean, logvar in distributions:
         assert (logvar.min().item(), logvar.max().item()) == (-12, 4)
         assert mean.abs().max() > 12  # only the log-variances are held
 
 
+@pytest.mark.usefixtures("kept_prior")
 def test_pseudo_inputs_are_read_between_0_and_1_and_learned_with_everything_else() -> None:
     model, batch = with_random_weights(dropout=0.0), whole_batch(rows(), torch.device("cpu"))
     before = model._loss(batch, 1.0, torch.Generator().manual_seed(0)).kl.detach()
     with torch.no_grad():
-        network_of(model).pseudo_inputs.clamp_(0, 1)
+        prior_of(model).pseudo_inputs.clamp_(0, 1)
     after = model._loss(batch, 1.0, torch.Generator().manual_seed(0)).kl.detach()
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
@@ -216,10 +231,11 @@ def test_pseudo_inputs_are_read_between_0_and_1_and_learned_with_everything_else
     for epochs in (1, 2):
         settings = SMALL | {"epochs": epochs, "batch_size": 8, "dropout": 0.0}
         fitted = HVamp(**settings, learning_rate=0.01, anneal="constant").fit(rows())
-        states.append(network_of(fitted).pseudo_inputs.clone())
+        states.append(prior_of(fitted).pseudo_inputs.detach().clone())
     assert (states[0] != states[1]).all()
 
 
+@pytest.mark.usefixtures("kept_prior")
 def test_training_is_adam_on_gradients_each_divided_by_its_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamNormGrad; plain Adam takes other steps as soon as the size of a gradient changes from batch to batch."""
     monkeypatch.setattr(hvamp, "sample", lambda mean, *_: mean)
@@ -246,15 +262,23 @@ def test_training_is_adam_on_gradients_each_divided_by_its_norm(monkeypatch: pyt
         np.testing.assert_allclose(value, weights[name].detach(), rtol=1e-3, atol=1e-3, err_msg=name)
 
 
+@pytest.mark.usefixtures("kept_prior")
 def test_weights_start_from_hes_normal_and_pseudo_inputs_near_a_twentieth() -> None:
     model = HVamp(hidden_dim=80, latent_dim=60, pseudo_inputs=50, epochs=1, learning_rate=0.0)
     for name, value in model.fit(sp.csr_matrix(np.eye(5, 300), dtype=np.float32)).weights().items():
-        if name == "pseudo_inputs":
+        if name == "prior.pseudo_inputs":
             assert (value.mean(), value.std()) == pytest.approx((0.05, 0.01), rel=0.02)
         elif value.ndim == 2:
             inputs = value.shape[0] if name.startswith("items_to") else value.shape[1]
             assert value.std() == pytest.approx((2 / inputs) ** 0.5, rel=0.05), name
             assert abs(value).max() > 3 * value.std(), name  # no uniform draw reaches that far
+
+
+def test_a_fitted_model_keeps_nothing_that_scoring_does_not_need() -> None:
+    model = HVamp(**SMALL, epochs=1).fit(rows())
+    assert prior_of(model) is None and not any("prior" in name for name in model.weights())
+    copy = HVamp(**SMALL, epochs=1).load_weights(model.weights())
+    np.testing.assert_array_equal(copy.score(rows()), model.score(rows()))
 
 
 def test_defaults_are_the_authors() -> None:

@@ -117,7 +117,8 @@ def test_the_settings_found_for_beta_are_told_used_and_can_be_typed_again(
     used = card_of(model)["hyperparameters"]
     assert {name: str(used[name]) for name in found} == found
     assert 0 <= used["beta"] <= 1 and used["anneal"] == "linear" and used["seed"] == 4
-    assert f"beta {used['beta']:.4g};" in line
+    highest = ", the highest it tries" if used["beta"] == 1 else ""
+    assert f"beta {used['beta']:.4g}{highest};" in line
     again = command(*words_for(model), "--seed", 4, *settings, "--name", "again")
     assert again.code == 0 and weights_of("again") == weights_of(model)
     assert card_of("again")["hyperparameters"] == used and card_of("again")["metrics"] == card_of(model)["metrics"]
@@ -198,6 +199,25 @@ def test_without_validation_targets_there_is_no_beta_to_find(
     nobody = blocks.validation.fold_in, sp.csr_matrix(blocks.validation.targets.shape)
     with pytest.raises(UsageError, match="got no validation user with a target to choose beta by"):
         find_beta(model, blocks.train, nobody)
+
+
+@pytest.mark.parametrize(("beta", "remark"), [(1.0, "at beta 1, the highest it tries;"), (0.5, "at beta 0.5;")])
+def test_a_pilot_that_is_best_at_its_end_says_so(
+    beta: float, remark: str, toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"beta": beta, "anneal": "linear", "anneal_steps": 3}
+    monkeypatch.setattr("recvae.models.variational.find_beta", lambda *_: found)
+    assert f"the pilot was best on validation {remark}" in command(*words_for("multvae"), "--find-beta").err
+
+
+def test_ctrl_c_in_the_pilot_leaves_nothing(toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recvae.models.variational.find_beta", interrupted)
+    said = command(*words_for("multvae"), "--find-beta")
+    assert said.code == 130 and "interrupted in the pilot: nothing was finished, nothing is left" in said.err
+    assert not Path("runs").exists()
 
 
 def test_a_pilot_that_diverges_ends_the_search(toy: Path, command: Command) -> None:

@@ -110,7 +110,7 @@ def _new_run(
     chosen = model_class(model)
     fresh = build(chosen, parse_settings(chosen, given))
     dataset = Dataset.load(find_dataset(data_dir, data))
-    load_parts(fresh, runs_dir, dataset, device)
+    _remark_on(load_parts(fresh, runs_dir, dataset, device))
     return new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite), dataset
 
 
@@ -132,8 +132,13 @@ def _run_to_resume(
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
     run = resumed_run(work, dataset, given)
-    load_parts(run.model, runs_dir, dataset, device)
+    _remark_on(load_parts(run.model, runs_dir, dataset, device))
     return run, dataset
+
+
+def _remark_on(interrupted: list[Path]) -> None:
+    for folder in interrupted:
+        say(f"{folder} ended before its time: blended with its best weights until then")
 
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
@@ -141,10 +146,15 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
     from recvae.models.variational import find_beta
     from recvae.monitors import ProgressBar, TrainingProgress
 
-    with ProgressBar(f"{run.model.name} pilot") as bar:
-        found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar))
+    try:
+        with ProgressBar(f"{run.model.name} pilot") as bar:
+            found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar))
+    except KeyboardInterrupt:
+        say("interrupted in the pilot: nothing was finished, nothing is left")
+        raise
     settings = " ".join(f"--set {name}={value}" for name, value in found.items())
-    say(f"the pilot was best on validation at beta {found['beta']:.4g}; training again with {settings}")
+    highest = ", the highest it tries" if found["beta"] >= 1 else ""
+    say(f"the pilot was best on validation at beta {found['beta']:.4g}{highest}; training again with {settings}")
     return replace(run, model=replace(run.model, **found))
 
 

@@ -140,7 +140,8 @@ def _figures(trial: "Trial") -> str:
 
 
 def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
-    from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, OBJECTIVE, PRUNED
+    from recvae.training import OBJECTIVE
+    from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, PRUNED
 
     counts = {state: found.count(state) for state in (COMPLETE, PRUNED, FAILED)}
     if as_json:
@@ -172,13 +173,14 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
 def _table(found: "Tuning") -> "Table":
     from rich.table import Table
 
-    from recvae.tuning import OBJECTIVE, setting_text
+    from recvae.training import OBJECTIVE
+    from recvae.tuning import setting_text
 
     top = found.top()
     table = Table()  # a column per trial: there are more hyperparameters than fit beside one another
     for heading in ("trial", *(str(trial.number) for trial in top)):
         table.add_column(heading, justify="right" if heading != "trial" else "left")
-    table.add_row(OBJECTIVE, *(f"{trial.ndcg:.4f}" for trial in top))
+    table.add_row(str(OBJECTIVE), *(f"{trial.ndcg:.4f}" for trial in top))
     if found.best.epochs:
         table.add_row("epochs", *(str(trial.epochs) for trial in top))
     for name in found.best.settings:

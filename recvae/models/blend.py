@@ -22,7 +22,7 @@ from recvae.interactions import HeldOut, as_interactions
 from recvae.metrics import ndcg_at_k
 from recvae.models.base import Model
 from recvae.ranking import block_rows, rank
-from recvae.training import VALIDATION_K
+from recvae.training import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
 
@@ -144,8 +144,8 @@ class Blend(Model):
             fold_in, targets = held_out.fold_in[start : start + rows], held_out.targets[start : start + rows]
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
             for weight, of_users in values.items():
-                ranked, _ = rank(_mix(first.clone(), second, weight), VALIDATION_K, seen=fold_in)
-                of_users.append(ndcg_at_k(ranked, targets, VALIDATION_K))
+                ranked, _ = rank(_mix(first.clone(), second, weight), OBJECTIVE.k, seen=fold_in)
+                of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
             monitor.advance(min(start + rows, held_out.n_users), None)
         return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
 

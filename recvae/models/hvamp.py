@@ -71,8 +71,8 @@ class Head(nn.Module):
         return mean, logvar.clamp(*_LOGVAR)
 
 
-class HVampNetwork(nn.Module):
-    """The four distributions of the model and its pseudo-inputs.
+class VampPrior(nn.Module):
+    """What only training needs: the pseudo-inputs that make p(z2), and p(z1 | z2).
 
     Parameters
     ----------
@@ -84,12 +84,28 @@ class HVampNetwork(nn.Module):
         super().__init__()
         h, d = hidden_dim, latent_dim
         self.pseudo_inputs = nn.Parameter(torch.empty(n_pseudo_inputs, n_items))
+        self.z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
+
+
+class HVampNetwork(nn.Module):
+    """The encoders of both layers and the decoder, and while training the prior.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim : int
+        Widths.
+    """
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        h, d = hidden_dim, latent_dim
         self.items_to_z2 = SparseLinear(n_items, 2 * h)
         self.q_z2 = nn.Sequential(Gated(h, h), Head(h, d))
         self.items_to_z1 = SparseLinear(n_items, 2 * h)
         self.z2_to_q_z1 = Gated(d, h)
         self.q_z1 = nn.Sequential(Gated(2 * h, h), Head(h, d))
-        self.p_z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
+        self.prior: VampPrior | None
+        self.register_module("prior", None)
         self.z1_to_items, self.z2_to_items = Gated(d, h), Gated(d, h)
         self.p_x = nn.Sequential(Gated(2 * h, h), linear(h, n_items))
 
@@ -161,12 +177,17 @@ class HVamp(VariationalAutoencoder):
     )
 
     def _network(self, n_items: int) -> HVampNetwork:
-        return HVampNetwork(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
+        return HVampNetwork(n_items, self.hidden_dim, self.latent_dim)
 
     def _initialise(self, generator: torch.Generator) -> None:
         network = cast(HVampNetwork, self.network_)
+        n_items = network.items_to_z2.n_items
+        network.prior = VampPrior(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
         initialise_by_inputs(network, generator, he=True)
-        nn.init.normal_(network.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
+        nn.init.normal_(network.prior.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
+
+    def _finish(self) -> None:
+        cast(HVampNetwork, self.network_).prior = None  # scoring needs no prior, so no bundle holds it
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = super()._optimizer()
@@ -178,13 +199,15 @@ class HVamp(VariationalAutoencoder):
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(HVampNetwork, self.network_)
+        prior = network.prior
+        assert prior is not None  # from `_initialise` to `_finish`
         q_z2 = network.posterior_z2(batch, dropout(batch.inputs, self.dropout, generator))
         z2 = sample(*q_z2, generator)  # (B, D)
         q_z1 = network.posterior_z1(batch, dropout(batch.inputs, self.dropout, generator), z2)
         z1 = sample(*q_z1, generator)  # (B, D)
         log_q = (log_normal(z2, *q_z2) + log_normal(z1, *q_z1)).sum(dim=1)  # (B, D) -> (B,)
-        pseudo_inputs = dropout(network.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
-        log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *network.p_z1(z2)).sum(dim=1)  # (B,)
+        pseudo_inputs = dropout(prior.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
+        log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
         reconstruction = likelihood(self.likelihood)(network.logits(z1, z2), batch).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)

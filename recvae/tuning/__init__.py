@@ -1,7 +1,7 @@
 """Tuning: a search for good hyperparameters that stops and goes on, and a bundle of the best."""
 
 from recvae.tuning.database import check_optuna
-from recvae.tuning.loop import OBJECTIVE, tune
+from recvae.tuning.loop import tune
 from recvae.tuning.result import (
     ALL_DONE,
     EXHAUSTED,
@@ -21,7 +21,6 @@ __all__ = [
     "EXHAUSTED",
     "FAILED",
     "INTERRUPTED",
-    "OBJECTIVE",
     "OUT_OF_TIME",
     "PRUNED",
     "Search",

@@ -18,17 +18,16 @@ from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
 from recvae.files import write_folder
 from recvae.history import EpochRecord
 from recvae.memory import is_out_of_memory
-from recvae.metrics import Metric, parse_metrics
+from recvae.metrics import parse_metrics
 from recvae.models import model_class
 from recvae.models.base import Model
 from recvae.monitors import LogFile
+from recvae.training import OBJECTIVE
 from recvae.tuning.database import BEST, check_optuna, open_study
 from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, Tuning, TuningMonitor, Unwatched
 from recvae.tuning.search import Search
 from recvae.tuning.shield import Shield
 from recvae.tuning.study import Running, Study, Trial
-
-OBJECTIVE = str(Metric("ndcg", 100))
 
 
 def tune(
@@ -206,7 +205,7 @@ class _Tuner:
         """Return the NDCG by trial of the bundle that is kept, if it is whole."""
         try:
             bundle = read_bundle(self.place)
-            return {int(bundle.training["trial"]): bundle.metrics["validation"][OBJECTIVE]}
+            return {int(bundle.training["trial"]): bundle.metrics["validation"][str(OBJECTIVE)]}
         except (UsageError, BundleError, KeyError, TypeError, ValueError):
             return {}
 
@@ -247,7 +246,7 @@ class _Tuner:
             self.study.fail(trial, str(error))
             return
         trial.note(seconds=time.monotonic() - started)
-        ndcg = bundle.metrics["validation"][OBJECTIVE]
+        ndcg = bundle.metrics["validation"][str(OBJECTIVE)]
         if self.best is None or ndcg > (self.best.ndcg or 0.0):
             self._write(bundle, watch.records)
         self.study.complete(trial, ndcg)
