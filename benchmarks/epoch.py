@@ -11,8 +11,6 @@ user of MovieLens-20M's training matrix after the filters of Liang et al. (2018)
 """
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from measuring import machine_line
 from recvae import MultVAE
 from recvae.history import EpochRecord
 from recvae.interactions import interactions
@@ -279,21 +278,6 @@ def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[Side, 
     return both.ours, both.dense
 
 
-def machine() -> str:
-    """Say what the figures were taken on."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-        load = f", load {os.getloadavg()[0]:.1f} at the start"
-    except OSError:
-        load = ""
-    return (
-        f"{model}, {os.cpu_count()} cores{load}; "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__} with {torch.get_num_threads()} threads"
-    )
-
-
 def table(ours: Side, dense: Side, n_users: int) -> str:
     """Return what was measured, one line per side, and the ratios.
 
@@ -335,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.repeats < 1 or given.batch_size < 1:
         parser.error("--repeats and --batch-size must be 1 or more")
-    print(machine())
+    print(machine_line())
     train = made_up(given.users, given.items, given.interactions)
     print(
         f"Mult-VAE {HIDDEN}-{LATENT}, batches of {given.batch_size}: {train.shape[0]:,} users x "

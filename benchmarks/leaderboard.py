@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from measuring import processor
+
 HERE = Path(__file__).parent
 METRICS = "recall@20,recall@50,ndcg@100"
 CLOSED = ("als", "ease", "edlae")
@@ -202,15 +204,6 @@ def _settings(shop: Workshop, reports: dict[str, dict[str, Any]], blends: list[s
         weight = shop.card(blend)["training"]["weight"]
         rows.append(f"| {blend} | {shop.validation(blend):.4f} | - | weight {weight:g} |")
     return "\n".join(rows)
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def page(names: list[str], parts: list[str], seeds: int) -> str:

@@ -1,0 +1,126 @@
+"""What the benchmarks have in common: taking times by turns, saying on which machine, writing JSON.
+
+Sides are timed one after the other, round by round, in one process: whatever else the machine does troubles all alike,
+and ratios are taken within a round.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that one side took.
+
+    Parameters
+    ----------
+    name : str
+        Which side it is.
+    seconds : ndarray of shape (n_rounds,)
+        Of each counted round.
+    """
+
+    name: str
+    seconds: np.ndarray
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return float(np.median(self.seconds))
+
+    def ratio(self, other: "Times") -> tuple[float, float, float]:
+        """Return how many times as long as the other this one took: median, least and most, round by round."""
+        ratios = self.seconds / other.seconds
+        return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return median, least and most, and all rounds."""
+        return {
+            "median": self.median,
+            "low": float(self.seconds.min()),
+            "high": float(self.seconds.max()),
+            "rounds": self.seconds.tolist(),
+        }
+
+
+def by_turns(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Times]:
+    """Call each side once per round and time it.
+
+    Parameters
+    ----------
+    sides : mapping of str to callable
+        What to call, by name.
+    rounds, warm_up : int
+        Rounds that count, >= 1, and rounds before that do not.
+
+    Returns
+    -------
+    dict of str to Times
+        By name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(warm_up + rounds):
+        for name, call in sides.items():
+            started = time.perf_counter()
+            call()
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Times(name, np.array(taken)) for name, taken in seconds.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Say what the figures are taken on."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def machine_line() -> str:
+    """Say it in one line."""
+    known = machine()
+    gpu = f", {known['gpu']}" if known["gpu"] else ""
+    load = "" if known["load"] is None else f", load {known['load']:.1f} at the start"
+    return (
+        f"{known['processor']}, {known['cores']} cores{gpu}{load}; Python {known['python']}, "
+        f"PyTorch {known['torch']} with {known['threads']} threads"
+    )
+
+
+def write_results(path: Path | None, benchmark: str, shape: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Write what was measured as JSON; nothing where there is no path."""
+    if path is None:
+        return
+    content = {
+        "benchmark": benchmark,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "shape": dict(shape),
+        "results": dict(results),
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
