@@ -1,6 +1,6 @@
 """Likelihoods and divergences: one value per user, batch means are left to the training loop.
 
-Letters in shape comments: B users, I items, N interactions of a batch, D latent dimensions.
+Letters in shape comments: B users, I items, N interactions of a batch, D latent dimensions, H width of the last layer.
 """
 
 import functools
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from recvae.batches import SparseBatch
@@ -22,30 +23,93 @@ class _MultinomialNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: torch.Tensor,
-        rows: torch.Tensor,
-        items: torch.Tensor,
-        values: torch.Tensor,
-        totals: torch.Tensor,
-        lengths: torch.Tensor,
-    ) -> torch.Tensor:
-        normaliser = torch.logsumexp(logits, dim=1)  # (B,)
-        hit_values = logits[rows, items] * values  # (N,)
-        # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
-        hit = torch.segment_reduce(hit_values, "sum", lengths=lengths, unsafe=True, initial=0)  # (N,) -> (B,)
-        ctx.save_for_backward(logits, normaliser, rows, items, values, totals)
-        return totals * normaliser - hit
+    def forward(ctx: Any, logits: torch.Tensor, *target: torch.Tensor) -> torch.Tensor:
+        nll, exponentials, sums = _nll(logits.clone(), *target)
+        ctx.save_for_backward(exponentials, sums, *target)
+        return nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        logits, normaliser, rows, items, values, totals = ctx.saved_tensors
-        weight = grad_outputs[0]  # (B,)
-        gradient = (logits - normaliser[:, None]).exp_()  # (B, I) softmax
-        gradient *= (weight * totals)[:, None]
-        gradient[rows, items] -= values * weight[rows]  # each (row, item) once, so nothing is lost
-        return gradient, None, None, None, None, None
+        return _gradient(grad_outputs[0], *ctx.saved_tensors), None, None, None, None, None
+
+
+class _LinearMultinomialNLL(torch.autograd.Function):
+    """The same of f = h W^T + b: the block of logits becomes that of their exponentials, and is all that is kept.
+
+    The products may be of bfloat16; sums, exponentials and what is returned are of the type of h.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        dtype: torch.dtype,
+        *target: torch.Tensor,
+    ) -> torch.Tensor:
+        h, w = hidden.to(dtype), weight.to(dtype)  # (B, H), (I, H)
+        if dtype == bias.dtype:
+            logits = torch.addmm(bias, h, w.t())  # (B, I)
+        else:
+            logits = (h @ w.t()).to(bias.dtype).add_(bias)  # in bfloat16, addmm takes four times as long
+        nll, exponentials, sums = _nll(logits, *target)
+        ctx.save_for_backward(h, w, exponentials, sums, *target)
+        ctx.wanted = hidden.dtype, weight.dtype
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        h, w, *rest = ctx.saved_tensors
+        gradient = _gradient(grad_outputs[0], *rest)  # (B, I)
+        of_hidden, of_weight = ctx.wanted
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # a frozen part costs no product
+        of_bias = gradient.sum(dim=0) if needs_bias else None  # (B, I) -> (I,)
+        g = gradient.to(h.dtype)
+        return (
+            (g @ w).to(of_hidden) if needs_hidden else None,  # (B, I) x (I, H) -> (B, H)
+            (g.t() @ h).to(of_weight) if needs_weight else None,  # (I, B) x (B, H) -> (I, H)
+            of_bias,
+            *[None] * 6,
+        )
+
+
+def _nll(
+    logits: torch.Tensor,
+    rows: torch.Tensor,
+    items: torch.Tensor,
+    values: torch.Tensor,
+    totals: torch.Tensor,
+    lengths: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the loss, exp(f - max f) in the memory of the logits f, and its sums over items."""
+    hit_values = logits[rows, items] * values  # (N,)
+    # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
+    hit = torch.segment_reduce(hit_values, "sum", lengths=lengths, unsafe=True, initial=0)  # (N,) -> (B,)
+    highest = logits.amax(dim=1, keepdim=True)  # (B, 1)
+    exponentials = logits.sub_(highest).exp_()  # (B, I)
+    sums = exponentials.sum(dim=1)  # (B,)
+    return totals * (sums.log() + highest[:, 0]) - hit, exponentials, sums
+
+
+def _gradient(
+    weight: torch.Tensor,
+    exponentials: torch.Tensor,
+    sums: torch.Tensor,
+    rows: torch.Tensor,
+    items: torch.Tensor,
+    values: torch.Tensor,
+    totals: torch.Tensor,
+    lengths: torch.Tensor,  # noqa: ARG001  (comes with the others)
+) -> torch.Tensor:
+    """Return n_u softmax(f_u) - x_u times the weight (B,) of each user's loss, shape (B, I)."""
+    gradient = exponentials * (weight * totals / sums)[:, None]  # (B, I)
+    gradient[rows, items] -= values * weight[rows]  # each (row, item) once, so nothing is lost
+    return gradient
+
+
+def _target(batch: SparseBatch, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return batch.rows, batch.items.long(), batch.values.to(dtype), batch.totals.to(dtype), batch.lengths
 
 
 def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
@@ -66,14 +130,7 @@ def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
     Tensor of shape (n_users,)
         0 for a user without interactions.
     """
-    loss: torch.Tensor = _MultinomialNLL.apply(
-        logits,
-        batch.rows,
-        batch.items.long(),
-        batch.values.to(logits.dtype),
-        batch.totals.to(logits.dtype),
-        batch.lengths,
-    )
+    loss: torch.Tensor = _MultinomialNLL.apply(logits, *_target(batch, logits.dtype))
     return loss
 
 
@@ -166,6 +223,54 @@ def likelihood(name: str, confidence: float = 1.0) -> Likelihood:
         "gaussian": functools.partial(gaussian_nll, confidence=confidence),
     }
     return known[name]
+
+
+def output_nll(
+    hidden: torch.Tensor,
+    layer: nn.Linear,
+    batch: SparseBatch,
+    name: str = "multinomial",
+    confidence: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Return the negative log-likelihood of each user's row under the logits f = h W^T + b of a last layer.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (n_users, width), float32 or float64
+        h.
+    layer : Linear
+        W and b, with an output for each item.
+    batch : SparseBatch
+        The target.
+    name, confidence
+        See `likelihood`.
+    dtype : torch.dtype
+        bfloat16 multiplies in bfloat16, anything else in the type of `hidden`.
+
+    Returns
+    -------
+    Tensor of shape (n_users,)
+    """
+    if name == "multinomial":
+        target, of_products = _target(batch, hidden.dtype), dtype if dtype == torch.bfloat16 else hidden.dtype
+        loss: torch.Tensor = _LinearMultinomialNLL.apply(hidden, layer.weight, layer.bias, of_products, *target)
+        return loss
+    return likelihood(name, confidence)(linear_logits(hidden, layer, dtype), batch)
+
+
+def linear_logits(hidden: torch.Tensor, layer: nn.Linear, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the logits f = h W^T + b of a last layer, shape (n_users, n_items), of the type of `hidden`.
+
+    Parameters
+    ----------
+    hidden, layer, dtype
+        See `output_nll`.
+    """
+    if dtype != torch.bfloat16:
+        return layer(hidden)
+    product = hidden.to(dtype) @ layer.weight.to(dtype).t()  # (B, H) x (H, I) -> (B, I)
+    return product.to(hidden.dtype) + layer.bias
 
 
 def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

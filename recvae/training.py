@@ -18,6 +18,7 @@ from recvae.averaging import WeightAverage
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
 from recvae.errors import BundleError, TrainingError, UsageError
+from recvae.heap import kept_blocks
 from recvae.history import EpochRecord, History, Monitor, divergence
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric, ndcg_at_k
@@ -176,20 +177,24 @@ class Trainer:
             raise UsageError(f"got epochs={self.epochs}, but {done} are done already; expected {done} or more")
         monitor.start(self.epochs, self.history.records)
         try:
-            for epoch in self._epochs_left():
-                record = self._epoch(epoch, monitor)
-                if record is None:
-                    break
-                self.history.records.append(record)
-                if checkpoint is not None:
-                    checkpoint.save(self._state())
-                monitor.epoch(record)
+            with kept_blocks(self.device):
+                self._train(monitor, checkpoint)
         except KeyboardInterrupt:
             if not self.history.best_epoch:
                 raise
             self.history.interrupted = True
         self.task.network.load_state_dict(self.best_weights)
         return self.history
+
+    def _train(self, monitor: Monitor, checkpoint: Checkpoint | None) -> None:
+        for epoch in self._epochs_left():
+            record = self._epoch(epoch, monitor)
+            if record is None:
+                return
+            self.history.records.append(record)
+            if checkpoint is not None:
+                checkpoint.save(self._state())
+            monitor.epoch(record)
 
     def _epochs_left(self) -> Iterator[int]:
         for epoch in range(len(self.history.records) + 1, self.epochs + 1):

@@ -95,9 +95,11 @@ def test_losses_stay_finite_where_probabilities_underflow(name: str) -> None:
 
 def noiseless(model: Autoencoder) -> Autoencoder:
     """Return the model with large random weights, ready for its loss."""
-    rng = np.random.default_rng(2)
-    shapes = {name: value.shape for name, value in model._network(11).state_dict().items()}
-    model.load_weights({name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()})
+    model.network_, model.n_items_ = model._network(11), 11
+    generator = torch.Generator().manual_seed(2)
+    model._initialise(generator)
+    for parameter in model.network_.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.5, generator=generator)
     return model
 
 

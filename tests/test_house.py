@@ -15,9 +15,20 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "memory", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
+    *("version", "errors", "memory", "heap", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
-    *("batches", "losses", "schedules", "ranking", "metrics", "history", "averaging", "checkpoints", "training"),
+    *(
+        "batches",
+        "precision",
+        "losses",
+        "schedules",
+        "ranking",
+        "metrics",
+        "history",
+        "averaging",
+        "checkpoints",
+        "training",
+    ),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
     *("runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
 ]

@@ -25,6 +25,9 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Short for --set precision=...: auto, float32 or bfloat16.", show_default="auto")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
     find_beta: Annotated[
@@ -58,7 +61,8 @@ def train(
     from recvae.monitors import ProgressBar, TrainingProgress
     from recvae.runs import train
 
-    given = [*(settings or []), *([] if seed is None else [f"seed={seed}"])]
+    short = {"seed": seed, "precision": precision}
+    given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
     if resume and (overwrite or find_beta):
         other = "--overwrite" if overwrite else "--find-beta"
         raise UsageError(f"got --resume with {other}; a resumed run keeps its place and settings, leave one out")
@@ -76,6 +80,7 @@ def train(
     if find_beta:
         check_has_beta(run.model)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
+    _remark_on_precision(run, device)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device)
@@ -139,6 +144,14 @@ def _run_to_resume(
 def _remark_on(interrupted: list[Path]) -> None:
     for folder in interrupted:
         say(f"{folder} ended before its time: blended with its best weights until then")
+
+
+def _remark_on_precision(run: "Run", device: str) -> None:
+    from recvae.batches import resolve_device
+    from recvae.precision import multiplies_bfloat16
+
+    if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
+        say("there are no instructions for bfloat16 here: it works, but float32 would be faster")
 
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":

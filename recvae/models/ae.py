@@ -15,7 +15,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import LIKELIHOODS, likelihood
+from recvae.losses import LIKELIHOODS
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.networks import SparseLinear, layers
 from recvae.models.noise import NoisyInput
@@ -44,11 +44,16 @@ class AENetwork(nn.Module):
         self.decoder = layers(widths)
 
     def forward(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
-        """Return the logits f(x), shape (n_users, n_items)."""
-        hidden = self.encoder[0](batch, inputs.values, inputs.extra)  # (N,) and (B, I) -> (B, H)
-        for layer in self.decoder:
-            hidden = layer(torch.tanh(hidden))
-        return hidden  # (B, I)
+        """Return what the last layer makes logits of, shape (n_users, width)."""
+        hidden = torch.tanh(self.encoder[0](batch, inputs.values, inputs.extra))  # (N,) and (B, I) -> (B, H)
+        for layer in self.decoder[:-1]:
+            hidden = torch.tanh(layer(hidden))
+        return hidden
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, whose outputs are the logits f(x) of the items."""
+        return cast(nn.Linear, self.decoder[-1])
 
 
 @dataclass(kw_only=True)
@@ -96,9 +101,11 @@ class AE(Autoencoder):
         return NoisyInput(batch.inputs)
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no KL)
-        logits = cast(AENetwork, self.network_)(batch, self._noisy(batch, generator))
-        reconstruction = likelihood(self.likelihood, self.confidence)(logits, batch).mean()  # (B,) -> ()
+        network = cast(AENetwork, self.network_)
+        hidden = network(batch, self._noisy(batch, generator))
+        reconstruction = self._nll(hidden, network.output, batch, self.likelihood, self.confidence).mean()  # (B,) -> ()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        return cast(AENetwork, self.network_)(batch, NoisyInput(batch.inputs))
+        network = cast(AENetwork, self.network_)
+        return network.output(network(batch, NoisyInput(batch.inputs)))  # (B, H) -> (B, I)

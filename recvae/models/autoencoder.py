@@ -19,8 +19,10 @@ from recvae.errors import TrainingError
 from recvae.history import EpochRecord, History, Monitor, Silent, divergence
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
+from recvae.losses import output_nll
 from recvae.models.base import Model
 from recvae.models.networks import initialise
+from recvae.precision import PRECISIONS, resolve_precision
 from recvae.schedules import Schedule
 from recvae.training import Losses, Phase, Task, Trainer
 
@@ -42,9 +44,13 @@ class Autoencoder(Model):
         high=1,
         below_high=True,
     )
+    precision: str = hyperparameter(
+        "auto", "numbers of the largest products; auto: bfloat16 where the hardware multiplies it", choices=PRECISIONS
+    )
     seed: int = hyperparameter(0, "seed of initialisation, shuffling and noise", low=0, high=2**32 - 1)
 
     network_: nn.Module = field(default_factory=nn.Module, init=False, repr=False, compare=False)
+    dtype_: torch.dtype = field(default=torch.float32, init=False, repr=False, compare=False)
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
     history_: History = field(default_factory=History, init=False, repr=False, compare=False)
 
@@ -59,6 +65,17 @@ class Autoencoder(Model):
     @abstractmethod
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         """Return the scores (B, I) of a batch, without any noise."""
+
+    def _nll(
+        self,
+        hidden: torch.Tensor,
+        layer: nn.Linear,
+        batch: SparseBatch,
+        likelihood: str = "multinomial",
+        confidence: float = 1.0,
+    ) -> torch.Tensor:
+        """Return `output_nll` in the precision of this fit, shape (n_users,)."""
+        return output_nll(hidden, layer, batch, likelihood, confidence, self.dtype_)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
@@ -104,6 +121,8 @@ class Autoencoder(Model):
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
         self.network_.to(self.device_)
+        of_items = self.network_.get_parameter(self._item_weight)
+        self.dtype_ = resolve_precision(self.precision, self.device_, of_items.numel())
         task = Task(
             network=self.network_,
             phases=self._phases(),
@@ -140,6 +159,7 @@ class Autoencoder(Model):
             "interrupted": self.history_.interrupted,
             "seconds": sum(record.seconds for record in self.log_),
             "device": str(self.device_),
+            "precision": str(self.dtype_).removeprefix("torch."),
             "epochs": len(self.log_),
             "best_epoch": self.history_.best_epoch,
             "stopped_early": self.history_.stopped_early,

@@ -20,7 +20,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import likelihood, log_normal
+from recvae.losses import log_normal
 from recvae.models.networks import SparseLinear, dropout, initialise_by_inputs, linear, sample
 from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
@@ -118,9 +118,14 @@ class HVampNetwork(nn.Module):
         of_items = nn.functional.glu(self.items_to_z1(batch, inputs), dim=1)  # (B, H)
         return self.q_z1(torch.cat([of_items, self.z2_to_q_z1(z2)], dim=1))  # (B, 2 H) -> (B, D)
 
-    def logits(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
-        """Return f(z1, z2), shape (n_users, n_items)."""
-        return self.p_x(torch.cat([self.z1_to_items(z1), self.z2_to_items(z2)], dim=1))  # (B, 2 H) -> (B, I)
+    def decode(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer makes logits of, shape (n_users, width)."""
+        return self.p_x[0](torch.cat([self.z1_to_items(z1), self.z2_to_items(z2)], dim=1))  # (B, 2 H) -> (B, H)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, whose outputs are the logits f(z1, z2) of the items."""
+        return cast(nn.Linear, self.p_x[1])
 
     def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
         """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
@@ -209,14 +214,15 @@ class HVamp(VariationalAutoencoder):
         pseudo_inputs = dropout(prior.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
         log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
-        reconstruction = likelihood(self.likelihood)(network.logits(z1, z2), batch).mean()  # (B,) -> ()
+        hidden = network.decode(z1, z2)
+        reconstruction = self._nll(hidden, network.output, batch, self.likelihood).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         network = cast(HVampNetwork, self.network_)
         z2, _ = network.posterior_z2(batch, batch.inputs)
         z1, _ = network.posterior_z1(batch, batch.inputs, z2)
-        return network.logits(z1, z2)
+        return network.output(network.decode(z1, z2))  # (B, H) -> (B, I)
 
     _item_weight = "items_to_z2.weight"
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import LIKELIHOODS, kl_to_standard_normal, likelihood
+from recvae.losses import LIKELIHOODS, kl_to_standard_normal
 from recvae.models.networks import SparseLinear, dropout, layers, sample
 from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
@@ -52,11 +52,15 @@ class MultVAENetwork(nn.Module):
         return mean, logvar
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return the logits f(z), shape (n_users, n_items)."""
-        *inner, last = self.decoder
-        for layer in inner:
+        """Return what the last layer makes logits of, shape (n_users, width)."""
+        for layer in self.decoder[:-1]:
             latent = torch.tanh(layer(latent))
-        return last(latent)  # (B, H) -> (B, I)
+        return latent  # (B, H)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, whose outputs are the logits f(z) of the items."""
+        return cast(nn.Linear, self.decoder[-1])
 
 
 @dataclass(kw_only=True)
@@ -103,12 +107,12 @@ class MultVAE(VariationalAutoencoder):
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(MultVAENetwork, self.network_)
         mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
-        logits = network.decode(sample(mean, logvar, generator))
-        reconstruction = likelihood(self.likelihood, self.confidence)(logits, batch).mean()  # (B,) -> ()
+        hidden = network.decode(sample(mean, logvar, generator))
+        reconstruction = self._nll(hidden, network.output, batch, self.likelihood, self.confidence).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         network = cast(MultVAENetwork, self.network_)
         mean, _ = network.encode(batch, batch.inputs)
-        return network.decode(mean)
+        return network.output(network.decode(mean))  # (B, H) -> (B, I)

@@ -20,7 +20,7 @@ from torch import nn
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import log_normal, multinomial_nll
+from recvae.losses import log_normal
 from recvae.models.networks import DenseEncoder, dropout, initialise_by_inputs, linear, sample
 from recvae.models.variational import VariationalAutoencoder
 from recvae.schedules import NAMES
@@ -156,7 +156,7 @@ class RecVAE(VariationalAutoencoder):
         z = sample(mean, logvar, generator)  # (B, D)
         with torch.no_grad():
             old = network.old_encoder(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
-        reconstruction = multinomial_nll(network.decoder(z), batch)  # (B, D) -> (B, I) -> (B,)
+        reconstruction = self._nll(z, network.decoder, batch)  # (B, D) -> (B,)
         kl = log_normal(z, mean, logvar).sum(dim=1) - composite_log_prior(z, *old)  # (B, D) -> (B,)
         total = (reconstruction + beta * batch.totals * kl).mean()
         return Losses(total, reconstruction.mean(), kl.mean())
@@ -167,7 +167,7 @@ class RecVAE(VariationalAutoencoder):
         with torch.no_grad():
             mean, logvar = network.encoder(batch, batch.inputs)
             z = sample(mean, logvar, generator)  # (B, D)
-        reconstruction = multinomial_nll(network.decoder(z), batch).mean()
+        reconstruction = self._nll(z, network.decoder, batch).mean()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:

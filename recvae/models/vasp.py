@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import kl_to_standard_normal, multinomial_nll, sum_of_each
+from recvae.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
 from recvae.memory import check_memory
 from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample, sparse_product
 from recvae.models.variational import VariationalAutoencoder
@@ -186,7 +186,7 @@ class VASP(VariationalAutoencoder):
         network = self._typed
         inputs, targets = split_histories(batch, generator)
         mean, logvar = network.encoder(batch, inputs)
-        deep = network.decoder(sample(mean, logvar, generator))  # (B, D) -> (B, I)
+        deep = linear_logits(sample(mean, logvar, generator), network.decoder, self.dtype_)  # (B, D) -> (B, I)
         shallow = network.shallow_logits(batch, inputs)  # (B, I)
         if self.joint == "sum":
             per_user = multinomial_nll(deep + shallow, targets)  # (B,)
