@@ -1,9 +1,10 @@
-"""One epoch of Mult-VAE on the CPU: this package against the plain dense PyTorch loop of public ports.
+"""One epoch on the CPU: this package against the plain dense PyTorch loop of public ports (benchmarks/dense.py).
 
-Both sides train the same network (600-200) with the same loss on the same users, in one run and by turns, batch for
-batch, so that whatever else the machine does troubles both alike. The first epoch is a warm-up and is not counted.
+Both sides train the same network (600-200) with the same loss on the same users, each in a process of its own and by
+turns, batch for batch, so that whatever else the machine does troubles both alike. The first epoch is a warm-up and
+is not counted. The floor is what the largest products and Adam's memory take, at the rates measured on the way.
 
-    python benchmarks/epoch.py --repeats 5
+    python benchmarks/epoch.py --model recvae --precision float32
 
 The interactions are made up by `recvae.synthetic_log`, which gives each (user, item) pair at most once. Without a
 rating filter every event is an interaction, so their number is exact: 1.54 million on 20,000 users is the 77 per
@@ -11,108 +12,29 @@ user of MovieLens-20M's training matrix after the filters of Liang et al. (2018)
 """
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import nn
-from torch.nn import functional
 
-from measuring import machine_line
-from recvae import MultVAE
+from dense import BETA, DROPOUT, GAMMA, HIDDEN, LATENT, LEARNING_RATE
+from measuring import Times, by_turns, forget_peak, machine_line, peak_resident, write_results
+from recvae import MultDAE, MultVAE, RecVAE
 from recvae.history import EpochRecord
 from recvae.interactions import interactions
-from recvae.models.networks import initialise
+from recvae.models.autoencoder import Autoencoder
 from recvae.synthetic import synthetic_log
 
-HIDDEN, LATENT = 600, 200
-DROPOUT = 0.5
-BETA = 0.2
-LEARNING_RATE = 1e-3
-
-# Letters in shape comments: B users of a batch, I items, H width of the hidden layer, D latent dimensions.
-
-
-class DenseMultVAE(nn.Module):
-    """Mult-VAE as public PyTorch ports write it, for the loop to be compared with.
-
-    Parameters
-    ----------
-    n_items, hidden, latent : int
-        Widths of the layers.
-    dropout : float
-        Share of the input entries set to 0.
-    """
-
-    def __init__(self, n_items: int, hidden: int = HIDDEN, latent: int = LATENT, dropout: float = DROPOUT) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.encoder = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
-        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return logits (B, I), mean (B, D) and log-variance (B, D)."""
-        mean, logvar = self.encoder(self.dropout(functional.normalize(x))).chunk(2, dim=1)  # (B, I) -> (B, 2 D)
-        std = torch.exp(0.5 * logvar)
-        return self.decoder(mean + torch.randn_like(std) * std), mean, logvar
-
-
-def dense_loss(network: DenseMultVAE, x: torch.Tensor, beta: float = BETA) -> torch.Tensor:
-    """Return -log p(x | z) + beta KL, the mean over the users of a batch.
-
-    Parameters
-    ----------
-    network : DenseMultVAE
-        In training mode.
-    x : Tensor of shape (n_users, n_items), float32
-        The rows of the users, zeros included.
-    beta : float
-        Weight of the KL term.
-    """
-    logits, mean, logvar = network(x)
-    likelihood = (functional.log_softmax(logits, dim=1) * x).sum(dim=1)  # (B, I) -> (B,)
-    kl = -0.5 * (1 + logvar - mean.pow(2) - logvar.exp()).sum(dim=1)  # (B, D) -> (B,)
-    return -likelihood.mean() + beta * kl.mean()
-
-
-def dense_epoch(
-    network: DenseMultVAE,
-    optimizer: torch.optim.Optimizer,
-    train: sp.csr_matrix,
-    batch_size: int,
-    rng: np.random.Generator,
-) -> Iterator[float]:
-    """Train on every user once, batch after dense batch.
-
-    Parameters
-    ----------
-    network, optimizer
-        What is trained, and how.
-    train : csr_matrix of shape (n_users, n_items), float32
-        The interactions.
-    batch_size : int
-        Users per update.
-    rng : Generator
-        Draws the order of the users.
-
-    Yields
-    ------
-    float
-        The loss of a batch, summed over its users, after its update.
-    """
-    network.train()
-    order = rng.permutation(train.shape[0])
-    for start in range(0, len(order), batch_size):
-        x = torch.from_numpy(train[order[start : start + batch_size]].toarray())  # (B, I)
-        optimizer.zero_grad()
-        loss = dense_loss(network, x)
-        loss.backward()
-        optimizer.step()
-        yield loss.item() * len(x)
+# Letters in shape comments: B users of a batch, I items, H width of the layer before the items.
 
 
 @dataclass
@@ -126,22 +48,15 @@ class Side:
     seconds : list of list of float
         By epoch and batch; the first epoch is the warm-up.
     losses : list of float
-        Mean over the users, by epoch.
-    memory : int or None
-        Most bytes in use beside weights and Adam's state: gradients, and what is computed on the way. None where
-        the system does not tell.
+        Mean over the batches, by epoch.
+    peak : int or None
+        Highest resident memory of its process, all told; None where the system does not tell.
     """
 
     name: str
     seconds: list[list[float]] = field(default_factory=lambda: [[]])
     losses: list[float] = field(default_factory=list)
-    memory: int | None = None
-
-    def note(self, seconds: float, growth: int | None, gradients: int) -> None:
-        """Add a batch."""
-        self.seconds[-1].append(seconds)
-        if growth is not None and len(self.seconds) > 1:
-            self.memory = max(growth + gradients, self.memory or 0)
+    peak: int | None = None
 
     def end_epoch(self, loss: float) -> None:
         """Say how the epoch went and begin another."""
@@ -151,9 +66,9 @@ class Side:
         self.seconds.append([])
 
     @property
-    def epochs(self) -> np.ndarray:
+    def epochs(self) -> Times:
         """Seconds of each counted epoch."""
-        return np.array([sum(batches) for batches in self.seconds[1:-1]])
+        return Times(self.name, np.array([sum(batches) for batches in self.seconds[1:-1]]))
 
     @property
     def batches(self) -> np.ndarray:
@@ -161,87 +76,61 @@ class Side:
         return np.concatenate(self.seconds[1:])
 
 
-class MemoryMeter:
-    """Growth of this process's resident memory since the last `start`, where Linux tells."""
-
-    def __init__(self) -> None:
-        self._before: int | None = None
-
-    def start(self) -> None:
-        """Begin a new measurement."""
-        try:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the highest so far back
-        except OSError:
-            self._before = None
-        else:
-            self._before = self._bytes("VmRSS")
-
-    def growth(self) -> int | None:
-        """Return by how many bytes the highest since the start lies above the memory at the start."""
-        highest = self._bytes("VmHWM")
-        return None if highest is None or self._before is None else highest - self._before
-
-    @staticmethod
-    def _bytes(field: str) -> int | None:
-        try:
-            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return None
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
-
-
 class TurnAbout:
-    """A monitor of `MultVAE.fit` that times each of its batches, then lets the dense loop do one.
+    """A monitor of `fit` that times each of its batches, then has the dense loop do one in the other process.
 
     Parameters
     ----------
+    model : str
+        "multvae", "multdae" or "recvae".
     train : csr_matrix of shape (n_users, n_items), float32
         The interactions.
     batch_size : int
         Users per update.
     """
 
-    def __init__(self, train: sp.csr_matrix, batch_size: int) -> None:
-        self._train, self._batch_size = train, batch_size
-        self._network = DenseMultVAE(train.shape[1])
-        initialise(self._network, torch.Generator().manual_seed(0))
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=LEARNING_RATE)
-        self._rng = np.random.default_rng(0)
-        # A side has the gradients of its last batch when its turn begins, and frees them: they are not growth.
-        self._gradients = 4 * sum(parameter.numel() for parameter in self._network.parameters())
-        self._meter = MemoryMeter()
+    def __init__(self, model: str, train: sp.csr_matrix, batch_size: int) -> None:
         self.ours, self.dense = Side("recvae"), Side("dense")
+        self._of_dense: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "train.npz"
+            sp.save_npz(path, train, compressed=False)
+            command = [sys.executable, str(Path(__file__).with_name("dense.py")), str(path), model, str(batch_size)]
+            self._other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert self._other.stdin is not None and self._other.stdout is not None
+            self._questions, self._answers = self._other.stdin, self._other.stdout
+            self._answers.readline()  # the file was read
+
+    def _ask(self) -> dict[str, Any]:
+        self._questions.write("batch\n")
+        self._questions.flush()
+        return json.loads(self._answers.readline())
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
         """Get ready for the first epoch."""
-        self._begin_epoch()
+        self._began = time.perf_counter()
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
-        """Note a batch of ours and do one of the dense loop."""
-        self._note(self.ours)
-        self._begin_turn()
-        self._dense_loss += next(self._dense_batches)
-        self._note(self.dense)
-        self._begin_turn()
+        """Note a batch of ours and ask for one of the dense loop."""
+        self.ours.seconds[-1].append(time.perf_counter() - self._began)
+        answer = self._ask()
+        self.dense.seconds[-1].append(answer["seconds"])
+        self.dense.peak, self.ours.peak = answer["peak"], peak_resident()
+        self._of_dense.append(answer["loss"])
+        self._began = time.perf_counter()
 
     def epoch(self, record: EpochRecord) -> None:
         """Note the losses; the time since the last batch, in which weights are copied, counts for nobody."""
         self.ours.end_epoch(record.loss)
-        self.dense.end_epoch(self._dense_loss / self._train.shape[0])
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        self._dense_batches = dense_epoch(self._network, self._optimizer, self._train, self._batch_size, self._rng)
-        self._dense_loss = 0.0
-        self._begin_turn()
-
-    def _begin_turn(self) -> None:
-        self._meter.start()
+        self.dense.end_epoch(float(np.mean(self._of_dense)))
+        self._of_dense.clear()
         self._began = time.perf_counter()
 
-    def _note(self, side: Side) -> None:
-        seconds = time.perf_counter() - self._began
-        side.note(seconds, self._meter.growth(), self._gradients)
+    def close(self) -> None:
+        """Let the other process end."""
+        self._questions.close()
+        self._other.wait()
+        self._answers.close()
 
 
 def made_up(n_users: int, n_items: int, n_interactions: int) -> sp.csr_matrix:
@@ -250,54 +139,103 @@ def made_up(n_users: int, n_items: int, n_interactions: int) -> sp.csr_matrix:
     return interactions(events.users, events.items, (n_users, n_items))
 
 
-def measure(train: sp.csr_matrix, batch_size: int, repeats: int) -> tuple[Side, Side]:
-    """Return what this package took, and what the dense loop did.
+def ours(model: str, epochs: int, batch_size: int, precision: str) -> Autoencoder:
+    """Return our side, not fitted."""
+    common: dict[str, Any] = {"learning_rate": LEARNING_RATE, "dropout": DROPOUT, "latent_dim": LATENT}
+    common |= {"epochs": epochs, "batch_size": batch_size, "precision": precision}
+    if model == "multvae":
+        return MultVAE(hidden_dims=(HIDDEN,), beta=BETA, anneal="constant", **common)
+    return MultDAE(weight_decay=0.0, **common) if model == "multdae" else RecVAE(gamma=GAMMA, **common)
+
+
+def measure(
+    model: str, train: sp.csr_matrix, batch_size: int, repeats: int, precision: str
+) -> tuple[TurnAbout, torch.dtype]:
+    """Return what this package took and the dense loop did, and the numbers that this package multiplied.
 
     Parameters
     ----------
+    model : str
+        "multvae", "multdae" or "recvae".
     train : csr_matrix of shape (n_users, n_items), float32
         The interactions.
     batch_size : int
         Users per update.
     repeats : int
         Epochs of each side after the warm-up.
+    precision : str
+        "auto", "float32" or "bfloat16".
     """
-    both = TurnAbout(train, batch_size)
-    model = MultVAE(
-        hidden_dims=(HIDDEN,),
-        latent_dim=LATENT,
-        dropout=DROPOUT,
-        learning_rate=LEARNING_RATE,
-        beta=BETA,
-        anneal="constant",
-        epochs=1 + repeats,
-        batch_size=batch_size,
-        seed=0,
+    both = TurnAbout(model, train, batch_size)
+    forget_peak()
+    try:
+        fitted = ours(model, 1 + repeats, batch_size, precision).fit(train, device="cpu", monitor=both)
+    finally:
+        both.close()
+    return both, fitted.dtype_
+
+
+def floor(model: str, n_items: int, n_batches: int, batch_size: int, dtype: torch.dtype) -> float:
+    """Return the seconds that the products with the items' layer and Adam's memory take in an epoch.
+
+    Parameters
+    ----------
+    model : str
+        "multvae", "multdae" or "recvae".
+    n_items, n_batches, batch_size : int
+        Shape of an epoch, one pass over the users.
+    dtype : torch.dtype
+        Of the products.
+    """
+    width = HIDDEN if model == "multvae" else LATENT
+    h, w, g = (
+        torch.zeros(shape, dtype=dtype) for shape in ((batch_size, width), (n_items, width), (batch_size, n_items))
     )
-    model.fit(train, device="cpu", monitor=both)
-    return both.ours, both.dense
+    logits, of_hidden, of_weight = torch.empty_like(g), torch.empty_like(h), torch.empty_like(w)
+    from_, to = torch.zeros(4, n_items * HIDDEN), torch.empty(4, n_items * HIDDEN)  # 2 x 4 floats for each weight
+    taken = by_turns(
+        {
+            "logits": lambda: torch.mm(h, w.t(), out=logits),
+            "of hidden": lambda: torch.mm(g, w, out=of_hidden),
+            "of weight": lambda: torch.mm(g.t(), h, out=of_weight),
+            "memory": lambda: to.copy_(from_),
+        },
+        rounds=9,
+    )
+    logits_s, hidden_s, weight_s, memory_s = (times.median for times in taken.values())
+    adam = memory_s * 7 / 8  # Adam reads four floats for each weight and writes three
+    if model == "recvae":  # the encoder learns without the decoder's gradient, then the decoder without the encoder's
+        return n_batches * (3 * (logits_s + hidden_s + adam) + logits_s + weight_s + adam * LATENT / HIDDEN)
+    of_layers = 2 * width / HIDDEN  # the items' layers of encoder and decoder
+    return n_batches * (logits_s + hidden_s + weight_s + adam * of_layers)
 
 
-def table(ours: Side, dense: Side, n_users: int) -> str:
+def table(both: TurnAbout, n_users: int, floor_seconds: float) -> str:
     """Return what was measured, one line per side, and the ratios.
 
     Parameters
     ----------
-    ours, dense : Side
-        What both took.
+    both : TurnAbout
+        What both sides took.
     n_users : int
         Users of an epoch.
+    floor_seconds : float
+        See `floor`.
     """
-    lines = [f"{'':<7}  min s   median s    max s   users/s     memory"]
-    for side in (ours, dense):
-        median = np.median(side.epochs)
-        times = f"{side.epochs.min():6.2f}   {median:8.2f}   {side.epochs.max():6.2f}"
-        memory = "unknown" if side.memory is None else f"{side.memory / 2**20:,.0f} MiB"
-        lines.append(f"{side.name:<7} {times}   {n_users / median:7,.0f}   {memory:>8}")
-    ratios = ours.epochs / dense.epochs
+    lines = [f"{'':<7}  min s   median s    max s   users/s   resident"]
+    for side in (both.ours, both.dense):
+        seconds = side.epochs.seconds
+        times = f"{seconds.min():6.2f}   {side.epochs.median:8.2f}   {seconds.max():6.2f}"
+        memory = "unknown" if side.peak is None else f"{side.peak / 2**20:,.0f} MiB"
+        lines.append(f"{side.name:<7} {times}   {n_users / side.epochs.median:7,.0f}   {memory:>8}")
+    ratio, low, high = both.dense.epochs.ratio(both.ours.epochs)
+    by_batch = np.median(both.dense.batches) / np.median(both.ours.batches)
     lines.append(
-        f"recvae takes {np.median(ratios):.2f} of the dense loop's time, {ratios.min():.2f} to {ratios.max():.2f} "
-        f"epoch by epoch; median batch against median batch {np.median(ours.batches) / np.median(dense.batches):.2f}"
+        f"the dense loop takes {ratio:.2f} times as long as recvae, {low:.2f} to {high:.2f} epoch by epoch; median batch "
+        f"against median batch {by_batch:.2f}"
+    )
+    lines.append(
+        f"floor {floor_seconds:.2f} s: recvae takes {both.ours.epochs.median / floor_seconds:.2f} times as long"
     )
     return "\n".join(lines)
 
@@ -310,23 +248,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         By default those of the command line.
     """
-    parser = argparse.ArgumentParser(description="One epoch of Mult-VAE: recvae against a plain dense PyTorch loop.")
+    parser = argparse.ArgumentParser(description="One epoch: recvae against a plain dense PyTorch loop.")
+    parser.add_argument("--model", choices=("multvae", "multdae", "recvae"), default="multvae")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=20_108)
     parser.add_argument("--interactions", type=int, default=1_540_000, help="at least 20 per user")
     parser.add_argument("--batch-size", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3, help="counted epochs of each side, after one warm-up")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(arguments)
     if given.repeats < 1 or given.batch_size < 1:
         parser.error("--repeats and --batch-size must be 1 or more")
     print(machine_line())
     train = made_up(given.users, given.items, given.interactions)
     print(
-        f"Mult-VAE {HIDDEN}-{LATENT}, batches of {given.batch_size}: {train.shape[0]:,} users x "
+        f"{given.model} in {given.precision}, batches of {given.batch_size}: {train.shape[0]:,} users x "
         f"{train.shape[1]:,} items, {train.nnz:,} interactions"
     )
-    ours, dense = measure(train, given.batch_size, given.repeats)
-    print(table(ours, dense, train.shape[0]))
+    both, dtype = measure(given.model, train, given.batch_size, given.repeats, given.precision)
+    n_batches = -(-train.shape[0] // given.batch_size)
+    floor_seconds = floor(given.model, train.shape[1], n_batches, given.batch_size, dtype)
+    print(table(both, train.shape[0], floor_seconds))
+    shape = {
+        name: getattr(given, name) for name in ("model", "precision", "users", "items", "interactions", "batch_size")
+    }
+    results = {side.name: {**side.epochs.to_json(), "peak_resident": side.peak} for side in (both.ours, both.dense)}
+    write_results(given.json, "epoch", shape, {**results, "floor": floor_seconds})
 
 
 if __name__ == "__main__":

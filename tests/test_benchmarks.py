@@ -1,6 +1,7 @@
 """The benchmark compares like with like: both sides compute the same loss and gradients."""
 
 import importlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,20 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 BETA = 0.3
 
 
+@pytest.fixture(autouse=True)
+def as_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmarks find one another, as when they are run as scripts."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+
 @pytest.fixture
-def epoch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(FOLDER)  # as if it were run as a script
+def epoch() -> ModuleType:
     return importlib.import_module("epoch")
+
+
+@pytest.fixture
+def dense() -> ModuleType:
+    return importlib.import_module("dense")
 
 
 def _ours() -> MultVAE:
@@ -43,12 +54,12 @@ def _pairs(ours: MultVAENetwork, dense: Any) -> list[tuple[nn.Parameter, nn.Para
     return pairs
 
 
-def test_both_sides_compute_the_same_loss_and_gradients(epoch: ModuleType) -> None:
+def test_both_sides_compute_the_same_loss_and_gradients(dense: ModuleType) -> None:
     model = _ours()
     ours = cast(MultVAENetwork, model.network_)
-    dense = epoch.DenseMultVAE(40, hidden=12, latent=5, dropout=0.0)
-    pairs = _pairs(ours, dense)
-    assert len(pairs) == len(list(dense.parameters())) == len(list(ours.parameters()))
+    other = dense.DenseMultVAE(40, hidden=12, latent=5, dropout=0.0)
+    pairs = _pairs(ours, other)
+    assert len(pairs) == len(list(other.parameters())) == len(list(ours.parameters()))
     for first, second, turn in pairs:
         second.data = turn(first.data).contiguous()
     rng = np.random.default_rng(5)
@@ -58,7 +69,7 @@ def test_both_sides_compute_the_same_loss_and_gradients(epoch: ModuleType) -> No
     losses.total.backward()
     with torch.random.fork_rng():
         torch.manual_seed(6)  # the same noise: without dropout, it is all that either side draws
-        loss = epoch.dense_loss(dense, torch.from_numpy(rows.toarray()), BETA)
+        loss = other.loss(torch.from_numpy(rows.toarray()), BETA)
     loss.backward()
     assert losses.kl.item() > 0.01  # so that a KL term left out would be seen
     torch.testing.assert_close(loss, losses.total, rtol=1e-5, atol=1e-5)
@@ -74,14 +85,29 @@ def test_the_interactions_are_as_many_as_asked_for(epoch: ModuleType) -> None:
     assert train.dtype == np.float32
 
 
-def test_the_script_runs_and_counts_its_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    state = torch.random.get_rng_state()
-    epoch.main(["--users=60", "--items=100", "--interactions=1500", "--batch-size=25", "--repeats=2"])
-    torch.random.set_rng_state(state)
+@pytest.mark.parametrize("model", ["multvae", "multdae", "recvae"])
+def test_an_epoch_is_measured_on_both_sides(
+    model: str, epoch: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ["--users=60", "--items=100", "--interactions=1500", "--batch-size=25", "--repeats=2"]
+    epoch.main([f"--model={model}", *shape, f"--json={tmp_path / 'epoch.json'}"])
     printed = capsys.readouterr().out
     assert "60 users x 100 items, 1,500 interactions" in printed
     assert [printed.count(word) for word in ("warm-up", "epoch 1", "epoch 2", "epoch 3")] == [2, 2, 2, 0]
-    assert re.search(r"recvae takes \d+\.\d\d of the dense loop's time", printed)
+    assert re.search(r"the dense loop takes \d+\.\d\d times as long as recvae", printed) and "floor 0." in printed
+    written = json.loads((tmp_path / "epoch.json").read_text())
+    assert written["shape"]["model"] == model and len(written["results"]["dense"]["rounds"]) == 2
+    assert written["machine"]["torch"] == torch.__version__ and written["results"]["floor"] > 0
+
+
+@pytest.mark.parametrize("model", ["multvae", "multdae", "recvae"])
+def test_the_dense_loops_learn(model: str, dense: ModuleType) -> None:
+    train = sp.csr_matrix(np.kron(np.eye(2), np.ones((20, 15))), dtype=np.float32)
+    state = torch.random.get_rng_state()
+    losses = dense.batches(train, 20, dense.passes_of(model, 30))
+    found = [next(losses) for _ in range(80)]
+    torch.random.set_rng_state(state)
+    assert np.mean(found[-8:]) < 0.95 * np.mean(found[:4])
 
 
 def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
