@@ -231,8 +231,8 @@ def table(both: TurnAbout, n_users: int, floor_seconds: float) -> str:
     ratio, low, high = both.dense.epochs.ratio(both.ours.epochs)
     by_batch = np.median(both.dense.batches) / np.median(both.ours.batches)
     lines.append(
-        f"the dense loop takes {ratio:.2f} times as long as recvae, {low:.2f} to {high:.2f} epoch by epoch; median batch "
-        f"against median batch {by_batch:.2f}"
+        f"the dense loop takes {ratio:.2f} times as long as recvae, {low:.2f} to {high:.2f} epoch by epoch; median "
+        f"batch against median batch {by_batch:.2f}"
     )
     lines.append(
         f"floor {floor_seconds:.2f} s: recvae takes {both.ours.epochs.median / floor_seconds:.2f} times as long"
