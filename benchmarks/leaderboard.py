@@ -4,8 +4,8 @@
 
 Everything is done by the commands a user has: `recvae preprocess`, `tune`, `train --model blend`, `compare`. Without
 --source the data are downloaded. What was done before is not done again: an interrupted run goes on. Blends are chosen
-on validation among the pairs of a network and a closed form; the strongest network is there twice as well, with two
-seeds blended evenly. Test users are looked at once, at the end.
+on validation among the pairs of a network and a closed form; the strongest network is there with two and with three
+seeds as well, blended evenly. Test users are looked at once, at the end.
 """
 
 import argparse
@@ -153,10 +153,13 @@ class Workshop:
         """Blend two runs, the weight chosen on validation, and return the name of the result."""
         return self.train("blend", f"{first}-{second}", [f"first={first}", f"second={second}"])
 
-    def twice(self, model: str, report: dict[str, Any]) -> str:
-        """Train a tuned network with another seed, and return the name of the even blend of both."""
-        again = self.train(model, f"{model}-again", [*self.settings(model, report), "seed=1"])
-        return self.train("blend", f"{model}-twice", [f"first={model}", f"second={again}", "weight=0.5"])
+    def with_more_seeds(self, model: str, report: dict[str, Any]) -> list[str]:
+        """Train a tuned network with two more seeds, and return the names of the even blends of two and of three."""
+        settings = self.settings(model, report)
+        again, third = (self.train(model, f"{model}-{seed}", [*settings, f"seed={seed}"]) for seed in (1, 2))
+        twice = self.train("blend", f"{model}-twice", [f"first={model}", f"second={again}", "weight=0.5"])
+        thrice = self.train("blend", f"{model}-thrice", [f"first={twice}", f"second={third}", f"weight={2 / 3:.3f}"])
+        return [twice, thrice]
 
     def settings(self, model: str, report: dict[str, Any]) -> list[str]:
         """Return what was fixed and what was found of a model, name=value each."""
@@ -171,12 +174,12 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
     if not shop.card("popularity"):
         shop.recvae("train", "--model", "popularity", "--data", shop.data, told=False)
     strongest = max(NETWORKS, key=shop.validation)
-    twice = shop.twice(strongest, reports[strongest])
-    candidates = [*itertools.product((*NETWORKS, twice), CLOSED), ("edlae", "als")]
+    several = shop.with_more_seeds(strongest, reports[strongest])
+    candidates = [*itertools.product((*NETWORKS, *several), CLOSED), ("edlae", "als")]
     pairs = [shop.blend(first, second) for first, second in candidates]
     best = max(pairs, key=shop.validation)
-    single = max((pair for pair in pairs if not pair.startswith(twice)), key=shop.validation)
-    runs = list(dict.fromkeys([*NETWORKS, *CLOSED, "popularity", twice, "edlae-als", single, best]))
+    single = max((pair for pair in pairs if not pair.startswith(tuple(several))), key=shop.validation)
+    runs = list(dict.fromkeys([*NETWORKS, *CLOSED, "popularity", *several, "edlae-als", single, best]))
     names = [f"{shop.data}/{run}" for run in runs]
     words = ["compare", *names, "--to", f"{shop.data}/ease", "--metrics", METRICS, "--format", "markdown"]
     words += ["--seeds", str(seeds)] if seeds > 1 else []
@@ -186,7 +189,7 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
             f"## {shop.data}",
             table.strip(),
             "Chosen on validation (NDCG@100), what is not named being the default:",
-            _settings(shop, reports, [twice, "edlae-als", single, best]),
+            _settings(shop, reports, [*several, "edlae-als", single, best]),
             "The blends tried, by validation NDCG@100: "
             + ", ".join(f"{name} {shop.validation(name):.4f}" for name in sorted(pairs, key=shop.validation)[::-1])
             + ".",
