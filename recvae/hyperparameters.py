@@ -216,7 +216,8 @@ def check_hyperparameters(model: Any) -> None:
 
 def has_effect(known: Hyperparameter, model: Any) -> bool:
     """Whether a hyperparameter matters, given the other ones of a model."""
-    return not known.only_with or getattr(model, known.only_with[0]) in known.only_with[1:]
+    other, *wanted = known.only_with or ("",)
+    return not hasattr(model, other) or getattr(model, other) in wanted
 
 
 def build(model_class: type, values: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ ORDER = [
         "batches",
         "precision",
         "losses",
+        "sampled_softmax",
         "schedules",
         "ranking",
         "metrics",

@@ -47,7 +47,10 @@ def test_values_of_a_wrong_type_are_refused_at_fit_by_name_and_value(name: str, 
 
 @pytest.mark.parametrize(("name", "known"), ALL, ids=IDS)
 def test_values_out_of_range_are_refused_and_those_at_its_ends_are_not(name: str, known: Hyperparameter) -> None:
-    enabling = {known.only_with[0]: known.only_with[1]} if known.only_with else {}
+    others = hyperparameters_of(CLASSES[name])
+    enabling = {known.only_with[0]: known.only_with[1]} if known.only_with and known.only_with[0] in others else {}
+    if any(not others[other].allows(value) for other, value in enabling.items()):
+        pytest.skip("this model never lets it have an effect")
 
     def allows(value: Any) -> bool:
         try:

@@ -100,10 +100,13 @@ class AE(Autoencoder):
         """Return what the encoder sees in training."""
         return NoisyInput(batch.inputs)
 
+    def _likelihood(self) -> tuple[str, float]:
+        return self.likelihood, self.confidence
+
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no KL)
         network = cast(AENetwork, self.network_)
         hidden = network(batch, self._noisy(batch, generator))
-        reconstruction = self._nll(hidden, network.output, batch, self.likelihood, self.confidence).mean()  # (B,) -> ()
+        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:

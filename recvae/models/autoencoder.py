@@ -23,6 +23,7 @@ from recvae.losses import output_nll
 from recvae.models.base import Model
 from recvae.models.networks import initialise
 from recvae.precision import PRECISIONS, resolve_precision
+from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_nll
 from recvae.schedules import Schedule
 from recvae.training import Losses, Phase, Task, Trainer
 
@@ -47,10 +48,20 @@ class Autoencoder(Model):
     precision: str = hyperparameter(
         "auto", "numbers of the largest products; auto: bfloat16 where the hardware multiplies it", choices=PRECISIONS
     )
+    sampling: str = hyperparameter(
+        "none",
+        "estimate the softmax from drawn items, for catalogues past 50,000",
+        choices=SAMPLINGS,
+        only_with=("likelihood", "multinomial"),
+    )
+    sampled_items: int = hyperparameter(
+        8192, "draws per batch for that", low=1, only_with=("sampling", "uniform", "popularity")
+    )
     seed: int = hyperparameter(0, "seed of initialisation, shuffling and noise", low=0, high=2**32 - 1)
 
     network_: nn.Module = field(default_factory=nn.Module, init=False, repr=False, compare=False)
     dtype_: torch.dtype = field(default=torch.float32, init=False, repr=False, compare=False)
+    sampler_: ItemSampler | None = field(default=None, init=False, repr=False, compare=False)
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
     history_: History = field(default_factory=History, init=False, repr=False, compare=False)
 
@@ -71,11 +82,16 @@ class Autoencoder(Model):
         hidden: torch.Tensor,
         layer: nn.Linear,
         batch: SparseBatch,
-        likelihood: str = "multinomial",
-        confidence: float = 1.0,
+        generator: torch.Generator,
     ) -> torch.Tensor:
-        """Return `output_nll` in the precision of this fit, shape (n_users,)."""
-        return output_nll(hidden, layer, batch, likelihood, confidence, self.dtype_)
+        """Return the loss of each user (n_users,) under a last layer, in the precision of this fit."""
+        if self.sampler_ is not None:
+            return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_)
+        return output_nll(hidden, layer, batch, *self._likelihood(), self.dtype_)
+
+    def _likelihood(self) -> tuple[str, float]:
+        """Return the likelihood's name and the confidence of an interaction; multinomial where there is no choice."""
+        return "multinomial", 1.0
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
@@ -123,6 +139,8 @@ class Autoencoder(Model):
         self.network_.to(self.device_)
         of_items = self.network_.get_parameter(self._item_weight)
         self.dtype_ = resolve_precision(self.precision, self.device_, of_items.numel())
+        draws = None if self.sampling == "none" else self.sampled_items
+        self.sampler_ = None if draws is None else ItemSampler(train, draws, self.sampling, self.device_)
         task = Task(
             network=self.network_,
             phases=self._phases(),
@@ -141,6 +159,7 @@ class Autoencoder(Model):
             device=self.device_,
         )
         self.history_ = trainer.run(monitor or Silent(), checkpoint)
+        self.sampler_ = None
         self._finish()
         self.n_items_ = train.shape[1]
         if self.history_.diverged_at:

@@ -202,6 +202,9 @@ class HVamp(VariationalAutoencoder):
     def _highest_beta(self) -> float:
         return self.beta
 
+    def _likelihood(self) -> tuple[str, float]:
+        return self.likelihood, 1.0
+
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(HVampNetwork, self.network_)
         prior = network.prior
@@ -215,7 +218,7 @@ class HVamp(VariationalAutoencoder):
         log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
         hidden = network.decode(z1, z2)
-        reconstruction = self._nll(hidden, network.output, batch, self.likelihood).mean()  # (B,) -> ()
+        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:

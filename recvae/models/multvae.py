@@ -104,11 +104,14 @@ class MultVAE(VariationalAutoencoder):
     def _highest_beta(self) -> float:
         return self.beta
 
+    def _likelihood(self) -> tuple[str, float]:
+        return self.likelihood, self.confidence
+
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = cast(MultVAENetwork, self.network_)
         mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
         hidden = network.decode(sample(mean, logvar, generator))
-        reconstruction = self._nll(hidden, network.output, batch, self.likelihood, self.confidence).mean()  # (B,) -> ()
+        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 

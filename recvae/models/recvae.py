@@ -156,7 +156,7 @@ class RecVAE(VariationalAutoencoder):
         z = sample(mean, logvar, generator)  # (B, D)
         with torch.no_grad():
             old = network.old_encoder(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
-        reconstruction = self._nll(z, network.decoder, batch)  # (B, D) -> (B,)
+        reconstruction = self._nll(z, network.decoder, batch, generator)  # (B, D) -> (B,)
         kl = log_normal(z, mean, logvar).sum(dim=1) - composite_log_prior(z, *old)  # (B, D) -> (B,)
         total = (reconstruction + beta * batch.totals * kl).mean()
         return Losses(total, reconstruction.mean(), kl.mean())
@@ -167,7 +167,7 @@ class RecVAE(VariationalAutoencoder):
         with torch.no_grad():
             mean, logvar = network.encoder(batch, batch.inputs)
             z = sample(mean, logvar, generator)  # (B, D)
-        reconstruction = self._nll(z, network.decoder, batch).mean()
+        reconstruction = self._nll(z, network.decoder, batch, generator).mean()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
     def _logits(self, batch: SparseBatch) -> torch.Tensor:

@@ -132,6 +132,7 @@ class VASP(VariationalAutoencoder):
         "shallow_decay": Range(1e-6, 1e-3, log=True),
     }
 
+    sampling: str = hyperparameter("none", "the shallow path needs all items", choices=("none",))
     batch_size: int = hyperparameter(100, "users per update", low=1)
     learning_rate: float = hyperparameter(5e-4, "step size of Adam", low=0)
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
