@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from measuring import machine_line
+from measuring import Times, machine_line, write_results
 from recvae import MultVAE
 from recvae.history import EpochRecord
 from recvae.interactions import interactions
@@ -159,6 +160,10 @@ class Side:
     def batches(self) -> np.ndarray:
         """Seconds of each counted batch."""
         return np.concatenate(self.seconds[1:])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the seconds of the counted epochs, the losses of all, and the memory."""
+        return {**Times(self.name, self.epochs).to_json(), "losses": self.losses, "memory": self.memory}
 
 
 class MemoryMeter:
@@ -316,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--interactions", type=int, default=1_540_000, help="at least 20 per user")
     parser.add_argument("--batch-size", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3, help="counted epochs of each side, after one warm-up")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     given = parser.parse_args(arguments)
     if given.repeats < 1 or given.batch_size < 1:
         parser.error("--repeats and --batch-size must be 1 or more")
@@ -327,6 +333,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     ours, dense = measure(train, given.batch_size, given.repeats)
     print(table(ours, dense, train.shape[0]))
+    shape = {"users": given.users, "items": given.items, "interactions": train.nnz, "batch_size": given.batch_size}
+    write_results(given.json, "epoch", shape, {side.name: side.to_json() for side in (ours, dense)})
 
 
 if __name__ == "__main__":

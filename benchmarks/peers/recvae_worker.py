@@ -1,9 +1,11 @@
 """recvae's side of every comparison; `serve` says how it is asked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 import work
 from recvae import ALS, MultVAE
@@ -45,11 +47,13 @@ class Ours:
             seed=0,
         )
 
-    def train(self) -> Answer:
+    def train(self, precision: str = "auto") -> Answer:
         """Train one epoch, from the start: its time is the one that the run's log has."""
-        self._network.fit(self._data.train, device="cpu")
-        n_parameters = sum(values.size for values in self._network.weights().values())
-        return Answer(self._network.log_[0].seconds, {"parameters": n_parameters})
+        model = replace(self._network, precision=precision)
+        self._network = model.fit(self._data.train, device="cpu")
+        n_parameters = sum(values.size for values in model.weights().values())
+        found = {"parameters": n_parameters, "bits of the products": torch.finfo(model.dtype_).bits}
+        return Answer(model.log_[0].seconds, found)
 
     def evaluate(self) -> Answer:
         """Evaluate the network of the last epoch, which the first time is left for the peer to evaluate too."""
@@ -75,6 +79,7 @@ def jobs(data: Data) -> Jobs:
     ours = Ours(data)
     return {
         "train": ours.train,
+        "train_float32": lambda: ours.train("float32"),
         "evaluate": ours.evaluate,
         "als_fit": ours.als_fit,
         "als_recommend": ours.als_recommend,

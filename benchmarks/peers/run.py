@@ -11,7 +11,8 @@ recvae and a peer are two processes with the same number of threads, asked by tu
 does troubles both alike; ratios are taken round by round, after one round that does not count.
 
 - One epoch of Mult-VAE (600-200, batches of 500, Adam 1e-3, dropout 0.5) against RecBole's MultiVAE and Cornac's VAECF:
-  the updates alone, without building the network and reading the data.
+  the updates alone, without building the network and reading the data. recvae multiplies the items' layer in
+  bfloat16 where the processor has instructions for it, the others do not; so it is timed in float32 as well.
 - The evaluation of all users (scores of all items, mask, top 100, recall@20, recall@50, NDCG@100) against RecBole's,
   of the same weights, so that both must find the same. Recall is over all targets, as RecBole has it.
 - ALS of implicit (64 factors, 15 iterations) through recvae's `ALS` against implicit itself: fitting, and listing 100
@@ -22,7 +23,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ from recvae.interactions import interactions  # noqa: E402
 from side import Side, WorkerError  # noqa: E402
 from work import Data  # noqa: E402
 
+# What a peer is asked for: the jobs of recvae that it is compared with, and how the table calls them.
 JOBS = {
-    "train": "an epoch of Mult-VAE",
-    "evaluate": "evaluation of all users",
-    "als_fit": "ALS, fitting",
-    "als_recommend": "ALS, top 100 of all users",
+    "train": {"train": "an epoch of Mult-VAE", "train_float32": "the same, float32 on both sides"},
+    "evaluate": {"evaluate": "evaluation of all users"},
+    "als_fit": {"als_fit": "ALS, fitting"},
+    "als_recommend": {"als_recommend": "ALS, top 100 of all users"},
 }
 PEERS = {"recbole": ("train", "evaluate"), "cornac": ("train",), "implicit": ("als_fit", "als_recommend")}
 
@@ -57,24 +59,27 @@ class Comparison:
     Parameters
     ----------
     job : str
-        Which one.
+        That of recvae.
+    label : str
+        What it is called.
     ours, theirs : Times
         By round, of recvae and of the peer.
-    found : tuple of two dicts of str to float
+    found : tuple of two mappings of str to float
         What came out last, of recvae and of the peer.
     """
 
     job: str
+    label: str
     ours: Times
     theirs: Times
-    found: tuple[dict[str, float], dict[str, float]]
+    found: tuple[Mapping[str, float], Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it."""
         ratio, low, high = self.theirs.ratio(self.ours)
         return {
-            "recvae": {**self.ours.to_json(), "found": self.found[0]},
-            self.theirs.name: {**self.theirs.to_json(), "found": self.found[1]},
+            "recvae": {**self.ours.to_json(), "found": dict(self.found[0])},
+            self.theirs.name: {**self.theirs.to_json(), "found": dict(self.found[1])},
             "ratio": {"median": ratio, "low": low, "high": high},
         }
 
@@ -119,29 +124,34 @@ def made_up_data(n_users: int, n_items: int, n_interactions: int) -> Data:
     return Data(train, interactions(rows[hidden], columns[hidden], (n_users, n_items)))
 
 
-def by_turns(job: str, ours: Side, theirs: Side, rounds: int) -> Comparison:
+def by_turns(job: str, ours: Side, theirs: Side, rounds: int) -> list[Comparison]:
     """Have both sides do a job, by turns; one round more than counts.
 
     Parameters
     ----------
     job : str
-        Which one.
+        That of the peer.
     ours, theirs : Side
         At work.
     rounds : int
         Rounds that count.
     """
-    seconds: dict[str, list[float]] = {ours.name: [], theirs.name: []}
+    asked = [*((ours, name) for name in JOBS[job]), (theirs, job)]
+    seconds: dict[tuple[Side, str], list[float]] = {one: [] for one in asked}
     found = {}
     for turn in range(1 + rounds):
-        for side in (ours, theirs):
-            answer = side.ask(job)
-            seconds[side.name].append(answer.seconds)
-            found[side.name] = answer.found
+        for side, name in asked:
+            answer = side.ask(name)
+            seconds[side, name].append(answer.seconds)
+            found[side, name] = answer.found
             which = f"round {turn}" if turn else "warm-up"
-            print(f"  {which:<8} {side.name:<8} {answer.seconds:8.2f} s   {JOBS[job]}", file=sys.stderr, flush=True)
-    times = {name: Times(name, np.array(taken[1:])) for name, taken in seconds.items()}
-    return Comparison(job, times[ours.name], times[theirs.name], (found[ours.name], found[theirs.name]))
+            print(f"  {which:<8} {side.name:<8} {name:<14} {answer.seconds:8.2f} s", file=sys.stderr, flush=True)
+    times = {one: Times(one[0].name, np.array(taken[1:])) for one, taken in seconds.items()}
+    *of_ours, of_theirs = asked
+    return [
+        Comparison(one[1], JOBS[job][one[1]], times[one], times[of_theirs], (found[one], found[of_theirs]))
+        for one in of_ours
+    ]
 
 
 def compare(peer: str, data: Path, given: argparse.Namespace) -> Outcome:
@@ -169,7 +179,7 @@ def compare(peer: str, data: Path, given: argparse.Namespace) -> Outcome:
                 ours.wait_until_ready()
                 theirs.wait_until_ready()
                 for job in PEERS[peer]:
-                    comparisons.append(by_turns(job, ours, theirs, given.rounds))
+                    comparisons += by_turns(job, ours, theirs, given.rounds)
     except NotInstalledError as error:
         return Outcome(package, comparisons, f"not installed: {error}")
     except WorkerError as error:
@@ -185,20 +195,24 @@ def table(outcomes: Sequence[Outcome]) -> str:
     outcomes : sequence of Outcome
         By peer.
     """
-    lines = [f"{'median (least - most) of the rounds':<42} {'recvae, s':>24} {'peer, s':>24} {'peer / recvae':>22}"]
+    lines = [_row("median (least - most) of the rounds", "recvae, s", "peer, s", "peer / recvae")]
     for outcome in outcomes:
+        package = outcome.package.replace("==", " ")
         for one in outcome.comparisons:
-            name = f"{outcome.package.replace('==', ' ')}: {JOBS[one.job]}"
-            times = [f"{t.median:.2f} ({t.seconds.min():.2f} - {t.seconds.max():.2f})" for t in (one.ours, one.theirs)]
-            ratio, low, high = one.theirs.ratio(one.ours)
-            lines.append(f"{name:<42} {times[0]:>24} {times[1]:>24} {f'{ratio:.2f} ({low:.2f} - {high:.2f})':>22}")
-            lines += [
-                f"  {what:<40} {f'{value:.9g}':>24} {f'{one.found[1][what]:.9g}':>24}"
-                for what, value in one.found[0].items()
-            ]
+            ours, theirs = (_spread(t.median, t.seconds.min(), t.seconds.max()) for t in (one.ours, one.theirs))
+            lines.append(_row(f"{package}: {one.label}", ours, theirs, _spread(*one.theirs.ratio(one.ours))))
+            lines += [_row(f"  {what}", *(f"{found[what]:.9g}" for found in one.found)) for what in one.found[0]]
         if outcome.reason:
-            lines.append(f"{outcome.package.replace('==', ' ')}: {outcome.reason}")
+            lines.append(f"{package}: {outcome.reason}")
     return "\n".join(lines)
+
+
+def _spread(median: float, low: float, high: float) -> str:
+    return f"{median:.2f} ({low:.2f} - {high:.2f})"
+
+
+def _row(what: str, ours: str, theirs: str, ratio: str = "") -> str:
+    return f"{what:<46} {ours:>24} {theirs:>26} {ratio:>22}".rstrip()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -215,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--items", type=int, default=20_108)
     parser.add_argument("--interactions", type=int, default=1_540_000, help="to train on; at least 16 per user")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each job, after one warm-up")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side; by default all cores")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every side; by default all cores")
     parser.add_argument("--environments", type=Path, default=HERE / ".peers", help="folder to install peers into")
     parser.add_argument("--no-install", dest="install", action="store_false", help="take only what is installed there")
     parser.add_argument("--json", type=Path, help="write all figures to this file")

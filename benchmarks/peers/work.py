@@ -39,12 +39,12 @@ class Answer:
     ----------
     seconds : float
         Of the work alone, without what the worker did to get ready for it.
-    found : dict of str to float
+    found : mapping of str to float
         By name.
     """
 
     seconds: float
-    found: dict[str, float]
+    found: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,4 @@ def serve(make_jobs: Callable[[Data], Jobs]) -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         answer = jobs[line.strip()]()
-        print(json.dumps({"seconds": answer.seconds, "found": answer.found}), file=answers, flush=True)
+        print(json.dumps({"seconds": answer.seconds, "found": dict(answer.found)}), file=answers, flush=True)
