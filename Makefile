@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format bench leaderboard clean
+.PHONY: help install quickstart test test-all check format bench bench-peers leaderboard clean
 
 help:
 	@echo "make quickstart   install, then the whole way on invented data (about a minute)"
 	@echo "make test         install, then all tests but the slow ones"
 	@echo "make test-all     the slow ones too"
 	@echo "make check        ruff and pyright"
-	@echo "make bench        speed, both sides in one run"
+	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
+	@echo "make bench-peers  speed against RecBole, Cornac and implicit, which it installs beside (a quarter of an hour)"
 	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on the disk"
 
 install: $(STAMP)
@@ -42,7 +43,10 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/all.py $(ARGS)
+
+bench-peers: install
+	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 
 leaderboard: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/leaderboard.py $(ARGS)

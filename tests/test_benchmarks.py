@@ -110,7 +110,36 @@ def test_the_dense_loops_learn(model: str, dense: ModuleType) -> None:
     assert np.mean(found[-8:]) < 0.95 * np.mean(found[:4])
 
 
+def test_the_script_writes_its_figures(epoch: ModuleType, tmp_path: Path) -> None:
+    figures = tmp_path / "epoch.json"
+    state = torch.random.get_rng_state()
+    epoch.main(["--users=60", "--items=100", "--interactions=1500", "--repeats=2", "--json", str(figures)])
+    torch.random.set_rng_state(state)
+    written = json.loads(figures.read_text(encoding="utf-8"))
+    assert written["shape"] == {"users": 60, "items": 100, "interactions": 1500, "batch_size": 500}
+    for side in ("recvae", "dense"):
+        assert len(written["results"][side]["rounds"]) == 2
+        assert len(written["results"][side]["losses"]) == 3
+
+
 def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         epoch.main(["--repeats", "0"])
     assert "1 or more" in capsys.readouterr().err
+
+
+def test_all_small_benchmarks_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    everything = importlib.import_module("all")
+    monkeypatch.setattr(everything, "HERE", tmp_path)
+    for name, last in (("epoch", ""), ("startup", "sys.exit(3)"), ("ease", "")):
+        code = f"import sys\nopen(sys.argv[2], 'w').write(sys.argv[1] + ' {name}')\n{last}"
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    with pytest.raises(SystemExit, match="failed: startup"):
+        everything.main(["--results", str(tmp_path / "results")])
+    written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "results").iterdir()}
+    assert written == {f"{name}.json": f"--json {name}" for name in ("epoch", "ease", "startup")}
+    with pytest.raises(SystemExit, match="2"):
+        everything.main(["evaluation"])
+    with pytest.raises(SystemExit, match="2"):
+        everything.main(["--results", str(tmp_path / "epoch.py")])

@@ -1,0 +1,129 @@
+"""RecBole's side: MultiVAE and its evaluation; `serve` says how it is asked.
+
+RecBole has a user and an item more than the data, numbered 0, for padding; it trains on that user too. Its latent
+dimension counts means and log-variances. Its evaluation is asked for in the batches in which it is fastest: with the
+default eval_batch_size, of fewer scores than there are items, it goes user by user and takes about seven times as long.
+"""
+# pyright: reportMissingImports=false
+# RecBole is not installed where this package is checked.
+
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+import work
+from work import Answer, Data, Jobs, serve, timed
+
+# Names that RecBole sets up its own aliases from, and that numpy 2 no longer has.
+for _old, _new in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+    setattr(np, _old, _new)
+
+import torch  # noqa: E402
+from recbole.config import Config  # noqa: E402
+from recbole.data import create_dataset, data_preparation  # noqa: E402
+from recbole.utils import get_model, get_trainer  # noqa: E402
+
+NAME = "madeup"
+USERS_AT_ONCE = 100  # in an evaluation; 50 to 1000 take up to 1.3 times as long
+FILES = Path(NAME)  # RecBole's files are named as their folder is
+_NAMES = {"recall@20": "recall_all@20", "recall@50": "recall_all@50"}  # over all targets
+
+# Letters in shape comments: I items, H width of the hidden layer.
+
+
+def write_files(data: Data) -> None:
+    """Write the interactions and the list of all items as RecBole's atomic files."""
+    FILES.mkdir()
+    for part, matrix in (("train", data.train), ("test", data.targets)):
+        rows, columns = sp.csr_matrix(matrix).nonzero()
+        with (FILES / f"{NAME}.{part}.inter").open("w", encoding="ascii") as file:
+            file.write("user_id:token\titem_id:token\n")
+            np.savetxt(file, np.column_stack([rows, columns]), fmt="%d", delimiter="\t")
+    with (FILES / f"{NAME}.item").open("w", encoding="ascii") as file:
+        file.write("item_id:token\n")
+        np.savetxt(file, np.arange(data.train.shape[1]), fmt="%d")
+
+
+def settings(n_items: int) -> dict[str, object]:
+    """Return the settings in which RecBole does what recvae does."""
+    return {
+        "data_path": ".",
+        "benchmark_filename": ["train", "test", "test"],  # it wants validation users; nobody asks for them
+        "load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]},
+        "mlp_hidden_size": [work.HIDDEN],
+        "latent_dimension": 2 * work.LATENT,
+        "dropout_prob": work.DROPOUT,
+        "anneal_cap": work.BETA,
+        "total_anneal_steps": 0,
+        "train_neg_sample_args": None,
+        "train_batch_size": work.BATCH_SIZE,
+        "learning_rate": work.LEARNING_RATE,
+        "eval_batch_size": USERS_AT_ONCE * (n_items + 1),
+        "metrics": ["Recall", "NDCG"],
+        "topk": [20, 50, work.TOP],
+        "metric_decimal_place": 8,
+        "use_gpu": False,
+        "show_progress": False,
+        "state": "WARNING",
+    }
+
+
+class RecBole:
+    """The jobs of RecBole.
+
+    Parameters
+    ----------
+    data : Data
+        What to work on.
+    """
+
+    def __init__(self, data: Data) -> None:
+        write_files(data)
+        config = Config(model="MultiVAE", dataset=NAME, config_dict=settings(data.train.shape[1]))
+        dataset = create_dataset(config)
+        self._train_data, _, self._test_data = data_preparation(config, dataset)
+        self._columns = dataset.field2id_token["item_id"][1:].astype(np.int64)  # of RecBole's items from 1
+        self._model = get_model("MultiVAE")(config, self._train_data.dataset)
+        self._trainer = get_trainer(config["MODEL_TYPE"], "MultiVAE")(config, self._model)
+        self._has_weights = False
+
+    def train(self) -> Answer:
+        """Train one more epoch."""
+        seconds, _ = timed(lambda: self._trainer._train_epoch(self._train_data, 0))
+        return Answer(
+            seconds,
+            {"parameters": sum(values.numel() for values in self._model.parameters()), "bits of the products": 32},
+        )
+
+    def evaluate(self) -> Answer:
+        """Evaluate recvae's network."""
+        if not self._has_weights:
+            self._take_weights()
+        seconds, found = timed(lambda: self._trainer.evaluate(self._test_data, load_best_model=False))
+        return Answer(seconds, {_NAMES.get(str(name), str(name)): float(value) for name, value in found.items()})
+
+    def _take_weights(self) -> None:
+        with np.load(work.WEIGHTS) as file:
+            theirs = {name: file[name] for name in file.files}
+        theirs["encoder.0.weight"] = self._widen(theirs["encoder.0.weight"]).T  # (I, H) -> (H, 1 + I)
+        for name in ("decoder.1.weight", "decoder.1.bias"):
+            theirs[name] = self._widen(theirs[name])  # (I, H) -> (1 + I, H)
+        # recvae numbers the layers that have weights, RecBole those of activations too.
+        tensors = {name.replace(".1.", ".2."): torch.tensor(value) for name, value in theirs.items()}
+        self._model.load_state_dict(tensors)
+        self._has_weights = True
+
+    def _widen(self, weights: np.ndarray) -> np.ndarray:
+        """Return the rows of items in RecBole's order, after one for padding."""
+        return np.concatenate([np.zeros_like(weights[:1]), weights[self._columns]])
+
+
+def jobs(data: Data) -> Jobs:
+    """Return what RecBole can be asked for."""
+    recbole = RecBole(data)
+    return {"train": recbole.train, "evaluate": recbole.evaluate}
+
+
+if __name__ == "__main__":
+    serve(jobs)
