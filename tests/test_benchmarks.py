@@ -1,6 +1,7 @@
-"""The benchmark compares like with like: both sides compute the same loss and gradients."""
+"""The benchmarks run, and compare like with like."""
 
 import importlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,24 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 BETA = 0.3
 
 
+def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(FOLDER)  # as if it were run as a script
+    return importlib.import_module(name)
+
+
 @pytest.fixture
 def epoch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(FOLDER)  # as if it were run as a script
-    return importlib.import_module("epoch")
+    return _script("epoch", monkeypatch)
+
+
+@pytest.fixture
+def preprocess(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return _script("preprocess", monkeypatch)
+
+
+@pytest.fixture
+def startup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return _script("startup", monkeypatch)
 
 
 def _ours() -> MultVAE:
@@ -88,3 +103,33 @@ def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         epoch.main(["--repeats", "0"])
     assert "1 or more" in capsys.readouterr().err
+
+
+def test_preparing_is_measured_against_reading_alone(
+    preprocess: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--rows=3000", "--rounds=1", f"--folder={tmp_path}", f"--json={tmp_path / 'figures.json'}"]
+    preprocess.main(arguments)
+    printed = capsys.readouterr().out
+    assert "3,000 rows" in printed and "round 1" in printed and "round 2" not in printed
+    assert re.search(r"recvae preprocess takes \d+\.\d\d times as long as read_csv alone", printed)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["shape"]["rows"] == len((tmp_path / "ratings-3000.csv").read_text().splitlines()) - 1
+    assert {"recvae preprocess", "pyarrow read_csv", "ratio"} == figures["results"].keys()
+    assert figures["results"]["recvae preprocess"]["peak_bytes"] > 1e7
+
+
+def test_a_process_that_fails_is_not_measured(preprocess: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match=r"got exit code 1, expected 0:\s*no such log"):
+        preprocess.run("raise SystemExit('no such log')")
+    with pytest.raises(SystemExit):
+        preprocess.main(["--rows", "10"])
+
+
+def test_starts_are_measured_against_python_and_torch(startup: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    startup.main(["--rounds=1", "--warm-up=0"])
+    printed = capsys.readouterr().out
+    assert re.search(r"recvae --help takes \d+\.\d\d s", printed)
+    assert re.search(r"beyond import torch: import recvae [+-]\d+\.\d\d s", printed)
+    with pytest.raises(SystemExit):
+        startup.main(["--rounds", "0"])
