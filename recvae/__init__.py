@@ -1,12 +1,18 @@
 """Recommenders from autoencoders on sparse user-item data, with honest baselines."""
 
-from recvae.dataset import Dataset
-from recvae.events import Events, Filters
-from recvae.interactions import HeldOut
-from recvae.logs import read_events
-from recvae.models import AE, ALS, EASE, EDLAE, VASP, Blend, HVamp, Model, MultDAE, MultVAE, Popularity, RecVAE
-from recvae.recommender import Recommendations, Recommender
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from recvae.version import __version__
+
+if TYPE_CHECKING:
+    from recvae.dataset import Dataset
+    from recvae.events import Events, Filters
+    from recvae.interactions import HeldOut
+    from recvae.logs import read_events
+    from recvae.models import AE, ALS, EASE, EDLAE, VASP, Blend, HVamp, Model, MultDAE, MultVAE, Popularity, RecVAE
+    from recvae.recommender import Recommendations, Recommender
 
 __all__ = [
     "AE",
@@ -30,3 +36,29 @@ __all__ = [
     "__version__",
     "read_events",
 ]
+
+_HOMES = {
+    "Dataset": "recvae.dataset",
+    "Events": "recvae.events",
+    "Filters": "recvae.events",
+    "HeldOut": "recvae.interactions",
+    "Recommendations": "recvae.recommender",
+    "Recommender": "recvae.recommender",
+    "read_events": "recvae.logs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a module such as `recvae.bundles`, where it is first used.
+
+    Torch takes a second or more to import, and reading and preparing data has no use for it.
+    """
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "recvae.models")), name)
+    if find_spec(f"recvae.{name}") is not None:
+        return import_module(f"recvae.{name}")
+    raise AttributeError(f"module 'recvae' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -305,9 +305,9 @@ def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_
     digest = hashlib.sha256()
     for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
         digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        digest.update(matrix.indptr.astype("<i8").tobytes())
-        digest.update(matrix.indices.astype("<i4").tobytes())
-        digest.update(matrix.data.astype("<f4").tobytes())
+        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # hashed where it lies, without a copy
+        digest.update(matrix.indices.astype("<i4", copy=False).data)
+        digest.update(matrix.data.astype("<f4", copy=False).data)
     digest.update("\n".join(map(str, item_ids.tolist())).encode())
     return digest.hexdigest()
 

@@ -98,6 +98,10 @@ class Events:
 
     def keep(self, chosen: np.ndarray) -> Self:
         """Return the events that a boolean mask or an array of row positions chooses, in that order."""
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)  # once: numpy takes positions ten times as fast as it applies a mask
+            if len(chosen) == len(self):
+                return self
         return replace(
             self,
             users=self.users[chosen],
@@ -118,9 +122,16 @@ class Events:
         """Return how many events there are, and how many users and items have at least one."""
         return {
             "events": len(self),
-            "users": int(np.count_nonzero(self.user_counts())),
-            "items": int(np.count_nonzero(self.item_counts())),
+            "users": int(np.count_nonzero(_present(self.users, len(self.user_ids)))),
+            "items": int(np.count_nonzero(_present(self.items, len(self.item_ids)))),
         }
+
+
+def _present(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """Return which codes of a table are there, shape (n_codes,); unlike a count, it needs no int64 copy of them."""
+    present = np.zeros(n_codes, dtype=bool)
+    present[codes] = True
+    return present
 
 
 def refuse_rows(bad: np.ndarray, what: str, place: RowName) -> None:
@@ -275,7 +286,8 @@ def filter_events(events: Events, filters: Filters) -> tuple[Events, list[Filter
     steps = [FilterStep("as read", **events.counts())]
 
     def step(name: str, left: Events) -> Events:
-        steps.append(FilterStep(name, **left.counts()))
+        unchanged = len(left) == steps[-1].events  # filters only take events away: none gone, nothing to count anew
+        steps.append(replace(steps[-1], name=name) if unchanged else FilterStep(name, **left.counts()))
         if len(left) == 0:
             raise DataError(_nothing_left(name, events, steps))
         return left
@@ -312,17 +324,26 @@ def _nothing_left(name: str, events: Events, steps: list[FilterStep]) -> str:
     return message + "; lower --min-rating, --min-user-items or --min-item-users"
 
 
+def _pairs(events: Events) -> np.ndarray:
+    """Return the (user, item) pair of each event as one number (E,), int64."""
+    pairs = events.users.astype(np.int64)
+    pairs *= len(events.item_ids)
+    pairs += events.items
+    return pairs
+
+
 def drop_duplicates(events: Events) -> Events:
     """Keep each (user, item) pair once: its earliest event, or its first row where there are no timestamps.
 
     The earliest is kept so that something consumed twice never becomes a target after it was already known.
     """
-    pair = events.users.astype(np.int64) * len(events.item_ids) + events.items  # (E,)
-    if events.timestamps is None:
-        duplicated = pd.Series(pair).duplicated(keep="first").to_numpy()
-        return events.keep(~duplicated) if duplicated.any() else events
-    if not pd.Series(pair).duplicated().any():
+    ascending = _pairs(events)
+    ascending.sort()  # numpy sorts integers ten times as fast as pandas hashes them
+    if not (ascending[1:] == ascending[:-1]).any():
         return events
+    pair = _pairs(events)  # (E,)
+    if events.timestamps is None:
+        return events.keep(~pd.Series(pair).duplicated(keep="first").to_numpy())
     by_time = np.argsort(events.timestamps, kind="stable")  # (E,) earliest first, file order among equals
     first = ~pd.Series(pair[by_time]).duplicated(keep="first").to_numpy()
     return events.keep(np.sort(by_time[first]))

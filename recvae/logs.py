@@ -22,6 +22,8 @@ from recvae.log_format import LogFormat, find_columns, parse_options, sniff
 from recvae.log_lines import first_bad_line, line_of_row
 from recvae.sources import OneByteSeparator, Source, file_errors
 
+_BLOCK_BYTES = 1 << 23  # read at once: each block has a dictionary of its own for ids, and few are soon made one
+
 # Letters in shape comments: E events, D distinct ids.
 
 
@@ -72,7 +74,10 @@ def read_events(source: Source | Path | str, log_format: LogFormat | None = None
         return _events(columns, lambda row: f"{source.name} row {row + 1}")
     log_format = sniff(source, log_format)
     columns = _read_text(source, log_format)
-    return _events(columns, lambda row: f"{source.name} line {line_of_row(source, log_format, row)}")
+    events = _events(columns, lambda row: f"{source.name} line {line_of_row(source, log_format, row)}")
+    del columns
+    pa.default_memory_pool().release_unused()  # Arrow would keep for itself what numpy needs next
+    return events
 
 
 def columns_of(source: Source, log_format: LogFormat | None = None) -> dict[str, str | None]:
@@ -170,7 +175,9 @@ def _read_text(source: Source, log_format: LogFormat) -> _Columns:
         with file_errors(source), _stream(source, log_format) as stream:
             table = pacsv.read_csv(
                 stream,
-                read_options=pacsv.ReadOptions(column_names=None if log_format.header else list(log_format.names)),
+                read_options=pacsv.ReadOptions(
+                    column_names=None if log_format.header else list(log_format.names), block_size=_BLOCK_BYTES
+                ),
                 parse_options=parse_options(log_format),
                 convert_options=convert,
             )
@@ -214,14 +221,19 @@ def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarr
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     column = column.unify_dictionaries()
-    chunks = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    codes = np.concatenate(chunks).astype(np.int32, copy=False)  # (E,)
-    ids = _identifiers(column.chunk(0).dictionary)  # (D,)
-    empty = np.append([value == "" for value in ids], True)  # (D + 1,), the last stands for null
-    if empty[codes].any():
-        refuse_rows(empty[codes], f"{role} id is empty, expected an id", place)
-    ids, position = np.unique(ids, return_inverse=True)  # (D,), (D,)
-    return position.astype(np.int32)[codes], ids
+    raw = _identifiers(column.chunk(0).dictionary)  # (D,) in order of appearance
+    ids, position = np.unique(raw, return_inverse=True)  # (D,), (D,)
+    code_of = np.append(np.where(raw == "", -1, position), -1).astype(np.int32)  # (D + 1,), the last stands for null
+    codes = np.empty(len(column), dtype=np.int32)  # (E,)
+    start = 0
+    for chunk in column.chunks:  # chunk by chunk, so that nothing as long as the log is needed on the way
+        indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        # "wrap" makes -1 the last one, as indexing does, but spares take a buffer
+        code_of.take(indices, mode="wrap", out=codes[start : start + len(chunk)])
+        start += len(chunk)
+    if code_of[:-1].min(initial=0) < 0 or column.null_count:
+        refuse_rows(codes < 0, f"{role} id is empty, expected an id", place)
+    return codes, ids
 
 
 def _identifiers(dictionary: pa.Array) -> np.ndarray:

@@ -1,5 +1,6 @@
 """From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,12 @@ def prepare_known(
     """
     known = known_dataset(known_name)
     ratings, log_format, titles = locate(known, source)
-    events = read_events(ratings, log_format)
+    events, file = _read(ratings, log_format)
     if protocol.min_rating is None and events.ratings is not None:
         protocol = replace(protocol, min_rating=known.min_rating)
     if protocol.heldout_users is None and protocol.split == "strong":
         protocol = replace(protocol, heldout_users=known.heldout_users)
-    origin = {"name": known.name, "url": known.url, **_origin(ratings)}
+    origin = {"name": known.name, "url": known.url, **file}
     names = None if titles is None else read_titles(known, titles)
     dataset = _dataset(events, name or known.name, protocol, origin, names)
     warnings = check_counts(known, events)
@@ -181,9 +182,9 @@ def prepare_log(
         If the log cannot be used.
     """
     source = Source(path)
-    events = read_events(source, log_format)
+    events, file = _read(source, log_format)
     names = None if titles is None else read_titles_column(Source(titles))
-    origin = {"name": name, **_origin(source), "columns": columns_of(source, log_format)}
+    origin = {"name": name, **file, "columns": columns_of(source, log_format)}
     dataset = _dataset(events, name, protocol, origin, names)
     warnings = []
     if protocol.min_rating is None and events.ratings is not None and events.ratings.max() > _MOST_STARS:
@@ -257,6 +258,13 @@ def prepare_pair(
         source={"name": name, "train": _origin(sources[0]), "test": _origin(sources[1])},
     )
     return Prepared(dataset, [], [])
+
+
+def _read(source: Source, log_format: LogFormat | None) -> tuple[Events, dict[str, Any]]:
+    """Return the events of a log and where they come from; the checksum is taken while the log is read."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        origin = beside.submit(_origin, source)
+        return read_events(source, log_format), origin.result()
 
 
 def _origin(source: Source) -> dict[str, Any]:

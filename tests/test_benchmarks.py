@@ -1,4 +1,4 @@
-"""The benchmark compares like with like: both sides compute the same loss and gradients."""
+"""The benchmarks run, and compare like with like."""
 
 import importlib
 import json
@@ -31,6 +31,16 @@ def as_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def epoch() -> ModuleType:
     return importlib.import_module("epoch")
+
+
+@pytest.fixture
+def preprocess() -> ModuleType:
+    return importlib.import_module("preprocess")
+
+
+@pytest.fixture
+def startup() -> ModuleType:
+    return importlib.import_module("startup")
 
 
 @pytest.fixture
@@ -110,18 +120,6 @@ def test_the_dense_loops_learn(model: str, dense: ModuleType) -> None:
     assert np.mean(found[-8:]) < 0.95 * np.mean(found[:4])
 
 
-def test_the_script_writes_its_figures(epoch: ModuleType, tmp_path: Path) -> None:
-    figures = tmp_path / "epoch.json"
-    state = torch.random.get_rng_state()
-    epoch.main(["--users=60", "--items=100", "--interactions=1500", "--repeats=2", "--json", str(figures)])
-    torch.random.set_rng_state(state)
-    written = json.loads(figures.read_text(encoding="utf-8"))
-    assert written["shape"] == {"users": 60, "items": 100, "interactions": 1500, "batch_size": 500}
-    for side in ("recvae", "dense"):
-        assert len(written["results"][side]["rounds"]) == 2
-        assert len(written["results"][side]["losses"]) == 3
-
-
 def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         epoch.main(["--repeats", "0"])
@@ -129,7 +127,6 @@ def test_the_script_refuses_no_epochs(epoch: ModuleType, capsys: pytest.CaptureF
 
 
 def test_all_small_benchmarks_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(FOLDER)
     everything = importlib.import_module("all")
     monkeypatch.setattr(everything, "HERE", tmp_path)
     for name, last in (("epoch", ""), ("startup", "sys.exit(3)"), ("ease", "")):
@@ -143,3 +140,33 @@ def test_all_small_benchmarks_run_one_after_the_other(tmp_path: Path, monkeypatc
         everything.main(["evaluation"])
     with pytest.raises(SystemExit, match="2"):
         everything.main(["--results", str(tmp_path / "epoch.py")])
+
+
+def test_preparing_is_measured_against_reading_alone(
+    preprocess: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--rows=3000", "--rounds=1", f"--folder={tmp_path}", f"--json={tmp_path / 'figures.json'}"]
+    preprocess.main(arguments)
+    printed = capsys.readouterr().out
+    assert "3,000 rows" in printed and "round 1" in printed and "round 2" not in printed
+    assert re.search(r"recvae preprocess takes \d+\.\d\d times as long as read_csv alone", printed)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["shape"]["rows"] == len((tmp_path / "ratings-3000.csv").read_text().splitlines()) - 1
+    assert {"recvae preprocess", "pyarrow read_csv", "ratio"} == figures["results"].keys()
+    assert figures["results"]["recvae preprocess"]["peak_bytes"] > 1e7
+
+
+def test_a_process_that_fails_is_not_measured(preprocess: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match=r"got exit code 1, expected 0:\s*no such log"):
+        preprocess.run("raise SystemExit('no such log')")
+    with pytest.raises(SystemExit):
+        preprocess.main(["--rows", "10"])
+
+
+def test_starts_are_measured_against_python_and_torch(startup: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    startup.main(["--rounds=1", "--warm-up=0"])
+    printed = capsys.readouterr().out
+    assert re.search(r"recvae --help takes \d+\.\d\d s", printed)
+    assert re.search(r"beyond import torch: import recvae [+-]\d+\.\d\d s", printed)
+    with pytest.raises(SystemExit):
+        startup.main(["--rounds", "0"])

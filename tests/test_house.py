@@ -74,6 +74,19 @@ def test_the_public_names_are_exported_and_sorted() -> None:
         assert getattr(recvae, name).__doc__, name
 
 
+def test_names_and_modules_are_there_without_importing_them_first() -> None:
+    code = (
+        "import sys, recvae, recvae.preparation\n"
+        "assert 'torch' not in sys.modules\n"  # reading and preparing data needs none of it
+        "assert set(recvae.__all__) <= set(dir(recvae))\n"
+        "print(recvae.metrics.ndcg_at_k.__name__, recvae.EASE.__name__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "ndcg_at_k EASE True\n"
+    with pytest.raises(AttributeError, match=r"^module 'recvae' has no attribute 'MultVEA'$"):
+        recvae.MultVEA  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_the_help_imports_neither_torch_nor_the_library() -> None:
     code = (
         "import sys; sys.argv = ['recvae', '--help']\n"

@@ -57,15 +57,16 @@ class Vocabulary:
 def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
     """Return the items of the events chosen by a mask (E,), in order of first appearance."""
     codes = pd.unique(events.items[in_train])  # (I,) in order of first appearance
-    column_of = np.full(len(events.item_ids), -1, dtype=np.int64)
+    column_of = np.full(len(events.item_ids), -1, dtype=np.int32)
     column_of[codes] = np.arange(len(codes))
     return Vocabulary(events.item_ids[codes], column_of)
 
 
 def rows_of(events: Events, vocabulary: Vocabulary, chosen: np.ndarray, row: np.ndarray, n_rows: int) -> sp.csr_matrix:
     """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) gives their rows."""
-    columns = vocabulary.column_of[events.items[chosen]]
-    return interactions(row[chosen], columns, (n_rows, len(vocabulary.ids)))
+    positions = np.flatnonzero(chosen)
+    columns = vocabulary.column_of[events.items[positions]]
+    return interactions(row[positions], columns, (n_rows, len(vocabulary.ids)))
 
 
 def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -57,22 +57,27 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
             f"each of validation and test; lower --heldout-users"
         )
     permuted = present[np.random.RandomState(seed).permutation(len(present))]  # (U,)
-    row_of = np.empty(len(events.user_ids), dtype=np.int64)  # row within the permutation, by user code
+    row_of = np.empty(len(events.user_ids), dtype=np.int32)  # row within the permutation, by user code
     row_of[permuted] = np.arange(len(permuted))
     row = row_of[events.users]  # (E,)
-    vocabulary = vocabulary_of(events, row < n_train)
-    train = rows_of(events, vocabulary, row < n_train, row, n_train)
+    in_train = row < n_train
+    vocabulary = vocabulary_of(events, in_train)
+    train = rows_of(events, vocabulary, in_train, row, n_train)
+    asked = events.keep(~in_train)  # the few events of held-out users: from here on E counts these
+    row = row_of[asked.users] - n_train
+    known = vocabulary.known(asked)
     parts = []
-    for start in (n_train, n_train + heldout_users):
-        here = (row >= start) & (row < start + heldout_users) & vocabulary.known(events)
-        is_target = _liang_targets(events, here, seed, target_share)
+    for start in (0, heldout_users):
+        here = (row >= start) & (row < start + heldout_users) & known
+        is_target = _liang_targets(asked, here, seed, target_share)
+        users = permuted[n_train + start : n_train + start + heldout_users]
         held_out = HeldOut(
-            fold_in=rows_of(events, vocabulary, here & ~is_target, row - start, heldout_users),
-            targets=rows_of(events, vocabulary, is_target, row - start, heldout_users),
-            user_ids=events.user_ids[permuted[start : start + heldout_users]],
+            fold_in=rows_of(asked, vocabulary, here & ~is_target, row - start, heldout_users),
+            targets=rows_of(asked, vocabulary, is_target, row - start, heldout_users),
+            user_ids=events.user_ids[users],
         )
         parts.append(held_out)
-    dropped = {"held-out events on items not in training": int(((row >= n_train) & ~vocabulary.known(events)).sum())}
+    dropped = {"held-out events on items not in training": int((~known).sum())}
     return Split(
         train=train,
         validation=parts[0],
@@ -92,15 +97,16 @@ def _liang_targets(events: Events, here: np.ndarray, seed: int, share: float) ->
     """Return which events (E,) of one held-out part are targets, drawn user by user as in the paper's code."""
     positions = np.flatnonzero(here)
     positions = positions[np.argsort(events.users[positions], kind="stable")]  # by user id, file order within
-    _, starts, sizes = np.unique(events.users[positions], return_index=True, return_counts=True)
-    generator = np.random.RandomState(seed)
-    enough = sizes >= _MIN_ITEMS_TO_HOLD_OUT
-    # One draw per user is part of the protocol: the generator's state runs on from user to user.
-    drawn = [
-        start + generator.choice(size, size=int(share * size), replace=False)
-        for start, size in zip(starts[enough].tolist(), sizes[enough].tolist(), strict=True)
-    ]
+    _, starts, sizes = np.unique(events.users[positions], return_index=True, return_counts=True)  # (U,), (U,)
+    starts, sizes = starts[sizes >= _MIN_ITEMS_TO_HOLD_OUT], sizes[sizes >= _MIN_ITEMS_TO_HOLD_OUT]
+    shuffle = np.random.RandomState(seed).shuffle
+    # One draw per user is part of the protocol: the generator's state runs on from user to user. The paper's
+    # choice(n, size=t, replace=False) shuffles 0 ... n - 1 and takes the first t; here the events are shuffled.
+    for start, end in zip(starts.tolist(), (starts + sizes).tolist(), strict=True):
+        shuffle(positions[start:end])
+    n_targets = (share * sizes).astype(np.int64)  # (U,) as floor
+    # Each user's first ones: where his stretch starts, plus 0 ... n_targets - 1
+    within = np.arange(n_targets.sum()) - np.repeat(np.cumsum(n_targets) - n_targets, n_targets)
     is_target = np.zeros(len(events), dtype=bool)  # (E,)
-    if drawn:
-        is_target[positions[np.concatenate(drawn).astype(np.int64)]] = True
+    is_target[positions[np.repeat(starts, n_targets) + within]] = True
     return is_target
