@@ -17,7 +17,7 @@ from recvae.errors import DataError, UsageError
 from recvae.files import write_file
 from recvae.interactions import HeldOut
 from recvae.items import ids_to_arrow
-from recvae.metrics import Metric, coverage_at_k
+from recvae.metrics import Metric, measure
 from recvae.models.base import Model
 from recvae.ranking import block_rows
 
@@ -146,9 +146,7 @@ def evaluate(
         ranked[start : start + rows], _ = model.recommend(block, k)  # (B, k)
         if progress is not None:
             progress(min(start + rows, held_out.n_users), held_out.n_users)
-    per_user = {str(metric): metric.per_user(ranked, held_out.targets) for metric in metrics if metric.is_per_user}
-    overall = {str(m): coverage_at_k(ranked, held_out.targets, m.k) for m in metrics if not m.is_per_user}
-    return per_user, overall
+    return measure(metrics, ranked, held_out.targets)
 
 
 def main_metric(metrics: Sequence[str]) -> str:

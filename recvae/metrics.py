@@ -63,6 +63,53 @@ def _hits(ranked: np.ndarray, targets: Targets, k: int) -> tuple[np.ndarray, np.
     return (wanted[place] == keys) & (first >= 0), n_targets
 
 
+def _recall(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    return hits.sum(axis=1) / np.minimum(hits.shape[1], n_targets)
+
+
+def _recall_all(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    return hits.sum(axis=1) / n_targets
+
+
+def _ndcg(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    k = hits.shape[1]
+    discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
+    ideal = np.append(np.nan, np.cumsum(discount))  # (k + 1,) by number of hits
+    n_ideal = np.minimum(k, np.nan_to_num(n_targets)).astype(np.int64)  # (U,)
+    return (hits @ discount) / ideal[n_ideal]
+
+
+def _precision(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(n_targets), np.nan, hits.sum(axis=1) / hits.shape[1])
+
+
+def _hit_rate(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(n_targets), np.nan, hits.any(axis=1))
+
+
+def _average_precision(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    k = hits.shape[1]
+    precision = np.cumsum(hits, axis=1) / np.arange(1, k + 1)  # (U, k)
+    return (hits * precision).sum(axis=1) / np.minimum(k, n_targets)
+
+
+def _reciprocal_rank(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
+    value = np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
+    return np.where(np.isnan(n_targets), np.nan, value)
+
+
+_OF_HITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "recall": _recall,
+    "recall_all": _recall_all,
+    "ndcg": _ndcg,
+    "precision": _precision,
+    "hit_rate": _hit_rate,
+    "map": _average_precision,
+    "mrr": _reciprocal_rank,
+}
+"""Each metric per user: from hits in the first k (U, k) and numbers of targets (U,) to values (U,)."""
+
+
 def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the share of reachable targets among the first k: hits / min(k, n_targets).
 
@@ -97,8 +144,7 @@ def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     >>> recall_at_k(np.array([[1, 3]]), targets, k=2)
     array([0.5])
     """
-    hits, n_targets = _hits(ranked, targets, k)
-    return hits.sum(axis=1) / np.minimum(k, n_targets)
+    return _recall(*_hits(ranked, targets, k))
 
 
 def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
@@ -106,8 +152,7 @@ def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
     Parameters, returns and errors are those of `recall_at_k`.
     """
-    hits, n_targets = _hits(ranked, targets, k)
-    return hits.sum(axis=1) / n_targets
+    return _recall_all(*_hits(ranked, targets, k))
 
 
 def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
@@ -120,37 +165,27 @@ def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     ----------
     Liang et al. 2018, section 4.2; ideal truncated at min(k, n_targets) as in their code.
     """
-    hits, n_targets = _hits(ranked, targets, k)
-    discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
-    ideal = np.append(np.nan, np.cumsum(discount))  # (k + 1,) by number of hits
-    n_ideal = np.minimum(k, np.nan_to_num(n_targets)).astype(np.int64)  # (U,)
-    return (hits @ discount) / ideal[n_ideal]
+    return _ndcg(*_hits(ranked, targets, k))
 
 
 def precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return hits / k. Parameters, returns and errors are those of `recall_at_k`."""
-    hits, n_targets = _hits(ranked, targets, k)
-    return np.where(np.isnan(n_targets), np.nan, hits.sum(axis=1) / k)
+    return _precision(*_hits(ranked, targets, k))
 
 
 def hit_rate_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 where any of the first k is a target, else 0. Otherwise as `recall_at_k`."""
-    hits, n_targets = _hits(ranked, targets, k)
-    return np.where(np.isnan(n_targets), np.nan, hits.any(axis=1))
+    return _hit_rate(*_hits(ranked, targets, k))
 
 
 def average_precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the mean of precision at each hit, over min(k, n_targets). Otherwise as `recall_at_k`."""
-    hits, n_targets = _hits(ranked, targets, k)  # (U, k), (U,)
-    precision = np.cumsum(hits, axis=1) / np.arange(1, k + 1)  # (U, k)
-    return (hits * precision).sum(axis=1) / np.minimum(k, n_targets)
+    return _average_precision(*_hits(ranked, targets, k))
 
 
 def reciprocal_rank_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 / rank of the first hit, 0 without one in the first k. Otherwise as `recall_at_k`."""
-    hits, n_targets = _hits(ranked, targets, k)  # (U, k), (U,)
-    value = np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
-    return np.where(np.isnan(n_targets), np.nan, value)
+    return _reciprocal_rank(*_hits(ranked, targets, k))
 
 
 def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
@@ -159,8 +194,13 @@ def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
     Parameters and errors are those of `recall_at_k`; `targets` only gives the number of items.
     """
     _hits(ranked, targets, k)  # the same checks
-    first = np.asarray(ranked)[:, :k]
-    return len(np.unique(first[first >= 0])) / targets.shape[1]
+    return _coverage(np.asarray(ranked)[:, :k], targets.shape[1])
+
+
+def _coverage(ranked: np.ndarray, n_items: int) -> float:
+    listed = np.zeros(n_items + 1, dtype=bool)  # (I + 1,); -1, where a list ended, marks the one too many
+    listed[ranked] = True
+    return np.count_nonzero(listed[:-1]) / n_items
 
 
 PER_USER: dict[str, Callable[[np.ndarray, Targets, int], np.ndarray]] = {
@@ -201,6 +241,38 @@ class Metric:
     def per_user(self, ranked: np.ndarray, targets: Targets) -> np.ndarray:
         """Return one value per user, shape (n_users,), NaN where a user has no target."""
         return PER_USER[self.name](ranked, targets, self.k)
+
+
+def measure(
+    metrics: Sequence[Metric], ranked: np.ndarray, targets: Targets
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return several metrics of the same lists; targets are looked up in them once, for all metrics.
+
+    Parameters
+    ----------
+    metrics : sequence of Metric
+        At least one.
+    ranked : ndarray of shape (n_users, >= the largest k), integer
+        Item columns, best first; -1 where a list ended.
+    targets : scipy sparse matrix of shape (n_users, n_items)
+        Entries above 0 are the targets.
+
+    Returns
+    -------
+    per_user : dict of str to ndarray of shape (n_users,), float64
+        By metric; NaN where a user has no target.
+    overall : dict of str to float
+        Metrics over all users at once, such as coverage.
+
+    Raises
+    ------
+    UsageError, DataError
+        As `recall_at_k`.
+    """
+    hits, n_targets = _hits(ranked, targets, max(metric.k for metric in metrics))  # (U, k), (U,)
+    per_user = {str(m): _OF_HITS[m.name](hits[:, : m.k], n_targets) for m in metrics if m.is_per_user}
+    overall = {str(m): _coverage(ranked[:, : m.k], targets.shape[1]) for m in metrics if not m.is_per_user}
+    return per_user, overall
 
 
 def parse_metrics(text: str | Sequence[str]) -> list[Metric]:

@@ -28,6 +28,11 @@ def as_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
 
 
+@pytest.fixture(params=["ease", "evaluation"])
+def by_turns(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(request.param)
+
+
 @pytest.fixture
 def epoch() -> ModuleType:
     return importlib.import_module("epoch")
@@ -170,3 +175,46 @@ def test_starts_are_measured_against_python_and_torch(startup: ModuleType, capsy
     assert re.search(r"beyond import torch: import recvae [+-]\d+\.\d\d s", printed)
     with pytest.raises(SystemExit):
         startup.main(["--rounds", "0"])
+
+
+def test_a_benchmark_by_turns_prints_and_writes_all_sides_and_the_ratio_to_the_floor(
+    by_turns: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    sizes = ("--users=60", "--items=110", "--interactions=1500", "--rounds=2")
+    by_turns.main([*sizes, "--json", str(results)])
+    printed = capsys.readouterr().out
+    content = json.loads(results.read_text())
+    assert content["benchmark"] == by_turns.__name__ and content["machine"]["threads"] >= 1
+    assert content["shape"] == {"users": 60, "items": 110, "interactions": 1500}
+    ours = {"ease": "fit", "evaluation": "evaluate"}[by_turns.__name__]
+    assert [len(content["results"][side]["rounds"]) for side in (ours, "floor")] == [2, 2]
+    ratio = content["results"][f"{ours} / floor"]
+    assert re.search(
+        rf"^{ours} .* {ratio['median']:.2f}, {ratio['low']:.2f} to {ratio['high']:.2f} round", printed, re.M
+    )
+    assert "memory" in printed and "floor: " in printed
+
+
+def test_a_benchmark_by_turns_refuses_no_rounds(by_turns: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        by_turns.main(["--rounds", "0"])
+    assert "--rounds must be 1 or more" in capsys.readouterr().err
+
+
+def test_evaluation_splits_every_interaction_into_given_and_wanted(epoch: ModuleType) -> None:
+    users = epoch.made_up(50, 100, 1200)
+    held_out = importlib.import_module("evaluation").fold(users)
+    np.testing.assert_array_equal((held_out.fold_in + held_out.targets).toarray(), users.toarray())
+    assert held_out.fold_in.nnz + held_out.targets.nnz == users.nnz
+    assert 0.75 < held_out.fold_in.nnz / users.nnz < 0.85
+
+
+def test_the_floor_of_ease_is_the_inverse_round_after_round(epoch: ModuleType) -> None:
+    floor = importlib.import_module("ease").Floor(30)
+    before = np.tril(floor.block)
+    floor()
+    inverse = np.tril(floor.block) + np.tril(floor.block, -1).T
+    np.testing.assert_allclose(inverse @ (before + np.tril(before, -1).T), np.eye(30), atol=1e-5)
+    floor()
+    np.testing.assert_allclose(np.tril(floor.block), before, rtol=1e-4, atol=1e-5)

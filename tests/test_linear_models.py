@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,6 +134,29 @@ def test_the_gram_matrix_in_stripes_is_the_plain_product(seed: int, n_users: int
         gram = gram_matrix(train)
     assert (gram.dtype, gram.flags.c_contiguous) == (np.float32, True)
     np.testing.assert_array_equal(gram, dense.T @ dense)
+
+
+@pytest.mark.parametrize("ratio", [0, 160, 10**9], ids=["sparse", "both", "dense"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_gram_matrix_is_the_same_however_many_items_are_made_dense(
+    ratio: int, threads: int, many_items: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ease, "_SPARSE_TO_DENSE", ratio)
+    monkeypatch.setattr(ease, "_CACHE_BYTES", 100_000)  # several batches of users
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    n_popular, n_there = len(ease._popular(many_items, sp.csr_matrix(many_items.T))), len(set(many_items.indices))
+    lowest, highest = {0: (0, 0), 160: (n_there // 2, n_there - 100), 10**9: (n_there, n_there)}[ratio]
+    assert lowest <= n_popular <= highest
+    dense = many_items.toarray()
+    np.testing.assert_array_equal(gram_matrix(many_items), dense.T @ dense)
+
+
+def test_weights_of_more_items_than_a_square_are_those_of_a_plain_inverse(many_items: sp.csr_matrix) -> None:
+    dense = many_items.toarray().astype(np.float64)
+    precision = np.linalg.inv(dense.T @ dense + 5 * np.eye(N_ITEMS))
+    expected = -precision / precision.diagonal()
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(EASE(l2=5.0).fit(many_items).weights()["similarity"], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_class", BOTH)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from recvae.errors import DataError, UsageError
-from recvae.metrics import NAMES, PER_USER, Metric, coverage_at_k, parse_metrics
+from recvae.metrics import NAMES, PER_USER, Metric, _hits, coverage_at_k, measure, parse_metrics
 
 # Letters in shape comments: U users, I items, k ranks.
 
@@ -68,6 +68,20 @@ def test_coverage_is_the_share_of_items_in_any_list() -> None:
     assert coverage_at_k(RANKED, TARGETS, 1) == 3 / 5  # items 4, 2, 0
     assert coverage_at_k(RANKED, TARGETS, 2) == 5 / 5  # and 0, 3, 1
     assert coverage_at_k(np.array([[-1, -1]] * 3), TARGETS, 2) == 0
+
+
+def test_measured_together_each_metric_is_what_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = [Metric(name, k) for k in (2, 4, 1) for name in NAMES]
+    looked_up = []
+    monkeypatch.setattr("recvae.metrics._hits", lambda *given: looked_up.append(given[2]) or _hits(*given))
+    per_user, overall = measure(metrics, RANKED, TARGETS)
+    assert looked_up == [4], "once for all, as deep as the deepest"
+    assert [*per_user, *overall] == [str(m) for m in sorted(metrics, key=lambda m: not m.is_per_user)]
+    for name, k in ((metric.name, metric.k) for metric in metrics):
+        if name == "coverage":
+            assert overall[f"{name}@{k}"] == coverage_at_k(RANKED, TARGETS, k)
+        else:
+            np.testing.assert_array_equal(per_user[f"{name}@{k}"], PER_USER[name](RANKED, TARGETS, k))
 
 
 @st.composite

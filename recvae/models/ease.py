@@ -9,6 +9,7 @@ worked on in place, and a second one is there for a moment when a bundle is writ
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.linalg.lapack import spotrf, spotri
+from torch.nn import functional
 
 from recvae.checkpoints import Checkpoint
 from recvae.errors import TrainingError
@@ -26,9 +28,14 @@ from recvae.memory import check_memory
 from recvae.models.base import Model
 from recvae.training import validation_ndcg
 
-# Letters in shape comments: U users, I items, B users of a block.
+# Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
 
 _STRIPE_BYTES = 64 << 20  # of what is worked on besides the block itself
+_CACHE_BYTES = 16 << 20  # of what is gathered from at random
+_SQUARE = 256  # items; two squares of float32 stay in the cache of one core
+_DENSE_COLUMNS = 128  # popular items at a time; more columns at once are slower, as are fewer
+# Time of an entry's multiplication in a sparse product over that in a dense one, measured at 20,108 items: 8 ns, .05 ns
+_SPARSE_TO_DENSE = 160
 _NO_ANSWER = "the weights of the items have no unique answer; raise l2"
 _ROUNDING = 10 * float(np.finfo(np.float32).eps)
 
@@ -118,8 +125,9 @@ class EASE(Model):
         return np.full_like(counts, self.l2)
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        scores = user_items @ self.similarity_  # (B, I)
-        return torch.from_numpy(scores.toarray() if sp.issparse(scores) else scores)
+        if isinstance(self.similarity_, np.ndarray):
+            return _sparse_times_dense(user_items, torch.from_numpy(self.similarity_))  # (B, I)
+        return torch.from_numpy((user_items @ self.similarity_).toarray())  # (B, I)
 
     def training_summary(self) -> dict[str, Any]:
         """Say how long the solution took and what pruning cost; see `Model.training_summary`."""
@@ -150,7 +158,10 @@ class EASE(Model):
 
 
 def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
-    """Return X^T X in float32, filled stripe by stripe so that no second block is needed.
+    """Return X^T X in float32, filled piece by piece so that no second block is needed.
+
+    Columns of the most popular items, which are well filled, are made dense and multiplied by the sparse rows of
+    X^T; what is left, few entries, is a sparse product.
 
     Parameters
     ----------
@@ -164,10 +175,64 @@ def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
     n_items = train.shape[1]
     gram = np.empty((n_items, n_items), dtype=np.float32)
     transposed = sp.csr_matrix(train.T)  # (I, U)
-    rows = _stripe(n_items, 16)  # a stripe is sparse first: a value and an index of each entry, then dense
-    for start in range(0, n_items, rows):
-        gram[start : start + rows] = (transposed[start : start + rows] @ train).toarray()
+    popular = _popular(train, transposed)  # (P,)
+    _fill_rare(gram, transposed, popular)
+    del transposed  # there are as many entries in what is made next
+    _fill_popular(gram, train, popular)
     return gram
+
+
+def _popular(train: sp.csr_matrix, transposed: sp.csr_matrix) -> np.ndarray:
+    """Return the columns (P,) of the items to make dense: as many as take the least time, as measured."""
+    pairs = transposed @ np.diff(train.indptr).astype(np.float64)  # (I,) multiplications of each row of X^T X
+    by_popularity = np.argsort(-pairs, kind="stable")
+    left = pairs.sum() - np.append(0, np.cumsum(pairs[by_popularity]))  # (I + 1,) by number of popular items
+    # The rare items' share of the pairs is about their share of a user, and they meet only one another: its square.
+    sparse = _SPARSE_TO_DENSE * left**2 / max(pairs.sum(), 1)
+    dense = train.nnz * np.arange(len(left))
+    return np.sort(by_popularity[: np.argmin(sparse + dense)])
+
+
+def _fill_rare(gram: np.ndarray, transposed: sp.csr_matrix, popular: np.ndarray) -> None:
+    """Write rows stripe by stripe, 0 where an item is popular; scipy's product lets other threads work meanwhile."""
+    n_items = len(gram)
+    is_rare = np.ones(n_items, dtype=bool)
+    is_rare[popular] = False
+    rare = sp.csr_matrix(sp.diags_array(is_rare.astype(np.float32)) @ transposed)  # (I, U)
+    rare.eliminate_zeros()
+    others = sp.csr_matrix(rare.T)  # (U, I)
+    threads = torch.get_num_threads()
+    rows = _stripe(n_items, 12 * threads)  # a stripe is sparse first: a value and an index, of 4 or 8 bytes, an entry
+
+    def fill(start: int) -> None:
+        (rare[start : start + rows] @ others).toarray(out=gram[start : start + rows])
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="recvae-gram") as pool:
+        list(pool.map(fill, range(0, n_items, rows)))
+
+
+def _fill_popular(gram: np.ndarray, train: sp.csr_matrix, popular: np.ndarray) -> None:
+    """Write rows and columns of the popular items, a few at a time for as many users as fit into the cache."""
+    n_users, n_items = train.shape
+    users = max(1, min(_CACHE_BYTES, _STRIPE_BYTES) // (4 * _DENSE_COLUMNS))
+    batches = [sp.csr_matrix(train[start : start + users].T) for start in range(0, n_users, users)]  # (I, B) each
+    for columns in np.split(popular, range(_DENSE_COLUMNS, len(popular), _DENSE_COLUMNS)):
+        products = torch.zeros(n_items, len(columns))  # (I, C)
+        for batch in batches:
+            dense = batch[columns].T.toarray(order="C")  # (B, C)
+            products += _sparse_times_dense(batch, torch.from_numpy(dense))
+        gram[columns] = products.numpy().T  # rows, which lie together; columns follow from them
+    rows = _stripe(n_items, 4)
+    for start in range(0, n_items, rows):
+        gram[start : start + rows, popular] = gram[popular, start : start + rows].T
+
+
+def _sparse_times_dense(left: sp.csr_matrix, right: torch.Tensor) -> torch.Tensor:
+    """Return the dense product; PyTorch adds up rows of `right` on all threads, faster than scipy on one."""
+    offsets = torch.from_numpy(left.indptr[:-1].astype(left.indices.dtype))
+    return functional.embedding_bag(
+        torch.from_numpy(left.indices), right, offsets, mode="sum", per_sample_weights=torch.from_numpy(left.data)
+    )
 
 
 def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
@@ -191,11 +256,12 @@ def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
 
 
 def _mirror(block: np.ndarray) -> None:
-    """Copy the upper triangle to the lower one, stripe by stripe."""
-    rows = _stripe(len(block), 16)
-    for start in range(0, len(block), rows):
-        end = min(start + rows, len(block))
-        block[start:end, :start] = block[:start, start:end].T
+    """Copy the upper triangle to the lower one, by squares: columns of a whole stripe would not stay in the cache."""
+    side = _SQUARE
+    for start in range(0, len(block), side):
+        end = min(start + side, len(block))
+        for before in range(0, start, side):
+            block[start:end, before : before + side] = block[before : before + side, start:end].T
         square = block[start:end, start:end]
         lower = np.tril_indices(end - start, -1)
         square[lower] = square.T[lower]
