@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from measuring import forget_peak, peak_resident
+from measuring import MemoryMeter
 
 HIDDEN, LATENT = 600, 200
 DROPOUT = 0.5
@@ -191,13 +191,14 @@ def main() -> None:
     path, model, batch_size = sys.argv[1:]
     train = sp.csr_matrix(sp.load_npz(path))
     losses = batches(train, int(batch_size), passes_of(model, train.shape[1]))
-    forget_peak()
+    meter = MemoryMeter()
+    meter.start()
     print("ready", flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
         loss = next(losses)
         seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "loss": loss, "peak": peak_resident()}), flush=True)
+        print(json.dumps({"seconds": seconds, "loss": loss, "peak": meter.peak()}), flush=True)
 
 
 if __name__ == "__main__":

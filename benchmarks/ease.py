@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import spotrf, spotri
 
-from epoch import MemoryMeter, made_up
-from measuring import Times, by_turns, machine_line, write_results
+from epoch import made_up
+from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import EASE
 from recvae.models.ease import gram_matrix
 

@@ -27,7 +27,7 @@ import scipy.sparse as sp
 import torch
 
 from dense import BETA, DROPOUT, GAMMA, HIDDEN, LATENT, LEARNING_RATE
-from measuring import Times, by_turns, forget_peak, machine_line, peak_resident, write_results
+from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import MultDAE, MultVAE, RecVAE
 from recvae.history import EpochRecord
 from recvae.interactions import interactions
@@ -92,6 +92,7 @@ class TurnAbout:
     def __init__(self, model: str, train: sp.csr_matrix, batch_size: int) -> None:
         self.ours, self.dense = Side("recvae"), Side("dense")
         self._of_dense: list[float] = []
+        self._meter = MemoryMeter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.npz"
             sp.save_npz(path, train, compressed=False)
@@ -108,6 +109,7 @@ class TurnAbout:
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
         """Get ready for the first epoch."""
+        self._meter.start()
         self._began = time.perf_counter()
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
@@ -115,7 +117,7 @@ class TurnAbout:
         self.ours.seconds[-1].append(time.perf_counter() - self._began)
         answer = self._ask()
         self.dense.seconds[-1].append(answer["seconds"])
-        self.dense.peak, self.ours.peak = answer["peak"], peak_resident()
+        self.dense.peak, self.ours.peak = answer["peak"], self._meter.peak()
         self._of_dense.append(answer["loss"])
         self._began = time.perf_counter()
 
@@ -167,7 +169,6 @@ def measure(
         "auto", "float32" or "bfloat16".
     """
     both = TurnAbout(model, train, batch_size)
-    forget_peak()
     try:
         fitted = ours(model, 1 + repeats, batch_size, precision).fit(train, device="cpu", monitor=both)
     finally:

@@ -19,8 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from epoch import HIDDEN, LATENT, MemoryMeter, made_up
-from measuring import Times, by_turns, machine_line, write_results
+from dense import HIDDEN, LATENT
+from epoch import made_up
+from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import MultVAE
 from recvae.evaluation import evaluate
 from recvae.interactions import HeldOut

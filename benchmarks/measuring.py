@@ -4,7 +4,6 @@ Sides are timed one after the other, round by round, in one process: whatever el
 and ratios are taken within a round.
 """
 
-import contextlib
 import json
 import os
 import platform
@@ -54,19 +53,37 @@ class Times:
         }
 
 
-def forget_peak() -> None:
-    """Set the highest resident memory of this process so far back to what it is now, where Linux allows it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+class MemoryMeter:
+    """Resident memory of this process since the last `start`, where Linux tells."""
 
+    def __init__(self) -> None:
+        self._before: int | None = None
 
-def peak_resident() -> int | None:
-    """Return the highest resident memory of this process in bytes, None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    def start(self) -> None:
+        """Begin a new measurement."""
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the highest so far back
+        except OSError:
+            self._before = None
+        else:
+            self._before = self._bytes("VmRSS")
+
+    def growth(self) -> int | None:
+        """Return by how many bytes the highest since the start lies above the memory at the start."""
+        highest = self.peak()
+        return None if highest is None or self._before is None else highest - self._before
+
+    def peak(self) -> int | None:
+        """Return the highest in bytes, all told."""
+        return self._bytes("VmHWM")
+
+    @staticmethod
+    def _bytes(field: str) -> int | None:
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
 def by_turns(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Times]:
