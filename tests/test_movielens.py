@@ -77,6 +77,17 @@ def test_models_reach_an_independent_implementation_within_a_standard_error(
         assert mean >= other - error
 
 
+@pytest.mark.slow
+def test_bfloat16_is_within_a_standard_error_of_float32(ml_1m: Dataset) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        model = MultVAE(precision=precision, averaging=0.9).fit(ml_1m.train, ml_1m.validation, device="cpu")
+        found[precision] = _means(model, ml_1m)
+    (exact, errors), (close, _) = found["float32"], found["bfloat16"]
+    for one, other, error in zip(close, exact, errors, strict=True):
+        assert abs(one - other) <= error
+
+
 @pytest.mark.parametrize(
     ("name", "events", "users", "items"),
     [("ml-100k", 55_361, 938, 1_447), ("ml-latest-small", 48_562, 603, 6_298)],
