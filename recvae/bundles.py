@@ -237,7 +237,7 @@ def _build(folder: Path, card: dict[str, Any]) -> Model:
 
 
 def _model_of(card: dict[str, Any]) -> Model:
-    model = build(model_class(card["model"]), card["hyperparameters"])
+    model = build(model_class(card["model"]), card["hyperparameters"], effects=False)
     model.parts = {role: _model_of(part) for role, part in card.get("parts", {}).items()}
     return model
 

@@ -18,7 +18,10 @@ _USUAL = 32 << 20  # bytes, what glibc itself raises the threshold to
 
 @contextmanager
 def kept_blocks(device: torch.device) -> Iterator[None]:
-    """Reuse freed blocks of any size within the block; afterwards what is free goes back to the system.
+    """Reuse freed blocks of less than 1 GiB within the block; afterwards what is free goes back to the system.
+
+    These are settings of the whole process. Afterwards they are what glibc comes to by itself in a process that frees
+    large blocks.
 
     Parameters
     ----------
@@ -29,7 +32,8 @@ def kept_blocks(device: torch.device) -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
+    if not libc.mallopt(_MMAP_THRESHOLD, 1 << 30):  # more than an older glibc takes
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL)
     libc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield

@@ -194,8 +194,15 @@ def _for_json(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def check_hyperparameters(model: Any) -> None:
+def check_hyperparameters(model: Any, *, effects: bool = True) -> None:
     """Check every hyperparameter of a model against its declaration.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted or not.
+    effects : bool
+        Whether one that was changed must have an effect; not so for a model that was fitted before.
 
     Raises
     ------
@@ -206,11 +213,12 @@ def check_hyperparameters(model: Any) -> None:
         value = getattr(model, name)
         if not known.allows(value):
             raise UsageError(f"got {name}={value!r}, expected {known.expected}; {known.meaning}")
-        if value != known.default and not has_effect(known, model):
+        if effects and value != known.default and not has_effect(known, model):
             other, *wanted = known.only_with
+            allowed = [word for word in wanted if hyperparameters_of(model)[other].allows(word)]
             raise UsageError(
-                f"got {name}={value!r} with {other}={getattr(model, other)}, where it has no effect; leave it out, "
-                f"or set {other}={' or '.join(wanted)}"
+                f"got {name}={value!r} with {other}={getattr(model, other)}, where it has no effect; leave it out"
+                + (f", or set {other}={' or '.join(allowed)}" if allowed else "")
             )
 
 
@@ -220,8 +228,17 @@ def has_effect(known: Hyperparameter, model: Any) -> bool:
     return not hasattr(model, other) or getattr(model, other) in wanted
 
 
-def build(model_class: type, values: dict[str, Any]) -> Any:
+def build(model_class: type, values: dict[str, Any], *, effects: bool = True) -> Any:
     """Make a model from hyperparameters by name, as they come from JSON or from `parse_settings`.
+
+    Parameters
+    ----------
+    model_class : type
+        Of the model.
+    values : dict
+        By name; what is not there has its default.
+    effects : bool
+        See `check_hyperparameters`.
 
     Raises
     ------
@@ -237,7 +254,7 @@ def build(model_class: type, values: dict[str, Any]) -> Any:
             raise UsageError(f"got unknown hyperparameter '{name}'; {hint}{model_class.__name__} has: {names}")
     cleaned = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     model = model_class(**cleaned)
-    check_hyperparameters(model)
+    check_hyperparameters(model, effects=effects)
     return model
 
 

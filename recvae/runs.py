@@ -4,6 +4,7 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
 """
 
+import itertools
 import json
 import shutil
 import time
@@ -87,11 +88,14 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
 
 def _free(folder: Path) -> Path:
     """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
-    free, number = folder, 2
-    while free.exists():
-        free = folder.with_name(f"{folder.name}-{number}")
-        number += 1
-    return free
+    n_taken = len(taken_names(folder.parent, folder.name))
+    return folder.with_name(f"{folder.name}-{n_taken + 1}") if n_taken else folder
+
+
+def taken_names(parent: Path, name: str) -> list[Path]:
+    """Return the folders of a name, and of that with "-2", "-3" and so on, as far as they are there."""
+    numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return list(itertools.takewhile(Path.exists, (parent / one for one in numbered)))
 
 
 def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:

@@ -98,8 +98,10 @@ def sampled_nll(
     items, log_weights = drawn
     n = len(batch.items)
     wanted = torch.cat([batch.items.long(), items])  # (N + M,), so that W has one gradient
-    weight, bias = functional.embedding(wanted, layer.weight), layer.bias[wanted]  # (N + M, H), (N + M,)
-    own = (hidden[batch.rows] * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
+    # Not by indexing: the gradient of that adds up in any order where several threads do it.
+    weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
+    bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
+    own = (hidden.index_select(0, batch.rows) * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
     of_products = dtype if dtype == torch.bfloat16 else hidden.dtype
     product = hidden.to(of_products) @ weight[n:].to(of_products).t()  # (B, H) x (H, M) -> (B, M)
     others = product.to(hidden.dtype) + (bias[n:] + log_weights.to(hidden.dtype))

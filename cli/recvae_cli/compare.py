@@ -77,7 +77,7 @@ def compare(
     from recvae.repeats import seeds_for
 
     wanted, form = parse_metrics(metrics), _format(form, output)
-    folders = _folders(runs_dir, runs or [], data and Path(data).name)
+    folders = _folders(runs_dir, runs or [], data and Path(data).resolve().name)
     labels, seeds_of = labels_of(folders), [seeds_for(folder, seeds) for folder in folders]
     baseline, tuned = _baseline(to, labels, folders, runs_dir)
     check_names([*labels, *([baseline] if tuned else [])], baseline)

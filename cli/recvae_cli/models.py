@@ -60,7 +60,9 @@ def models(
             searched = _searched(model.space.get(parameter.name))
             table.add_row(parameter.name, str(default) or "-", searched, parameter.meaning, parameter.expected)
         show(table, "")
-    say_next(f"recvae train --model {next(iter(names or ['multvae']))}")
+    first = next(iter(names or ["multvae"]))
+    roles = "".join(f" --set {role}=RUN" for role in MODELS[first].roles)
+    say_next(f"recvae train --model {first}{roles}")
 
 
 def _searched(space: "Range | tuple[Any, ...] | None") -> str:

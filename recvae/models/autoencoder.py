@@ -89,6 +89,11 @@ class Autoencoder(Model):
             return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_)
         return output_nll(hidden, layer, batch, *self._likelihood(), self.dtype_)
 
+    def _output_size(self, n_items: int) -> int:
+        """Return the number of weights of the layer that makes the logits."""
+        layers = (module for module in self.network_.modules() if isinstance(module, nn.Linear))
+        return max((layer.weight.numel() for layer in layers if layer.out_features == n_items), default=0)
+
     def _likelihood(self) -> tuple[str, float]:
         """Return the likelihood's name and the confidence of an interaction; multinomial where there is no choice."""
         return "multinomial", 1.0
@@ -137,8 +142,7 @@ class Autoencoder(Model):
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
         self.network_.to(self.device_)
-        of_items = self.network_.get_parameter(self._item_weight)
-        self.dtype_ = resolve_precision(self.precision, self.device_, of_items.numel())
+        self.dtype_ = resolve_precision(self.precision, self.device_, self._output_size(train.shape[1]))
         draws = None if self.sampling == "none" else self.sampled_items
         self.sampler_ = None if draws is None else ItemSampler(train, draws, self.sampling, self.device_)
         task = Task(
@@ -158,9 +162,11 @@ class Autoencoder(Model):
             seed=self.seed,
             device=self.device_,
         )
-        self.history_ = trainer.run(monitor or Silent(), checkpoint)
-        self.sampler_ = None
-        self._finish()
+        try:
+            self.history_ = trainer.run(monitor or Silent(), checkpoint)
+        finally:
+            self.sampler_ = None
+            self._finish()
         self.n_items_ = train.shape[1]
         if self.history_.diverged_at:
             kept = f"the weights of epoch {self.history_.best_epoch} are kept"

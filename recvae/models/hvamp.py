@@ -11,10 +11,11 @@ and a mean and its log-variance, are one parameter each and are normed together.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ from recvae.training import Losses
 
 _LOGVAR = (-12.0, 4.0)
 _PSEUDO_MEAN, _PSEUDO_STD = 0.05, 0.01
+_OLD_PRIOR = ("pseudo_inputs", "p_z1")  # modules of it, in bundles written before it was left out
 Gaussian = tuple[torch.Tensor, torch.Tensor]
 """Mean and log-variance."""
 
@@ -198,6 +200,11 @@ class HVamp(VariationalAutoencoder):
         optimizer = super()._optimizer()
         optimizer.register_step_pre_hook(_norm_gradients)
         return optimizer
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Take over a network's weights, without the prior that older bundles hold; see `Model.load_weights`."""
+        needed = {name: value for name, value in weights.items() if name.partition(".")[0] not in _OLD_PRIOR}
+        return super().load_weights(needed, device)
 
     def _highest_beta(self) -> float:
         return self.beta

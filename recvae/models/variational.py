@@ -15,6 +15,8 @@ from recvae.models.autoencoder import Autoencoder
 from recvae.models.base import Model
 from recvae.schedules import NAMES, Schedule, schedule, steps_of_rise
 
+_CYCLES = 4  # of a cyclical schedule, by default
+
 
 @dataclass(kw_only=True)
 class VariationalAutoencoder(Autoencoder):
@@ -28,7 +30,7 @@ class VariationalAutoencoder(Autoencoder):
         None, "updates until it is at its cap (Liang et al.: cap x T), instead", low=0
     )
     anneal_cycles: int = hyperparameter(
-        4, "how often a cyclical schedule begins anew", low=1, only_with=("anneal", "cyclical")
+        _CYCLES, "how often a cyclical schedule begins anew", low=1, only_with=("anneal", "cyclical")
     )
 
     @abstractmethod
@@ -97,7 +99,9 @@ def find_beta(
     held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
     if held_out.n_without_target() == held_out.n_users:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
-    pilot = replace(model, beta=1.0, anneal="linear").fit(train, validation, device=device, monitor=monitor)
+    pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES).fit(
+        train, validation, device=device, monitor=monitor
+    )
     if pilot.history_.interrupted:
         raise KeyboardInterrupt  # half a pilot has not seen what a higher beta does
     best = pilot.log_[pilot.history_.best_epoch - 1]
@@ -108,4 +112,5 @@ def find_beta(
         )
     updates = pilot.epochs * -(-train.shape[0] // pilot.batch_size)
     steps = steps_of_rise(updates, pilot.anneal_steps, pilot.anneal_fraction)
-    return {"beta": best.beta, "anneal": "linear", "anneal_steps": round(best.beta * steps)}
+    found = {"beta": best.beta, "anneal": "linear", "anneal_steps": round(best.beta * steps)}
+    return found if model.anneal_cycles == _CYCLES else {**found, "anneal_cycles": _CYCLES}

@@ -5,6 +5,7 @@ The database says what is searched, and is only gone on with by a search for the
 
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recvae.errors import BundleError, StorageError, UsageError
 from recvae.files import locked, storage_errors, write_file
 from recvae.tuning.search import Search
-from recvae.tuning.study import Study, counted
+from recvae.tuning.study import ID, Study, counted
 
 if TYPE_CHECKING:
     import optuna
@@ -133,6 +134,7 @@ def _create(path: Path, identity: Mapping[str, Any]) -> None:
     with write_file(path) as aside, _writing(path), _storage(aside) as storage:
         study = optuna.create_study(study_name=_NAME, storage=storage, direction="maximize")
         study.set_user_attr(_IDENTITY, {"format": FORMAT_VERSION, **identity})
+        study.set_user_attr(ID, uuid.uuid4().hex)
 
 
 @contextmanager

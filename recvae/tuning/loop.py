@@ -266,7 +266,13 @@ class _Tuner:
             items=self.dataset.items,
             manifest=self.dataset.manifest,
             metrics={"validation": {name: summarise(values).mean or 0.0 for name, values in per_user.items()}},
-            training={**training, "chosen_on": "validation", "searched": list(self.study.search.space), "trial": key},
+            training={
+                **training,
+                "chosen_on": "validation",
+                "searched": list(self.study.search.space),
+                "trial": key,
+                "study": self.study.id,
+            },
         )
 
     def _write(self, bundle: Bundle, records: list[EpochRecord]) -> None:

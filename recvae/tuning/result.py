@@ -1,16 +1,15 @@
 """What a search has come to, who watches it, and how the best becomes a run like any other."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from recvae.bundles import CARD, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.files import check_replaceable, write_folder
 from recvae.models.base import Model
-from recvae.runs import new_run
+from recvae.runs import new_run, taken_names
 from recvae.tuning.study import COMPLETE, Trial
 
 ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME = "all done", "exhausted", "interrupted", "out of time"
@@ -83,8 +82,8 @@ def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) ->
     parent : Path
         The runs of one data set.
     name : str
-        The folder's name. What an earlier call of the same search has left there is replaced; where another run has
-        that name, "-2", "-3" and so on are tried.
+        The folder's name; where it is taken, "-2", "-3" and so on are tried. What an earlier call for the same study
+        has left under one of these names is replaced.
     overwrite : bool
         Replace the run of that name, whatever it is.
 
@@ -101,26 +100,29 @@ def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) ->
         If it cannot be written.
     """
     check_deliverable(parent / name, overwrite)
-    folder = new_run(tuning.model, parent, name, overwrite or _is_of_same_search(parent / name, tuning.bundle)).folder
+    earlier = None if overwrite else _delivered(tuning.bundle, parent, name)
+    folder = earlier or new_run(tuning.model, parent, name, overwrite).folder
     with write_folder(folder, CARD) as aside:
         for file in tuning.bundle.iterdir():
             shutil.copyfile(file, aside / file.name)  # not its age: the newest run is the one just made
     return folder
 
 
-def _is_of_same_search(folder: Path, bundle: Path) -> bool:
-    """Whether a run is what the search that has found a bundle has found before."""
+def _delivered(bundle: Path, parent: Path, name: str) -> Path | None:
+    """Return the run that an earlier call for the same study has left, None without one."""
+    study = _study_of(bundle)
+    for folder in taken_names(parent, name):
+        if study is not None and _study_of(folder) == study:
+            return folder
+    return None
+
+
+def _study_of(folder: Path) -> str | None:
+    """Return the study that a run comes from, None where it says nothing of one."""
     try:
-        return _search_of(read_card(folder)) == _search_of(read_card(bundle))
+        return read_card(folder).get("training", {}).get("study")
     except (UsageError, BundleError):
-        return False
-
-
-def _search_of(card: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what tells a search: model and data, what is searched, and what the rest is fixed to."""
-    searched = card.get("training", {}).get("searched")
-    fixed = {name: value for name, value in card.get("hyperparameters", {}).items() if name not in (searched or ())}
-    return searched, card.get("model"), card.get("dataset", {}).get("fingerprint"), fixed
+        return None
 
 
 def check_deliverable(folder: Path, overwrite: bool) -> None:

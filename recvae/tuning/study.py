@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+ID = "id"  # user attribute of a study's own name, by which its runs are known
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 _COMPLETE_BEFORE_PRUNING = 4  # trials: the median of fewer says little
 # Of the epochs: annealing and small steps look worse than they are at first. Of 24 random points on MovieLens-100K,
@@ -128,6 +129,11 @@ class Study:
             for name, domain in search.space.items()
             if not isinstance(domain, Range)
         }
+
+    @property
+    def id(self) -> str | None:
+        """What tells it from all others, None for one of an earlier version."""
+        return self._study.user_attrs.get(ID)
 
     def trials(self) -> list[Trial]:
         """Return the finished trials in their order."""
