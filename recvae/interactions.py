@@ -28,7 +28,7 @@ def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) 
         Sorted int32 indices, every stored value 1.
     """
     # Row and column as one number: sorting those is faster than scipy's way over coordinates.
-    bits = shape[1].bit_length()
+    bits = int(shape[1]).bit_length()
     position = rows.astype(np.int64) << bits  # (N,)
     position |= columns
     position.sort()
