@@ -28,6 +28,7 @@ from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
 
 _LOCK = "run.lock"
+_LATER = "; where more memory is free, `recvae train --resume` goes on"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
 
 
@@ -223,14 +224,12 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
-            can_go_on = bundle.interrupted and isinstance(failure, OutOfMemoryError | None)
-            if not can_go_on:
+            if not bundle.interrupted or not isinstance(failure, OutOfMemoryError | None):
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
     if failure is not None:
-        later = "; where more memory is free, `recvae train --resume` goes on" if can_go_on else ""
-        raise type(failure)(f"{failure} in {folder}{later}")
+        raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
 
 

@@ -19,7 +19,7 @@ ORDER = [
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
     *("batches", "losses", "schedules", "ranking", "metrics", "history", "averaging", "checkpoints", "training"),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
-    *("runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
+    *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
 ]
 
 

@@ -107,7 +107,7 @@ class EASE(Model):
         return Needs(
             parameters=kept,
             training=max(2 * block, block + pruned, block + 8 * n_interactions),
-            held=block + weights,
+            held=weights if self.top_k is None else block + weights,
             weights=weights,
             per_user=ranking_bytes(n_items, 1.5 if self.top_k is None else 4),  # a product of sparse rows, then dense
         )
