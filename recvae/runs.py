@@ -206,7 +206,9 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
         a bundle of the best weights, marked as interrupted.
     """
-    resolve_device(device)  # refused before anything is written
+    run.model.check_memory(
+        *dataset.train.shape, dataset.train.nnz, resolve_device(device)
+    )  # before anything is written
     work = run.work
     _claim(run)
     with _locked(work):

@@ -102,6 +102,7 @@ class Autoencoder(Model):
 
     def check_memory(self, n_users: int, n_items: int, n_interactions: int, device: str | torch.device = "cpu") -> None:
         """Refuse a network that cannot fit, and say which batches would; see `Model.check_memory`."""
+        check_hyperparameters(self)
         device = torch.device(device)
 
         def needs(batch_size: int) -> Needs:
