@@ -144,7 +144,7 @@ def plan(model: Model, dataset: Dataset, *, device: str = "auto", seconds: float
     except MemoryLimitError as error:
         obstacle = str(error)
     except TrainingError as error:
-        obstacle = f"the try failed: {error}"
+        obstacle = f"{model.name} could not be tried out: {error}"
     return Plan(
         model=model,
         device=str(place),

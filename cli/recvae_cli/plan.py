@@ -154,7 +154,7 @@ def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
         show("whole run: all epochs; most runs end early (patience)")
     for found in plans:
         if not found.fits:
-            show(f"{found.model.name}: {found.obstacle}")
+            show(found.obstacle)
 
 
 def _table(plans: "list[Plan]") -> "Table":
