@@ -206,9 +206,7 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
         a bundle of the best weights, marked as interrupted.
     """
-    run.model.check_memory(
-        *dataset.train.shape, dataset.train.nnz, resolve_device(device)
-    )  # before anything is written
+    run.model.check_memory(*dataset.train.shape, dataset.train.nnz, resolve_device(device))  # before all else
     work = run.work
     _claim(run)
     with _locked(work):
