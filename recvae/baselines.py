@@ -17,7 +17,14 @@ from recvae.models.base import Model
 from recvae.training import OBJECTIVE
 
 
-def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str], None] | None = None) -> Bundle:
+def fit_baseline(
+    name: str,
+    dataset: Dataset,
+    progress: Callable[[int, int, str], None] | None = None,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
+) -> Bundle:
     """Fit a model for each point of its grid and keep the one with the best validation NDCG@100.
 
     Parameters
@@ -28,6 +35,10 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         Test users are not looked at.
     progress : callable, optional
         Called with the fits done, the fits in all, and the settings of the next.
+    device : str
+        "auto", "cpu" or "cuda", for a network.
+    max_memory : int, optional
+        Bytes that fitting and scoring may take; see `Model`.
 
     Returns
     -------
@@ -37,7 +48,9 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
     Raises
     ------
     UsageError
-        If there is no such model.
+        If there is no such model or device.
+    MemoryLimitError
+        If it does not fit.
     """
     model_type = model_class(name)
     grid = grid_of(model_type.space)
@@ -49,7 +62,7 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
         if progress is not None:
             progress(done, len(grid), ", ".join(f"{key} {_short(value)}" for key, value in settings.items()))
         started = time.perf_counter()
-        model = model_type(**settings).fit(dataset.train, dataset.validation)
+        model = model_type(max_memory=max_memory, **settings).fit(dataset.train, dataset.validation, device=device)
         seconds = round(time.perf_counter() - started, 2)
         reached = 0.0
         if len(grid) > 1:
@@ -74,7 +87,13 @@ def fit_baseline(name: str, dataset: Dataset, progress: Callable[[int, int, str]
 
 
 def cached_baseline(
-    name: str, dataset: Dataset, folder: Path, progress: Callable[[int, int, str], None] | None = None
+    name: str,
+    dataset: Dataset,
+    folder: Path,
+    progress: Callable[[int, int, str], None] | None = None,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
 ) -> Bundle:
     """Return a tuned baseline, fitted once per data set and kept as a bundle.
 
@@ -88,6 +107,8 @@ def cached_baseline(
         Where baselines of this data set are kept; the bundle is `folder / name`.
     progress : callable, optional
         See `fit_baseline`; not called where a bundle is there.
+    device, max_memory
+        See `fit_baseline`.
 
     Returns
     -------
@@ -97,19 +118,21 @@ def cached_baseline(
     Raises
     ------
     UsageError
-        If there is no such model.
+        If there is no such model or device.
+    MemoryLimitError
+        If it does not fit.
     """
     model_type = model_class(name)
     grid = _values_of_grid(model_type)
     fixed = {key: value for key, value in values_of(model_type()).items() if key not in grid}
     try:
-        bundle = read_bundle(folder / name)
+        bundle = read_bundle(folder / name, device, max_memory)
         same_data = bundle.manifest.get("fingerprint") == dataset.fingerprint
         if same_data and bundle.training.get("grid") == grid and fixed.items() <= values_of(bundle.model).items():
             return bundle
     except (UsageError, BundleError):
         pass  # none yet, or one that is damaged or of another version: fit anew
-    bundle = fit_baseline(name, dataset, progress)
+    bundle = fit_baseline(name, dataset, progress, device=device, max_memory=max_memory)
     with suppress(StorageError), write_folder(folder / name, CARD) as aside:  # a cache only saves time
         write_bundle(aside, bundle)
     return bundle

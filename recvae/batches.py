@@ -121,7 +121,12 @@ class SparseRows:
     @staticmethod
     def bytes_of(matrix: sp.csr_matrix) -> int:
         """Return how many bytes the tensors of a matrix take."""
-        return 12 * matrix.nnz + 20 * matrix.shape[0]
+        return SparseRows.bytes_for(matrix.shape[0], matrix.nnz)
+
+    @staticmethod
+    def bytes_for(n_users: int, n_interactions: int) -> int:
+        """Return how many bytes the tensors of a matrix of that size take."""
+        return 12 * n_interactions + 20 * n_users
 
     def batch(self, users: torch.Tensor) -> SparseBatch:
         """Return the rows of some users as a batch.

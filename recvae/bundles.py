@@ -26,6 +26,7 @@ from recvae.errors import BundleError, UsageError
 from recvae.files import sha256_of, storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
 from recvae.items import ItemIndex
+from recvae.memory import check_memory, enough_bytes
 from recvae.models import MODELS, model_class
 from recvae.models.base import Model
 from recvae.version import __version__
@@ -166,7 +167,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
+def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None) -> Bundle:
     """Load a bundle: no training data, no network, nothing executed.
 
     Parameters
@@ -175,6 +176,8 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         A bundle.
     device : str
         Where a network shall score: "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that reading and scoring may take; see `Model`.
 
     Returns
     -------
@@ -187,6 +190,8 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
         If there is no bundle, or no such device.
     BundleError
         If it is damaged, unfinished, of a newer format, or of a model this version does not know.
+    MemoryLimitError
+        If `max_memory` is too little for it, before the weights are read.
     """
     card = read_card(folder)
     if str(card.get("model")) not in MODELS:
@@ -196,10 +201,15 @@ def read_bundle(folder: Path, device: str = "cpu") -> Bundle:
     for name in (WEIGHTS, ITEMS):
         _check_file(folder, name, card)
     model = _build(folder, card)
+    model.max_memory = max_memory
     try:
+        items = ItemIndex.read(folder / ITEMS)
+        if max_memory is not None:
+            needed = model.needs(0, len(items), 0).reading
+            ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
+            check_memory(needed, max_memory, f"reading {folder}", ways)
         # Copied, since in the file tensors lie unaligned, and BLAS then rounds another way than before saving.
         weights = {name: value.clone().numpy() for name, value in load_file(folder / WEIGHTS).items()}
-        items = ItemIndex.read(folder / ITEMS)
     except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error
     try:

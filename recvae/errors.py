@@ -6,6 +6,7 @@
     ├── BundleError      a bundle or checkpoint is damaged, unfinished or foreign (exit code 1)
     ├── NotFittedError   a model was asked for scores before it was fitted (exit code 1)
     ├── TrainingError    training cannot go on: the loss is no longer a number (exit code 1)
+    │   └── OutOfMemoryError    memory ran out on the way (exit code 1)
     ├── DownloadError    no network, or the file that came is not the one expected (exit code 1)
     ├── MemoryLimitError a model would need more memory than there is or may be taken (exit code 1)
     └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
@@ -40,6 +41,10 @@ class NotFittedError(RecvaeError):
 
 class TrainingError(RecvaeError):
     """Raised when training diverged, so that going on would only produce nonsense."""
+
+
+class OutOfMemoryError(TrainingError):
+    """Raised when memory ran out in the middle of training; with more of it, or less at a time, it would go on."""
 
 
 class DownloadError(RecvaeError):

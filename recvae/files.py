@@ -5,6 +5,7 @@ A file or folder is written beside its place under a temporary name, flushed to 
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -248,3 +249,9 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def taken_names(parent: Path, name: str) -> list[Path]:
+    """Return the folders of a name, and of that with "-2", "-3" and so on, as far as they are there."""
+    numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return list(itertools.takewhile(Path.exists, (parent / one for one in numbered)))

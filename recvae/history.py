@@ -53,6 +53,8 @@ class History:
         Whether it ended because validation had not improved for `patience` epochs.
     diverged_at : int
         The update, from 1, at which the loss was no longer a number; 0 if it never was.
+    out_of_memory_at : int
+        The last update, from 1, that was begun before memory ran out; 0 if it never did.
     """
 
     records: list[EpochRecord] = field(default_factory=list)
@@ -61,6 +63,7 @@ class History:
     interrupted: bool = False
     stopped_early: bool = False
     diverged_at: int = 0
+    out_of_memory_at: int = 0
 
 
 def divergence(history: History) -> str:
@@ -68,6 +71,14 @@ def divergence(history: History) -> str:
     return (
         f"the loss is no longer a number at update {history.diverged_at:,} (epoch {len(history.records) + 1}); "
         "lower learning_rate, or raise batch_size, and train again"
+    )
+
+
+def shortage(history: History, batch_size: int) -> str:
+    """Say at which update memory ran out, and what to try."""
+    return (
+        f"memory ran out at update {history.out_of_memory_at:,} (epoch {len(history.records) + 1}); "
+        f"take a smaller batch_size, now {batch_size:,}, and train again"
     )
 
 

@@ -1,13 +1,19 @@
-"""How much memory there is, and refusing what does not fit before it is begun."""
+"""How much memory there is, what a model needs, and refusing what does not fit before it is begun."""
 
+import math
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from recvae.errors import MemoryLimitError, UsageError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _MOST = 2**63  # bytes, beyond any machine
+_SURELY_MISTAKEN = 10_000  # bytes: who writes fewer of them without a unit has left it out
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -52,6 +58,27 @@ def parse_bytes(text: str) -> int:
     return int(n_bytes)
 
 
+def parse_limit(text: str) -> int:
+    """Read how much memory may be taken; a small number without a unit is taken for one whose unit was forgotten.
+
+    Parameters
+    ----------
+    text : str
+        See `parse_bytes`.
+
+    Raises
+    ------
+    UsageError
+        If it is no amount of memory, or a bare number that is too small to be meant.
+    """
+    n_bytes = parse_bytes(text)
+    bare = text.strip()
+    if n_bytes < _SURELY_MISTAKEN and bare.replace(".", "").isdigit():
+        unit = "GB" if n_bytes < 1000 else "MB"
+        raise UsageError(f"got --max-memory {bare}, which is {n_bytes:,} bytes; write {bare}{unit}")
+    return n_bytes
+
+
 def human_bytes(n_bytes: float) -> str:
     """Write a number of bytes for people, such as 1.6 GB."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -61,7 +88,112 @@ def human_bytes(n_bytes: float) -> str:
     return f"{n_bytes:,.1f} TB"
 
 
-def check_memory(needed: int, limit: int | None, what: str, alternatives: str) -> None:
+def enough_bytes(n_bytes: int) -> str:
+    """Write a number of bytes as an option takes it, rounded up, such as 1.61GB."""
+    power = min(4, max(0, int(math.log10(max(n_bytes, 1))) // 3))
+    amount = math.ceil(100 * n_bytes / 1000**power) / 100
+    return f"{amount:g}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a model takes on data of one size, in bytes beside the program and the data set itself.
+
+    Where it computes is the GPU for a network that is trained or used on one, and the host for everything else.
+
+    Parameters
+    ----------
+    parameters : int
+        Numbers learned.
+    training : int
+        At the peak of training, where it computes.
+    held : int
+        Of these, what is there while validation users are scored.
+    host : int
+        At the peak of training, on the host of the GPU it computes on; 0 where it computes on the host.
+    weights : int
+        What scoring needs whatever the number of users, where it computes.
+    per_user : int
+        For each user scored at a time.
+    """
+
+    parameters: int
+    training: int
+    held: int
+    host: int = 0
+    weights: int
+    per_user: int
+
+    @property
+    def scoring(self) -> int:
+        """The least that scoring takes: the weights, and one user at a time."""
+        return self.weights + self.per_user
+
+    @property
+    def reading(self) -> int:
+        """The least that reading a bundle and scoring take: its weights are there twice for a moment."""
+        return max(2 * self.weights, self.scoring)
+
+
+def rows_within(limit: int | None, held: int, per_user: int, most: int) -> int:
+    """Return how many users may be scored at a time, at least 1.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Bytes allowed; None for as many users as are ever scored at a time.
+    held : int
+        Bytes that are taken already.
+    per_user : int
+        Bytes for each user.
+    most : int
+        Users that are ever scored at a time.
+    """
+    return most if limit is None else max(1, min(most, (limit - held) // max(per_user, 1)))
+
+
+def in_blocks(n_rows: int, rows: int, work: Callable[[int, int], None]) -> None:
+    """Work through consecutive blocks of rows; where memory runs out, with half as many at a time.
+
+    Parameters
+    ----------
+    n_rows : int
+        How many there are.
+    rows : int
+        How many at a time, >= 1.
+    work : callable
+        Called with the first row of a block and the one after its last; again, if memory ran out in it.
+    """
+    start = 0
+    while start < n_rows:
+        end = min(start + rows, n_rows)
+        try:
+            work(start, end)
+        except Exception as error:
+            if end - start == 1 or isinstance(error, MemoryLimitError) or not is_out_of_memory(error):
+                raise
+            rows = (end - start) // 2
+        else:
+            start = end
+            continue
+        torch.cuda.empty_cache()  # out here, where the error holds on to no block any more; nothing without a GPU
+
+
+def free_on(device: torch.device) -> int:
+    """Return how many bytes may be taken on the host, or on a GPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+
+
+def allowed_on(device: torch.device, limit: int | None) -> int:
+    """Return how many bytes may be taken somewhere: the limit, or what is free; of a GPU never more than that."""
+    if limit is None:
+        return free_on(device)
+    return limit if device.type == "cpu" else min(limit, free_on(device))
+
+
+def check_memory(
+    needed: int, limit: int | None, what: str, alternatives: str, device: torch.device | None = None
+) -> None:
     """Refuse what needs more memory than there may be.
 
     Parameters
@@ -72,15 +204,19 @@ def check_memory(needed: int, limit: int | None, what: str, alternatives: str) -
         Bytes allowed; None for what the machine has free.
     what, alternatives : str
         For the message: what needs them, and what to do instead.
+    device : torch.device, optional
+        Where; by default the host.
 
     Raises
     ------
     MemoryLimitError
         With both figures and the alternatives.
     """
-    allowed = available_bytes() if limit is None else limit
+    device = device or torch.device("cpu")
+    allowed = allowed_on(device, limit)
     if needed > allowed:
-        whose = "this machine has free" if limit is None else "is allowed by --max-memory"
+        place = "this machine" if device.type == "cpu" else str(device)
+        whose = "is allowed by --max-memory" if allowed == limit else f"{place} has free"
         raise MemoryLimitError(
             f"{what} needs {human_bytes(needed)} of memory, {human_bytes(allowed)} {whose}; {alternatives}"
         )
@@ -88,5 +224,5 @@ def check_memory(needed: int, limit: int | None, what: str, alternatives: str) -
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; PyTorch says so in words."""
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

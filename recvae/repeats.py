@@ -80,7 +80,15 @@ def seeds_for(folder: Path, n: int) -> list[int]:
     return seeds
 
 
-def repeat(folder: Path, seed: int, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> Path:
+def repeat(
+    folder: Path,
+    seed: int,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
+    monitor: Monitor,
+) -> Path:
     """Return the run that is another one with another seed: the one there is, or one gone on with or trained now.
 
     Parameters
@@ -93,6 +101,8 @@ def repeat(folder: Path, seed: int, dataset: Dataset, *, device: str = "auto", m
         What the run was trained on.
     device : str
         "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that fitting and scoring may take; see `Model`.
     monitor : Monitor
         Is told how training goes; not called where the repeat is there.
 
@@ -105,7 +115,7 @@ def repeat(folder: Path, seed: int, dataset: Dataset, *, device: str = "auto", m
     ------
     KeyboardInterrupt
         If training was stopped by hand; what it reached is kept, and the next call goes on with it.
-    UsageError, TrainingError, StorageError, BundleError
+    UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
         See `recvae.runs.train`.
     """
     card = read_card(folder)
@@ -119,6 +129,7 @@ def repeat(folder: Path, seed: int, dataset: Dataset, *, device: str = "auto", m
             return other
     unfinished = (run for other in there if (run := _to_go_on_with(other, wanted, dataset)) is not None)
     run = next(unfinished, None) or new_run(wanted, folder.parent, name)
+    run.model.max_memory = max_memory
     bundle, place = train(run, dataset, device=device, monitor=monitor)
     if bundle.interrupted:
         raise KeyboardInterrupt

@@ -4,7 +4,6 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
 """
 
-import itertools
 import json
 import shutil
 import time
@@ -18,9 +17,9 @@ from recvae.batches import resolve_device
 from recvae.bundles import CARD, RUN_LOG, RUN_STATE, Bundle, read_card, write_bundle
 from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
-from recvae.errors import BundleError, TrainingError, UsageError
+from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
 from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
-from recvae.files import check_replaceable, locked, move_folder, storage_errors, write_json
+from recvae.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
 from recvae.history import Monitor
 from recvae.hyperparameters import build, parse_settings, values_of
 from recvae.metrics import parse_metrics
@@ -29,7 +28,7 @@ from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
 
 _LOCK = "run.lock"
-_FAILURE = "failure"  # of a bundle's training: why it ended with the best weights until then
+_LATER = "; where more memory is free, `recvae train --resume` goes on"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
 
 
@@ -90,12 +89,6 @@ def _free(folder: Path) -> Path:
     """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
     n_taken = len(taken_names(folder.parent, folder.name))
     return folder.with_name(f"{folder.name}-{n_taken + 1}") if n_taken else folder
-
-
-def taken_names(parent: Path, name: str) -> list[Path]:
-    """Return the folders of a name, and of that with "-2", "-3" and so on, as far as they are there."""
-    numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return list(itertools.takewhile(Path.exists, (parent / one for one in numbered)))
 
 
 def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:
@@ -206,16 +199,16 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
 
     Raises
     ------
-    UsageError, TrainingError, StorageError, BundleError
-        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a run whose loss is no
-        longer a number after that leaves a bundle of its best weights, marked as interrupted.
+    UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
+        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
+        a bundle of the best weights, marked as interrupted.
     """
-    resolve_device(device)  # refused before anything is written
+    run.model.check_memory(*dataset.train.shape, dataset.train.nnz, resolve_device(device))  # before all else
     work = run.work
     _claim(run)
     with _locked(work):
         try:
-            bundle = _fit(run, dataset, device, monitor)
+            bundle, failure = _fit(run, dataset, device, monitor)
             write_bundle(work, bundle)
         except BaseException:
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
@@ -228,12 +221,12 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
-            if not bundle.interrupted or _FAILURE in bundle.training:  # an interrupted run can still go on
+            if not bundle.interrupted or not isinstance(failure, OutOfMemoryError | None):
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
-    if _FAILURE in bundle.training:
-        raise TrainingError(f"{bundle.training[_FAILURE]} in {folder}")
+    if failure is not None:
+        raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
 
 
@@ -248,7 +241,7 @@ def _claim(run: Run) -> None:
             half_written.unlink()
 
 
-def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
+def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> tuple[Bundle, TrainingError | None]:
     model, work = run.model, run.work
     hyperparameters = values_of(model)
     identity = {
@@ -258,7 +251,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
     }
     write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
     started = time.perf_counter()
-    failure = {}
+    failure: TrainingError | None = None
     try:
         model.fit(
             dataset.train,
@@ -270,20 +263,21 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> Bundle:
     except TrainingError as error:
         if not model.n_items_:
             raise
-        failure = {_FAILURE: str(error)}
+        failure = error.with_traceback(None)  # whose frames would hold on to what training had
     metrics: dict[str, float] = {}
     if dataset.validation.n_without_target() < dataset.validation.n_users:
         per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
         metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
-    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary(), **failure}
-    return Bundle(
+    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
+    bundle = Bundle(
         model=model,
         items=dataset.items,
         manifest=dataset.manifest,
         metrics={"validation": metrics},
-        interrupted=training.pop("interrupted", False) or bool(failure),
-        training=training,
+        interrupted=training.pop("interrupted", False) or failure is not None,
+        training=training | ({"failure": str(failure)} if failure else {}),  # why these are the best until then
     )
+    return bundle, failure
 
 
 def _locked(work: Path) -> AbstractContextManager[None]:

@@ -17,10 +17,11 @@ from torch import nn
 from recvae.averaging import WeightAverage
 from recvae.batches import SparseBatch, SparseBatches
 from recvae.checkpoints import Checkpoint, TrainingState
-from recvae.errors import BundleError, TrainingError, UsageError
+from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
 from recvae.heap import kept_blocks
-from recvae.history import EpochRecord, History, Monitor, divergence
+from recvae.history import EpochRecord, History, Monitor, divergence, shortage
 from recvae.interactions import HeldOut
+from recvae.memory import in_blocks, is_out_of_memory
 from recvae.metrics import Metric, ndcg_at_k
 from recvae.ranking import block_rows, rank
 from recvae.schedules import Schedule
@@ -91,12 +92,15 @@ class Task:
         Total number of updates -> Schedule, or None without a KL term.
     score : callable
         Block of users -> Tensor of shape (n_users, n_items), without noise.
+    rows : int, optional
+        How many users to score at a time; None for as many as `block_rows` says.
     """
 
     network: nn.Module
     phases: Sequence[Phase]
     schedule: Callable[[int], Schedule | None]
     score: Callable[[sp.csr_matrix], torch.Tensor]
+    rows: int | None = None
 
 
 class Trainer:
@@ -183,6 +187,10 @@ class Trainer:
             if not self.history.best_epoch:
                 raise
             self.history.interrupted = True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._end_without_memory(error)
         self.task.network.load_state_dict(self.best_weights)
         return self.history
 
@@ -195,6 +203,15 @@ class Trainer:
             if checkpoint is not None:
                 checkpoint.save(self._state())
             monitor.epoch(record)
+
+    def _end_without_memory(self, error: Exception) -> None:
+        """Note that memory ran out, and give back what the update had, for the best weights to be scored with."""
+        self.history.out_of_memory_at = self.updates + 1
+        if not self.history.best_epoch:
+            raise OutOfMemoryError(f"{shortage(self.history, self.batches.batch_size)} ({error})") from error
+        for phase in self.task.phases:
+            phase.optimizer.zero_grad(set_to_none=True)
+            phase.optimizer.state.clear()
 
     def _epochs_left(self) -> Iterator[int]:
         for epoch in range(len(self.history.records) + 1, self.epochs + 1):
@@ -223,7 +240,8 @@ class Trainer:
         beta = None if self.beta is None else self.beta(self.updates - 1)
         self.average.add(epoch)
         with self.average.in_place():
-            ndcg = None if self.validation is None else validation_ndcg(self.task.score, self.validation)
+            held_out, task = self.validation, self.task
+            ndcg = None if held_out is None else validation_ndcg(task.score, held_out, task.rows)
             best = self._keep_if_best(epoch, ndcg)
         speed = self.passes * self.batches.n_users / seconds
         return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
@@ -301,7 +319,9 @@ class Trainer:
         )
 
 
-def validation_ndcg(score: Callable[[sp.csr_matrix], torch.Tensor], validation: HeldOut) -> float | None:
+def validation_ndcg(
+    score: Callable[[sp.csr_matrix], torch.Tensor], validation: HeldOut, rows: int | None = None
+) -> float | None:
     """Return the mean NDCG@100 of the validation users, None if none of them has a target.
 
     Parameters
@@ -310,12 +330,16 @@ def validation_ndcg(score: Callable[[sp.csr_matrix], torch.Tensor], validation: 
         Block of users -> Tensor of shape (n_users, n_items).
     validation : HeldOut
         Checked.
+    rows : int, optional
+        How many users to score at a time; None for as many as `block_rows` says.
     """
-    rows = block_rows(validation.fold_in.shape[1])
     values = []
-    for start in range(0, validation.n_users, rows):
-        fold_in = validation.fold_in[start : start + rows]
+
+    def work(start: int, end: int) -> None:
+        fold_in = validation.fold_in[start:end]
         ranked, _ = rank(score(fold_in), OBJECTIVE.k, seen=fold_in)
-        values.append(ndcg_at_k(ranked, validation.targets[start : start + rows], OBJECTIVE.k))
+        values.append(ndcg_at_k(ranked, validation.targets[start:end], OBJECTIVE.k))
+
+    in_blocks(validation.n_users, rows or block_rows(validation.fold_in.shape[1]), work)
     per_user = np.concatenate(values)  # (U,)
     return None if np.isnan(per_user).all() else float(np.nanmean(per_user))

@@ -31,7 +31,7 @@ ORDER = [
         "training",
     ),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
-    *("runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
+    *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
 ]
 
 

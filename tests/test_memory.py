@@ -180,16 +180,20 @@ def test_a_refusal_names_both_amounts_whose_limit_it_is_and_what_to_do(machine: 
 
 
 @pytest.mark.parametrize(
-    ("model", "bytes_per_pair", "alternatives"),
-    [(EASE(), 8, "multvae or als"), (EDLAE(), 8, "multvae or als"), (VASP(), 24, "recvae or multvae")],
+    ("model", "needed", "instead"),
+    [
+        (EASE(), "800.0 TB", "raise --max-memory, leave out rare items .*multvae or als, wh"),
+        (EDLAE(), "800.0 TB", "raise --max-memory, leave out rare items .*multvae or als, wh"),
+        (VASP(), "2,400.2 TB", "leave out rare items .*recvae or multvae, wh"),
+    ],
     ids=lambda value: value.name if isinstance(value, Model) else "",
 )
 def test_models_with_weights_from_item_to_item_refuse_too_many_items(
-    model: Any, bytes_per_pair: int, alternatives: str, machine: Path
+    model: Any, needed: str, instead: str, machine: Path
 ) -> None:
-    needed = human_bytes(bytes_per_pair * ITEMS_TOO_MANY**2)
-    said = rf"{model.name} on 10,000,000 items needs {needed} of memory, 8\.2 GB this machine has free; "
-    with pytest.raises(MemoryLimitError, match=rf"{said}raise --max-memory, leave out rare items .*{alternatives}, wh"):
+    batches = " in batches of 2 users" if isinstance(model, VASP) else ""
+    said = rf"{model.name} on 10,000,000 items{batches} needs {needed} of memory, 8\.2 GB this machine has free; "
+    with pytest.raises(MemoryLimitError, match=said + instead):
         model.fit(sp.csr_matrix((2, ITEMS_TOO_MANY)))
     assert model.n_items_ == 0
 
@@ -200,11 +204,10 @@ def test_the_limit_that_is_set_counts_instead_of_the_machine(
 ) -> None:
     monkeypatch.setattr(memory, "_total_bytes", lambda: 1)  # nothing fits
     train = sp.csr_matrix([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
-    bytes_per_pair = 24 if model.name == "vasp" else 8
-    model.max_memory = bytes_per_pair * 9
+    model.max_memory = model.needs(*train.shape, train.nnz).training
     assert model.fit(train).n_items_ == 3
     model.max_memory -= 1
-    with pytest.raises(MemoryLimitError, match=r"(71|215) B is allowed"):
+    with pytest.raises(MemoryLimitError, match=r"(83 B|\d\.\d kB) is allowed by --max-memory"):
         model.fit(train)
     assert model.n_items_ == 3, "what was fitted before is still there"
 

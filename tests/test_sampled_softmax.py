@@ -121,9 +121,14 @@ def test_the_same_seed_draws_the_same_and_bfloat16_is_close() -> None:
     [
         (MultVAE, {"sampling": "all"}, "got sampling='all', expected one of none, uniform, popularity"),
         (MultVAE, {"sampling": "uniform", "sampled_items": 0}, "got sampled_items=0, expected a whole number, 1 or"),
-        (MultVAE, {"sampled_items": 5}, "got sampled_items=5 with sampling=none, where it has no effect; leave it out"),
+        (
+            MultVAE,
+            {"sampled_items": 5},
+            "sampled_items=5 with sampling=none, where it has no effect; leave it out, or set",
+        ),
         (AE, {"sampling": "uniform", "likelihood": "gaussian"}, "with likelihood=gaussian, where it has no effect"),
         (VASP, {"sampling": "uniform"}, "got sampling='uniform', expected one of none"),
+        (VASP, {"sampled_items": 5}, "with sampling=none, where it has no effect; leave it out$"),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind: Any, settings: dict[str, Any], message: str) -> None:

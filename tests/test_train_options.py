@@ -29,7 +29,7 @@ SMALL = {
     "edlae": ("l2=20",),
 }
 WITH_BETA = ["multvae", "hvamp", "vasp"]
-BYTES_PER_PAIR = {"ease": 8, "edlae": 8, "vasp": 24}
+BYTES_PER_PAIR = {"ease": 8, "edlae": 8}
 
 
 def words_for(model: str, *settings: str) -> list[str]:

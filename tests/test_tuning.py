@@ -570,9 +570,11 @@ def test_a_watcher_sees_every_trial_and_the_best_so_far(rigged: type[Rigged], bl
 def test_the_best_is_delivered_beside_the_runs_there_are(rigged: type[Rigged], blocks: Dataset) -> None:
     found = tune("rigged", blocks, STUDY, trials=1)
     other = tune("rigged", blocks, Path("other-study"), trials=1, fixed={"epochs": 3})
-    places = [deliver(search, Path("runs"), "best") for search in (found, found, other)]
-    assert places == [Path("runs/best"), Path("runs/best"), Path("runs/best-2")], "a search renews its own run only"
+    places = [deliver(search, Path("runs"), "best") for search in (found, found, other, other, found)]
+    assert [place.name for place in places] == ["best", "best", "best-2", "best-2", "best"], "each renews its own run"
     assert read_bundle(places[1]).model == found.model and read_bundle(places[2]).model == other.model
+    fresh = tune("rigged", blocks, Path("begun-anew"), trials=1)
+    assert deliver(fresh, Path("runs"), "best").name == "best-3", "the same search in another study is another one"
     assert deliver(other, Path("runs"), "best", overwrite=True) == Path("runs/best")
     assert read_bundle(Path("runs/best")).model == other.model
     assert places[0].joinpath("recommender.json").stat().st_mtime > (STUDY / "best/recommender.json").stat().st_mtime

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from recvae_cli import compare, datasets, evaluate, models, preprocess, quickstart, train, tune
+from recvae_cli import compare, datasets, evaluate, models, plan, preprocess, quickstart, train, tune
 
 app = typer.Typer(
     name="recvae",
@@ -19,6 +19,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("datasets")(datasets.datasets)
 app.command("preprocess")(preprocess.preprocess)
 app.command("models")(models.models)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
@@ -46,6 +47,10 @@ def main() -> None:
             typer.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
         if is_out_of_memory(error):
-            typer.echo(f"error: not enough memory ({error}); use fewer items or smaller dimensions", err=True)
+            typer.echo(
+                f"error: not enough memory ({error}); use smaller batches (--set batch_size=...), fewer items or "
+                "smaller dimensions; `recvae plan` says what each takes",
+                err=True,
+            )
             sys.exit(1)
         raise

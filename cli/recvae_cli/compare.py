@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, RunsDir, say, say_next, show
+from recvae_cli.console import DataDir, Device, MaxMemory, RunsDir, memory_limit, say, say_next, show
 from recvae_cli.measuring import dataset_of, label_of_baseline, labels_of, measured, measured_baseline
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def compare(
     data: Annotated[
         str | None, typer.Option(help="Name or path of the data set; by default the one the run names.")
     ] = None,
+    max_memory: MaxMemory = None,
     device: Device = "auto",
     data_dir: DataDir = Path("data"),
     runs_dir: RunsDir = Path("runs"),
@@ -76,7 +77,7 @@ def compare(
     from recvae.metrics import parse_metrics
     from recvae.repeats import seeds_for
 
-    wanted, form = parse_metrics(metrics), _format(form, output)
+    wanted, form, limit = parse_metrics(metrics), _format(form, output), memory_limit(max_memory)
     folders = _folders(runs_dir, runs or [], data and Path(data).resolve().name)
     labels, seeds_of = labels_of(folders), [seeds_for(folder, seeds) for folder in folders]
     baseline, tuned = _baseline(to, labels, folders, runs_dir)
@@ -88,7 +89,7 @@ def compare(
     say(f"comparing {', '.join(map(str, folders))} on the {split} users of {home}")
 
     def measure(label: str, folder: Path) -> "Contender":
-        bundle = read_bundle(folder, device)
+        bundle = read_bundle(folder, device, limit)
         found = measured(label, bundle, held_out, wanted, folder)
         why = bundle.training.get("failure", "stopped by hand")
         note = f"{label} ended before its time ({why}): measured with its best weights until then"
@@ -97,9 +98,9 @@ def compare(
     # All that is there comes before anything is trained: a damaged run shows at once.
     contenders = [measure(label, folder) for label, folder in zip(labels, folders, strict=True)]
     if tuned:
-        contenders.append(measured_baseline(tuned, labels, dataset, held_out, wanted, home))
+        contenders.append(measured_baseline(tuned, labels, dataset, held_out, wanted, home, device, limit))
     for place, (label, folder) in enumerate(zip(labels, folders, strict=True)):
-        further = [measure(label, _repeat(folder, seed, dataset, device)) for seed in seeds_of[place][1:]]
+        further = [measure(label, _repeat(folder, seed, dataset, device, limit)) for seed in seeds_of[place][1:]]
         contenders[place] = over_seeds([contenders[place], *further])
     once = [one.name for one in contenders if seeds > 1 and len(one.seeds) < 2]
     if once:
@@ -156,14 +157,15 @@ def _baseline(to: str | None, labels: list[str], folders: list[Path], runs_dir: 
     return label_of_baseline(model, labels), model
 
 
-def _repeat(folder: Path, seed: int, dataset: "Dataset", device: str) -> Path:
+def _repeat(folder: Path, seed: int, dataset: "Dataset", device: str, max_memory: int | None) -> Path:
     """Take or train the run that is another one with another seed."""
     from recvae.monitors import ProgressBar, TrainingProgress
     from recvae.repeats import repeat
 
     try:
         with ProgressBar(f"{folder.name}, seed {seed}") as bar:
-            return repeat(folder, seed, dataset, device=device, monitor=TrainingProgress(bar))
+            watch = TrainingProgress(bar)
+            return repeat(folder, seed, dataset, device=device, max_memory=max_memory, monitor=watch)
     except KeyboardInterrupt:
         say("interrupted: typed again, the same command takes what is there and goes on")
         raise

@@ -15,12 +15,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 MaxMemory = Annotated[
     str | None,
     typer.Option(
-        "--max-memory", metavar="SIZE", help="What ease, edlae and vasp may take, such as 8GB.", show_default="all free"
+        "--max-memory", metavar="SIZE", help="What a model may take beside the data, as 8GB.", show_default="all free"
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
 _WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal that could tell
+
+
+def memory_limit(text: str | None) -> int | None:
+    """Read --max-memory."""
+    from recvae.memory import parse_limit
+
+    return None if text is None else parse_limit(text)
 
 
 def show(*things: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae_cli.console import DataDir, Device, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DataDir, Device, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
 from recvae_cli.measuring import dataset_of, labels_of, measured, measured_baseline
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def evaluate(
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON; - prints it.")
     ] = None,
     per_user: Annotated[Path | None, typer.Option(help="Write one row per run and user to this Parquet file.")] = None,
+    max_memory: MaxMemory = None,
     device: Device = "auto",
     data_dir: DataDir = Path("data"),
     runs_dir: RunsDir = Path("runs"),
@@ -53,12 +54,12 @@ def evaluate(
     from recvae.metrics import parse_metrics
     from recvae.runs import find_run
 
-    wanted = parse_metrics(metrics)
+    wanted, limit = parse_metrics(metrics), memory_limit(max_memory)
     if per_user is not None and per_user.suffix not in (".parquet", ".pq"):
         raise UsageError(f"got --per-user {per_user}, expected a name ending in .parquet, which is what is written")
     names = _baseline_names(baselines)
     folders = list(dict.fromkeys(find_run(runs_dir, run, data and Path(data).resolve().name) for run in runs or [None]))
-    bundles = [read_bundle(folder, device) for folder in folders]
+    bundles = [read_bundle(folder, device, limit) for folder in folders]
     home = find_dataset(data_dir, data or str(bundles[0].manifest.get("name")))
     dataset = dataset_of(home, {str(f): bundle.manifest for f, bundle in zip(folders, bundles, strict=True)})
     held_out = dataset.part(split)
@@ -68,7 +69,7 @@ def evaluate(
         measured(label, bundle, held_out, wanted, folder)
         for label, bundle, folder in zip(labels, bundles, folders, strict=True)
     ]
-    evaluations += [measured_baseline(name, labels, dataset, held_out, wanted, home) for name in names]
+    evaluations += [measured_baseline(name, labels, dataset, held_out, wanted, home, device, limit) for name in names]
     report = Report(
         manifest=dataset.manifest,
         split=split,

@@ -58,7 +58,14 @@ def label_of_baseline(name: str, labels: list[str]) -> str:
 
 
 def measured_baseline(
-    name: str, labels: list[str], dataset: "Dataset", held_out: "HeldOut", metrics: "list[Metric]", home: Path
+    name: str,
+    labels: list[str],
+    dataset: "Dataset",
+    held_out: "HeldOut",
+    metrics: "list[Metric]",
+    home: Path,
+    device: str,
+    max_memory: int | None,
 ) -> "Contender":
     """Take a tuned baseline from the cache beside the data set, or fit it, and measure it."""
     from recvae.baselines import cached_baseline
@@ -66,5 +73,9 @@ def measured_baseline(
 
     kept = home / "baselines"
     with ProgressBar(f"tuning {name} on validation") as bar:
-        bundle = cached_baseline(name, dataset, kept, lambda done, total, note: bar(done, total, note))
+
+        def tell(done: int, total: int, note: str) -> None:
+            bar(done, total, note)
+
+        bundle = cached_baseline(name, dataset, kept, tell, device=device, max_memory=max_memory)
     return measured(label_of_baseline(name, labels), bundle, held_out, metrics, kept / name, is_baseline=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.bundles import Bundle
@@ -55,7 +55,6 @@ def train(
       recvae train --resume
     """
     from recvae.errors import UsageError
-    from recvae.memory import parse_bytes
     from recvae.models import model_class
     from recvae.models.variational import check_has_beta
     from recvae.monitors import ProgressBar, TrainingProgress
@@ -71,7 +70,7 @@ def train(
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
     if model is not None:
         model_class(model)  # an unknown name is refused before anything else
-    limit = None if max_memory is None else parse_bytes(max_memory)
+    limit = memory_limit(max_memory)
     if resume:
         run, dataset = _run_to_resume(data, model, name, given, device, data_dir, runs_dir)
     else:

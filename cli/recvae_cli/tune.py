@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,12 +57,12 @@ def tune(
     from recvae.dataset import Dataset
     from recvae.home import check_name, find_dataset
     from recvae.hyperparameters import build, hyperparameters_of, parse_settings
-    from recvae.memory import parse_bytes
     from recvae.models import model_class
     from recvae.monitors import ProgressBar
     from recvae.tuning import check_deliverable, check_optuna, deliver, settings_of, tune
 
     check_optuna()
+    limit = memory_limit(max_memory)
     chosen = model_class(model)
     given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, [*given, *(settings or [])])
@@ -85,7 +85,7 @@ def tune(
                 timeout=seconds,
                 seed=fixed.get("seed", seed),
                 device=device,
-                max_memory=None if max_memory is None else parse_bytes(max_memory),
+                max_memory=limit,
                 fresh=fresh,
                 monitor=_Progress(bar),
             )

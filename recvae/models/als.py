@@ -22,7 +22,9 @@ from recvae.errors import TrainingError
 from recvae.history import Monitor
 from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
+from recvae.memory import Needs
 from recvae.models.base import Model
+from recvae.models.footprint import ranking_bytes
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -100,6 +102,7 @@ class ALS(Model):
         """Alternate; see `Model.fit`. Validation users are not needed."""
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
+        self.check_memory(*train.shape, train.nnz)
         if monitor is not None:
             monitor.start(self.iterations, [])
 
@@ -111,6 +114,17 @@ class ALS(Model):
             solver = self._solver()
             solver.fit(train, show_progress=False, callback=tell)
         return self.load_weights({"item_factors": solver.item_factors})
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
+        """Count both factors, and the interactions by user and by item; see `Model.needs`."""
+        factor = 4 * self.factors
+        return Needs(
+            parameters=self.factors * n_items,
+            training=factor * (n_users + 2 * n_items + self.factors) + 24 * n_interactions,
+            held=factor * n_items,
+            weights=factor * (n_items + self.factors),
+            per_user=ranking_bytes(n_items) + factor,
+        )
 
     def _solver(self) -> "AlternatingLeastSquares":
         from implicit.cpu.als import AlternatingLeastSquares

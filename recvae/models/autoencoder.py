@@ -5,7 +5,7 @@ A model adds its network, its loss and its optimiser; see `multvae.py`.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,14 +15,17 @@ from torch import nn
 
 from recvae.batches import SparseBatch, resolve_device, whole_batch
 from recvae.checkpoints import Checkpoint
-from recvae.errors import TrainingError
-from recvae.history import EpochRecord, History, Monitor, Silent, divergence
+from recvae.errors import OutOfMemoryError, TrainingError
+from recvae.history import EpochRecord, History, Monitor, Silent, divergence, shortage
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
 from recvae.losses import output_nll
+from recvae.memory import Needs, rows_within
 from recvae.models.base import Model
+from recvae.models.footprint import blocks_of, check_batches, network_needs
 from recvae.models.networks import initialise
 from recvae.precision import PRECISIONS, resolve_precision
+from recvae.ranking import block_rows
 from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_nll
 from recvae.schedules import Schedule
 from recvae.training import Losses, Phase, Task, Trainer
@@ -105,8 +108,52 @@ class Autoencoder(Model):
         """Return what happens in an epoch: one pass over the users, unless a model's paper has more."""
         return [Phase(name="all", optimizer=self._optimizer(), loss=self._loss)]
 
-    def _check_memory(self, n_items: int, device: torch.device) -> None:
-        """Refuse what cannot fit; a network whose size grows with items x items has something to say here."""
+    def _prior(self, n_items: int) -> nn.Module | None:  # noqa: ARG002  (some models have one)
+        """Return what only training has beside the network, not initialised."""
+        return None
+
+    def _blocks(self) -> tuple[float, float]:
+        """Return how many blocks of users x items there are at the peak of an update, and while scoring."""
+        return blocks_of(getattr(self, "likelihood", "multinomial")), 1.2
+
+    def _noise_bytes(self, n_items: int, n_users: int) -> int:  # noqa: ARG002  (some models draw for all items)
+        """Return what an update of so many users takes besides."""
+        return 0
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
+        """Count what the network takes, without allocating it; see `Model.needs`."""
+        with torch.device("meta"):
+            network, prior = self._network(n_items), self._prior(n_items)
+        blocks, scoring_blocks = self._blocks()
+        return network_needs(
+            network,
+            prior,
+            shape=(n_users, n_items),
+            n_interactions=n_interactions,
+            batch_size=self.batch_size,
+            blocks=blocks,
+            scoring_blocks=scoring_blocks,
+            noise_bytes=self._noise_bytes(n_items, min(self.batch_size, n_users)),
+            averaged=self.averaging > 0,
+            on_gpu=on_gpu,
+        )
+
+    def check_memory(self, n_users: int, n_items: int, n_interactions: int, device: str | torch.device = "cpu") -> None:
+        """Refuse a network that cannot fit, and say which batches would; see `Model.check_memory`."""
+        check_hyperparameters(self)
+        device = torch.device(device)
+
+        def needs(batch_size: int) -> Needs:
+            smaller = replace(self, batch_size=batch_size)
+            return smaller.needs(n_users, n_items, n_interactions, on_gpu=device.type == "cuda")
+
+        what = f"{self.name} on {n_items:,} items"
+        check_batches(needs, min(self.batch_size, n_users), self.max_memory, device, what, self._smaller())
+
+    def _smaller(self) -> str:
+        """Say what could be made smaller beside batches."""
+        widths = [name for name in ("hidden_dims", "hidden_dim", "latent_dim", "pseudo_inputs") if hasattr(self, name)]
+        return f"take smaller {', '.join(widths)}, or leave out rare items (recvae preprocess --min-item-users)"
 
     def _finish(self) -> None:
         """Let go of what only training needed."""
@@ -136,7 +183,7 @@ class Autoencoder(Model):
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         self.device_ = resolve_device(device)
-        self._check_memory(train.shape[1], self.device_)
+        self.check_memory(*train.shape, train.nnz, self.device_)
         self.n_items_ = 0  # not fitted until the loop has ended well
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
@@ -150,6 +197,7 @@ class Autoencoder(Model):
             phases=self._phases(),
             schedule=self._schedule,
             score=self._score_block,
+            rows=self._rows_while_training(train),
         )
         trainer = Trainer(
             task,
@@ -168,10 +216,17 @@ class Autoencoder(Model):
             self.sampler_ = None
             self._finish()
         self.n_items_ = train.shape[1]
+        kept = f"the weights of epoch {self.history_.best_epoch} are kept"
         if self.history_.diverged_at:
-            kept = f"the weights of epoch {self.history_.best_epoch} are kept"
             raise TrainingError(f"{divergence(self.history_)}; {kept}")
+        if self.history_.out_of_memory_at:
+            raise OutOfMemoryError(f"{shortage(self.history_, self.batch_size)}; {kept}")
         return self
+
+    def _rows_while_training(self, train: sp.csr_matrix) -> int:
+        """Return how many validation users to score at a time beside everything that training holds."""
+        needs = self.needs(*train.shape, train.nnz, on_gpu=self.device_.type == "cuda")
+        return rows_within(self.max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 
     @property
     def log_(self) -> list[EpochRecord]:

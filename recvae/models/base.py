@@ -14,6 +14,8 @@ from recvae.errors import NotFittedError
 from recvae.history import Monitor
 from recvae.hyperparameters import Space
 from recvae.interactions import HeldOut, as_interactions
+from recvae.memory import Needs, check_memory, enough_bytes, in_blocks, rows_within
+from recvae.models.footprint import ranking_bytes
 from recvae.ranking import block_rows, check_k, rank
 
 # Letters in shape comments: U users, I items, B users of a block, k ranks.
@@ -35,7 +37,11 @@ class Model(ABC):
     """Hyperparameters that name other runs, whose models become `parts`."""
 
     max_memory: int | None = field(default=None, repr=False, compare=False)
-    """Bytes that fitting may take, None for what the machine has; it decides whether a model is fitted, not how."""
+    """Bytes that fitting and scoring may take, on the host and on a GPU each, None for what the machine has; it decides
+    whether a model is fitted and how many users are scored at a time, not what comes out."""
+
+    grows_with: ClassVar[str] = "users"
+    """What to take a part of, users or items, to see how long a closed form takes on all of them."""
 
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""
@@ -116,6 +122,43 @@ class Model(ABC):
             If arrays are missing or have the wrong shape.
         """
 
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
+        """Say what the model takes with its present hyperparameters, without allocating it.
+
+        Parameters
+        ----------
+        n_users, n_items, n_interactions : int
+            Of the training data; for scoring, only the items matter.
+        on_gpu : bool
+            Whether a network is to compute on a GPU.
+
+        Returns
+        -------
+        Needs
+            Bytes beside the program and the data set.
+        """
+        return Needs(parameters=0, training=0, held=0, weights=0, per_user=ranking_bytes(n_items))
+
+    def check_memory(self, n_users: int, n_items: int, n_interactions: int, device: str | torch.device = "cpu") -> None:
+        """Refuse to fit what cannot fit, before anything is allocated.
+
+        Parameters
+        ----------
+        n_users, n_items, n_interactions : int
+            Of the training data.
+        device : str or torch.device
+            Where a network is to be trained.
+
+        Raises
+        ------
+        MemoryLimitError
+            If it needs more than `max_memory`, or than is free; with both figures and what to do instead.
+        """
+        device = torch.device(device)
+        needs = self.needs(n_users, n_items, n_interactions, on_gpu=device.type == "cuda")
+        what, instead = f"{self.name} on {n_items:,} items", "leave out rare items (recvae preprocess --min-item-users)"
+        check_memory(needs.training, self.max_memory, what, f"raise --max-memory, or {instead}")
+
     def training_summary(self) -> dict[str, Any]:
         """Say how the last fit went, for the bundle.
 
@@ -148,9 +191,11 @@ class Model(ABC):
         """
         histories = self._check_histories(user_items)
         scores = np.empty(histories.shape, dtype=np.float32)  # (U, I)
-        rows = block_rows(self.n_items_)
-        for start in range(0, len(scores), rows):
-            scores[start : start + rows] = self._score_block(histories[start : start + rows]).cpu().numpy()
+
+        def work(start: int, end: int) -> None:
+            scores[start:end] = self._score_block(histories[start:end]).cpu().numpy()
+
+        in_blocks(len(scores), self._rows_at_a_time(), work)
         return scores
 
     def recommend(self, user_items: sp.csr_matrix, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -183,12 +228,23 @@ class Model(ABC):
         histories = self._check_histories(user_items)
         items = np.empty((histories.shape[0], k), dtype=np.int64)
         scores = np.empty((histories.shape[0], k), dtype=np.float32)
-        rows = block_rows(self.n_items_)
-        for start in range(0, len(items), rows):
-            block = histories[start : start + rows]
-            ranked = rank(self._score_block(block), k, seen=block)
-            items[start : start + rows], scores[start : start + rows] = ranked
+
+        def work(start: int, end: int) -> None:
+            block = histories[start:end]
+            items[start:end], scores[start:end] = rank(self._score_block(block), k, seen=block)
+
+        in_blocks(len(items), self._rows_at_a_time(), work)
         return items, scores
+
+    def _rows_at_a_time(self) -> int:
+        """Return how many users to score at a time; refuse if not even one fits into what may be taken."""
+        most = block_rows(self.n_items_)
+        if self.max_memory is None:
+            return most
+        needs = self.needs(0, self.n_items_, 0)
+        least = f"raise it to {enough_bytes(needs.scoring)}, the least it works with"
+        check_memory(needs.scoring, self.max_memory, f"scoring with {self.name}, one user at a time,", least)
+        return rows_within(self.max_memory, needs.weights, needs.per_user, most)
 
     def check_fitted(self) -> None:
         """Refuse to go on before `fit`.

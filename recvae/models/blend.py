@@ -14,13 +14,16 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from recvae.batches import resolve_device
 from recvae.checkpoints import Checkpoint
 from recvae.errors import DataError, UsageError
 from recvae.history import Monitor, Silent
 from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
+from recvae.memory import Needs, in_blocks, rows_within
 from recvae.metrics import ndcg_at_k
 from recvae.models.base import Model
+from recvae.models.footprint import ranking_bytes
 from recvae.ranking import block_rows, rank
 from recvae.training import OBJECTIVE
 
@@ -104,6 +107,7 @@ class Blend(Model):
             raise UsageError(
                 "got weight=None and no validation user with a target to choose it by; set a weight in [0, 1]"
             )
+        self.check_memory(*train.shape, train.nnz, resolve_device(device))
         self.n_items_ = 0
         self.parts_ = {}
         for name, part in self.parts.items():
@@ -139,14 +143,18 @@ class Blend(Model):
         """Return the validation NDCG@100 of each weight; each part scores each user once."""
         monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
-        rows = block_rows(held_out.fold_in.shape[1])
-        for start in range(0, held_out.n_users, rows):
-            fold_in, targets = held_out.fold_in[start : start + rows], held_out.targets[start : start + rows]
+        needs = self.needs(0, held_out.fold_in.shape[1], 0)
+        rows = rows_within(self.max_memory, needs.held, needs.per_user, block_rows(held_out.fold_in.shape[1]))
+
+        def work(start: int, end: int) -> None:
+            fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
-            for weight, of_users in values.items():
-                ranked, _ = rank(_mix(first.clone(), second, weight), OBJECTIVE.k, seen=fold_in)
+            found = [rank(_mix(first.clone(), second, w), OBJECTIVE.k, seen=fold_in)[0] for w in values]
+            for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none
                 of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
-            monitor.advance(min(start + rows, held_out.n_users), None)
+            monitor.advance(end, None)
+
+        in_blocks(held_out.n_users, rows, work)
         return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
 
     def _standardised(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,6 +163,22 @@ class Blend(Model):
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         return _mix(*self._standardised(user_items), self.weight_)  # (B, I)
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
+        """Add up the parts: those fitted already are only used, the others are fitted first; see `Model.needs`."""
+        size = (n_users, n_items, n_interactions)
+        parts = [(part, part.needs(*size, on_gpu=on_gpu)) for part in (self.parts_ or self.parts).values()]
+        weights = sum(needs.weights for _, needs in parts)
+        per_user = sum(needs.per_user for _, needs in parts) + ranking_bytes(n_items)
+        at_work = [needs.weights if part.n_items_ else max(needs.training, needs.weights) for part, needs in parts]
+        return Needs(
+            parameters=sum(needs.parameters for _, needs in parts),
+            training=sum(at_work) + per_user,
+            held=weights,
+            host=sum(needs.host for part, needs in parts if not part.n_items_),
+            weights=weights,
+            per_user=per_user,
+        )
 
     def training_summary(self) -> dict[str, Any]:
         """Say which weight was chosen, and what each reached; see `Model.training_summary`."""

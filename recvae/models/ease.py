@@ -24,8 +24,9 @@ from recvae.errors import TrainingError
 from recvae.history import Monitor
 from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
-from recvae.memory import check_memory
+from recvae.memory import Needs, check_memory
 from recvae.models.base import Model
+from recvae.models.footprint import ranking_bytes
 from recvae.training import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
@@ -54,6 +55,7 @@ class EASE(Model):
 
     name: ClassVar[str] = "ease"
     paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
+    grows_with: ClassVar[str] = "items"
     space: ClassVar[Space] = {"l2": (10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
 
     l2: float = hyperparameter(500.0, "weight of the squared weights, in interactions", low=0)
@@ -85,7 +87,7 @@ class EASE(Model):
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
-        self._check_memory(train.shape[1])
+        self.check_memory(*train.shape, train.nnz)
         self.n_items_ = 0
         if monitor is not None:
             monitor.start(1, [])
@@ -103,11 +105,30 @@ class EASE(Model):
         self.n_items_ = train.shape[1]
         return self
 
-    def _check_memory(self, n_items: int) -> None:
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
+        """Count the items x items blocks, which lie on the host always; see `Model.needs`."""
         block = 4 * n_items**2
-        pruned = 16 * n_items * min(self.top_k or 0, n_items)  # rows and values, by column and then by row
+        kept = n_items * min(self.top_k or n_items, n_items)
+        weights = block if self.top_k is None else 8 * kept + 4 * n_items
+        pruned = 16 * kept if self.top_k is not None else 0  # rows and values, by column and then by row
+        return Needs(
+            parameters=kept,
+            training=max(2 * block, block + pruned, block + 8 * n_interactions),
+            held=weights if self.top_k is None else block + weights,
+            weights=weights,
+            per_user=ranking_bytes(n_items, 1.5 if self.top_k is None else 4),  # a product of sparse rows, then dense
+        )
+
+    def check_memory(
+        self,
+        n_users: int,
+        n_items: int,
+        n_interactions: int,
+        device: str | torch.device = "cpu",  # noqa: ARG002
+    ) -> None:
+        """Refuse items x items blocks that cannot fit; see `Model.check_memory`."""
         check_memory(
-            max(2 * block, block + pruned),
+            self.needs(n_users, n_items, n_interactions).training,
             self.max_memory,
             f"{self.name} on {n_items:,} items",
             "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take multvae or als, "

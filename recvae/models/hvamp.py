@@ -186,10 +186,16 @@ class HVamp(VariationalAutoencoder):
     def _network(self, n_items: int) -> HVampNetwork:
         return HVampNetwork(n_items, self.hidden_dim, self.latent_dim)
 
+    def _prior(self, n_items: int) -> VampPrior:
+        return VampPrior(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
+
+    def _noise_bytes(self, n_items: int, n_users: int) -> int:  # noqa: ARG002  (those of a batch)
+        return 20 * self.pseudo_inputs * n_items  # clamped, drawn, masked, with gradients
+
     def _initialise(self, generator: torch.Generator) -> None:
         network = cast(HVampNetwork, self.network_)
         n_items = network.items_to_z2.n_items
-        network.prior = VampPrior(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
+        network.prior = self._prior(n_items)
         initialise_by_inputs(network, generator, he=True)
         nn.init.normal_(network.prior.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
 

@@ -59,6 +59,9 @@ class MultDAE(AE):
         only_with=("noise", "gaussian", "salt-and-pepper"),
     )
 
+    def _noise_bytes(self, n_items: int, n_users: int) -> int:
+        return 0 if self.noise == "masking" else 6 * n_items * n_users  # drawn for all items
+
     def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:
         first = cast(SparseLinear, cast(AENetwork, self.network_).encoder[0])
         return corrupt(batch, first.n_items, self.noise, self.dropout, self.noise_level, generator)

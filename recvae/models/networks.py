@@ -71,7 +71,7 @@ class SparseLinear(nn.Module):
 
 def linear(n_inputs: int, width: int) -> nn.Linear:
     """Return a linear layer, not initialised: no global random state is touched."""
-    layer = nn.utils.skip_init(nn.Linear, n_inputs, width)
+    layer = nn.utils.skip_init(nn.Linear, n_inputs, width, device=torch.empty(0).device)  # "meta", when only counted
     assert isinstance(layer, nn.Linear)  # the signature promises no more than a module
     return layer
 

@@ -12,7 +12,9 @@ from recvae.checkpoints import Checkpoint
 from recvae.history import Monitor
 from recvae.hyperparameters import check_hyperparameters
 from recvae.interactions import HeldOut, as_interactions
+from recvae.memory import Needs
 from recvae.models.base import Model
+from recvae.models.footprint import ranking_bytes
 
 
 @dataclass(kw_only=True)
@@ -43,7 +45,18 @@ class Popularity(Model):
         """Count; see `Model.fit`."""
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
+        self.check_memory(*train.shape, train.nnz)
         return self.load_weights({"counts": np.bincount(train.indices, minlength=train.shape[1])})
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
+        """Count the counts, and the columns while they are counted; see `Model.needs`."""
+        return Needs(
+            parameters=n_items,
+            training=12 * (n_items + n_interactions),
+            held=4 * n_items,
+            weights=4 * n_items,
+            per_user=ranking_bytes(n_items),
+        )
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         return torch.from_numpy(self.counts_).repeat(user_items.shape[0], 1)  # (I,) -> (B, I)

@@ -107,10 +107,13 @@ class RecVAE(VariationalAutoencoder):
     def _network(self, n_items: int) -> RecVAENetwork:
         return RecVAENetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
 
+    def _prior(self, n_items: int) -> DenseEncoder:
+        return DenseEncoder(n_items, self.hidden_dim, self.latent_dim, self.depth).requires_grad_(False)
+
     def _initialise(self, generator: torch.Generator) -> None:
         network = self._typed
         n_items = network.decoder.out_features
-        network.old_encoder = DenseEncoder(n_items, self.hidden_dim, self.latent_dim, self.depth)
+        network.old_encoder = self._prior(n_items)
         initialise_by_inputs(network, generator)
 
     @property

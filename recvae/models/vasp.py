@@ -22,7 +22,6 @@ from torch.nn import functional
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
-from recvae.memory import check_memory
 from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample, sparse_product
 from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
@@ -142,18 +141,14 @@ class VASP(VariationalAutoencoder):
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     shallow_decay: float = hyperparameter(1e-5, "L2 penalty added to the gradient of the item-item weights", low=0)
 
-    def _check_memory(self, n_items: int, device: torch.device) -> None:
-        """Refuse item-item weights that do not fit with their gradient, Adam's two averages and the best ones."""
-        block = 4 * n_items**2
-        what = f"vasp on {n_items:,} items"
-        otherwise = (
+    def _blocks(self) -> tuple[float, float]:
+        return (4.0, 3.0) if self.joint == "sum" else (20.0, 5.0)  # the focal loss keeps many of its steps
+
+    def _smaller(self) -> str:
+        return (
             "leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
             "which need memory in proportion to the items"
         )
-        if device.type == "cuda":  # the best weights, old and new, are kept by the host
-            check_memory(4 * block, torch.cuda.mem_get_info(device)[0], f"{what} on {device}", otherwise)
-        on_host = 2 if device.type == "cuda" else 6
-        check_memory(on_host * block, self.max_memory, what, f"raise --max-memory, {otherwise}")
 
     def _network(self, n_items: int) -> VASPNetwork:
         return VASPNetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)

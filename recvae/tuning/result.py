@@ -7,9 +7,9 @@ from typing import Protocol
 
 from recvae.bundles import CARD, read_card
 from recvae.errors import BundleError, UsageError
-from recvae.files import check_replaceable, write_folder
+from recvae.files import check_replaceable, taken_names, write_folder
 from recvae.models.base import Model
-from recvae.runs import new_run, taken_names
+from recvae.runs import new_run
 from recvae.tuning.study import COMPLETE, Trial
 
 ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME = "all done", "exhausted", "interrupted", "out of time"

@@ -1,0 +1,190 @@
+"""`recvae plan`: before a long run, what each model will need, about how long it takes, and whether it fits."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recvae.dataset import Dataset
+    from recvae.models.base import Model
+    from recvae.planning import Plan
+
+_DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
+
+
+def plan(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all but blends, which are named.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, of each model that has it; repeatable."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="About how long to try out each model; 0 leaves times out.")
+    ] = 2.0,
+    max_memory: MaxMemory = None,
+    device: Device = _DEVICE,
+    data_dir: DataDir = _DATA_DIR,
+    runs_dir: RunsDir = _RUNS_DIR,
+    as_json: Json = False,
+) -> None:
+    """Say what training will need: parameters, memory, about how long an epoch and the whole run take.
+
+    Each model is tried out on the data for a moment. Nothing is written.
+
+    \b
+    Examples:
+      recvae plan
+      recvae plan multvae recvae --set batch_size=200 --max-memory 4GB
+      recvae plan blend --set first=recvae --set second=ease
+    """
+    from recvae.batches import resolve_device
+    from recvae.composition import load_parts
+    from recvae.dataset import Dataset
+    from recvae.errors import UsageError
+    from recvae.home import find_dataset
+    from recvae.monitors import ProgressBar
+    from recvae.planning import plan
+
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")
+    models = _models(names or [], settings or [])
+    limit = memory_limit(max_memory)
+    resolve_device(device)
+    home = find_dataset(data_dir, data)
+    dataset = Dataset.load(home)
+    plans = []
+    for model in models:
+        model.max_memory = limit
+        load_parts(model, runs_dir, dataset, device)
+    with ProgressBar("trying out models") as bar:
+        for done, model in enumerate(models):
+            bar(done, len(models), model.name)
+            plans.append(plan(model, dataset, device=device, seconds=seconds))
+    if as_json:
+        show_json(_as_json(plans, dataset, limit))
+    else:
+        _print(plans, dataset, limit)
+    first = next((found for found in plans if found.fits), None)
+    if first is None:
+        say("nothing fits")
+        return
+    words = ["recvae", "train", "--model", first.model.name, "--data", data or home.name]
+    words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
+    words += ["--max-memory", max_memory] if max_memory else []
+    where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
+    words += [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
+    say_next(shlex.join(words))
+
+
+def _models(names: list[str], settings: list[str]) -> "list[Model]":
+    """Make the models that are named, or all that are not made of others, each with the settings it knows."""
+    from recvae.errors import UsageError
+    from recvae.hyperparameters import build, hyperparameters_of, parse_settings
+    from recvae.models import MODELS, model_class
+
+    chosen = [model_class(name) for name in dict.fromkeys(names)]
+    chosen = chosen or [model for model in MODELS.values() if not model.roles]
+    for setting in settings if len(chosen) > 1 else []:
+        name = setting.split("=")[0].strip()
+        if "=" in setting and not any(name in hyperparameters_of(model) for model in chosen):
+            known = ", ".join(model.name for model in chosen)
+            raise UsageError(f"got unknown hyperparameter '{name}'; none of {known} has it; see `recvae models`")
+    given = [_settings_for(model, settings) if len(chosen) > 1 else settings for model in chosen]
+    return [build(model, parse_settings(model, own)) for model, own in zip(chosen, given, strict=True)]
+
+
+def _settings_for(model: "type[Model]", settings: list[str]) -> list[str]:
+    """Return the settings of hyperparameters that a model has, and those that are not of the form name=value."""
+    from recvae.hyperparameters import hyperparameters_of
+
+    known = hyperparameters_of(model)
+    return [setting for setting in settings if "=" not in setting or setting.split("=")[0].strip() in known]
+
+
+def _as_json(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> dict[str, Any]:
+    from recvae.hyperparameters import values_of
+
+    n_users, n_items = dataset.train.shape
+    return {
+        "dataset": dataset.name,
+        "n_users": n_users,
+        "n_items": n_items,
+        "n_interactions": int(dataset.train.nnz),
+        "max_memory": limit,
+        "models": [
+            {
+                "model": found.model.name,
+                "hyperparameters": values_of(found.model),
+                "device": found.device,
+                "parameters": found.needs.parameters,
+                "host_bytes": found.on_host,
+                "device_bytes": found.on_gpu,
+                "scoring_bytes": found.scoring,
+                "scoring_bytes_per_user": found.needs.per_user,
+                "users_scored_at_a_time": found.rows,
+                "epochs": found.epochs,
+                "seconds_per_epoch": found.epoch_seconds,
+                "seconds": found.seconds,
+                "fits": found.fits,
+                "obstacle": found.obstacle,
+            }
+            for found in plans
+        ],
+    }
+
+
+def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
+    from recvae.memory import available_bytes, human_bytes
+
+    n_users, n_items = dataset.train.shape
+    size = f"{n_users:,} training users x {n_items:,} items, {dataset.train.nnz:,} interactions"
+    allowed = f"{human_bytes(available_bytes())} of memory free" if limit is None else f"{human_bytes(limit)} allowed"
+    show(f"{dataset.name}: {size}; {allowed}", _table(plans))
+    show("memory is beside the program and the data; times are about, on this machine as busy as it is now")
+    if any(found.epochs for found in plans):
+        show("whole run: all epochs; most runs end early (patience)")
+    for found in plans:
+        if not found.fits:
+            show(found.obstacle)
+
+
+def _table(plans: "list[Plan]") -> "Table":
+    from rich.table import Table
+
+    from recvae.memory import human_bytes
+
+    table = Table()
+    for heading in ("model", "parameters", "on host", "on GPU", "to score", "per epoch", "whole run", "fits"):
+        table.add_column(heading, justify="left" if heading in ("model", "fits") else "right")
+    for found in plans:
+        table.add_row(
+            found.model.name,
+            f"{found.needs.parameters:,}",
+            human_bytes(found.on_host),
+            human_bytes(found.on_gpu) if found.on_gpu else "-",
+            human_bytes(found.scoring),
+            _time(found.epoch_seconds),
+            _time(found.seconds),
+            "yes" if found.fits else "no",
+        )
+    return table
+
+
+def _time(seconds: float | None) -> str:
+    """Write a time for people, such as 3.2 min; two digits say all that is known of it."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):
+        if seconds < length:
+            return f"{seconds:.2g} {unit}" if seconds < 9.95 else f"{seconds:.0f} {unit}"
+        seconds /= 60.0 if unit != "h" else 24.0
+    return f"{seconds:,.0f} d"
