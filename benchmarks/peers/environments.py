@@ -39,7 +39,7 @@ def environment(peer: str, folder: Path, install: bool = True) -> Path:
     python, stamp = home / "bin" / "python", home / "installed.txt"
     own, others = requirements(peer)
     content = "\n".join([own, *others])
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == content:
+    if python.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == content:
         return python
     if not install:
         raise NotInstalledError(f"no environment of {own} in {home}; leave out --no-install")

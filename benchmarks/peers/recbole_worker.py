@@ -1,8 +1,10 @@
 """RecBole's side: MultiVAE and its evaluation; `serve` says how it is asked.
 
-RecBole has a user and an item more than the data, numbered 0, for padding; it trains on that user too. Its latent
-dimension counts means and log-variances. Its evaluation is asked for in the batches in which it is fastest: with the
-default eval_batch_size, of fewer scores than there are items, it goes user by user and takes about seven times as long.
+RecBole has a user and an item more than the data, numbered 0, for padding; it trains on that user too, which is an
+update more where the users fill their batches (41 for 40). Its latent dimension counts means and log-variances, and
+its network pads every history to the longest, so one long history slows all down. Its evaluation is asked for in the
+batches in which it is fastest: with the default eval_batch_size, of fewer scores than there are items, it goes user by
+user and takes about seven times as long.
 """
 # pyright: reportMissingImports=false
 # RecBole is not installed where this package is checked.
