@@ -340,8 +340,7 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
 
 def _newest(runs_dir: Path, finished: list[Path], data: str | None) -> Path:
     """Return the last of the finished runs, of those on a data set if one is named."""
-    wanted = [folder for folder in finished if data in (None, folder.parent.name)]
+    wanted = [folder for folder in finished if data in (None, folder.parent.name)] or finished  # it may be renamed
     if not wanted:
-        on, option = (f" on {data}", f" --data {data}") if data else ("", "")
-        raise UsageError(f"no run{on} in {runs_dir}; make one with `recvae train --model multvae{option}`")
+        raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
     return wanted[-1]

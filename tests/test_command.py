@@ -167,7 +167,9 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     monkeypatch.setattr(ALS, "space", {"factors": (4, 8)})
     fitted = []
     fit = baselines.fit_baseline
-    monkeypatch.setattr(baselines, "fit_baseline", lambda name, *rest: fitted.append(name) or fit(name, *rest))
+    monkeypatch.setattr(
+        baselines, "fit_baseline", lambda name, *rest, **more: fitted.append(name) or fit(name, *rest, **more)
+    )
     command("train", *QUICK)
     first = command("evaluate", "--json", "-")
     assert fitted == ["als", "popularity"]

@@ -78,7 +78,6 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
     "vasp": ({"epochs": 1, "batch_size": 300, "hidden_dim": 50, "latent_dim": 20}, 900, 3000),
     "ease": ({"top_k": 500}, 1000, 3000),
     "als": ({"factors": 100, "iterations": 1}, 50000, 20000),
-    "popularity": ({}, 80000, 5000),
 }
 
 
