@@ -25,7 +25,7 @@ class _MultinomialNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, *target: torch.Tensor) -> torch.Tensor:
         nll, exponentials, sums = _nll(logits.clone(), *target)
-        ctx.save_for_backward(exponentials, sums, *target)
+        ctx.save_for_backward(exponentials, sums, *target[:-1])  # the lengths have done their work
         return nll
 
     @staticmethod
@@ -54,7 +54,7 @@ class _LinearMultinomialNLL(torch.autograd.Function):
         else:
             logits = (h @ w.t()).to(bias.dtype).add_(bias)  # in bfloat16, addmm takes four times as long
         nll, exponentials, sums = _nll(logits, *target)
-        ctx.save_for_backward(h, w, exponentials, sums, *target)
+        ctx.save_for_backward(h, w, exponentials, sums, *target[:-1])
         ctx.wanted = hidden.dtype, weight.dtype
         return nll
 
@@ -100,7 +100,6 @@ def _gradient(
     items: torch.Tensor,
     values: torch.Tensor,
     totals: torch.Tensor,
-    lengths: torch.Tensor,  # noqa: ARG001  (comes with the others)
 ) -> torch.Tensor:
     """Return n_u softmax(f_u) - x_u times the weight (B,) of each user's loss, shape (B, I)."""
     gradient = exponentials * (weight * totals / sums)[:, None]  # (B, I)

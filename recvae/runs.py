@@ -305,7 +305,7 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     name : str, optional
         A folder, or what comes after `runs_dir`; None takes the newest finished run.
     data : str, optional
-        Name of a data set: of several runs of one name, that on it; with no name, the newest on it.
+        Name or path of a data set: of several runs of one name, that on it; with no name, the newest on it.
 
     Returns
     -------
@@ -321,6 +321,7 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     """
     cards = sorted(runs_dir.glob(f"*/*/{CARD}"), key=lambda card: card.stat().st_mtime)
     finished = [card.parent for card in cards if not card.parent.name.startswith(".")]
+    data = data and Path(data).resolve().name  # runs stand in a folder of the data set's name
     if name is None:
         return _newest(runs_dir, finished, data)
     matches = [folder for folder in finished if folder.name == name]

@@ -78,7 +78,7 @@ def compare(
     from recvae.repeats import seeds_for
 
     wanted, form, limit = parse_metrics(metrics), _format(form, output), memory_limit(max_memory)
-    folders = _folders(runs_dir, runs or [], data and Path(data).resolve().name)
+    folders = _folders(runs_dir, runs or [], data)
     labels, seeds_of = labels_of(folders), [seeds_for(folder, seeds) for folder in folders]
     baseline, tuned = _baseline(to, labels, folders, runs_dir)
     check_names([*labels, *([baseline] if tuned else [])], baseline)

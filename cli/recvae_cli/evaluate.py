@@ -58,7 +58,7 @@ def evaluate(
     if per_user is not None and per_user.suffix not in (".parquet", ".pq"):
         raise UsageError(f"got --per-user {per_user}, expected a name ending in .parquet, which is what is written")
     names = _baseline_names(baselines)
-    folders = list(dict.fromkeys(find_run(runs_dir, run, data and Path(data).resolve().name) for run in runs or [None]))
+    folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
     bundles = [read_bundle(folder, device, limit) for folder in folders]
     home = find_dataset(data_dir, data or str(bundles[0].manifest.get("name")))
     dataset = dataset_of(home, {str(f): bundle.manifest for f, bundle in zip(folders, bundles, strict=True)})

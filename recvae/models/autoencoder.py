@@ -114,7 +114,7 @@ class Autoencoder(Model):
 
     def _blocks(self) -> tuple[float, float]:
         """Return how many blocks of users x items there are at the peak of an update, and while scoring."""
-        return blocks_of(getattr(self, "likelihood", "multinomial")), 1.2
+        return blocks_of(self._likelihood()[0]), 1.2
 
     def _noise_bytes(self, n_items: int, n_users: int) -> int:  # noqa: ARG002  (some models draw for all items)
         """Return what an update of so many users takes besides."""
