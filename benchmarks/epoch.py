@@ -1,8 +1,9 @@
 """One epoch on the CPU: this package against the plain dense PyTorch loop of public ports (benchmarks/dense.py).
 
 Both sides train the same network (600-200) with the same loss on the same users, each in a process of its own and by
-turns, batch for batch, so that whatever else the machine does troubles both alike. The first epoch is a warm-up and
-is not counted. The floor is what the largest products and Adam's memory take, at the rates measured on the way.
+turns of ten batches, so that whatever else the machine does troubles both alike, and what the caches hold is mostly
+their own, as it is in training. The first epoch is a warm-up and is not counted. The floor is what the largest
+products, by the fastest way we know, and Adam's memory take, at the rates measured on the way.
 
     python benchmarks/epoch.py --model recvae --precision float32
 
@@ -29,12 +30,16 @@ import torch
 from dense import BETA, DROPOUT, GAMMA, HIDDEN, LATENT, LEARNING_RATE
 from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import MultDAE, MultVAE, RecVAE
+from recvae.heap import kept_blocks
 from recvae.history import EpochRecord
 from recvae.interactions import interactions
 from recvae.models.autoencoder import Autoencoder
+from recvae.products import product
 from recvae.synthetic import synthetic_log
 
 # Letters in shape comments: B users of a batch, I items, H width of the layer before the items.
+
+TURN = 10  # batches
 
 
 @dataclass
@@ -77,7 +82,7 @@ class Side:
 
 
 class TurnAbout:
-    """A monitor of `fit` that times each of its batches, then has the dense loop do one in the other process.
+    """A monitor of `fit` that times its batches, and every few has the dense loop do as many in the other process.
 
     Parameters
     ----------
@@ -113,16 +118,24 @@ class TurnAbout:
         self._began = time.perf_counter()
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
-        """Note a batch of ours and ask for one of the dense loop."""
+        """Note a batch of ours; after the last of a turn it is the dense loop's."""
         self.ours.seconds[-1].append(time.perf_counter() - self._began)
-        answer = self._ask()
-        self.dense.seconds[-1].append(answer["seconds"])
-        self.dense.peak, self.ours.peak = answer["peak"], self._meter.peak()
-        self._of_dense.append(answer["loss"])
+        if len(self.ours.seconds[-1]) % TURN == 0:
+            self._other_turn()
         self._began = time.perf_counter()
+
+    def _other_turn(self) -> None:
+        """Have the dense loop do what batches it is behind."""
+        self.ours.peak = self._meter.peak()
+        for _ in range(len(self.ours.seconds[-1]) - len(self.dense.seconds[-1])):
+            answer = self._ask()
+            self.dense.seconds[-1].append(answer["seconds"])
+            self.dense.peak = answer["peak"]
+            self._of_dense.append(answer["loss"])
 
     def epoch(self, record: EpochRecord) -> None:
         """Note the losses; the time since the last batch, in which weights are copied, counts for nobody."""
+        self._other_turn()
         self.ours.end_epoch(record.loss)
         self.dense.end_epoch(float(np.mean(self._of_dense)))
         self._of_dense.clear()
@@ -192,17 +205,15 @@ def floor(model: str, n_items: int, n_batches: int, batch_size: int, dtype: torc
     h, w, g = (
         torch.zeros(shape, dtype=dtype) for shape in ((batch_size, width), (n_items, width), (batch_size, n_items))
     )
-    logits, of_hidden, of_weight = torch.empty_like(g), torch.empty_like(h), torch.empty_like(w)
     from_, to = torch.zeros(4, n_items * HIDDEN), torch.empty(4, n_items * HIDDEN)  # 2 x 4 floats for each weight
-    taken = by_turns(
-        {
-            "logits": lambda: torch.mm(h, w.t(), out=logits),
-            "of hidden": lambda: torch.mm(g, w, out=of_hidden),
-            "of weight": lambda: torch.mm(g.t(), h, out=of_weight),
-            "memory": lambda: to.copy_(from_),
-        },
-        rounds=9,
-    )
+    sides = {
+        "logits": lambda: product(h, w.t()),
+        "of hidden": lambda: product(g, w),
+        "of weight": lambda: product(g.t(), h),
+        "memory": lambda: to.copy_(from_),
+    }
+    with kept_blocks(torch.device("cpu")):
+        taken = by_turns(sides, rounds=9)
     logits_s, hidden_s, weight_s, memory_s = (times.median for times in taken.values())
     adam = memory_s * 7 / 8  # Adam reads four floats for each weight and writes three
     if model == "recvae":  # the encoder learns without the decoder's gradient, then the decoder without the encoder's

@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from recvae.batches import SparseBatch
+from recvae.products import product
+
+_CHUNK_BYTES = 8 << 20  # of logits worked on at a time: a CPU's cache holds them through all that is done
 
 
 class _MultinomialNLL(torch.autograd.Function):
@@ -24,19 +27,23 @@ class _MultinomialNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, *target: torch.Tensor) -> torch.Tensor:
-        nll, exponentials, sums = _nll(logits.clone(), *target)
-        ctx.save_for_backward(exponentials, sums, *target[:-1])  # the lengths have done their work
+        gradient = logits.clone()
+        nll = _to_gradient(gradient, None, *target)
+        ctx.save_for_backward(gradient)
         return nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _gradient(grad_outputs[0], *ctx.saved_tensors), None, None, None, None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0][:, None], None, None, None, None, None
 
 
 class _LinearMultinomialNLL(torch.autograd.Function):
-    """The same of f = h W^T + b: the block of logits becomes that of their exponentials, and is all that is kept.
+    """The same of f = h W^T + b: the block of logits becomes that of their gradient, and is the only one.
 
-    The products may be of bfloat16; sums, exponentials and what is returned are of the type of h.
+    It is made while the logits are at hand, for users that count alike; how much each counts, known when gradients
+    are asked for, is brought in by the far smaller h. The products, and the block, may be of bfloat16; what is done
+    between them and what is returned are of the type of h.
     """
 
     @staticmethod
@@ -48,63 +55,61 @@ class _LinearMultinomialNLL(torch.autograd.Function):
         dtype: torch.dtype,
         *target: torch.Tensor,
     ) -> torch.Tensor:
-        h, w = hidden.to(dtype), weight.to(dtype)  # (B, H), (I, H)
-        if dtype == bias.dtype:
-            logits = torch.addmm(bias, h, w.t())  # (B, I)
-        else:
-            logits = (h @ w.t()).to(bias.dtype).add_(bias)  # in bfloat16, addmm takes four times as long
-        nll, exponentials, sums = _nll(logits, *target)
-        ctx.save_for_backward(h, w, exponentials, sums, *target[:-1])
-        ctx.wanted = hidden.dtype, weight.dtype
+        w = weight.to(dtype)  # (I, H)
+        # The bias comes later: within the product it takes four times as long in bfloat16.
+        gradient = product(hidden.to(dtype), w.t())  # (B, H) x (H, I) -> (B, I)
+        nll = _to_gradient(gradient, bias, *target)
+        ctx.save_for_backward(hidden, w, gradient)
         return nll
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        h, w, *rest = ctx.saved_tensors
-        gradient = _gradient(grad_outputs[0], *rest)  # (B, I)
-        of_hidden, of_weight = ctx.wanted
+        hidden, w, gradient = ctx.saved_tensors
+        counts = grad_outputs[0][:, None]  # (B, 1)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # a frozen part costs no product
-        of_bias = gradient.sum(dim=0) if needs_bias else None  # (B, I) -> (I,)
-        g = gradient.to(h.dtype)
-        return (
-            (g @ w).to(of_hidden) if needs_hidden else None,  # (B, I) x (I, H) -> (B, H)
-            (g.t() @ h).to(of_weight) if needs_weight else None,  # (I, B) x (B, H) -> (I, H)
-            of_bias,
-            *[None] * 6,
-        )
+        of_hidden = of_weight = of_bias = None
+        if needs_hidden:
+            of_hidden = product(gradient, w).to(hidden.dtype) * counts  # (B, I) x (I, H) -> (B, H)
+        if needs_weight:
+            h = (hidden * counts).to(w.dtype)
+            of_weight = product(gradient.t(), h).to(hidden.dtype)  # (I, B) x (B, H) -> (I, H)
+        if needs_bias:
+            of_bias = (gradient.t() @ counts.to(w.dtype))[:, 0].to(hidden.dtype)  # (I, B) x (B, 1) -> (I,)
+        return of_hidden, of_weight, of_bias, *[None] * 6
 
 
-def _nll(
+def _to_gradient(
     logits: torch.Tensor,
+    bias: torch.Tensor | None,
     rows: torch.Tensor,
     items: torch.Tensor,
     values: torch.Tensor,
     totals: torch.Tensor,
     lengths: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the loss, exp(f - max f) in the memory of the logits f, and its sums over items."""
-    hit_values = logits[rows, items] * values  # (N,)
-    # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
-    hit = torch.segment_reduce(hit_values, "sum", lengths=lengths, unsafe=True, initial=0)  # (N,) -> (B,)
-    highest = logits.amax(dim=1, keepdim=True)  # (B, 1)
-    exponentials = logits.sub_(highest).exp_()  # (B, I)
-    sums = exponentials.sum(dim=1)  # (B,)
-    return totals * (sums.log() + highest[:, 0]) - hit, exponentials, sums
-
-
-def _gradient(
-    weight: torch.Tensor,
-    exponentials: torch.Tensor,
-    sums: torch.Tensor,
-    rows: torch.Tensor,
-    items: torch.Tensor,
-    values: torch.Tensor,
-    totals: torch.Tensor,
 ) -> torch.Tensor:
-    """Return n_u softmax(f_u) - x_u times the weight (B,) of each user's loss, shape (B, I)."""
-    gradient = exponentials * (weight * totals / sums)[:, None]  # (B, I)
-    gradient[rows, items] -= values * weight[rows]  # each (row, item) once, so nothing is lost
-    return gradient
+    """Return the loss (B,) of the logits f (B, I), plus bias, and put n_u softmax(f_u) - x_u in their place."""
+    n_users, n_items = logits.shape
+    step = n_users if logits.is_cuda else max(1, _CHUNK_BYTES // (values.element_size() * n_items))
+    # Counting what each chunk has would make a GPU wait, which takes all at once.
+    counts = [len(items)] if step >= n_users else [int(chunk.sum()) for chunk in lengths.split(step)]
+    by_user = zip(logits.split(step), totals.split(step), lengths.split(step), strict=True)
+    by_hit = zip(rows.split(counts), items.split(counts), values.split(counts), strict=True)
+    nll = []
+    for first, (block, total, length), (row, item, value) in zip(range(0, n_users, step), by_user, by_hit, strict=True):
+        f = block.to(values.dtype)  # (b, I), the block itself if of that type
+        if bias is not None:
+            f += bias
+        cells = row - first, item
+        # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
+        hit = torch.segment_reduce(f[cells] * value, "sum", lengths=length, unsafe=True, initial=0)  # (n,) -> (b,)
+        highest = f.amax(dim=1)  # (b,)
+        torch.softmax(f, dim=1, out=f)
+        # The largest probability is that of the highest logit, and far from 0: log-sum-exp is their difference.
+        nll.append(total * (highest - f.amax(dim=1).log()) - hit)
+        f *= total[:, None]
+        f[cells] -= value  # each (row, item) once, so nothing is lost
+        block.copy_(f)
+    return torch.cat(nll)
 
 
 def _target(batch: SparseBatch, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -268,8 +273,8 @@ def linear_logits(hidden: torch.Tensor, layer: nn.Linear, dtype: torch.dtype = t
     """
     if dtype != torch.bfloat16:
         return layer(hidden)
-    product = hidden.to(dtype) @ layer.weight.to(dtype).t()  # (B, H) x (H, I) -> (B, I)
-    return product.to(hidden.dtype) + layer.bias
+    logits = product(hidden.to(dtype), layer.weight.to(dtype).t())  # (B, H) x (H, I) -> (B, I)
+    return logits.to(hidden.dtype) + layer.bias
 
 
 def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from recvae.batches import SparseBatch
 from recvae.losses import sum_of_each
+from recvae.products import product
 
 SAMPLINGS = ("none", "uniform", "popularity")
 
@@ -103,8 +104,8 @@ def sampled_nll(
     bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
     own = (hidden.index_select(0, batch.rows) * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
     of_products = dtype if dtype == torch.bfloat16 else hidden.dtype
-    product = hidden.to(of_products) @ weight[n:].to(of_products).t()  # (B, H) x (H, M) -> (B, M)
-    others = product.to(hidden.dtype) + (bias[n:] + log_weights.to(hidden.dtype))
+    logits = product(hidden.to(of_products), weight[n:].to(of_products).t())  # (B, H) x (H, M) -> (B, M)
+    others = logits.to(hidden.dtype) + (bias[n:] + log_weights.to(hidden.dtype))
     others = others.masked_fill(_own_among(items, batch, layer.out_features), -torch.inf)
     highest = _highest(others, own, batch)
     sums = (others - highest[:, None]).exp().sum(dim=1) + sum_of_each((own - highest[batch.rows]).exp(), batch)

@@ -19,6 +19,7 @@ ORDER = [
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
     *(
         "batches",
+        "products",
         "precision",
         "losses",
         "sampled_softmax",

@@ -25,6 +25,7 @@ from recvae.interactions import HeldOut, as_interactions
 from recvae.memory import Needs
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
+from recvae.products import product
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -143,7 +144,7 @@ class ALS(Model):
                 self._folding = self._solver()  # kept, since it remembers the product of the item factors
                 self._folding.item_factors = self.item_factors_
             user_factors = self._folding.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
-        return torch.from_numpy(user_factors) @ torch.from_numpy(self.item_factors_).T  # (B, I)
+        return product(torch.from_numpy(user_factors), torch.from_numpy(self.item_factors_).T)  # (B, I)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the item factors, shape (n_items, factors); see `Model.weights`."""

@@ -24,6 +24,7 @@ from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import log_normal
 from recvae.models.networks import SparseLinear, dropout, initialise_by_inputs, linear, sample
 from recvae.models.variational import VariationalAutoencoder
+from recvae.products import product
 from recvae.training import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H hidden width, D latent
@@ -132,7 +133,7 @@ class HVampNetwork(nn.Module):
     def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
         """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
         first = self.items_to_z2
-        hidden = pseudo_inputs @ first.weight + first.bias  # (K, I) -> (K, 2 H)
+        hidden = product(pseudo_inputs, first.weight) + first.bias  # (K, I) -> (K, 2 H)
         mean, logvar = self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
         # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger. In
         # float64, since they nearly cancel where a variance is small.

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from recvae.batches import SparseBatch
+from recvae.products import product
 
 BIAS_STD = 1e-3
 
@@ -60,7 +61,7 @@ class SparseLinear(nn.Module):
         """
         hidden = sparse_product(batch, inputs, self.weight)  # (N,) -> (B, H)
         if extra is not None:
-            hidden = hidden + extra @ self.weight  # (B, I) -> (B, H)
+            hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
 
     @property
@@ -69,10 +70,18 @@ class SparseLinear(nn.Module):
         return len(self.weight)
 
 
+class Linear(nn.Linear):
+    """A linear layer that multiplies by `product`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return W x + b, shape (n_users, n_outputs)."""
+        return product(input, self.weight.t()).add_(self.bias)  # (B, n) x (n, m) -> (B, m)
+
+
 def linear(n_inputs: int, width: int) -> nn.Linear:
     """Return a linear layer, not initialised: no global random state is touched."""
-    layer = nn.utils.skip_init(nn.Linear, n_inputs, width, device=torch.empty(0).device)  # "meta", when only counted
-    assert isinstance(layer, nn.Linear)  # the signature promises no more than a module
+    layer = nn.utils.skip_init(Linear, n_inputs, width, device=torch.empty(0).device)  # "meta", when only counted
+    assert isinstance(layer, Linear)  # the signature promises no more than a module
     return layer
 
 
