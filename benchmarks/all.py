@@ -3,7 +3,8 @@
     python benchmarks/all.py
     python benchmarks/all.py epoch startup
 
-Those that take hours or install other packages are not among them: `make leaderboard`, `make bench-peers`.
+Those that take hours, install other packages or want a GPU are not among them: `make leaderboard`,
+`make bench-peers`, `python benchmarks/gpu.py`.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("epoch", "ease", "evaluation", "preprocess", "startup")
+NAMES = ("epoch", "growth", "ease", "evaluation", "preprocess", "startup")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

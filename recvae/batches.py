@@ -112,7 +112,8 @@ class SparseRows:
         totals = np.bincount(rows, weights=matrix.data, minlength=len(lengths))
         self.n_users = len(lengths)
         self._starts = torch.from_numpy(matrix.indptr[:-1].astype(np.int64)).to(device)  # (U,)
-        self._lengths = torch.from_numpy(lengths).to(device)  # (U,)
+        self._counted = torch.from_numpy(lengths)  # (U,), on the host
+        self._lengths = self._counted.to(device)  # (U,)
         self._items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
         self._values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
         self._inputs = torch.from_numpy(inputs.astype(np.float32)).to(device)
@@ -134,16 +135,19 @@ class SparseRows:
         Parameters
         ----------
         users : Tensor of shape (n_users,), int64
-            Row numbers, on the same device.
+            Row numbers, on the CPU.
 
         Returns
         -------
         SparseBatch
             In the order of `users`.
         """
+        n = int(self._counted[users].sum())  # counted on the host: a GPU would have to be waited for
+        users = users.to(self._items.device, non_blocking=True)
         lengths = self._lengths[users]  # (B,)
         offsets = lengths.cumsum(0) - lengths  # (B,)
-        rows = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)  # (N,)
+        of_batch = torch.arange(len(users), device=users.device)
+        rows = torch.repeat_interleave(of_batch, lengths, output_size=n)  # (B,) -> (N,)
         position = torch.arange(len(rows), device=users.device) + (self._starts[users] - offsets)[rows]  # (N,)
         return SparseBatch(
             items=self._items[position],
@@ -159,7 +163,7 @@ class SparseRows:
 def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
     """Return all rows of a block of users as one batch."""
     rows = SparseRows(matrix, device)
-    return rows.batch(torch.arange(rows.n_users, device=device))
+    return rows.batch(torch.arange(rows.n_users))
 
 
 class SparseBatches:
@@ -225,7 +229,7 @@ class SparseBatches:
             yield from self._prepared(shares)
             return
         for users in shares:
-            yield self._rows.batch(users.to(self.device))
+            yield self._rows.batch(users)
 
     def _prepared(self, parts: list[torch.Tensor]) -> Iterator[SparseBatch]:
         def prepare(users: torch.Tensor) -> SparseBatch:

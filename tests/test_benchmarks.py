@@ -218,3 +218,41 @@ def test_the_floor_of_ease_is_the_inverse_round_after_round(epoch: ModuleType) -
     np.testing.assert_allclose(inverse @ (before + np.tril(before, -1).T), np.eye(30), atol=1e-5)
     floor()
     np.testing.assert_allclose(np.tril(floor.block), before, rtol=1e-4, atol=1e-5)
+
+
+def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growth = importlib.import_module("growth")
+    monkeypatch.setattr(growth, "TINY", ((60,), (80, 120), (20,)))
+    growth.main(["--quick", "--json", str(tmp_path / "growth.json"), "--plot", str(tmp_path / "growth.png")])
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "growth.json").read_text())["results"]["points"]
+    assert [point["what"] for point in found] == ["users", *["items"] * 6, "batch size"]
+    assert {point["sampling"] for point in found} == {"none", "popularity"}
+    assert all(0 < point["low"] <= point["batch"] <= point["high"] and point["peak"] > 1e7 for point in found)
+    assert printed.count("\n| ") - 1 == len(found)
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_on_a_device_is_measured_by_epoch_and_batch_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = importlib.import_module("gpu")
+    shape = ["--users=60", "--items=100", "--interactions=1500", "--batch-sizes", "20", "30", "--epochs=2"]
+    gpu.main([*shape, "--device=cpu", "--json", str(tmp_path / "gpu.json")])
+    assert "Mult-VAE 600-200 in auto on cpu: 60 users x 100 items" in capsys.readouterr().out
+    results = json.loads((tmp_path / "gpu.json").read_text())["results"]
+    assert {size: len(found["rounds"]) for size, found in results.items()} == {"20": 2, "30": 2}
+    assert all(found["floor"] > 0 for found in results.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--epochs=0"], "must be 1 or more"), (["--device=tpu"], "got device 'tpu'")]
+)
+def test_the_gpu_benchmark_refuses_what_it_cannot_do(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        importlib.import_module("gpu").main(arguments)
+    assert said in capsys.readouterr().err

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from recvae import losses
 from recvae.batches import SparseBatch, whole_batch
 from recvae.losses import (
     LIKELIHOODS,
@@ -63,6 +64,29 @@ def test_multinomial_loss_and_gradient_are_those_of_the_dense_formula(dtype: tor
     assert dense.grad is not None
     torch.testing.assert_close(loss, expected.to(dtype), rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(ours.grad, dense.grad.to(dtype), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("users_at_a_time", [1, 2, 3, 7])
+def test_multinomial_loss_and_gradient_are_the_same_however_many_users_are_worked_on_at_a_time(
+    users_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.integers(1, 4, (7, 12)) * (rng.random((7, 12)) < 0.4)
+    dense[[1, 6]] = 0  # users without interactions, within a chunk and at the end
+    batch = whole_batch(sp.csr_matrix(dense, dtype=np.float32), CPU)
+    logits = torch.from_numpy(rng.normal(0, 3, dense.shape)).float()
+
+    def found() -> list[torch.Tensor]:
+        leaf = logits.clone().requires_grad_()
+        loss = multinomial_nll(leaf, batch)
+        (loss * torch.linspace(-1, 2, 7)).sum().backward()
+        assert leaf.grad is not None
+        return [loss.detach(), leaf.grad]
+
+    at_once = found()
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
+    for one, other in zip(at_once, found(), strict=True):
+        assert torch.equal(one, other)
 
 
 @given(seed=SEEDS)
