@@ -17,7 +17,7 @@ RANKING_BYTES = 22
 """Of an item and a user, while equal scores are put in the order of their columns; beside the scores themselves."""
 
 _FLOAT = 4  # bytes
-_BLOCKS = {"multinomial": 2.5, "bernoulli": 2.5, "gaussian": 4.5}  # logits, their gradient, what lies between
+_BLOCKS = {"multinomial": 1.3, "bernoulli": 2.5, "gaussian": 4.5}  # logits, their gradient, what lies between
 _OF_WIDTHS = 4  # values of each hidden unit and user: before and after its nonlinearity, with gradients
 _BATCH_BYTES = 60  # of an interaction in a batch
 _CUTTING_BYTES = 44  # of an interaction, while the rows are made that batches are cut from
