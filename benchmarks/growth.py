@@ -186,10 +186,11 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         for way in dict.fromkeys(point.way for point, _ in of_kind):
             rows = [(point.place, r) for point, r in of_kind if point.way == way]
             places = [place for place, _ in rows]
-            axes[0, column].plot(places, [value(r) for _, r in rows], "o-", label=way)
-            axes[1, column].plot(places, [(r["peak"] or 0) / 2**30 for _, r in rows], "o-")
-        axes[0, column].set(ylabel=label, ylim=(0, None))
+            axes[0, column].plot(places, [value(r) for _, r in rows], "o-", label=way, clip_on=False)
+            axes[1, column].plot(places, [(r["peak"] or 0) / 2**30 for _, r in rows], "o-", clip_on=False)
+        axes[0, column].set(ylabel=label, ylim=(0, None), xlim=(0, None))
         axes[1, column].set(xlabel=what, ylabel="resident, GiB", ylim=(0, None))
+        axes[1, column].xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
         axes[0, column].legend(frameon=False)
         for axis in axes[:, column]:
             axis.spines[["top", "right"]].set_visible(False)
