@@ -141,7 +141,7 @@ def table(times: dict[str, Times], growth: dict[str, int | None], n_users: int) 
         lines.append(f"{name:<10} {seconds}   {n_users / side.median:7,.0f}   {memory:>8}   {ratios}")
     median, low, high = times["evaluate"].ratio(times["pytorch"])
     lines.append(
-        f"floor: the last layer's product in blocks of {BLOCK} users, and topk of {K}; pytorch: the same by its own product"
+        f"floor: the last layer's product in blocks of {BLOCK} users, and topk of {K}; pytorch: by its own product"
     )
     lines.append(f"evaluate takes {median:.2f} ({low:.2f} to {high:.2f}) times what they take by PyTorch's own product")
     return "\n".join(lines)

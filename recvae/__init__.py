@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from recvae.interactions import HeldOut
     from recvae.logs import read_events
     from recvae.models import AE, ALS, EASE, EDLAE, VASP, Blend, HVamp, Model, MultDAE, MultVAE, Popularity, RecVAE
-    from recvae.recommender import Recommendations, Recommender
+    from recvae.recommendations import BatchRecommendations, Explanation, Recommendations
+    from recvae.recommender import Recommender
 
 __all__ = [
     "AE",
@@ -20,9 +21,11 @@ __all__ = [
     "EASE",
     "EDLAE",
     "VASP",
+    "BatchRecommendations",
     "Blend",
     "Dataset",
     "Events",
+    "Explanation",
     "Filters",
     "HVamp",
     "HeldOut",
@@ -42,7 +45,9 @@ _HOMES = {
     "Events": "recvae.events",
     "Filters": "recvae.events",
     "HeldOut": "recvae.interactions",
-    "Recommendations": "recvae.recommender",
+    "BatchRecommendations": "recvae.recommendations",
+    "Explanation": "recvae.recommendations",
+    "Recommendations": "recvae.recommendations",
     "Recommender": "recvae.recommender",
     "read_events": "recvae.logs",
 }

@@ -36,35 +36,20 @@ class ItemIndex:
         return len(self.ids)
 
     @cached_property
-    def _column_of(self) -> dict[str, int]:
+    def _columns(self) -> dict[str, int]:
         return {str(item): column for column, item in enumerate(self.ids.tolist())}
 
-    def columns_of(self, items: Iterable[object]) -> tuple[np.ndarray, list[object]]:
-        """Look items up by their external ids; 318 and "318" are the same item.
+    def column_of(self, item: object) -> int | None:
+        """Look an item up by its external id; None where it is not known. 318, "318" and 318.0 are the same item."""
+        # Data frames make floats of integers wherever one was missing.
+        whole = isinstance(item, float | np.floating) and float(item).is_integer()
+        return self._columns.get(str(int(cast(float, item)) if whole else item))
 
-        Parameters
-        ----------
-        items : iterable of int or str
-            External ids, repetitions allowed.
-
-        Returns
-        -------
-        columns : ndarray of shape (n_known,), int64
-            Columns of the items that are known, ascending, each once.
-        unknown : list
-            The ids that are not, as they were given.
-        """
-        known: set[int] = set()
-        unknown: list[object] = []
-        for item in items:
-            # Data frames make floats of integers wherever one was missing: 318.0 is 318.
-            whole = isinstance(item, float | np.floating) and float(item).is_integer()
-            column = self._column_of.get(str(int(cast(float, item)) if whole else item))
-            if column is None:
-                unknown.append(item)
-            else:
-                known.add(column)
-        return np.array(sorted(known), dtype=np.int64), unknown
+    def mask_of(self, items: Iterable[object]) -> np.ndarray:
+        """Return which items are among these, shape (n_items,), bool; ids that are not known are ignored."""
+        mask = np.zeros(len(self), dtype=bool)
+        mask[[column for column in map(self.column_of, items) if column is not None]] = True
+        return mask
 
     def title_of(self, column: int) -> str | None:
         """Return the title of a column, None where it is not known."""

@@ -34,17 +34,21 @@ def check_k(k: int) -> None:
         raise UsageError(f"got k={k!r}, expected a whole number of items, 1 or more")
 
 
-def rank(scores: torch.Tensor, k: int, seen: sp.csr_matrix | None = None) -> tuple[np.ndarray, np.ndarray]:
+def rank(
+    scores: torch.Tensor, k: int, seen: sp.csr_matrix | None = None, allowed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best items of each row of scores.
 
     Parameters
     ----------
     scores : Tensor of shape (n_users, n_items), float32
-        Higher is better; overwritten where `seen` masks it.
+        Higher is better; overwritten where it is masked.
     k : int
         Number of ranks, >= 1.
     seen : csr_matrix of shape (n_users, n_items), optional
         Items that must not be returned.
+    allowed : ndarray of shape (n_items,) or (n_users, n_items), bool, optional
+        Items that may be returned, of all users or of each.
 
     Returns
     -------
@@ -64,6 +68,8 @@ def rank(scores: torch.Tensor, k: int, seen: sp.csr_matrix | None = None) -> tup
     if seen is not None:
         rows = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
         scores[torch.from_numpy(rows), torch.from_numpy(seen.indices.astype(np.int64))] = -torch.inf
+    if allowed is not None:
+        scores.masked_fill_(torch.from_numpy(~allowed).to(scores.device), -torch.inf)  # (I,) or (B, I)
     n_items = scores.shape[1]
     best, columns = _best(scores, min(k, n_items))  # (B, k)
     items = columns.masked_fill(torch.isneginf(best), -1).cpu().numpy()

@@ -100,14 +100,6 @@ def test_an_item_index_keeps_ids_of_either_type_and_missing_titles(ids: Any, tit
     assert_same_index(ItemIndex.read(tmp_path / ITEMS), index)
 
 
-def test_items_are_found_by_number_or_word_in_column_order_each_once() -> None:
-    index = ItemIndex(ids=np.array([30, 10, 20]), titles=None, train_counts=np.zeros(3, dtype=np.int64))
-    columns, unknown = index.columns_of(iter([20, "30", 30, "x", 40, "x"]))
-    assert (columns.tolist(), columns.dtype, unknown) == ([0, 2], np.int64, ["x", 40, "x"])
-    nothing, _ = index.columns_of([])
-    assert (nothing.tolist(), nothing.dtype) == ([], np.int64)
-
-
 def test_the_card_says_what_the_bundle_is(sound: Path) -> None:
     card = read_card(sound)
     assert (card["format"], card["model"], card["metrics"]) == (1, "multvae", METRICS)

@@ -20,6 +20,7 @@ ORDER = [
     *(
         "batches",
         "products",
+        "similarity",
         "precision",
         "losses",
         "sampled_softmax",
@@ -32,7 +33,8 @@ ORDER = [
         "training",
     ),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
-    *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats", "recommender"),
+    *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
+    *("histories", "recommendations", "recommender"),
 ]
 
 

@@ -25,28 +25,25 @@ def test_an_index_reads_back_as_it_was_written(tmp_path: Path, ids: np.ndarray, 
 
 
 @pytest.mark.parametrize(
-    ("asked", "columns", "unknown"),
-    [
-        (["jaws", "heat", "jaws"], [0, 1], []),
-        (["alien", "été", 5, None], [2], ["alien", 5, None]),
-        ([], [], []),
-    ],
+    ("asked", "columns"),
+    [(["jaws", "heat", "jaws"], [0, 1, 0]), (["alien", "été", 5, None], [None, 2, None, None])],
 )
-def test_items_are_looked_up_once_each_and_those_unknown_handed_back(
-    asked: list[Any], columns: list[int], unknown: list[Any]
-) -> None:
+def test_items_are_looked_up_by_their_words(asked: list[Any], columns: list[int | None]) -> None:
     items = ItemIndex(ids=WORDS, titles=None, train_counts=COUNTS)
-    found, rest = items.columns_of(asked)
-    assert (found.tolist(), found.dtype, rest) == (columns, np.int64, unknown)
+    assert [items.column_of(item) for item in asked] == columns
 
 
 def test_an_integer_and_its_text_are_the_same_item() -> None:
     items = ItemIndex(ids=np.array([318, 7]), titles=None, train_counts=np.array([1, 1]))
-    assert items.columns_of(["7", np.int64(318)])[0].tolist() == [0, 1]
-    assert items.columns_of(["07", 7.5])[1] == ["07", 7.5]
+    assert [items.column_of(item) for item in ("7", np.int64(318), "07", 7.5)] == [1, 0, None, None]
 
 
 def test_whole_floats_are_the_integers_they_stand_for() -> None:
     index = ItemIndex(ids=np.array([50, 181]), titles=None, train_counts=np.array([2, 1]))
-    columns, unknown = index.columns_of([181.0, np.float64(50), 50.5, float("nan")])
-    assert columns.tolist() == [0, 1] and unknown[0] == 50.5 and len(unknown) == 2
+    assert [index.column_of(item) for item in (181.0, np.float64(50), 50.5, float("nan"))] == [1, 0, None, None]
+
+
+def test_a_mask_has_the_known_items_of_a_list() -> None:
+    items = ItemIndex(ids=np.array([30, 10, 20]), titles=None, train_counts=np.zeros(3, dtype=np.int64))
+    assert items.mask_of(iter([20, "30", 30, "x"])).tolist() == [True, False, True]
+    assert items.mask_of([]).tolist() == [False] * 3

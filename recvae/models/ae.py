@@ -42,13 +42,20 @@ class AENetwork(nn.Module):
         widths = [*hidden_dims, latent_dim, *reversed(hidden_dims), n_items]
         self.encoder = nn.ModuleList([SparseLinear(n_items, widths[0])])
         self.decoder = layers(widths)
+        self._depth = len(hidden_dims)  # layers between the first and the code
 
-    def forward(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
-        """Return what the last layer makes logits of, shape (n_users, width)."""
+    def encode(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
+        """Return the code, shape (n_users, latent_dim)."""
         hidden = torch.tanh(self.encoder[0](batch, inputs.values, inputs.extra))  # (N,) and (B, I) -> (B, H)
-        for layer in self.decoder[:-1]:
+        for layer in self.decoder[: self._depth]:
             hidden = torch.tanh(layer(hidden))
-        return hidden
+        return hidden  # (B, D)
+
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer makes logits of, shape (n_users, width)."""
+        for layer in self.decoder[self._depth : -1]:
+            code = torch.tanh(layer(code))
+        return code  # (B, H)
 
     @property
     def output(self) -> nn.Linear:
@@ -105,10 +112,13 @@ class AE(Autoencoder):
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no KL)
         network = cast(AENetwork, self.network_)
-        hidden = network(batch, self._noisy(batch, generator))
+        hidden = network.decode(network.encode(batch, self._noisy(batch, generator)))
         reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
+        return cast(AENetwork, self.network_).encode(batch, NoisyInput(batch.inputs))  # (B, D)
+
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         network = cast(AENetwork, self.network_)
-        return network.output(network(batch, NoisyInput(batch.inputs)))  # (B, H) -> (B, I)
+        return network.output(network.decode(self._code(batch)))  # (B, H) -> (B, I)

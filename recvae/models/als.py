@@ -26,6 +26,7 @@ from recvae.memory import Needs
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
 from recvae.products import product
+from recvae.similarity import cosines
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -138,13 +139,33 @@ class ALS(Model):
             random_state=self.seed,
         )
 
-    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+    def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
         with _solving():
             if self._folding is None:
-                self._folding = self._solver()  # kept, since it remembers the product of the item factors
-                self._folding.item_factors = self.item_factors_
-            user_factors = self._folding.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
-        return product(torch.from_numpy(user_factors), torch.from_numpy(self.item_factors_).T)  # (B, I)
+                folding = self._solver()  # kept, since it remembers the product of the item factors
+                folding.item_factors = self.item_factors_
+                folding.YtY  # noqa: B018  (computed here, so that threads find it there)
+                self._folding = folding
+            return self._folding.recalculate_user(np.arange(user_items.shape[0]), user_items)  # (B, F)
+
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        user_factors = torch.from_numpy(self._embed_block(user_items))  # (B, F)
+        return product(user_factors, torch.from_numpy(self.item_factors_).T)  # (B, I)
+
+    def similarities(self, columns: np.ndarray) -> np.ndarray:
+        """Return cosines of item factors; see `Model.similarities`."""
+        self.check_fitted()
+        return cosines(self.item_factors_, columns)
+
+    def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+        """Return c_ui y_j^T (Y^T C Y + r 1)^-1 y_i, which add up to the score: Hu et al. 2008, section 5."""
+        history = self._check_histories(user_items)
+        factors = self.item_factors_.astype(np.float64)
+        own, confidence = factors[history.indices], self.alpha * history.data.astype(np.float64)  # (N, F), (N,)
+        system = factors.T @ factors + self.regularization * np.eye(self.factors)  # (F, F)
+        system += own.T @ ((confidence - 1)[:, None] * own)
+        solved = np.linalg.solve(system, own.T)  # (F, N)
+        return ((factors[columns] @ solved).T * confidence[:, None]).astype(np.float32)  # (C, N) -> (N, C)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the item factors, shape (n_items, factors); see `Model.weights`."""

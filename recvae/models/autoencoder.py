@@ -6,7 +6,7 @@ A model adds its network, its loss and its optimiser; see `multvae.py`.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +28,7 @@ from recvae.precision import PRECISIONS, resolve_precision
 from recvae.ranking import block_rows
 from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_nll
 from recvae.schedules import Schedule
+from recvae.similarity import cosines
 from recvae.training import Losses, Phase, Task, Trainer
 
 # Letters in shape comments: B users of a block, I items.
@@ -70,7 +71,7 @@ class Autoencoder(Model):
 
     @abstractmethod
     def _network(self, n_items: int) -> nn.Module:
-        """Return the network, not initialised."""
+        """Return the network, not initialised; its last layer, with an output per item, is its `output`."""
 
     @abstractmethod
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
@@ -79,6 +80,10 @@ class Autoencoder(Model):
     @abstractmethod
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         """Return the scores (B, I) of a batch, without any noise."""
+
+    @abstractmethod
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what the encoder makes of a batch (B, D), without any noise."""
 
     def _nll(
         self,
@@ -249,6 +254,17 @@ class Autoencoder(Model):
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         self.network_.eval()
         return self._logits(whole_batch(user_items, self.device_))  # (B, I)
+
+    @torch.no_grad()
+    def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        self.network_.eval()
+        return self._code(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, D)
+
+    def similarities(self, columns: np.ndarray) -> np.ndarray:
+        """Return cosines of the last layer's weights; see `Model.similarities`."""
+        self.check_fitted()
+        output = cast(Any, self.network_).output
+        return cosines(output.weight.detach().cpu().numpy(), columns)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the network's weights; see `Model.weights`."""

@@ -10,10 +10,10 @@ import scipy.sparse as sp
 import torch
 
 from recvae.checkpoints import Checkpoint
-from recvae.errors import NotFittedError
+from recvae.errors import NotFittedError, UsageError
 from recvae.history import Monitor
 from recvae.hyperparameters import Space
-from recvae.interactions import HeldOut, as_interactions
+from recvae.interactions import HeldOut, as_interactions, whole_and_without_each
 from recvae.memory import Needs, check_memory, enough_bytes, in_blocks, rows_within
 from recvae.models.footprint import ranking_bytes
 from recvae.ranking import block_rows, check_k, rank
@@ -198,8 +198,15 @@ class Model(ABC):
         in_blocks(len(scores), self._rows_at_a_time(), work)
         return scores
 
-    def recommend(self, user_items: sp.csr_matrix, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k best items for each user, never one of the user's history.
+    def recommend(
+        self,
+        user_items: sp.csr_matrix,
+        k: int = 10,
+        *,
+        hidden: sp.csr_matrix | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best items for each user, by default never one of the user's history.
 
         Parameters
         ----------
@@ -207,6 +214,10 @@ class Model(ABC):
             Histories of users, seen in training or not.
         k : int
             Items per user, >= 1.
+        hidden : sparse matrix of shape (n_users, n_items), optional
+            Items of each user that must not be returned; by default the history.
+        allowed : ndarray of shape (n_items,) or (n_users, n_items), bool, optional
+            Items that may be returned, of all users or of each; by default all.
 
         Returns
         -------
@@ -226,15 +237,85 @@ class Model(ABC):
         """
         check_k(k)
         histories = self._check_histories(user_items)
+        masked = histories if hidden is None else as_interactions(hidden, "the hidden items", self.n_items_)
         items = np.empty((histories.shape[0], k), dtype=np.int64)
         scores = np.empty((histories.shape[0], k), dtype=np.float32)
 
         def work(start: int, end: int) -> None:
-            block = histories[start:end]
-            items[start:end], scores[start:end] = rank(self._score_block(block), k, seen=block)
+            of_block = allowed if allowed is None or allowed.ndim == 1 else allowed[start:end]
+            found = rank(self._score_block(histories[start:end]), k, masked[start:end], of_block)
+            items[start:end], scores[start:end] = found
 
         in_blocks(len(items), self._rows_at_a_time(), work)
         return items, scores
+
+    def similarities(self, columns: np.ndarray) -> np.ndarray:  # noqa: ARG002  (of those that have them)
+        """Say how similar all items are to some, shape (n_columns, n_items): higher is more similar.
+
+        The cosine of the items' vectors for networks and ALS, the weights from an item on the others for EASE.
+
+        Raises
+        ------
+        UsageError
+            If the model knows nothing of the kind.
+        """
+        raise UsageError(f"{self.name} does not tell items apart by similarity; take ease, als or a network")
+
+    def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+        """Say how much each item of a history contributed to the scores of some items.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (1, n_items)
+            The history of a user.
+        columns : ndarray of shape (n_columns,), int
+            Items whose scores are to be explained.
+
+        Returns
+        -------
+        ndarray of shape (n_interactions, n_columns), float32
+            By item of the history. Exact where the score is a sum over the history (EASE, EDLAE, ALS): they add up to
+            it. Otherwise what the score loses when the item is left out.
+        """
+        histories = whole_and_without_each(self._check_histories(user_items))  # (1 + N, I)
+        scores = np.empty((histories.shape[0], len(columns)), dtype=np.float32)
+
+        def work(start: int, end: int) -> None:
+            scores[start:end] = self._score_block(histories[start:end])[:, torch.from_numpy(columns)].cpu().numpy()
+
+        in_blocks(len(scores), self._rows_at_a_time(), work)
+        return scores[0] - scores[1:]
+
+    def embed(self, user_items: sp.csr_matrix) -> np.ndarray:
+        """Return what the model makes of each user, for clustering, look-alikes or other models.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (n_users, n_items)
+            Histories of users, seen in training or not.
+
+        Returns
+        -------
+        ndarray of shape (n_users, width), float32
+            The mean of the latent variables of a variational autoencoder, the code of another, the user factors of ALS.
+
+        Raises
+        ------
+        UsageError
+            If the model has nothing of the kind.
+        """
+        histories = self._check_histories(user_items)
+        found: list[np.ndarray] = []
+
+        def work(start: int, end: int) -> None:
+            found.append(self._embed_block(histories[start:end]))
+
+        in_blocks(histories.shape[0], self._rows_at_a_time(), work)
+        return np.concatenate(found)
+
+    def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:  # noqa: ARG002  (of those that have one)
+        """Return what the model makes of each user of a block of checked rows, (B, width)."""
+        raise UsageError(f"{self.name} has no vector of a user; take als or a network")
 
     def _rows_at_a_time(self) -> int:
         """Return how many users to score at a time; refuse if not even one fits into what may be taken."""

@@ -150,6 +150,17 @@ class EASE(Model):
             return _sparse_times_dense(user_items, torch.from_numpy(self.similarity_))  # (B, I)
         return torch.from_numpy((user_items @ self.similarity_).toarray())  # (B, I)
 
+    def similarities(self, columns: np.ndarray) -> np.ndarray:
+        """Return the weights from some items on all; see `Model.similarities`."""
+        self.check_fitted()
+        rows = self.similarity_[columns]
+        return rows if isinstance(rows, np.ndarray) else rows.toarray()
+
+    def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+        """Return x_i B_ij, which add up to the score; see `Model.contributions`."""
+        history = self._check_histories(user_items)
+        return history.data[:, None] * self.similarities(history.indices)[:, columns]  # (N, I) -> (N, C)
+
     def training_summary(self) -> dict[str, Any]:
         """Say how long the solution took and what pruning cost; see `Model.training_summary`."""
         return self.summary_

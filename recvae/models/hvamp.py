@@ -235,10 +235,15 @@ class HVamp(VariationalAutoencoder):
         reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
         network = cast(HVampNetwork, self.network_)
         z2, _ = network.posterior_z2(batch, batch.inputs)
         z1, _ = network.posterior_z1(batch, batch.inputs, z2)
+        return torch.cat([z1, z2], dim=1)  # (B, D), (B, D) -> (B, 2 D)
+
+    def _logits(self, batch: SparseBatch) -> torch.Tensor:
+        network = cast(HVampNetwork, self.network_)
+        z1, z2 = self._code(batch).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
         return network.output(network.decode(z1, z2))  # (B, H) -> (B, I)
 
     _item_weight = "items_to_z2.weight"

@@ -115,7 +115,10 @@ class MultVAE(VariationalAutoencoder):
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
+        mean, _ = cast(MultVAENetwork, self.network_).encode(batch, batch.inputs)
+        return mean  # (B, D)
+
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         network = cast(MultVAENetwork, self.network_)
-        mean, _ = network.encode(batch, batch.inputs)
-        return network.output(network.decode(mean))  # (B, H) -> (B, I)
+        return network.output(network.decode(self._code(batch)))  # (B, H) -> (B, I)

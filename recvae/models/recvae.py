@@ -47,6 +47,11 @@ class RecVAENetwork(nn.Module):
         self.decoder = linear(latent_dim, n_items)
         self.old_encoder: DenseEncoder | None = None
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, which is the whole decoder."""
+        return cast(nn.Linear, self.decoder)
+
 
 def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: torch.Tensor) -> torch.Tensor:
     """Return log p(z | phi_old, x), summed over the latent dimensions; see the module's second formula.
@@ -173,9 +178,11 @@ class RecVAE(VariationalAutoencoder):
         reconstruction = self._nll(z, network.decoder, batch, generator).mean()
         return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
 
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
+        mean, _ = self._typed.encoder(batch, batch.inputs)
+        return mean  # (B, D)
+
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        network = self._typed
-        mean, _ = network.encoder(batch, batch.inputs)
-        return network.decoder(mean)  # (B, D) -> (B, I)
+        return self._typed.decoder(self._code(batch))  # (B, D) -> (B, I)
 
     _item_weight = "encoder.first.weight"

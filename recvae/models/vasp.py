@@ -47,6 +47,11 @@ class VASPNetwork(nn.Module):
         self.decoder = linear(latent_dim, n_items)
         self.shallow = nn.Parameter(torch.empty(n_items, n_items))
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer of the deep path, which is its whole decoder."""
+        return cast(nn.Linear, self.decoder)
+
     def shallow_logits(self, batch: SparseBatch, inputs: torch.Tensor) -> torch.Tensor:
         """Return W^T x, shape (n_users, n_items)."""
         return sparse_product(batch, inputs, self.shallow)  # (N,) -> (B, I)
@@ -192,10 +197,14 @@ class VASP(VariationalAutoencoder):
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 
+    def _code(self, batch: SparseBatch) -> torch.Tensor:
+        mean, _ = self._typed.encoder(batch, batch.inputs)
+        return mean  # (B, D)
+
     def _logits(self, batch: SparseBatch) -> torch.Tensor:
         network = self._typed
-        mean, _ = network.encoder(batch, batch.inputs)
-        deep, shallow = network.decoder(mean), network.shallow_logits(batch, batch.inputs)  # (B, I), (B, I)
+        deep = network.decoder(self._code(batch))  # (B, D) -> (B, I)
+        shallow = network.shallow_logits(batch, batch.inputs)  # (B, I)
         return deep + shallow if self.joint == "sum" else log_product(deep, shallow)
 
     _item_weight = "encoder.first.weight"

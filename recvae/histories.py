@@ -1,0 +1,175 @@
+"""Histories of users as they come, turned into rows of interactions: lists, dictionaries, matrices, tables.
+
+Letters in shape comments: U users, N interactions, I items.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse as sp
+
+from recvae.errors import UsageError
+from recvae.interactions import as_interactions
+from recvae.items import ItemIndex
+
+History = Iterable[int | str] | Mapping[int | str, float]
+"""External ids, or external ids with a weight each."""
+
+_USER_COLUMNS = ("user", "user_id", "userId", "userid")
+_ITEM_COLUMNS = ("item", "item_id", "itemId", "itemid", "movieId", "id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """What some users consumed, as a model takes it.
+
+    Parameters
+    ----------
+    users : list
+        Who they are; their positions where they have no names.
+    matrix : csr_matrix of shape (n_users, n_items), float32
+        Known items, with their weights; 1 where none are given.
+    unknown : list of list
+        Ids of each user that are not in the index, as they were given.
+    """
+
+    users: list[Any]
+    matrix: sp.csr_matrix
+    unknown: list[list[Any]]
+
+
+def history_of(given: object, items: ItemIndex) -> Histories:
+    """Read the history of one user.
+
+    Parameters
+    ----------
+    given : iterable of int or str, or mapping of these to weights
+        External ids in any order, repetitions counting once; or ids with weights > 0.
+    items : ItemIndex
+        What is known.
+
+    Raises
+    ------
+    UsageError
+        If it is a single id instead of a list, or a weight is not a number > 0.
+    """
+    return _from_lists([0], [given], items)
+
+
+def histories_of(given: object, items: ItemIndex) -> Histories:
+    """Read the histories of many users.
+
+    Parameters
+    ----------
+    given : object
+        A sequence of histories (see `history_of`), a mapping of users to histories, a scipy sparse matrix of users x
+        items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user and item.
+        A table's columns user and item are found by name or are its first two; a column weight is used, others are not.
+    items : ItemIndex
+        What is known.
+
+    Returns
+    -------
+    Histories
+        In the order given; of a table, in the order in which its users first appear.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these, or a weight is not a number > 0.
+    DataError
+        If a matrix has another number of columns, or values that are no weights.
+    """
+    if sp.issparse(given):
+        matrix: Any = given
+        if not matrix.shape[0]:
+            return _from_lists([], [], items)
+        n_users = matrix.shape[0]
+        return Histories(
+            users=list(range(n_users)),
+            matrix=as_interactions(matrix, "the histories", len(items)),
+            unknown=[[] for _ in range(n_users)],
+        )
+    if hasattr(given, "__arrow_c_stream__"):
+        return _from_table(pa.table(given), items)
+    if isinstance(given, Mapping):
+        return _from_lists(list(given), list(given.values()), items)
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise UsageError(f"got {given!r} for histories, expected a list of lists of ids, a sparse matrix or a table")
+    histories = list(given)
+    return _from_lists(list(range(len(histories))), histories, items)
+
+
+def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> Histories:
+    rows: list[int] = []
+    columns: list[int] = []
+    weights: list[float] = []
+    unknown: list[list[Any]] = []
+    for row, history in enumerate(histories):
+        if isinstance(history, str | bytes) or not isinstance(history, Iterable):
+            raise UsageError(f"got a single id {history!r}, expected a list of ids, such as [{history!r}]")
+        unknown.append([])
+        pairs = history.items() if isinstance(history, Mapping) else ((item, 1.0) for item in history)
+        for item, weight in pairs:
+            column = items.column_of(item)
+            if column is None:
+                unknown[-1].append(item)
+                continue
+            rows.append(row)
+            columns.append(column)
+            weights.append(_weight(weight, item))
+    return Histories(
+        users=users,
+        matrix=_rows_of(np.array(rows), np.array(columns), np.array(weights), (len(users), len(items))),
+        unknown=unknown,
+    )
+
+
+def _from_table(table: pa.Table, items: ItemIndex) -> Histories:
+    names = table.column_names
+    if len(names) < 2:
+        raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
+    user = next((name for name in _USER_COLUMNS if name in names), names[0])
+    item = next((name for name in _ITEM_COLUMNS if name in names and name != user), None)
+    item = item or next(name for name in names if name != user)
+    rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
+    codes, known = pd.factorize(np.asarray(table[item].to_pandas()))  # (N,), different ids
+    if (rows < 0).any() or (codes < 0).any():
+        raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
+    found = [items.column_of(value) for value in known.tolist()]
+    columns = np.array([-1 if column is None else column for column in found], dtype=np.int64)[codes]  # (N,)
+    weights = np.ones(len(rows))
+    if "weight" in names:
+        weights = np.asarray(table["weight"].to_pandas(), dtype=np.float64)
+        if not (np.isfinite(weights) & (weights > 0)).all():
+            raise UsageError("got weights that are not numbers > 0 in the column weight; leave these rows out")
+    unknown: list[list[Any]] = [[] for _ in range(len(users))]
+    for place in np.flatnonzero(columns < 0).tolist():
+        unknown[rows[place]].append(known.tolist()[codes[place]])
+    is_known = columns >= 0
+    return Histories(
+        users=users.tolist(),
+        matrix=_rows_of(rows[is_known], columns[is_known], weights[is_known], (len(users), len(items))),
+        unknown=unknown,
+    )
+
+
+def _rows_of(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Return one row per user; of what is given twice, the greatest weight counts."""
+    order = np.lexsort((-weights, columns, rows))
+    rows, columns, weights = (x[order] for x in (rows, columns, weights))  # (N,)
+    is_first = np.ones(len(rows), dtype=bool)
+    is_first[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+    lengths = np.bincount(rows[is_first].astype(np.int64), minlength=shape[0])  # (U,)
+    parts = (weights[is_first].astype(np.float32), columns[is_first].astype(np.int32), np.append(0, lengths.cumsum()))
+    return sp.csr_matrix(parts, shape=shape)
+
+
+def _weight(weight: object, item: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 < float(weight) < np.inf:
+        raise UsageError(f"got weight {weight!r} for item {item!r}, expected a number > 0")
+    return float(weight)

@@ -1,0 +1,146 @@
+"""What users are recommended, and why: by external ids, ready for programs and tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from recvae.items import ItemIndex, ids_to_arrow
+
+# Letters in shape comments: U users, R recommendations of all of them, k ranks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendations:
+    """What a user is recommended, best first.
+
+    Parameters
+    ----------
+    ids : list of int or str
+        External ids, of the type the data had.
+    titles : list of str or None
+        Their titles, None where not known.
+    scores : list of float
+        The model's scores, descending unless the list was diversified; the number of training users where `fallback`
+        is set.
+    unknown : list
+        Ids of the history that the model does not know, as they were given.
+    fallback : bool
+        Whether nothing of the history was known, and the most popular items were returned instead.
+    """
+
+    ids: list[Any]
+    titles: list[str | None]
+    scores: list[float]
+    unknown: list[Any]
+    fallback: bool
+
+    def __len__(self) -> int:
+        """Return the number of items recommended."""
+        return len(self.ids)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table with the columns id, title and score."""
+        return pd.DataFrame({"id": self.ids, "title": self.titles, "score": self.scores})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecommendations(Sequence[Recommendations]):
+    """What many users are recommended; as a sequence, what each is.
+
+    Parameters
+    ----------
+    users : list
+        Who they are, in the order of the histories; their positions where these had no names.
+    columns : ndarray of shape (n_users, k), int64
+        Item columns, best first; -1 where the items ran out.
+    scores : ndarray of shape (n_users, k), float32
+        Their scores; -inf where the items ran out.
+    fallback : ndarray of shape (n_users,), bool
+        Whether the most popular items were returned, since nothing of the history was known.
+    unknown : list of list
+        Ids of each history that the model does not know, as they were given.
+    items : ItemIndex
+        What the columns stand for.
+    """
+
+    users: list[Any]
+    columns: np.ndarray
+    scores: np.ndarray
+    fallback: np.ndarray
+    unknown: list[list[Any]]
+    items: ItemIndex
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.users)
+
+    @overload
+    def __getitem__(self, user: int) -> Recommendations: ...
+    @overload
+    def __getitem__(self, user: slice) -> list[Recommendations]: ...
+    def __getitem__(self, user: int | slice) -> Recommendations | list[Recommendations]:
+        """Return what the user at a position is recommended."""
+        if isinstance(user, slice):
+            return [self[number] for number in range(*user.indices(len(self)))]
+        columns = self.columns[user]
+        found = columns[columns >= 0]
+        return Recommendations(
+            ids=self.items.ids[found].tolist(),
+            titles=[self.items.title_of(column) for column in found.tolist()],
+            scores=self.scores[user, : len(found)].tolist(),
+            unknown=self.unknown[user],
+            fallback=bool(self.fallback[user]),
+        )
+
+    def __iter__(self) -> Iterator[Recommendations]:
+        """Yield what each user is recommended."""
+        return (self[user] for user in range(len(self)))
+
+    def to_arrow(self) -> pa.Table:
+        """Return a table with the columns user, rank (from 1), id, title, score and fallback, user by user."""
+        rows, ranks = np.nonzero(self.columns >= 0)  # (R,)
+        columns = self.columns[rows, ranks]  # (R,)
+        titles = pa.nulls(len(rows), pa.string())
+        if self.items.titles is not None:
+            titles = pa.array(self.items.titles, pa.string()).take(pa.array(columns))
+        return pa.table(
+            {
+                "user": pa.array(self.users).take(pa.array(rows)) if self.users else pa.array([], pa.int64()),
+                "rank": pa.array((ranks + 1).astype(np.int32)),
+                "id": ids_to_arrow(self.items.ids[columns]),
+                "title": titles,
+                "score": pa.array(self.scores[rows, ranks]),
+                "fallback": pa.array(self.fallback[rows]),
+            }
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table of `to_arrow`."""
+        return self.to_arrow().to_pandas()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Which items of a history speak for an item, and how much.
+
+    Parameters
+    ----------
+    id : int or str
+        External id of the item.
+    title : str or None
+        Its title, where known.
+    reasons : list of tuple of (id, title, float)
+        Items of the history and what each contributed to the score, greatest first.
+    """
+
+    id: Any
+    title: str | None
+    reasons: list[tuple[Any, str | None, float]]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table with the columns id, title and contribution."""
+        return pd.DataFrame(self.reasons, columns=["id", "title", "contribution"])

@@ -1,0 +1,68 @@
+"""How similar items are by their vectors, and lists that repeat themselves less.
+
+Letters in shape comments: I items, C candidates, D dimensions, k ranks.
+"""
+
+import numpy as np
+
+_TINY = np.finfo(np.float32).tiny
+
+
+def cosines(vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the cosine of the angle between some vectors and all.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_items, width), float32
+        One per item; a vector of zeros is like no other.
+    columns : ndarray of shape (n_columns,), int
+        Which ones.
+
+    Returns
+    -------
+    ndarray of shape (n_columns, n_items), float32
+        In [-1, 1].
+    """
+    lengths = np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), _TINY)  # (I, D) -> (I,)
+    chosen = vectors[columns] / lengths[columns, None]  # (C, D)
+    return np.clip(chosen @ vectors.T / lengths, -1, 1)  # (C, D) x (D, I) -> (C, I)
+
+
+def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: float) -> np.ndarray:
+    """Choose k candidates one after the other, each good in itself and unlike those chosen before.
+
+    The next is the one of highest (1 - share) score - share * (highest similarity to one chosen already), scores and
+    similarities brought to [0, 1] over the candidates: maximal marginal relevance, Carbonell and Goldstein 1998.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_candidates,), float32
+        Descending.
+    similarities : ndarray of shape (n_candidates, n_candidates), float32
+        Between the candidates.
+    k : int
+        How many to choose, >= 1.
+    share : float
+        Weight of being unlike, in [0, 1]; 0 leaves the order as it is.
+
+    Returns
+    -------
+    ndarray of shape (min(k, n_candidates),), int
+        Positions in the order in which they were chosen; the first is the candidate of the highest score.
+    """
+    relevance, likeness = _between_0_and_1(scores), _between_0_and_1(similarities)
+    nearest = np.zeros(len(scores))  # highest likeness to one chosen already
+    left = np.ones(len(scores), dtype=bool)
+    chosen: list[int] = []
+    for _ in range(min(k, len(scores))):
+        gain = np.where(left, (1 - share) * relevance - share * nearest, -np.inf)
+        best = int(np.argmax(gain))
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, likeness[best])
+    return np.array(chosen, dtype=np.int64)
+
+
+def _between_0_and_1(values: np.ndarray) -> np.ndarray:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
