@@ -29,7 +29,7 @@ from recvae.interactions import HeldOut
 from recvae.metrics import NAMES, parse_metrics
 from recvae.models.multvae import MultVAENetwork
 from recvae.models.networks import initialise
-from recvae.products import product
+from recvae.products import linear_product
 from recvae.training import validation_ndcg
 
 K = 100
@@ -68,7 +68,7 @@ def untrained(n_items: int) -> MultVAE:
     return model.load_weights({name: value.numpy() for name, value in network.state_dict().items()})
 
 
-def floor(model: MultVAE, n_users: int, k: int, multiply: Callable[..., torch.Tensor]) -> Callable[[], None]:
+def floor(model: MultVAE, n_users: int, k: int, layer: Callable[..., torch.Tensor]) -> Callable[[], None]:
     """Return what does the last layer's product and topk for so many users, block by block, and nothing else.
 
     Parameters
@@ -77,8 +77,8 @@ def floor(model: MultVAE, n_users: int, k: int, multiply: Callable[..., torch.Te
         Fitted.
     n_users, k : int
         Users, and items to find of each.
-    multiply : callable
-        Two matrices -> their product.
+    layer : callable
+        (x, W, b) -> x W^T + b.
     """
     last = cast(MultVAENetwork, model.network_).output
     hidden = torch.randn(n_users, HIDDEN, generator=torch.Generator().manual_seed(0)).tanh()  # (U, H)
@@ -86,7 +86,7 @@ def floor(model: MultVAE, n_users: int, k: int, multiply: Callable[..., torch.Te
     @torch.no_grad()
     def run() -> None:
         for block in hidden.split(BLOCK):
-            multiply(block, last.weight.t()).add_(last.bias).topk(k, dim=1)  # (B, H) -> (B, I) -> (B, k)
+            layer(block, last.weight, last.bias).topk(k, dim=1)  # (B, H) -> (B, I) -> (B, k)
 
     return run
 
@@ -107,8 +107,8 @@ def measure(held_out: HeldOut, rounds: int, warm_up: int) -> tuple[dict[str, Tim
     sides: dict[str, Callable[[], object]] = {
         "evaluate": lambda: evaluate(model, held_out, metrics),
         "validation": lambda: validation_ndcg(model._score_block, held_out),
-        "pytorch": floor(model, held_out.n_users, min(K, n_items), torch.matmul),
-        "floor": floor(model, held_out.n_users, min(K, n_items), product),
+        "pytorch": floor(model, held_out.n_users, min(K, n_items), torch.nn.functional.linear),
+        "floor": floor(model, held_out.n_users, min(K, n_items), linear_product),
     }
     times = by_turns(sides, rounds, warm_up)
     meter, growth = MemoryMeter(), {}

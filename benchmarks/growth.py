@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def measure(point: Point, train: sp.csr_matrix) -> dict[str, Any]:
     -------
     dict
         "batch": median seconds of a full batch, "low" and "high" the fastest and slowest, "epoch": seconds of an
-        epoch at their mean, "peak": bytes, or None.
+        epoch at their mean, "peak": bytes, None where the system does not tell.
     """
     watch = Stopwatch()
     model = MultVAE(
@@ -122,12 +123,13 @@ def measure(point: Point, train: sp.csr_matrix) -> dict[str, Any]:
         sampling=point.sampling,
     )
     model.fit(train, device="cpu", monitor=watch)
-    counted = np.array(watch.seconds[WARM_UP:] or watch.seconds)
+    full = watch.seconds[: point.users // point.batch_size]  # the last batch may be a smaller one
+    counted = np.array(full[WARM_UP:] or watch.seconds)
     return {
         "batch": float(np.median(counted)),
         "low": float(counted.min()),
         "high": float(counted.max()),
-        "epoch": float(counted.mean()) * -(-point.users // point.batch_size),
+        "epoch": float(counted.mean()) * point.users / point.batch_size,
         "peak": MemoryMeter().peak(),
     }
 
@@ -148,27 +150,26 @@ def measured_apart(point: Point, folder: Path) -> dict[str, Any]:
         sp.save_npz(path, made_up(point.users, point.items, per_user * point.users), compressed=False)
     command = [sys.executable, __file__, "--point", json.dumps(asdict(point)), str(path)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return asdict(point) | json.loads(answer.stdout)
+    return json.loads(answer.stdout)
 
 
-def line(found: dict[str, Any]) -> str:
+def line(point: Point, found: dict[str, Any]) -> str:
     """Return a row of the table: a Markdown one, to be put into a page as it is."""
     memory = "unknown" if found["peak"] is None else f"{found['peak'] / 2**20:,.0f} MiB"
-    way = Point(**{name: found[name] for name in ("what", "precision", "sampling")}).way
     return (
-        f"| {found['users']:,} | {found['items']:,} | {found['batch_size']:,} | {way} | {1e3 * found['batch']:.1f} ms "
+        f"| {point.users:,} | {point.items:,} | {point.batch_size:,} | {point.way} | {1e3 * found['batch']:.1f} ms "
         f"({1e3 * found['low']:.1f} - {1e3 * found['high']:.1f}) | {found['epoch']:.2f} s | "
-        f"{found['users'] / found['epoch']:,.0f} | {memory} |"
+        f"{point.users / found['epoch']:,.0f} | {memory} |"
     )
 
 
-def plot(results: list[dict[str, Any]], path: Path) -> None:
+def plot(results: list[tuple[Point, dict[str, Any]]], path: Path) -> None:
     """Draw seconds against what grows, and memory below.
 
     Parameters
     ----------
-    results : list of dict
-        From `measured_apart`.
+    results : list of tuple of (Point, dict)
+        What was measured, and how it went.
     path : Path
         Of a picture, by its ending.
     """
@@ -176,18 +177,19 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     panels = {
-        "users": ("seconds per epoch", lambda r: r["epoch"]),
-        "items": ("milliseconds per batch of users", lambda r: 1e3 * r["batch"]),
-        "batch size": ("users per second", lambda r: r["users"] / r["epoch"]),
+        "users": ("seconds per epoch", lambda _, found: found["epoch"]),
+        "items": ("milliseconds per batch of users", lambda _, found: 1e3 * found["batch"]),
+        "batch size": ("users per second", lambda point, found: point.users / found["epoch"]),
     }
     axes = figure.subplots(2, len(panels), sharex="col", height_ratios=(3, 2))
     for column, (what, (label, value)) in enumerate(panels.items()):
-        of_kind = [(Point(**{k: r[k] for k in Point.__dataclass_fields__}), r) for r in results if r["what"] == what]
+        of_kind = [(point, found) for point, found in results if point.what == what]
         for way in dict.fromkeys(point.way for point, _ in of_kind):
-            rows = [(point.place, r) for point, r in of_kind if point.way == way]
-            places = [place for place, _ in rows]
-            axes[0, column].plot(places, [value(r) for _, r in rows], "o-", label=way, clip_on=False)
-            axes[1, column].plot(places, [(r["peak"] or 0) / 2**30 for _, r in rows], "o-", clip_on=False)
+            rows = [(point, found) for point, found in of_kind if point.way == way]
+            places = [point.place for point, _ in rows]
+            memory = [np.nan if found["peak"] is None else found["peak"] / 2**30 for _, found in rows]
+            axes[0, column].plot(places, [value(*row) for row in rows], "o-", label=way, clip_on=False)
+            axes[1, column].plot(places, memory, "o-", clip_on=False)
         axes[0, column].set(ylabel=label, ylim=(0, None), xlim=(0, None))
         axes[1, column].set(xlabel=what, ylabel="resident, GiB", ylim=(0, None))
         axes[1, column].xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
@@ -216,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shape, path = given.point
         print(json.dumps(measure(Point(**json.loads(shape)), sp.csr_matrix(sp.load_npz(path)))))
         return
+    if given.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     print(machine_line())
     print(f"\nMult-VAE {HIDDEN}-{LATENT}, {PER_USER} interactions per user, on the CPU:\n")
     print("| users | items | batch size | products | a batch, median (range) | an epoch | users/s | resident |")
@@ -224,9 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for point in points(given.quick):
             if given.only in (None, point.what):
-                results.append(measured_apart(point, Path(folder)))
-                print(line(results[-1]), flush=True)
-    write_results(given.json, "growth", {"per_user": PER_USER, "quick": given.quick}, {"points": results})
+                results.append((point, measured_apart(point, Path(folder))))
+                print(line(*results[-1]), flush=True)
+    write_results(
+        given.json,
+        "growth",
+        {"per_user": PER_USER, "quick": given.quick},
+        {"points": [asdict(point) | found for point, found in results]},
+    )
     if given.plot:
         plot(results, given.plot)
 

@@ -112,8 +112,8 @@ class SparseRows:
         totals = np.bincount(rows, weights=matrix.data, minlength=len(lengths))
         self.n_users = len(lengths)
         self._starts = torch.from_numpy(matrix.indptr[:-1].astype(np.int64)).to(device)  # (U,)
-        self._counted = torch.from_numpy(lengths)  # (U,), on the host
-        self._lengths = self._counted.to(device)  # (U,)
+        self._lengths_on_host = torch.from_numpy(lengths)  # (U,)
+        self._lengths = self._lengths_on_host.to(device)  # (U,)
         self._items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
         self._values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
         self._inputs = torch.from_numpy(inputs.astype(np.float32)).to(device)
@@ -142,7 +142,7 @@ class SparseRows:
         SparseBatch
             In the order of `users`.
         """
-        n = int(self._counted[users].sum())  # counted on the host: a GPU would have to be waited for
+        n = int(self._lengths_on_host[users].sum())  # counted on the host: a GPU would have to be waited for
         users = users.to(self._items.device, non_blocking=True)
         lengths = self._lengths[users]  # (B,)
         offsets = lengths.cumsum(0) - lengths  # (B,)

@@ -13,9 +13,12 @@ from torch import nn
 from torch.nn import functional
 
 from recvae.batches import SparseBatch
-from recvae.products import product
+from recvae.products import first_order, product
 
-_CHUNK_BYTES = 8 << 20  # of logits worked on at a time: a CPU's cache holds them through all that is done
+# A CPU's cache holds so many logits through all that is done to them, and so many columns of their gradient while it
+# is multiplied the other way round; a GPU takes all at once, since counting would make it wait.
+_CHUNK_BYTES = 8 << 20
+_CHUNK_ITEMS = 4096
 
 
 class _MultinomialNLL(torch.autograd.Function):
@@ -33,6 +36,7 @@ class _MultinomialNLL(torch.autograd.Function):
         return nll
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_outputs[0][:, None], None, None, None, None, None
@@ -63,6 +67,7 @@ class _LinearMultinomialNLL(torch.autograd.Function):
         return nll
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, w, gradient = ctx.saved_tensors
         counts = grad_outputs[0][:, None]  # (B, 1)
@@ -71,11 +76,34 @@ class _LinearMultinomialNLL(torch.autograd.Function):
         if needs_hidden:
             of_hidden = product(gradient, w).to(hidden.dtype) * counts  # (B, I) x (I, H) -> (B, H)
         if needs_weight:
-            h = (hidden * counts).to(w.dtype)
-            of_weight = product(gradient.t(), h).to(hidden.dtype)  # (I, B) x (B, H) -> (I, H)
+            of_weight = _turned_product(gradient, (hidden * counts).to(w.dtype), hidden.dtype)  # (I, H)
         if needs_bias:
-            of_bias = (gradient.t() @ counts.to(w.dtype))[:, 0].to(hidden.dtype)  # (I, B) x (B, 1) -> (I,)
+            of_bias = _weighted_sum(gradient, counts)  # (B, I) -> (I,)
         return of_hidden, of_weight, of_bias, *[None] * 6
+
+
+def _turned_product(gradient: torch.Tensor, hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return G^T h, from (B, I) and (B, H) to (I, H), by items, since turning all of G would take another block."""
+    n_items = gradient.shape[1]
+    result = hidden.new_empty((n_items, hidden.shape[1]), dtype=dtype)
+    step = n_items if gradient.is_cuda else _CHUNK_ITEMS
+    for part, rows in zip(gradient.split(step, dim=1), result.split(step), strict=True):
+        rows.copy_(product(part.t(), hidden))
+    return result
+
+
+def _weighted_sum(gradient: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return the sum of users' rows (B, I) times what each counts (B, 1), added up as numbers of the latter's type."""
+    step = _users_at_a_time(gradient, counts.element_size())
+    total = counts.new_zeros((1, gradient.shape[1]))
+    for part, count in zip(gradient.split(step), counts.split(step), strict=True):
+        total += count.t() @ part.to(count.dtype)  # (1, b) x (b, I) -> (1, I)
+    return total[0]
+
+
+def _users_at_a_time(block: torch.Tensor, element_size: int) -> int:
+    n_users, n_items = block.shape
+    return max(1, n_users if block.is_cuda else _CHUNK_BYTES // (element_size * n_items))
 
 
 def _to_gradient(
@@ -88,28 +116,30 @@ def _to_gradient(
     lengths: torch.Tensor,
 ) -> torch.Tensor:
     """Return the loss (B,) of the logits f (B, I), plus bias, and put n_u softmax(f_u) - x_u in their place."""
-    n_users, n_items = logits.shape
-    step = n_users if logits.is_cuda else max(1, _CHUNK_BYTES // (values.element_size() * n_items))
-    # Counting what each chunk has would make a GPU wait, which takes all at once.
-    counts = [len(items)] if step >= n_users else [int(chunk.sum()) for chunk in lengths.split(step)]
-    by_user = zip(logits.split(step), totals.split(step), lengths.split(step), strict=True)
-    by_hit = zip(rows.split(counts), items.split(counts), values.split(counts), strict=True)
-    nll = []
-    for first, (block, total, length), (row, item, value) in zip(range(0, n_users, step), by_user, by_hit, strict=True):
-        f = block.to(values.dtype)  # (b, I), the block itself if of that type
+    nll = torch.empty_like(totals)
+    step = _users_at_a_time(logits, values.element_size())
+    n_users, first = len(logits), 0
+    for start in range(0, n_users, step):
+        users = slice(start, min(start + step, n_users))
+        n = len(items) if step >= n_users else int(lengths[users].sum())
+        hits = slice(first, first + n)
+        first += n
+        f = logits[users].to(values.dtype)  # (b, I), a view if it is of that type
         if bias is not None:
             f += bias
-        cells = row - first, item
+        cells = rows[hits] - start, items[hits]
+        of_hits = f[cells] * values[hits]  # (n,)
         # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
-        hit = torch.segment_reduce(f[cells] * value, "sum", lengths=length, unsafe=True, initial=0)  # (n,) -> (b,)
+        hit = torch.segment_reduce(of_hits, "sum", lengths=lengths[users], unsafe=True, initial=0)  # (n,) -> (b,)
         highest = f.amax(dim=1)  # (b,)
         torch.softmax(f, dim=1, out=f)
         # The largest probability is that of the highest logit, and far from 0: log-sum-exp is their difference.
-        nll.append(total * (highest - f.amax(dim=1).log()) - hit)
-        f *= total[:, None]
-        f[cells] -= value  # each (row, item) once, so nothing is lost
-        block.copy_(f)
-    return torch.cat(nll)
+        nll[users] = totals[users] * (highest - f.amax(dim=1).log()) - hit
+        f *= totals[users, None]
+        f[cells] -= values[hits]  # each (row, item) once, so nothing is lost
+        if f.dtype != logits.dtype:
+            logits[users] = f
+    return nll
 
 
 def _target(batch: SparseBatch, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:

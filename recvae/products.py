@@ -1,16 +1,28 @@
-"""Products of matrices on the CPU, by the library that is fastest at them.
+"""Products of matrices on the CPU, by the faster of two libraries that PyTorch has.
 
 PyTorch multiplies float32 by Intel's MKL, which on processors of other makers leaves half of their speed unused:
-500 x 600 x 20,108 takes 67 ms on two cores of an AMD EPYC, and 27 ms by oneDNN, which PyTorch brings along and itself
-takes for bfloat16. Both round in float32; a product may differ from PyTorch's in the last bits.
+500 x 600 x 20,108 takes 67 ms on two cores of an AMD EPYC, and 27 ms by oneDNN, which PyTorch itself takes for
+bfloat16. Intel's own processors have not been measured. Both round in float32; a product may differ from PyTorch's in
+the last bits.
 """
 
+import functools
 import platform
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
+from torch.autograd.function import once_differentiable
 
 _WORTHWHILE = 1 << 20  # multiplications: for fewer, the call takes longer than the product
+
+
+Backward = TypeVar("Backward", bound=Callable[..., Any])
+
+
+def first_order(backward: Backward) -> Backward:
+    """Mark a backward pass that has no derivative: asking for one is then an error, not a wrong answer."""
+    return cast(Backward, once_differentiable(backward))
 
 
 class _Product(torch.autograd.Function):
@@ -22,6 +34,7 @@ class _Product(torch.autograd.Function):
         return _by_onednn(a, b)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         a, b = ctx.saved_tensors
         needs_a, needs_b = ctx.needs_input_grad
@@ -32,7 +45,7 @@ class _Product(torch.autograd.Function):
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return A B, differentiable.
+    """Return A B, of which gradients (once, in reverse mode) can be taken.
 
     Parameters
     ----------
@@ -54,21 +67,47 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return _by_onednn(a, b)
 
 
+def linear_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return x W^T + b, of which gradients can be taken.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, k)
+        Of any type of numbers, on any device.
+    weight, bias : Tensor of shape (m, k) and (m,)
+        W and b.
+
+    Returns
+    -------
+    Tensor of shape (n, m)
+    """
+    if not _is_for_onednn(x, weight.t()):
+        return torch.nn.functional.linear(x, weight, bias)  # one step, where `product` would need another for b
+    return product(x, weight.t()).add_(bias)
+
+
 def _is_for_onednn(a: torch.Tensor, b: torch.Tensor) -> bool:
-    n_multiplications = a.numel() * b.shape[1]
     return (
         a.dtype == b.dtype == torch.float32
-        and a.device.type == "cpu"
-        and n_multiplications >= _WORTHWHILE
+        and a.device.type == b.device.type == "cpu"
+        and a.dim() == b.dim() == 2
+        and a.shape[1] == b.shape[0]
+        and a.numel() * b.shape[1] >= _WORTHWHILE
+        and torch.backends.mkldnn.enabled
         and _has_onednn()
         and not torch.compiler.is_compiling()  # which chooses for itself
     )
 
 
+@functools.cache
 def _has_onednn() -> bool:
-    """Whether this build of PyTorch has oneDNN for dense matrices, which is what its compiler calls."""
-    is_x86 = platform.machine() in ("x86_64", "AMD64")
-    return is_x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether oneDNN multiplies dense matrices here, by what PyTorch's compiler calls: it may change one day."""
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        return torch.equal(_by_onednn(torch.eye(2), torch.ones(2, 3)), torch.ones(2, 3))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 def _by_onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

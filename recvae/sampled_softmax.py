@@ -113,6 +113,22 @@ def sampled_nll(
     return totals * (sums.log() + highest) - sum_of_each(values * own, batch)
 
 
+def sampled_bytes(n_users: int, n_interactions: int, n_draws: int, width: int) -> int:
+    """Return about what `sampled_nll` and its gradient take at their peak.
+
+    Parameters
+    ----------
+    n_users, n_interactions : int
+        Of a batch.
+    n_draws : int
+        Items drawn.
+    width : int
+        Of the layer before the items.
+    """
+    rows = n_interactions + n_draws
+    return 4 * (5 * width * rows + 4 * n_users * n_draws)  # rows of W, products and gradients; logits and theirs
+
+
 def _highest(others: torch.Tensor, own: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
     """Return the highest logit of each user (B,), without a gradient: it cancels."""
     highest = others.detach().amax(dim=1).clamp_(min=torch.finfo(others.dtype).min)

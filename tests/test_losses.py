@@ -23,7 +23,9 @@ from recvae.losses import (
     likelihood,
     log_normal,
     multinomial_nll,
+    output_nll,
 )
+from recvae.models.networks import linear
 
 # Letters in shape comments: B users, I items, D latent dimensions.
 
@@ -87,6 +89,64 @@ def test_multinomial_loss_and_gradient_are_the_same_however_many_users_are_worke
     monkeypatch.setattr(losses, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
     for one, other in zip(at_once, found(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("users_at_a_time", [1, 2, 3])
+def test_a_last_layer_and_its_loss_are_the_same_however_many_users_are_worked_on_at_a_time(
+    users_at_a_time: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.integers(1, 4, (7, 12)) * (rng.random((7, 12)) < 0.4)
+    dense[[1, 6]] = 0
+    batch = whole_batch(sp.csr_matrix(dense, dtype=np.float32), CPU)
+    layer = linear(5, 12)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    hidden = torch.from_numpy(rng.normal(0, 1, (7, 5))).float().requires_grad_()
+
+    def found() -> list[torch.Tensor]:
+        loss = output_nll(hidden, layer, batch, dtype=dtype)
+        total = (loss * torch.linspace(-1, 2, 7)).sum()
+        return [loss.detach(), *torch.autograd.grad(total, [hidden, layer.weight, layer.bias])]
+
+    at_once = found()
+    monkeypatch.setattr(losses, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
+    monkeypatch.setattr(losses, "_CHUNK_ITEMS", 5)
+    for one, other in zip(at_once, found(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_a_bias_is_added_up_in_float32(dtype: torch.dtype) -> None:
+    x = sp.csr_matrix(np.tile(np.eye(8), (100, 1)), dtype=np.float32)
+    layer = linear(3, 8)
+    for parameter in layer.parameters():
+        torch.nn.init.zeros_(parameter)
+    hidden = torch.ones(800, 3, requires_grad=True)
+    output_nll(hidden, layer, whole_batch(x, CPU), dtype=dtype).mean().backward()
+    # Each user's gradient is an eighth, less one at the item it has, exact in either type; the mean over them is 0.
+    assert layer.bias.grad is not None and layer.bias.grad.dtype == torch.float32
+    torch.testing.assert_close(layer.bias.grad, torch.zeros(8), rtol=0, atol=1e-7)
+
+
+def test_a_batch_of_nobody_loses_nothing() -> None:
+    batch = whole_batch(X, CPU).map(lambda tensor: tensor[:0])
+    layer = linear(3, 4)
+    for parameter in layer.parameters():
+        torch.nn.init.ones_(parameter)
+    hidden = torch.ones(0, 3, requires_grad=True)
+    for loss in (output_nll(hidden, layer, batch), multinomial_nll(layer(hidden), batch)):
+        assert loss.shape == (0,)
+        gradients = torch.autograd.grad(loss.sum(), [hidden, layer.weight], retain_graph=True)
+        assert [gradient.abs().sum().item() for gradient in gradients] == [0.0, 0.0]
+
+
+def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(multinomial_nll(logits, whole_batch(X, CPU)).sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.sum().backward()
 
 
 @given(seed=SEEDS)

@@ -61,6 +61,16 @@ for case, (settings, n_users, n_items) in json.loads(sys.argv[1]).items():
 """
 MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
     "multvae": ({"epochs": 2, "batch_size": 1000, "hidden_dims": (100,), "latent_dim": 50}, 2000, 12000),
+    "multvae float32": (
+        {"epochs": 2, "batch_size": 1000, "hidden_dims": [100], "latent_dim": 50, "precision": "float32"},
+        2000,
+        12000,
+    ),
+    "multvae sampled": (
+        {"epochs": 2, "batch_size": 1000, "latent_dim": 50, "sampling": "uniform", "sampled_items": 2000},
+        2000,
+        20000,
+    ),
     "multvae averaged": ({"epochs": 2, "batch_size": 100, "averaging": 0.5}, 300, 10000),
     "multvae gaussian": (
         {"epochs": 2, "batch_size": 1000, "hidden_dims": (50,), "latent_dim": 20, "likelihood": "gaussian"},

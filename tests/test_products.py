@@ -48,7 +48,10 @@ def test_a_product_is_that_of_float64_up_to_rounding_however_the_matrices_lie(
     a, b = (x.t().contiguous().t() if turn else x for x, turn in zip((a, b), turned, strict=True))
     exact = a.double() @ b.double()
     bound = 2**-22 * (a.double().abs() @ b.double().abs())  # of a sum of float32 products, whatever their order
-    assert ((product(a, b).double() - exact).abs() <= bound * max(1, shape[1] ** 0.5)).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_WORTHWHILE", 0)  # so that oneDNN is asked for the smallest too
+        found = product(a, b)
+    assert ((found.double() - exact).abs() <= bound * max(1, shape[1] ** 0.5)).all()
 
 
 def test_large_products_of_float32_are_onednns(calls: list[tuple[int, ...]]) -> None:
@@ -57,15 +60,47 @@ def test_large_products_of_float32_are_onednns(calls: list[tuple[int, ...]]) -> 
     assert calls == [LARGE]
 
 
-@pytest.mark.parametrize("kind", ["few numbers", "float64", "bfloat16", "none here"])
+@pytest.mark.parametrize("kind", ["few numbers", "float64", "bfloat16", "none here", "switched off"])
 def test_any_others_are_pytorchs_own(kind: str, calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = matrices(*((4, 30, 20) if kind == "few numbers" else LARGE))
     if kind in ("float64", "bfloat16"):
         a, b = (x.to(getattr(torch, kind)) for x in (a, b))
     if kind == "none here":
         monkeypatch.setattr(products, "_has_onednn", lambda: False)
+    if kind == "switched off":
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     assert torch.equal(product(a, b), a @ b)
     assert not calls
+
+
+def test_what_does_not_fit_is_refused_by_pytorch_in_its_words(calls: list[tuple[int, ...]]) -> None:
+    a, b = matrices(*LARGE)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        product(a, b.t().contiguous())
+    product(a, b.to("meta"))
+    assert torch.equal(product(a, b[:, 0]), a @ b[:, 0])
+    assert torch.equal(product(a[None], b), a[None] @ b)
+    assert not calls
+
+
+def test_a_build_whose_product_fails_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_signature(*_: object) -> torch.Tensor:
+        raise TypeError("unexpected arguments")
+
+    monkeypatch.setattr(products, "_by_onednn", other_signature)
+    assert not products._has_onednn.__wrapped__()
+
+
+def test_an_expanded_gradient_and_columns_of_a_matrix_are_multiplied_too(calls: list[tuple[int, ...]]) -> None:
+    a, b = matrices(64, 600, 400)
+    a, b = a[:, ::2].requires_grad_(), b[::2, ::2].requires_grad_()
+    gradients = torch.autograd.grad(product(a, b).sum(), [a, b])  # each number of the gradient is the same one
+    expected = torch.autograd.grad((a @ b).sum(), [a, b])
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+    assert len(calls) == 3
+    with torch.inference_mode():
+        torch.testing.assert_close(product(a, b), a @ b, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("frozen", [None, 0, 1])

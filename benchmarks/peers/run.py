@@ -46,10 +46,15 @@ from work import Data  # noqa: E402
 JOBS = {
     "train": {"train": "an epoch of Mult-VAE", "train_float32": "the same, float32 on both sides"},
     "evaluate": {"evaluate": "evaluation of all users"},
+    "evaluate_by_default": {"evaluate": "the same, its eval_batch_size left alone"},
     "als_fit": {"als_fit": "ALS, fitting"},
     "als_recommend": {"als_recommend": "ALS, top 100 of all users"},
 }
-PEERS = {"recbole": ("train", "evaluate"), "cornac": ("train",), "implicit": ("als_fit", "als_recommend")}
+PEERS = {
+    "recbole": ("train", "evaluate", "evaluate_by_default"),
+    "cornac": ("train",),
+    "implicit": ("als_fit", "als_recommend"),
+}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from recvae.models.footprint import blocks_of, check_batches, network_needs
 from recvae.models.networks import initialise
 from recvae.precision import PRECISIONS, resolve_precision
 from recvae.ranking import block_rows
-from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_nll
+from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
 from recvae.schedules import Schedule
 from recvae.similarity import cosines
 from recvae.training import Losses, Phase, Task, Trainer
@@ -54,7 +54,7 @@ class Autoencoder(Model):
     )
     sampling: str = hyperparameter(
         "none",
-        "estimate the softmax from drawn items, for catalogues past 50,000",
+        "estimate the softmax from drawn items, for catalogues past 25,000",
         choices=SAMPLINGS,
         only_with=("likelihood", "multinomial"),
     )
@@ -130,6 +130,14 @@ class Autoencoder(Model):
         with torch.device("meta"):
             network, prior = self._network(n_items), self._prior(n_items)
         blocks, scoring_blocks = self._blocks()
+        batch = min(self.batch_size, n_users)
+        update = self._noise_bytes(n_items, batch)
+        if self.sampling != "none":
+            width = max((p.shape[1] for p in network.parameters() if p.dim() == 2 and len(p) == n_items), default=0)
+            update += sampled_bytes(batch, batch * n_interactions // max(n_users, 1), self.sampled_items, width)
+            blocks = 0.0
+        elif on_gpu:
+            blocks += 1  # all users' part at once, which a CPU has piece by piece
         return network_needs(
             network,
             prior,
@@ -138,7 +146,7 @@ class Autoencoder(Model):
             batch_size=self.batch_size,
             blocks=blocks,
             scoring_blocks=scoring_blocks,
-            noise_bytes=self._noise_bytes(n_items, min(self.batch_size, n_users)),
+            noise_bytes=update,
             averaged=self.averaging > 0,
             on_gpu=on_gpu,
         )
