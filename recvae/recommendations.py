@@ -144,3 +144,37 @@ class Explanation:
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with the columns id, title and contribution."""
         return pd.DataFrame(self.reasons, columns=["id", "title", "contribution"])
+
+
+def explanations_of(
+    columns: np.ndarray, history: np.ndarray, contributions: np.ndarray, items: ItemIndex
+) -> list[Explanation]:
+    """Say which items of a history speak for others, by their external ids.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_columns,), int
+        Items that are explained.
+    history : ndarray of shape (n_history,), int
+        Items of the history.
+    contributions : ndarray of shape (n_history, n_columns)
+        Of each of the latter to each of the former.
+    items : ItemIndex
+        What the columns stand for.
+
+    Returns
+    -------
+    list of Explanation
+        One for each of `columns`.
+    """
+
+    def named(column: int) -> tuple[Any, str | None]:
+        return items.ids[[column]].tolist()[0], items.title_of(column)
+
+    explanations = []
+    for column, of_column in zip(columns.tolist(), contributions.T, strict=True):
+        order = np.argsort(-of_column, kind="stable")
+        reasons = [(*named(int(history[row])), float(of_column[row])) for row in order]
+        item, title = named(column)
+        explanations.append(Explanation(id=item, title=title, reasons=reasons))
+    return explanations

@@ -19,7 +19,7 @@ from recvae.items import ItemIndex
 from recvae.models import Popularity
 from recvae.models.base import Model
 from recvae.ranking import check_k, rank
-from recvae.recommendations import BatchRecommendations, Explanation, Recommendations
+from recvae.recommendations import BatchRecommendations, Explanation, Recommendations, explanations_of
 from recvae.similarity import diversified
 
 _CANDIDATES = 5  # for each item of a diversified list
@@ -310,15 +310,10 @@ class Recommender:
             raise UsageError(f"got a single id {recommended!r}, expected a list of ids, such as [{recommended!r}]")
         columns = np.array([self._column(item) for item in recommended], dtype=np.int64)
         history = history_of(items, self.items).matrix
-        own = history.indices.tolist()
-        values = self.model.contributions(history, columns) if own else np.empty((0, len(columns)))
-        explanations = []
-        for place, column in enumerate(columns.tolist()):
-            order = np.argsort(-values[:, place], kind="stable").tolist()
-            reasons = [(*self._named(own[row]), float(values[row, place])) for row in order]
-            item, title = self._named(column)
-            explanations.append(Explanation(id=item, title=title, reasons=reasons))
-        return explanations
+        values = np.empty((0, len(columns)))  # (N, C)
+        if history.nnz:
+            values = self.model.contributions(history, columns)
+        return explanations_of(columns, history.indices, values, self.items)
 
     def embed(self, histories: object) -> np.ndarray:
         """Return what the model makes of each user: the latent mean, the code, the user factors.
@@ -346,6 +341,3 @@ class Recommender:
                 f"got item {item!r}, which the model does not know; expected one such as {self.items.ids[0]}"
             )
         return column
-
-    def _named(self, column: int) -> tuple[Any, str | None]:
-        return self.items.ids[[column]].tolist()[0], self.items.title_of(column)

@@ -115,7 +115,7 @@ def test_the_network_computes_on_noisy_rows_what_dense_layers_would(hidden_dims:
         linear = weights[f"decoder.{layer}.weight"], weights[f"decoder.{layer}.bias"]
         hidden = functional.linear(torch.tanh(hidden), *linear)
     network = cast(AENetwork, model.network_)
-    ours = network.output(network(batch, noisy)).detach()
+    ours = network.output(network.decode(network.encode(batch, noisy))).detach()
     torch.testing.assert_close(ours.double(), hidden, rtol=1e-4, atol=1e-5)
 
 

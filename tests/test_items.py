@@ -26,7 +26,7 @@ def test_an_index_reads_back_as_it_was_written(tmp_path: Path, ids: np.ndarray, 
 
 @pytest.mark.parametrize(
     ("asked", "columns"),
-    [(["jaws", "heat", "jaws"], [0, 1, 0]), (["alien", "été", 5, None], [None, 2, None, None])],
+    [(["jaws", "heat", "jaws"], [1, 0, 1]), (["alien", "été", 5, None], [None, 2, None, None])],
 )
 def test_items_are_looked_up_by_their_words(asked: list[Any], columns: list[int | None]) -> None:
     items = ItemIndex(ids=WORDS, titles=None, train_counts=COUNTS)

@@ -1,0 +1,240 @@
+"""What `Recommender` promises beyond a plain list: batches, filters, variety, similar items, reasons, vectors."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recvae.dataset import Dataset
+from recvae.errors import DataError, UsageError
+from recvae.models import Model
+from recvae.recommender import Recommender
+from recvae.similarity import cosines, diversified
+
+IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
+HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=31, unique=True)
+LINEAR = ("ease", "edlae", "als")
+
+
+@pytest.fixture(scope="session")
+def recommender(fitted: Callable[[str], Model], blocks: Dataset, model_name: str) -> Recommender:
+    """Return a recommender of each model in turn."""
+    return Recommender(fitted(model_name), blocks)
+
+
+@pytest.fixture(scope="session")
+def ease(fitted: Callable[[str], Model], blocks: Dataset) -> Recommender:
+    return Recommender(fitted("ease"), blocks)
+
+
+@settings(deadline=None)
+@given(
+    history=HISTORIES,
+    exclude=st.lists(st.sampled_from(IDS)),
+    allow=st.none() | st.lists(st.sampled_from(IDS)),
+    k=st.integers(1, 40) | st.just(10**9),
+    filter_seen=st.booleans(),
+)
+def test_what_is_seen_excluded_or_not_allowed_never_comes_and_all_else_does(
+    recommender: Recommender, history: list[int], exclude: list[int], allow: list[int] | None, k: int, filter_seen: bool
+) -> None:
+    found = recommender.recommend(history, k, exclude=exclude, allow=allow, filter_seen=filter_seen)
+    possible = set(IDS if allow is None else allow) - set(exclude) - set(history if filter_seen else [])
+    assert set(found.ids) <= possible
+    assert len(found.ids) == len(set(found.ids)) == min(k, len(possible))
+    assert np.isfinite(found.scores).all() and found.scores == sorted(found.scores, reverse=True)
+
+
+@settings(deadline=None, max_examples=30)
+@given(histories=st.lists(st.lists(st.sampled_from(IDS), max_size=31), max_size=6), k=st.integers(1, 40))
+def test_in_company_everyone_is_recommended_what_is_recommended_alone(
+    recommender: Recommender, histories: list[list[int]], k: int
+) -> None:
+    together = recommender.recommend_batch(histories, k)
+    assert len(together) == len(histories)
+    for found, history in zip(together, histories, strict=True):
+        alone = recommender.recommend(history, k)
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-4, atol=1e-5)
+        assert (found.unknown, found.fallback, len(found)) == (alone.unknown, alone.fallback, len(alone))
+        if min(np.diff(alone.scores[::-1]), default=1) > 1e-4:  # no two so close that rounding could turn them round
+            assert found.ids == alone.ids
+
+
+def _tables() -> list[tuple[str, Any]]:
+    frame = pd.DataFrame({"user": ["b", "b", "a"], "item": [1000, 990, 980]})
+    texts = frame.assign(item=frame["item"].astype(str))
+    named = frame.rename(columns={"user": "userId", "item": "movieId"})[["movieId", "userId"]]
+    return [
+        ("pandas", frame),
+        ("Arrow", pa.table(frame)),
+        ("ids as texts", texts),
+        ("columns by name", named),
+        ("a date too", frame.assign(timestamp=pd.Timestamp("2020-01-01"))),
+        ("repetitions", pd.concat([frame, frame])),
+        ("a mapping", {"b": [1000, 990], "a": [980]}),
+    ]
+
+
+@pytest.mark.parametrize("given_as", [table for _, table in _tables()], ids=[name for name, _ in _tables()])
+def test_histories_of_many_come_in_every_form(ease: Recommender, given_as: Any) -> None:
+    found = ease.recommend_batch(given_as, k=3)
+    assert found.users == ["b", "a"]
+    assert list(found) == list(ease.recommend_batch([[1000, 990], [980]], k=3))
+
+
+def test_a_matrix_has_the_columns_of_the_index(ease: Recommender) -> None:
+    matrix = sp.csr_matrix(np.eye(2, 32), dtype=np.float32)
+    assert list(ease.recommend_batch(matrix, k=3)) == list(ease.recommend_batch([[1000], [990]], k=3))
+    with pytest.raises(DataError, match=r"got 31 items \(columns\) in the histories, expected 32"):
+        ease.recommend_batch(matrix[:, 1:])
+    assert len(ease.recommend_batch(matrix[:0])) == 0
+
+
+def test_polars_tables_are_read_too(ease: Recommender) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"user": ["b", "b", "a"], "item": [1000, 990, 980]})
+    assert list(ease.recommend_batch(frame, k=3)) == list(ease.recommend_batch([[1000, 990], [980]], k=3))
+
+
+def test_unknown_ids_of_a_table_are_told_by_user(ease: Recommender) -> None:
+    found = ease.recommend_batch(pd.DataFrame({"user": [7, 7, 8], "item": [1000, 5, 6]}), k=2)
+    assert [one.unknown for one in found] == [[], [5], [6]][1:]
+    assert [one.fallback for one in found] == [False, True]
+
+
+def test_weights_count(ease: Recommender) -> None:
+    plain, weighted = ease.recommend([1000, 900]), ease.recommend({1000: 1, 900: 5})
+    assert plain.scores != weighted.scores
+    assert ease.recommend({1000: 1.0, 900: 1}) == plain
+    table = pd.DataFrame({"user": 1, "item": [1000, 900, 900], "weight": [1, 2, 5]})
+    assert ease.recommend_batch(table)[0] == weighted
+
+
+def test_a_batch_becomes_one_table(ease: Recommender) -> None:
+    found = ease.recommend_batch({"x": [1000], "y": [1]}, k=2)
+    frame = found.to_pandas()
+    assert frame.columns.tolist() == ["user", "rank", "id", "title", "score", "fallback"]
+    assert frame["user"].tolist() == ["x", "x", "y", "y"] and frame["rank"].tolist() == [1, 2, 1, 2]
+    assert frame["id"].tolist() == [*found[0].ids, *found[1].ids]
+    assert [None if pd.isna(title) else title for title in frame["title"]] == [*found[0].titles, *found[1].titles]
+    assert frame["fallback"].tolist() == [False, False, True, True]
+    assert found[-1] == found[0:2][1] and len(ease.recommend_batch([]).to_pandas()) == 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(history=HISTORIES, k=st.integers(1, 12), share=st.floats(0, 1))
+def test_a_diversified_list_keeps_every_promise_but_the_order(
+    recommender: Recommender, history: list[int], k: int, share: float
+) -> None:
+    if recommender.model.name == "popularity":
+        with pytest.raises(UsageError, match="popularity does not tell items apart by similarity"):
+            recommender.recommend(history, k, diversify=0.5)
+        return
+    plain = recommender.recommend(history, k)
+    varied = recommender.recommend(history, k, diversify=share)
+    assert len(set(varied.ids)) == len(plain) and not set(varied.ids) & set(history)
+    assert varied.ids[0] == plain.ids[0]
+
+
+def test_variety_chooses_the_other_block_first(ease: Recommender) -> None:
+    chosen = diversified(np.array([1.0, 0.9, 0.5]), np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1.0]]), 3, 0.5)
+    assert chosen.tolist() == [0, 2, 1]
+    assert diversified(np.array([1.0, 0.9, 0.5]), np.ones((3, 3)), 2, 0.0).tolist() == [0, 1]
+
+
+def test_similar_items_are_others_in_falling_order(recommender: Recommender) -> None:
+    if recommender.model.name == "popularity":
+        with pytest.raises(UsageError, match="take ease, als or a network"):
+            recommender.similar_items(1000)
+        return
+    found = recommender.similar_items("1000", k=7)
+    assert len(found) == 7 and 1000 not in found.ids
+    assert found.scores == sorted(found.scores, reverse=True)
+    assert len(recommender.similar_items(1000, k=10**9)) == 31
+    assert np.mean([item > 1000 - 80 for item in found.ids]) > 0.5  # of its own block of eight
+
+
+def test_cosines_are_those_of_the_textbook() -> None:
+    vectors = np.array([[3, 4], [-3, -4], [4, -3], [0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(cosines(vectors, np.array([0])), [[1, -1, 0, 0]], atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(history=HISTORIES)
+def test_reasons_add_up_to_the_score_or_are_what_it_loses(recommender: Recommender, history: list[int]) -> None:
+    found = recommender.recommend(history, k=3)
+    explained = recommender.explain(history, found.ids)
+    assert [one.id for one in explained] == found.ids and [one.title for one in explained] == found.titles
+    for one, score in zip(explained, found.scores, strict=True):
+        values = [value for _, _, value in one.reasons]
+        assert sorted(item for item, _, _ in one.reasons) == sorted(history)
+        assert values == sorted(values, reverse=True)
+        if recommender.model.name in LINEAR:
+            np.testing.assert_allclose(sum(values), score, rtol=1e-3, atol=1e-4)
+        elif len(history) > 1:
+            item, _, lost = one.reasons[0]
+            rest = [other for other in history if other != item]
+            without = recommender.recommend(rest, allow=[one.id]).scores[0]
+            np.testing.assert_allclose(lost, score - without, rtol=1e-3, atol=1e-4)
+
+
+def test_explanations_become_tables_and_ids_are_looked_up(ease: Recommender) -> None:
+    (found,) = ease.explain([1000, 900, "nobody"], ["990"])
+    assert found.to_pandas().columns.tolist() == ["id", "title", "contribution"] and len(found.to_pandas()) == 2
+    assert ease.explain(["nobody"], [990])[0].reasons == []
+    with pytest.raises(UsageError, match="got item 'nobody', which the model does not know"):
+        ease.explain([1000], ["nobody"])
+    with pytest.raises(UsageError, match="got a single id 990, expected a list of ids"):
+        ease.explain([1000], 990)  # type: ignore[arg-type]
+
+
+def test_users_have_vectors_where_the_model_has_them(recommender: Recommender) -> None:
+    histories = [[1000, 990], [900], [1000, 990]]
+    if recommender.model.name in ("popularity", "ease", "edlae", "blend"):
+        with pytest.raises(UsageError, match="has no vector of a user; take als or a network"):
+            recommender.embed(histories)
+        return
+    found = recommender.embed(histories)
+    assert found.shape[0] == 3 and found.dtype == np.float32 and np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found[0], found[1])
+
+
+def test_sixteen_threads_are_answered_as_one(recommender: Recommender) -> None:
+    histories = [[IDS[place], IDS[(7 * place + 3) % 32]] for place in range(32)] * 4
+    expected = [recommender.recommend(history) for history in histories]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(recommender.recommend, histories)) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda r: r.recommend([1000], diversify=2), r"got diversify=2, expected a number in \[0, 1\]"),
+        (lambda r: r.recommend([1000], exclude="990"), r"got exclude='990', expected a list of ids"),
+        (lambda r: r.recommend([1000], allow=990), r"got allow=990, expected a list of ids"),
+        (lambda r: r.recommend({1000: 0}), "got weight 0 for item 1000, expected a number > 0"),
+        (lambda r: r.recommend({1000: float("nan")}), "got weight nan for item 1000, expected a number > 0"),
+        (lambda r: r.recommend({1000: "much"}), "got weight 'much' for item 1000"),
+        (lambda r: r.recommend_batch("1000"), "got '1000' for histories, expected a list of lists of ids"),
+        (lambda r: r.recommend_batch([1000]), "got a single id 1000, expected a list of ids"),
+        (lambda r: r.recommend_batch(pd.DataFrame({"item": [1]})), "got a table with the columns item, expected user"),
+        (lambda r: r.recommend_batch(pd.DataFrame({"user": [1, None], "item": [1, 2]})), "got empty cells in user or"),
+        (
+            lambda r: r.recommend_batch(pd.DataFrame({"user": [1], "item": [1], "weight": [-1.0]})),
+            "got weights that are not numbers > 0 in the column weight",
+        ),
+        (lambda r: r.recommend_batch([[1000]], k=0), "expected a whole number of items, 1 or more"),
+        (lambda r: r.similar_items("nobody"), "got item 'nobody', which the model does not know; expected one such as"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call: Callable[[Recommender], Any], said: str, ease: Recommender) -> None:
+    with pytest.raises(UsageError, match=said):
+        call(ease)
