@@ -198,8 +198,9 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
         raise BundleError(
             f"{folder} holds a model '{card.get('model')}', this version knows: {', '.join(MODELS)}; upgrade recvae"
         )
-    for name in (WEIGHTS, ITEMS):
-        _check_file(folder, name, card)
+    for state in check_files(folder, card).values():
+        if state.problem is not None:
+            raise _damaged(folder, state.problem)
     model = _build(folder, card)
     model.max_memory = max_memory
     try:
@@ -252,17 +253,36 @@ def _model_of(card: dict[str, Any]) -> Model:
     return model
 
 
-def _check_file(folder: Path, name: str, card: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class FileState:
+    """How a file of a bundle is: its size, 0 where there is none, and what is wrong with it, if anything."""
+
+    n_bytes: int
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both, ready for JSON."""
+        return {"bytes": self.n_bytes, "problem": self.problem}
+
+
+def check_files(folder: Path, card: dict[str, Any]) -> dict[str, FileState]:
+    """Say of each file of a bundle whether it is what was written, as the card has it."""
+    return {name: _state_of(folder / name, card) for name in (WEIGHTS, ITEMS)}
+
+
+def _state_of(path: Path, card: dict[str, Any]) -> FileState:
+    n_bytes = path.stat().st_size if path.is_file() else 0
     try:
-        expected = card["files"][name]
-        n_bytes, digest = expected["bytes"], expected["sha256"]
-    except (KeyError, TypeError) as error:
-        raise _damaged(folder, f"{CARD} says nothing of {name}") from error
-    found = (folder / name).stat().st_size if (folder / name).is_file() else "no file"
-    if found != n_bytes:
-        raise _damaged(folder, f"{name} should have {n_bytes} bytes, found {found}")
-    if sha256_of(folder / name) != digest:
-        raise _damaged(folder, f"the content of {name} is not what was written")
+        expected = card["files"][path.name]
+        wanted, digest = expected["bytes"], expected["sha256"]
+    except (KeyError, TypeError):
+        return FileState(n_bytes, f"{CARD} says nothing of {path.name}")
+    if not path.is_file() or n_bytes != wanted:
+        found = n_bytes if path.is_file() else "no file"
+        return FileState(n_bytes, f"{path.name} should have {wanted} bytes, found {found}")
+    if sha256_of(path) != digest:
+        return FileState(n_bytes, f"the content of {path.name} is not what was written")
+    return FileState(n_bytes)
 
 
 def _damaged(folder: Path, what: str) -> BundleError:

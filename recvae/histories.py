@@ -133,7 +133,7 @@ def _from_table(table: pa.Table, items: ItemIndex) -> Histories:
     names = table.column_names
     if len(names) < 2:
         raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
-    user = next((name for name in _USER_COLUMNS if name in names), names[0])
+    user = user_column(names)
     item = next((name for name in _ITEM_COLUMNS if name in names and name != user), None)
     item = item or next(name for name in names if name != user)
     rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
@@ -156,6 +156,11 @@ def _from_table(table: pa.Table, items: ItemIndex) -> Histories:
         matrix=_rows_of(rows[is_known], columns[is_known], weights[is_known], (len(users), len(items))),
         unknown=unknown,
     )
+
+
+def user_column(names: list[str]) -> str:
+    """Return which column of a table holds the users: by its name, or the first."""
+    return next((name for name in _USER_COLUMNS if name in names), names[0])
 
 
 def _rows_of(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:

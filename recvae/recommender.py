@@ -64,7 +64,7 @@ class Recommender:
         self._take(Bundle(model=model, items=items, manifest=dataset.manifest))
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> Self:
+    def load(cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None) -> Self:
         """Load a bundle: no training data, no network, nothing executed.
 
         Parameters
@@ -73,6 +73,8 @@ class Recommender:
             What `recvae train` or `save` wrote.
         device : str
             Where a network shall score: "auto", "cpu" or "cuda".
+        max_memory : int, optional
+            Bytes that the model may take; by default what is free.
 
         Returns
         -------
@@ -87,7 +89,7 @@ class Recommender:
             If it is damaged, unfinished, or of a newer format.
         """
         recommender = cls.__new__(cls)
-        recommender._take(read_bundle(Path(folder), device))
+        recommender._take(read_bundle(Path(folder), device, max_memory))
         return recommender
 
     def _take(self, bundle: Bundle) -> None:

@@ -34,7 +34,7 @@ ORDER = [
     ),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
     *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
-    *("histories", "recommendations", "recommender"),
+    *("histories", "recommendations", "recommender", "batch_files"),
 ]
 
 

@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from recvae_cli import compare, datasets, evaluate, models, plan, preprocess, quickstart, train, tune
+from recvae_cli import (
+    compare,
+    datasets,
+    evaluate,
+    inspect,
+    models,
+    plan,
+    preprocess,
+    quickstart,
+    recommend,
+    similar,
+    train,
+    tune,
+)
 
 app = typer.Typer(
     name="recvae",
@@ -24,6 +37,9 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("recommend")(recommend.recommend)
+app.command("similar")(similar.similar)
+app.command("inspect")(inspect.inspect)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,65 @@
+"""`recvae inspect`: what a run is, on what data, with which numbers, and whether its files are whole."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recvae_cli.console import Json, RunsDir, say_next, show, show_json
+
+
+def inspect(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+    ] = None,
+    json_: Json = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Say what a run is, and check its files; ends with 1 if one is damaged.
+
+    \b
+    Example:
+      recvae inspect ml-1m/multvae
+    """
+    from rich.table import Table
+
+    from recvae.bundles import check_files, read_card
+    from recvae.memory import human_bytes
+    from recvae.runs import find_run
+
+    folder = find_run(runs_dir, run)
+    card = read_card(folder)
+    files = check_files(folder, card)
+    if json_:
+        show_json({"folder": str(folder), **card, "files": {name: found.to_json() for name, found in files.items()}})
+    else:
+        show(f"{folder}: {card['model']} on {card['dataset'].get('name', 'unnamed data')}, made {card['created']}")
+        settings = Table("hyperparameter", "value")
+        for name, value in card["hyperparameters"].items():
+            settings.add_row(name, str(value))
+        numbers = Table("users", "metric", "mean")
+        for part, values in card["metrics"].items():
+            for metric, mean in values.items():
+                numbers.add_row(part, metric, f"{mean:.4f}")
+        states = Table("file", "size", "state")
+        for name, found in files.items():
+            states.add_row(name, human_bytes(found.n_bytes), found.problem or "whole")
+        show(settings, numbers, _facts(card), states)
+    if any(found.problem for found in files.values()):
+        raise typer.Exit(1)
+    if not json_:
+        say_next(f"recvae recommend {folder} --items ID,ID", f"recvae evaluate {folder}")
+
+
+def _facts(card: dict[str, Any]) -> str:
+    """Return a few lines about training, data and versions."""
+    training = ", ".join(f"{name} {value}" for name, value in card["training"].items() if not isinstance(value, dict))
+    data = card["dataset"]
+    lines = [
+        f"training: {training or 'nothing said'}",
+        f"data: fingerprint {str(data.get('fingerprint', 'unknown'))[:16]}, {data.get('protocol', {})}",
+        "made with " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()),
+    ]
+    if card.get("interrupted"):
+        lines.insert(0, "interrupted: these are the best weights until then")
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""`recvae recommend`: items for a history at hand, or for a file of histories."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae_cli.console import Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from recvae.recommendations import Explanation, Recommendations
+    from recvae.recommender import Recommender
+
+
+def recommend(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+    ] = None,
+    items: Annotated[str | None, typer.Option(help="A history: ids separated by commas, as 318,296.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
+    exclude: Annotated[str, typer.Option(help="Ids never to return, separated by commas.")] = "",
+    allow: Annotated[str | None, typer.Option(help="The only ids that may be returned.", show_default="all")] = None,
+    seen: Annotated[
+        bool, typer.Option("--seen/--no-seen", help="Whether items of the history may come again.")
+    ] = False,
+    diversify: Annotated[float, typer.Option(help="Weight of being unlike the items above, from 0 to 1.")] = 0.0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say which items of the history speak for each.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--input", help="Histories of many users: .parquet, .csv, .tsv or .jsonl.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write theirs: .parquet, .csv or .jsonl.")] = None,
+    json_: Json = False,
+    max_memory: MaxMemory = None,
+    device: Device = "auto",
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Recommend items to users that were not in training.
+
+    \b
+    Examples:
+      recvae recommend --items 318,296 -k 5 --explain
+      recvae recommend ml-1m/recvae --items 318 --exclude 296 --diversify 0.3
+      recvae recommend --input histories.parquet --output recs.parquet -k 100
+    """
+    from recvae.errors import UsageError
+    from recvae.recommender import Recommender
+    from recvae.runs import find_run
+
+    if (items is None) == (source is None) or (source is None) != (output is None):
+        raise UsageError(
+            "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
+        )
+    folder = find_run(runs_dir, run)
+    recommender = Recommender.load(folder, device, memory_limit(max_memory))
+    options: dict[str, Any] = {
+        "k": k,
+        "exclude": _ids(exclude),
+        "allow": None if allow is None else _ids(allow),
+        "filter_seen": not seen,
+        "diversify": diversify,
+    }
+    if source is not None and output is not None:
+        _recommend_file(recommender, folder, source, output, options)
+        return
+    history = _ids(items or "")
+    found = recommender.recommend(history, **options)
+    reasons = recommender.explain(history, found.ids) if explain else None
+    if json_:
+        show_json(_as_json(found, reasons))
+        return
+    say(f"{recommender.model.name} from {folder}")
+    _print(recommender, history, found, reasons)
+    if found.ids:
+        say_next(f"recvae similar {folder} {found.ids[0]}", f"recvae inspect {folder}")
+
+
+def _ids(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _recommend_file(
+    recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any]
+) -> None:
+    from recvae.batch_files import recommend_file
+    from recvae.bundles import CARD
+    from recvae.files import sha256_of
+    from recvae.monitors import ProgressBar
+
+    identity = {"run": sha256_of(folder / CARD), **options}
+    with ProgressBar("recommending") as bar:
+        done, before = recommend_file(
+            source,
+            output,
+            lambda block: recommender.recommend_batch(block, **options),
+            identity,
+            lambda n: bar(n, None, f"{n:,} users"),
+        )
+    again = f", {before:,} of them from the job that was interrupted" if before else ""
+    say(f"{output}: {done:,} users{again}")
+
+
+def _print(
+    recommender: "Recommender", history: list[str], found: "Recommendations", reasons: "list[Explanation] | None"
+) -> None:
+    from rich.table import Table
+
+    known = [column for column in map(recommender.items.column_of, history) if column is not None]
+    titles = [recommender.items.title_of(column) or str(recommender.items.ids[column]) for column in known]
+    if found.fallback:
+        show("nothing of the history is known to the model: these are the most popular items")
+    else:
+        show("for " + "; ".join(titles))
+    if found.unknown:
+        show(f"not known to the model: {', '.join(map(str, found.unknown))}")
+    table = Table()
+    for name, side in (("", "right"), ("id", "right"), ("title", "left"), ("score", "right")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    if reasons is not None:
+        table.add_column("because of")
+    for place, (item, title, score) in enumerate(zip(found.ids, found.titles, found.scores, strict=True)):
+        row = [str(place + 1), str(item), title or "", f"{score:.3f}"]
+        if reasons is not None:
+            row.append("; ".join(f"{name or key} {value:+.2f}" for key, name, value in reasons[place].reasons[:3]))
+        table.add_row(*row)
+    show(table)
+
+
+def _as_json(found: "Recommendations", reasons: "list[Explanation] | None") -> dict[str, Any]:
+    listed: list[dict[str, Any]] = [
+        {"id": item, "title": title, "score": score}
+        for item, title, score in zip(found.ids, found.titles, found.scores, strict=True)
+    ]
+    for entry, explained in zip(listed, reasons or [], strict=False):
+        entry["reasons"] = [{"id": key, "title": name, "contribution": value} for key, name, value in explained.reasons]
+    return {"items": listed, "unknown": found.unknown, "fallback": found.fallback}

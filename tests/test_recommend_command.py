@@ -1,0 +1,198 @@
+"""`recvae recommend`, `similar` and `inspect`, as a user types them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from recvae import batch_files
+from recvae.errors import DataError, UsageError
+from recvae.recommender import Recommender
+
+Command = Callable[..., Any]
+RUN = Path("runs/toy/ease")
+
+
+@pytest.fixture
+def run(toy: Path, command: Command) -> Recommender:
+    """Return the recommender of a run of EASE in this folder."""
+    said = command("train", "--model", "ease")
+    assert said.code == 0, said.err
+    return Recommender.load(RUN)
+
+
+def histories(recommender: Recommender, n_users: int = 25) -> pd.DataFrame:
+    """Return rows of users, each with two items and one that nobody knows."""
+    ids = recommender.item_ids.tolist()
+    rows = [(100 + user, item) for user in range(n_users) for item in (ids[user], ids[(3 * user + 7) % 100], -1)]
+    return pd.DataFrame(rows, columns=["user", "item"])
+
+
+def test_a_history_is_answered_with_a_table_and_reasons(run: Recommender, command: Command) -> None:
+    first, second = run.item_ids[:2].tolist()
+    said = command("recommend", "--items", f"{first},{second},-5", "-k", 4, "--explain")
+    assert said.code == 0
+    found = run.recommend([first, second], 4)
+    for title in found.titles:
+        assert str(title)[:12] in said.out
+    assert "because of" in said.out and "not known to the model: -5" in said.out
+    assert f"recvae similar {RUN} {found.ids[0]}" in said.err
+
+
+def test_json_has_items_reasons_and_what_was_not_known(run: Recommender, command: Command) -> None:
+    first = run.item_ids[0].item()
+    words = ("recommend", RUN, "--items", f"{first},zzz", "-k", 3, "--explain", "--json")
+    content = json.loads(command(*words).out)
+    found = run.recommend([first], 3)
+    assert [item["id"] for item in content["items"]] == found.ids
+    assert content["items"][0]["reasons"][0]["id"] == first
+    assert (content["unknown"], content["fallback"]) == (["zzz"], False)
+    excluded = json.loads(command(*words, "--exclude", found.ids[0]).out)
+    assert found.ids[0] not in [item["id"] for item in excluded["items"]]
+    allowed = json.loads(command(*words, "--allow", f"{found.ids[1]},{first}").out)
+    assert [item["id"] for item in allowed["items"]] == [found.ids[1]]
+    seen = json.loads(command(*words, "--allow", f"{found.ids[1]},{first}", "--seen").out)
+    assert {item["id"] for item in seen["items"]} == {found.ids[1], first}
+    cold = command("recommend", RUN, "--items", "zzz")
+    assert "these are the most popular items" in cold.out
+
+
+@pytest.mark.parametrize("ending", batch_files.INPUTS)
+@pytest.mark.parametrize("to", batch_files.OUTPUTS)
+def test_a_file_of_histories_is_answered_into_a_file(ending: str, to: str, run: Recommender, command: Command) -> None:
+    frame = histories(run)
+    path, output = Path(f"histories{ending}"), Path(f"recs{to}")
+    if ending == ".parquet":
+        frame.to_parquet(path)
+    elif ending == ".jsonl":
+        lists = frame.groupby("user")["item"].apply(list)
+        path.write_text("".join(json.dumps({"user": u, "items": i}) + "\n" for u, i in lists.items()))
+    else:
+        frame.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+    said = command("recommend", RUN, "--input", path, "--output", output, "-k", 5)
+    assert said.code == 0 and "25 users" in said.err, said.err
+    expected = run.recommend_batch(frame, 5).to_pandas()
+    if to == ".jsonl":
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [line["user"] for line in lines] == list(range(100, 125))
+        assert [item["id"] for line in lines for item in line["items"]] == expected["id"].tolist()
+        return
+    found = pd.read_parquet(output) if to == ".parquet" else pd.read_csv(output)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5)
+    assert not list(Path().glob(".recs*"))
+
+
+def test_an_interrupted_job_goes_on_where_it_stopped_and_another_begins_anew(run: Recommender, workplace: Path) -> None:
+    frame = histories(run)
+    frame.to_parquet("histories.parquet")
+    source, output = Path("histories.parquet"), Path("recs.parquet")
+    asked: list[int] = []
+
+    def answer(block: Any) -> Any:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(set(block["user"].to_pylist())))
+        return run.recommend_batch(block, 5)
+
+    with pytest.raises(KeyboardInterrupt):
+        batch_files.recommend_file(source, output, answer, {"k": 5}, users=10)
+    assert not output.exists() and asked == [10, 10]
+    again: list[Any] = []
+    done, before = batch_files.recommend_file(
+        source, output, lambda block: again.append(block) or run.recommend_batch(block, 5), {"k": 5}, users=10
+    )
+    assert (done, before, len(again)) == (25, 20, 1)
+    pd.testing.assert_frame_equal(pq.read_table(output).to_pandas(), run.recommend_batch(frame, 5).to_pandas())
+    with pytest.raises(KeyboardInterrupt):
+        batch_files.recommend_file(source, output, answer, {"k": 6}, users=10)  # of the two it may answer, none is left
+    done, before = batch_files.recommend_file(
+        source, output, lambda block: run.recommend_batch(block, 7), {"k": 7}, users=10
+    )
+    assert (done, before) == (25, 0)
+
+
+def test_rows_of_a_user_across_blocks_are_one_history(run: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = histories(run)
+    frame.to_parquet("histories.parquet")
+    monkeypatch.setattr(batch_files, "_ROWS", 4)  # users have three rows
+    sizes = [len(set(cast(Any, block)["user"].to_pylist())) for block in batch_files.read_blocks(Path("histories.parquet"), 10)]
+    assert sum(sizes) == 25 and max(sizes) <= 10
+    rows = sum(cast(Any, block).num_rows for block in batch_files.read_blocks(Path("histories.parquet"), 10))
+    assert rows == len(frame)
+
+
+def test_an_empty_file_has_no_recommendations(run: Recommender, command: Command) -> None:
+    Path("none.jsonl").write_text("\n")
+    said = command("recommend", RUN, "--input", "none.jsonl", "--output", "recs.parquet")
+    assert said.code == 0 and "0 users" in said.err
+    assert pq.read_table("recs.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "said"),
+    [
+        ("a.jsonl", '{"user": 1}\n', DataError, r'line 1: got {"user": 1}, expected'),
+        ("a.jsonl", "not json\n", DataError, "cannot be read"),
+        ("a.jsonl", '{"user": [1], "items": []}\n', DataError, r"line 1: got user \[1\], expected a number or a text"),
+        ("a.csv", "user,item\n1,2\n2,3\n1,4\n", DataError, "user 1 comes again after other users"),
+        ("a.parquet", "PAR1", DataError, "a.parquet cannot be read"),
+        ("a.txt", "1 2\n", UsageError, "got a.txt, expected a name ending in .parquet, .csv, .tsv, .jsonl"),
+        (None, "", UsageError, "no file a.csv"),
+    ],
+)
+def test_a_bad_file_is_refused_and_nothing_is_left(
+    name: str | None, content: str, error: type[Exception], said: str, workplace: Path
+) -> None:
+    if name:
+        Path(name).write_text(content)
+    with pytest.raises(error, match=said):
+        list(batch_files.read_blocks(Path(name or "a.csv")))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "expected --items 318,296, or --input"),
+        (("--items", "1", "--input", "a.csv", "--output", "b.csv"), "give one of the two"),
+        (("--input", "a.csv"), "give one of the two"),
+        (("--input", "a.csv", "--output", "b.xlsx"), "got b.xlsx, expected a name ending in .parquet, .csv, .jsonl"),
+        (("--input", "a.csv", "--output", "a.csv"), "expected two files"),
+        (("--items", "1", "-k", "0"), "expected a whole number of items, 1 or more"),
+        (("--items", "1", "--diversify", "3"), r"expected a number in [0, 1]"),
+    ],
+)
+def test_wrong_use_is_named_in_one_line(words: tuple[str, ...], said: str, run: Recommender, command: Command) -> None:
+    Path("a.csv").write_text("user,item\n1,2\n")
+    answer = command("recommend", RUN, *words)
+    assert answer.code == 2 and said in answer.err and "Traceback" not in answer.err
+    assert not Path("b.csv").exists()
+
+
+def test_similar_items_are_listed(run: Recommender, command: Command) -> None:
+    item = run.item_ids[3].item()
+    said = command("similar", RUN, item, "-k", 3)
+    assert said.code == 0 and "similarity" in said.out and f"--items {item} --explain" in said.err
+    content = json.loads(command("similar", RUN, item, "-k", 3, "--json").out)
+    assert [entry["id"] for entry in content] == run.similar_items(item, 3).ids
+    wrong = command("similar", RUN, "nobody")
+    assert wrong.code == 2 and "got item 'nobody', which the model does not know" in wrong.err
+
+
+def test_a_run_is_described_and_its_files_are_checked(run: Recommender, command: Command) -> None:
+    said = command("inspect", RUN)
+    assert said.code == 0
+    for word in ("ease on toy", "l2", "validation", "ndcg@100", "weights.safetensors", "whole", "fingerprint"):
+        assert word in said.out, word
+    content = json.loads(command("inspect", RUN, "--json").out)
+    assert content["model"] == "ease" and content["files"]["items.parquet"]["problem"] is None
+    weights = bytearray((RUN / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (RUN / "weights.safetensors").write_bytes(weights)
+    (RUN / "items.parquet").unlink()
+    damaged = command("inspect", RUN)
+    assert damaged.code == 1
+    assert "is not what was written" in damaged.out and "found no file" in damaged.out
