@@ -87,7 +87,8 @@ class RecBole:
         config = self._config(USERS_AT_ONCE * (data.train.shape[1] + 1))
         dataset = create_dataset(config)
         self._train_data, _, self._test_data = data_preparation(config, dataset)
-        _, _, self._user_by_user = data_preparation(self._config(EVAL_BATCH_SIZE), dataset)
+        by_default = self._config(EVAL_BATCH_SIZE)
+        _, _, self._user_by_user = data_preparation(by_default, create_dataset(by_default))  # it uses a data set up
         self._columns = dataset.field2id_token["item_id"][1:].astype(np.int64)  # of RecBole's items from 1
         self._model = get_model("MultiVAE")(config, self._train_data.dataset)
         self._trainer = get_trainer(config["MODEL_TYPE"], "MultiVAE")(config, self._model)

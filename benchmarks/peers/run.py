@@ -46,7 +46,7 @@ from work import Data  # noqa: E402
 JOBS = {
     "train": {"train": "an epoch of Mult-VAE", "train_float32": "the same, float32 on both sides"},
     "evaluate": {"evaluate": "evaluation of all users"},
-    "evaluate_by_default": {"evaluate": "the same, its eval_batch_size left alone"},
+    "evaluate_by_default": {"evaluate": "the same in its default batches"},
     "als_fit": {"als_fit": "ALS, fitting"},
     "als_recommend": {"als_recommend": "ALS, top 100 of all users"},
 }
