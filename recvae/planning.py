@@ -163,6 +163,7 @@ class _Epochs:
 
     def __init__(self, seconds: float) -> None:
         self.seconds: list[float] = []
+        self.is_over = False
         self._budget, self._started = seconds, time.perf_counter()
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
@@ -175,6 +176,7 @@ class _Epochs:
         """Note how long it took; the first warms up."""
         self.seconds.append(record.seconds)
         if len(self.seconds) > 2 and time.perf_counter() - self._started > self._budget:
+            self.is_over = True
             raise _Enough
 
 
@@ -185,7 +187,7 @@ def _epoch_seconds(model: Autoencoder, dataset: Dataset, device: torch.device, s
     watch = _Epochs(seconds)
     tried = replace(model, epochs=_MOST_EPOCHS)
     tried.fit(batch, device=device, monitor=watch)
-    if len(watch.seconds) < 3:
+    if tried.history_.interrupted and not watch.is_over:
         raise KeyboardInterrupt  # typed by somebody, and taken by the training loop for its own
     updates = dataset.train.shape[0] / users  # the last, smaller batch counts as what it is of a batch
     return updates * statistics.median(watch.seconds[1:]) + _validation_seconds(tried, dataset.validation)

@@ -408,13 +408,14 @@ def test_a_batch_larger_than_the_data_is_an_epoch(blocks: Dataset) -> None:
     assert one.needs == same and one.epoch_seconds
 
 
-def test_ctrl_c_ends_a_plan(blocks: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [3, 60])
+def test_ctrl_c_ends_a_plan(at: int, blocks: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = MultVAE._loss, 0
 
     def typed(self: MultVAE, *arguments: Any) -> Losses:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == at:
             raise KeyboardInterrupt
         return original(self, *arguments)
 

@@ -1,5 +1,6 @@
 """The softmax over drawn items: exact where all are drawn, without bias where not, and good enough to learn by."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,10 @@ def test_the_same_seed_draws_the_same_and_bfloat16_is_close() -> None:
 def test_what_makes_no_sense_is_refused(kind: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         kind(**settings).fit(rows())
+
+
+def test_the_command_says_where_drawing_does_not_pay(toy: Path, command: Any) -> None:
+    words = ("train", "--model", "multdae", "--set", "epochs=1", "--set", "latent_dim=4", "--set", "sampling=uniform")
+    said = command(*words)
+    assert said.code == 0 and "8,192 draws for 118 items: the full softmax (sampling=none) would take less" in said.err
+    assert "draws for" not in command(*words, "--set", "sampled_items=20").err

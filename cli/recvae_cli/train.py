@@ -80,6 +80,7 @@ def train(
         check_has_beta(run.model)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     _remark_on_precision(run, device)
+    _remark_on_sampling(run, dataset)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device)
@@ -151,6 +152,12 @@ def _remark_on_precision(run: "Run", device: str) -> None:
 
     if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
         say("there are no instructions for bfloat16 here: it works, but float32 would be faster")
+
+
+def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
+    draws, n_items = getattr(run.model, "sampled_items", 0), len(dataset.item_ids)
+    if getattr(run.model, "sampling", "none") != "none" and draws >= n_items:
+        say(f"{draws:,} draws for {n_items:,} items: the full softmax (sampling=none) would take less time and memory")
 
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
