@@ -119,7 +119,10 @@ def test_rows_of_a_user_across_blocks_are_one_history(run: Recommender, monkeypa
     frame = histories(run)
     frame.to_parquet("histories.parquet")
     monkeypatch.setattr(batch_files, "_ROWS", 4)  # users have three rows
-    sizes = [len(set(cast(Any, block)["user"].to_pylist())) for block in batch_files.read_blocks(Path("histories.parquet"), 10)]
+    sizes = [
+        len(set(cast(Any, block)["user"].to_pylist()))
+        for block in batch_files.read_blocks(Path("histories.parquet"), 10)
+    ]
     assert sum(sizes) == 25 and max(sizes) <= 10
     rows = sum(cast(Any, block).num_rows for block in batch_files.read_blocks(Path("histories.parquet"), 10))
     assert rows == len(frame)
