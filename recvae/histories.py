@@ -1,20 +1,22 @@
 """Histories of users as they come, turned into rows of interactions: lists, dictionaries, matrices, tables.
 
+Importing this takes numpy alone, for a service without scipy and pandas.
+
 Letters in shape comments: U users, N interactions, I items.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import scipy.sparse as sp
 
 from recvae.errors import UsageError
-from recvae.interactions import as_interactions
 from recvae.items import ItemIndex
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import scipy.sparse as sp
 
 History = Iterable[int | str] | Mapping[int | str, float]
 """External ids, or external ids with a weight each."""
@@ -31,15 +33,92 @@ class Histories:
     ----------
     users : list
         Who they are; their positions where they have no names.
-    matrix : csr_matrix of shape (n_users, n_items), float32
-        Known items, with their weights; 1 where none are given.
+    columns : ndarray of shape (n_interactions,), int32
+        Known items, user by user, ascending.
+    weights : ndarray of shape (n_interactions,), float32
+        Theirs; 1 where none are given.
+    offsets : ndarray of shape (n_users + 1,), int64
+        Where the items of each user begin, and the last one's end.
+    n_items : int
+        Number of items of the index.
     unknown : list of list
         Ids of each user that are not in the index, as they were given.
     """
 
     users: list[Any]
-    matrix: sp.csr_matrix
+    columns: np.ndarray
+    weights: np.ndarray
+    offsets: np.ndarray
+    n_items: int
     unknown: list[list[Any]]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Histories]") -> Self:
+        """Put the users of several one below the other, by position; at least one."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])  # (U,)
+        return cls(
+            users=list(range(len(lengths))),
+            columns=np.concatenate([part.columns for part in parts]),
+            weights=np.concatenate([part.weights for part in parts]),
+            offsets=np.append(0, lengths.cumsum()),
+            n_items=parts[0].n_items,
+            unknown=[unknown for part in parts for unknown in part.unknown],
+        )
+
+    @property
+    def is_empty(self) -> np.ndarray:
+        """Of whom nothing is known, shape (n_users,), bool."""
+        return np.diff(self.offsets) == 0
+
+    @property
+    def matrix(self) -> "sp.csr_matrix":
+        """As rows of interactions, shape (n_users, n_items), float32; the memory is shared."""
+        import scipy.sparse as sp
+
+        shape = (len(self.offsets) - 1, self.n_items)
+        return sp.csr_matrix((self.weights, self.columns, self.offsets), shape=shape)
+
+    def of(self, chosen: np.ndarray) -> Self:
+        """Return those of some users, in their order.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n_users,), bool
+            Which.
+        """
+        if chosen.all():
+            return self
+        places = np.repeat(chosen, np.diff(self.offsets))  # (U,) -> (N,)
+        numbers = np.flatnonzero(chosen).tolist()
+        return type(self)(
+            users=[self.users[number] for number in numbers],
+            columns=self.columns[places],
+            weights=self.weights[places],
+            offsets=np.append(0, np.diff(self.offsets)[chosen].cumsum()),
+            n_items=self.n_items,
+            unknown=[self.unknown[number] for number in numbers],
+        )
+
+    def emptied(self, chosen: np.ndarray) -> Self:
+        """Return the same users, without the items of some.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n_users,), bool
+            Whose items are left out.
+        """
+        if not chosen.any():
+            return self
+        lengths = np.diff(self.offsets)  # (U,)
+        places = np.repeat(~chosen, lengths)  # (U,) -> (N,)
+        return type(self)(
+            users=self.users,
+            columns=self.columns[places],
+            weights=self.weights[places],
+            offsets=np.append(0, np.where(chosen, 0, lengths).cumsum()),
+            n_items=self.n_items,
+            unknown=self.unknown,
+        )
 
 
 def history_of(given: object, items: ItemIndex) -> Histories:
@@ -84,17 +163,11 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     DataError
         If a matrix has another number of columns, or values that are no weights.
     """
-    if sp.issparse(given):
-        matrix: Any = given
-        if not matrix.shape[0]:
-            return _from_lists([], [], items)
-        n_users = matrix.shape[0]
-        return Histories(
-            users=list(range(n_users)),
-            matrix=as_interactions(matrix, "the histories", len(items)),
-            unknown=[[] for _ in range(n_users)],
-        )
+    if hasattr(given, "tocsr"):
+        return _from_matrix(given, items)
     if hasattr(given, "__arrow_c_stream__"):
+        import pyarrow as pa
+
         return _from_table(pa.table(given), items)
     if isinstance(given, Mapping):
         return _from_lists(list(given), list(given.values()), items)
@@ -122,14 +195,29 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
             rows.append(row)
             columns.append(column)
             weights.append(_weight(weight, item))
+    return _by_user(np.array(rows), np.array(columns), np.array(weights), users, unknown, len(items))
+
+
+def _from_matrix(matrix: Any, items: ItemIndex) -> Histories:
+    from recvae.interactions import as_interactions
+
+    n_users = matrix.shape[0]
+    if not n_users:
+        return _from_lists([], [], items)
+    rows = as_interactions(matrix, "the histories", len(items))
     return Histories(
-        users=users,
-        matrix=_rows_of(np.array(rows), np.array(columns), np.array(weights), (len(users), len(items))),
-        unknown=unknown,
+        users=list(range(n_users)),
+        columns=rows.indices,
+        weights=rows.data,
+        offsets=rows.indptr,
+        n_items=len(items),
+        unknown=[[] for _ in range(n_users)],
     )
 
 
-def _from_table(table: pa.Table, items: ItemIndex) -> Histories:
+def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
+    import pandas as pd
+
     names = table.column_names
     if len(names) < 2:
         raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
@@ -151,11 +239,7 @@ def _from_table(table: pa.Table, items: ItemIndex) -> Histories:
     for place in np.flatnonzero(columns < 0).tolist():
         unknown[rows[place]].append(known.tolist()[codes[place]])
     is_known = columns >= 0
-    return Histories(
-        users=users.tolist(),
-        matrix=_rows_of(rows[is_known], columns[is_known], weights[is_known], (len(users), len(items))),
-        unknown=unknown,
-    )
+    return _by_user(rows[is_known], columns[is_known], weights[is_known], users.tolist(), unknown, len(items))
 
 
 def user_column(names: list[str]) -> str:
@@ -163,15 +247,28 @@ def user_column(names: list[str]) -> str:
     return next((name for name in _USER_COLUMNS if name in names), names[0])
 
 
-def _rows_of(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Return one row per user; of what is given twice, the greatest weight counts."""
+def _by_user(
+    rows: np.ndarray,
+    columns: np.ndarray,
+    weights: np.ndarray,
+    users: list[Any],
+    unknown: list[list[Any]],
+    n_items: int,
+) -> Histories:
+    """Order interactions by user and item; of what is given twice, the greatest weight counts."""
     order = np.lexsort((-weights, columns, rows))
     rows, columns, weights = (x[order] for x in (rows, columns, weights))  # (N,)
     is_first = np.ones(len(rows), dtype=bool)
     is_first[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-    lengths = np.bincount(rows[is_first].astype(np.int64), minlength=shape[0])  # (U,)
-    parts = (weights[is_first].astype(np.float32), columns[is_first].astype(np.int32), np.append(0, lengths.cumsum()))
-    return sp.csr_matrix(parts, shape=shape)
+    lengths = np.bincount(rows[is_first].astype(np.int64), minlength=len(users))  # (U,)
+    return Histories(
+        users=users,
+        columns=columns[is_first].astype(np.int32),
+        weights=weights[is_first].astype(np.float32),
+        offsets=np.append(0, lengths.cumsum()),
+        n_items=n_items,
+        unknown=unknown,
+    )
 
 
 def _weight(weight: object, item: object) -> float:

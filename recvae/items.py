@@ -1,14 +1,21 @@
-"""The item index: which item each column stands for, what it is called, and how often it was consumed."""
+"""The item index: which item each column stands for, what it is called, and how often it was consumed.
 
+Importing this takes numpy alone, for a service without Arrow.
+"""
+
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+
+from recvae.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Letters in shape comments: I items.
 
@@ -55,8 +62,42 @@ class ItemIndex:
         """Return the title of a column, None where it is not known."""
         return None if self.titles is None else self.titles[column]
 
+    def search(self, text: str, limit: int = 10) -> list[int]:
+        """Find items by their title, or id where they have none.
+
+        Parameters
+        ----------
+        text : str
+            Words that must all occur, whatever their case and accents; of an item as whole or as beginnings.
+        limit : int
+            Number of items at most.
+
+        Returns
+        -------
+        list of int
+            Columns: titles that begin with the text first, then where each word begins one of the title's, then others;
+            among equals those with most training users.
+        """
+        wanted = _folded(text)
+        words = wanted.split()
+        found = []
+        for column, title in enumerate(self._searchable):
+            if all(word in title for word in words):
+                begins = all(f" {word}" in f" {title}" for word in words)
+                place = 0 if title.startswith(wanted) else 1 if begins else 2
+                found.append((place, -int(self.train_counts[column]), column))
+        return [column for _, _, column in sorted(found)[:limit]] if words else []
+
+    @cached_property
+    def _searchable(self) -> list[str]:
+        titles = self.ids.tolist() if self.titles is None else self.titles.tolist()
+        return [_folded(str(item if title is None else title)) for item, title in zip(self.ids, titles, strict=True)]
+
     def write(self, path: Path) -> None:
         """Write the index as Parquet: columns id, title (null where unknown) and train_count."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         titles = pa.nulls(len(self), pa.string()) if self.titles is None else pa.array(self.titles, pa.string())
         columns = {"id": ids_to_arrow(self.ids), "title": titles, "train_count": pa.array(self.train_counts)}
         pq.write_table(pa.table(columns), path, write_page_checksum=True)
@@ -64,6 +105,8 @@ class ItemIndex:
     @classmethod
     def read(cls, path: Path) -> "ItemIndex":
         """Read an index back from Parquet."""
+        import pyarrow.parquet as pq
+
         table = pq.read_table(path, page_checksum_verification=True)
         titles = table["title"]
         return cls(
@@ -73,11 +116,34 @@ class ItemIndex:
         )
 
 
-def ids_to_arrow(ids: np.ndarray) -> pa.Array:
+def check_k(k: int) -> None:
+    """Refuse a number of items that is not a whole number >= 1.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise UsageError(f"got k={k!r}, expected a whole number of items, 1 or more")
+
+
+def _folded(text: str) -> str:
+    """Return a text without case, accents and punctuation, for comparing."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    kept = "".join(char if char.isalnum() else " " for char in plain if not unicodedata.combining(char))
+    return " ".join(kept.split())
+
+
+def ids_to_arrow(ids: np.ndarray) -> "pa.Array":
     """Return external ids as an Arrow array of int64 or string."""
+    import pyarrow as pa
+
     return pa.array(ids.tolist(), type=pa.int64() if ids.dtype.kind in "iu" else pa.string())
 
 
-def ids_from_arrow(column: pa.ChunkedArray) -> np.ndarray:
+def ids_from_arrow(column: "pa.ChunkedArray") -> np.ndarray:
     """Return external ids as int64 or object (str)."""
+    import pyarrow as pa
+
     return np.array(column.to_pylist(), dtype=np.int64 if pa.types.is_integer(column.type) else object)

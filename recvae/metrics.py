@@ -24,7 +24,7 @@ import scipy.sparse as sp
 
 from recvae.errors import UsageError
 from recvae.interactions import as_interactions
-from recvae.ranking import check_k
+from recvae.items import check_k
 
 Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
 

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.errors import TrainingError, UsageError
+from recvae.errors import TrainingError
+from recvae.items import check_k
 
 # Memory for one block of scores; 24 MiB are 300 users at 20,000 items, enough for the matrix product's full rate.
 # Above 32 MiB, glibc asks the system for new pages block after block: a tenth of the time of an evaluation.
@@ -20,18 +21,6 @@ BLOCK_BYTES = 24 << 20
 def block_rows(n_items: int, block_bytes: int = BLOCK_BYTES) -> int:
     """Return how many users' float32 scores fit into one block, at least 1."""
     return max(1, block_bytes // (4 * n_items))
-
-
-def check_k(k: int) -> None:
-    """Refuse a number of ranks that is not a whole number >= 1.
-
-    Raises
-    ------
-    UsageError
-        If it is not.
-    """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise UsageError(f"got k={k!r}, expected a whole number of items, 1 or more")
 
 
 def rank(

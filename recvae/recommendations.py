@@ -1,14 +1,19 @@
-"""What users are recommended, and why: by external ids, ready for programs and tables."""
+"""What users are recommended, and why: by external ids, ready for programs and tables.
+
+Importing this takes numpy alone, for a service without pandas and Arrow.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from recvae.items import ItemIndex, ids_to_arrow
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 # Letters in shape comments: U users, R recommendations of all of them, k ranks.
 
@@ -42,8 +47,10 @@ class Recommendations:
         """Return the number of items recommended."""
         return len(self.ids)
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return a table with the columns id, title and score."""
+        import pandas as pd
+
         return pd.DataFrame({"id": self.ids, "title": self.titles, "score": self.scores})
 
 
@@ -100,8 +107,10 @@ class BatchRecommendations(Sequence[Recommendations]):
         """Yield what each user is recommended."""
         return (self[user] for user in range(len(self)))
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self) -> "pa.Table":
         """Return a table with the columns user, rank (from 1), id, title, score and fallback, user by user."""
+        import pyarrow as pa
+
         rows, ranks = np.nonzero(self.columns >= 0)  # (R,)
         columns = self.columns[rows, ranks]  # (R,)
         titles = pa.nulls(len(rows), pa.string())
@@ -118,7 +127,7 @@ class BatchRecommendations(Sequence[Recommendations]):
             }
         )
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return the table of `to_arrow`."""
         return self.to_arrow().to_pandas()
 
@@ -141,8 +150,10 @@ class Explanation:
     title: str | None
     reasons: list[tuple[Any, str | None, float]]
 
-    def to_pandas(self) -> pd.DataFrame:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return a table with the columns id, title and contribution."""
+        import pandas as pd
+
         return pd.DataFrame(self.reasons, columns=["id", "title", "contribution"])
 
 

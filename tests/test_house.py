@@ -34,7 +34,7 @@ ORDER = [
     ),
     *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
     *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
-    *("histories", "recommendations", "recommender", "batch_files"),
+    *("histories", "recommendations", "recommending", "recommender", "batch_files"),
 ]
 
 
@@ -88,6 +88,12 @@ def test_names_and_modules_are_there_without_importing_them_first() -> None:
     assert done.stdout == "ndcg_at_k EASE True\n"
     with pytest.raises(AttributeError, match=r"^module 'recvae' has no attribute 'MultVEA'$"):
         recvae.MultVEA  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_answering_needs_numpy_alone() -> None:
+    code = "import sys, recvae.recommending\nprint(sorted({'torch', 'scipy', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_help_imports_neither_torch_nor_the_library() -> None:

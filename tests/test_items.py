@@ -47,3 +47,30 @@ def test_a_mask_has_the_known_items_of_a_list() -> None:
     items = ItemIndex(ids=np.array([30, 10, 20]), titles=None, train_counts=np.zeros(3, dtype=np.int64))
     assert items.mask_of(iter([20, "30", 30, "x"])).tolist() == [True, False, True]
     assert items.mask_of([]).tolist() == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("heat", [0, 3, 4]),  # begins with it, a word begins with it, within a word
+        ("HEAT 1995", [0]),
+        ("ete", [2]),
+        ("l'été", [2]),
+        ("jaws", [1]),  # has no title, is found by its id
+        ("heat jaws", []),
+        ("", []),
+        ("?!", []),
+    ],
+)
+def test_items_are_found_by_words_of_their_titles(text: str, columns: list[int]) -> None:
+    titles = np.array(["Heat (1995)", None, "L'Été", "In the Heat of the Night", "Cheats"], dtype=object)
+    ids = np.array(["heat", "jaws", "été", "night", "cheats"], dtype=object)
+    items = ItemIndex(ids=ids, titles=titles, train_counts=np.arange(5))
+    assert items.search(text) == columns
+    assert items.search(text, 1) == columns[:1]
+
+
+def test_among_equals_the_item_of_more_users_is_found_first() -> None:
+    titles = np.array(["Alien", "Alien 3", "Aliens"], dtype=object)
+    items = ItemIndex(ids=np.arange(3), titles=titles, train_counts=np.array([5, 2, 9]))
+    assert items.search("alien") == [2, 0, 1]

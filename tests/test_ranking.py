@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from recvae.errors import TrainingError, UsageError
-from recvae.ranking import block_rows, check_k, rank
+from recvae.items import check_k
+from recvae.ranking import block_rows, rank
 
 # Letters in shape comments: U users, I items, k ranks.
 

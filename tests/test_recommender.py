@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from recvae.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, UsageError
 from recvae.models import MODELS, Model, Popularity
-from recvae.recommender import Recommendations, Recommender
+from recvae.recommendations import Recommendations
+from recvae.recommender import Recommender
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=32, unique=True)

@@ -16,6 +16,7 @@ from recvae.dataset import Dataset
 from recvae.errors import DataError, UsageError
 from recvae.models import Model
 from recvae.recommender import Recommender
+from recvae.recommending import Request
 from recvae.similarity import cosines, diversified
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
@@ -65,6 +66,30 @@ def test_in_company_everyone_is_recommended_what_is_recommended_alone(
         assert (found.unknown, found.fallback, len(found)) == (alone.unknown, alone.fallback, len(alone))
         if min(np.diff(alone.scores[::-1]), default=1) > 1e-4:  # no two so close that rounding could turn them round
             assert found.ids == alone.ids
+
+
+WISHES = st.builds(
+    Request,
+    items=st.lists(st.sampled_from([*IDS, 5]), max_size=20),
+    k=st.integers(1, 40),
+    exclude=st.lists(st.sampled_from(IDS), max_size=3),
+    allow=st.none() | st.lists(st.sampled_from(IDS), max_size=20),
+    filter_seen=st.booleans(),
+    diversify=st.sampled_from([0.0, 0.0, 0.5]),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(requests=st.lists(WISHES, max_size=5))
+def test_users_with_wishes_of_their_own_are_answered_together_as_alone(
+    ease: Recommender, requests: list[Request]
+) -> None:
+    together = ease.answer(requests)
+    assert len(together) == len(requests)
+    for found, request in zip(together, requests, strict=True):
+        alone = ease.recommend(**vars(request))
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=1e-5, atol=1e-6)
+        assert (found.unknown, found.fallback, len(found)) == (alone.unknown, alone.fallback, len(alone))
 
 
 def _tables() -> list[tuple[str, Any]]:

@@ -14,9 +14,10 @@ from recvae.errors import NotFittedError, UsageError
 from recvae.history import Monitor
 from recvae.hyperparameters import Space
 from recvae.interactions import HeldOut, as_interactions, whole_and_without_each
+from recvae.items import check_k
 from recvae.memory import Needs, check_memory, enough_bytes, in_blocks, rows_within
 from recvae.models.footprint import ranking_bytes
-from recvae.ranking import block_rows, check_k, rank
+from recvae.ranking import block_rows, rank
 
 # Letters in shape comments: U users, I items, B users of a block, k ranks.
 
