@@ -125,6 +125,7 @@ def test_requests_without_mistakes_are_answered_however_odd(client: TestClient) 
     assert ask(items=["none", "of these"])["fallback"]
     assert ask(items=[])["fallback"]
     assert ask(items=[1000, "1000", 1000], k=3)["items"] == ask(items=[1000], k=3)["items"]
+    assert ask(items=[1000.0], k=3.0)["items"] == ask(items=[1000], k=3)["items"]  # the same numbers in JSON
     assert ask(items=[1000], exclude=IDS)["items"] == []
     assert ask(items=[1000], allow=[])["items"] == []
     assert ask(items=IDS)["items"] == []  # nothing is left that was not seen
@@ -180,7 +181,7 @@ def closed(run: Path) -> Iterator[TestClient]:
     "given_as", [None, "secret", "Bearer", "Bearer wrong", "Basic secret", "Bearer secret2", "Bearer \xff"]
 )
 def test_without_the_token_nothing_is_answered(closed: TestClient, given_as: str | None) -> None:
-    headers = {} if given_as is None else {"Authorization": given_as.encode("latin-1")}
+    headers = {} if given_as is None else {b"Authorization": given_as.encode("latin-1")}
     for method, path in [
         ("POST", "/recommend"),
         ("GET", "/model"),
