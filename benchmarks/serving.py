@@ -174,8 +174,8 @@ def table(times: dict[str, Times], loads: dict[str, list[Load]], n_clients: int)
     user, load = times["one user"], times["Recommender.load"]
     one, all_ = times["decoder read by one core"], times["decoder read by all"]
     lines = [
-        f"one user {1000 * user.median:.2f} ms; the decoder's weights read once by one core {1000 * one.median:.2f} ms, "
-        f"by all {1000 * all_.median:.2f} ms: {user.median / one.median:.2f} and {user.median / all_.median:.2f} times "
+        f"one user {1000 * user.median:.2f} ms; "
+        f"the decoder's weights read once by one core {1000 * one.median:.2f} ms, by all {1000 * all_.median:.2f} ms: {user.median / one.median:.2f} and {user.median / all_.median:.2f} times "
         f"(promised: {PROMISED_RATIO:g} at most)",
         f"Recommender.load {load.median:.2f} s ({load.seconds.min():.2f} - {load.seconds.max():.2f}) "
         f"once torch is imported (promised: {PROMISED_LOAD:g})",
