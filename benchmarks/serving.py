@@ -173,10 +173,13 @@ def table(times: dict[str, Times], loads: dict[str, list[Load]], n_clients: int)
     """Return what was measured, and the promises."""
     user, load = times["one user"], times["Recommender.load"]
     one, all_ = times["decoder read by one core"], times["decoder read by all"]
+    milliseconds = [1000 * side.median for side in (user, one, all_)]
+    ratios = [user.median / floor.median for floor in (one, all_)]
     lines = [
-        f"one user {1000 * user.median:.2f} ms; "
-        f"the decoder's weights read once by one core {1000 * one.median:.2f} ms, by all {1000 * all_.median:.2f} ms: {user.median / one.median:.2f} and {user.median / all_.median:.2f} times "
-        f"(promised: {PROMISED_RATIO:g} at most)",
+        "one user {:.2f} ms; the decoder's weights read once by one core {:.2f} ms, by all {:.2f} ms: ".format(
+            *milliseconds
+        )
+        + "{:.2f} and {:.2f} times (promised: {:g} at most)".format(*ratios, PROMISED_RATIO),
         f"Recommender.load {load.median:.2f} s ({load.seconds.min():.2f} - {load.seconds.max():.2f}) "
         f"once torch is imported (promised: {PROMISED_LOAD:g})",
         f"\n{n_clients} clients      requests/s      p50 ms   p99 ms   requests  failed",
