@@ -3,7 +3,7 @@
 import { byId, make } from "./dom.js";
 
 export const TONES = 6; // colours in page.css
-const REASONS = 2; // named; the others stay in the tooltip
+const REASONS = 2; // named
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 const columns = new Map(); // by model name: {element, list, head, rows by id, ids}
@@ -95,7 +95,7 @@ function newRow(item) {
   const button = make("button", { type: "button", class: "add", "aria-label": `add ${title}`, title: "add to what you like" });
   const name = make("p", { class: "title" }, make("span", {}, title), make("em", { hidden: true }, "only here"));
   const bar = make("div", { class: "bar" }, make("i"));
-  const row = make("li", {}, make("div", {}, name, bar, make("p", { class: "why" })), button);
+  const row = make("li", {}, name, button, bar, make("p", { class: "why" }));
   row.dataset.id = item.id;
   return row;
 }
@@ -117,7 +117,7 @@ function whyOf(reasons) {
     return make("b", { title: tip }, reason.title ?? String(reason.id), words);
   });
   if (!named.length) return [];
-  return ["because you liked ", ...named.flatMap((element, at) => (at ? [", ", element] : [element]))];
+  return ["because you liked ", ...named.flatMap((element, at) => (at ? [" and ", element] : [element]))];
 }
 
 /** Mark what one model alone recommends, where several are side by side. */
