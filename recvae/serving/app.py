@@ -233,19 +233,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.get("/items", responses={status: _WRONG[status] for status in (404, 422)})
     async def items(
-        query: Annotated[str | None, Query(max_length=200)] = None,
+        query: Annotated[str, Query(max_length=200)],
         limit: Annotated[int, Query(ge=1, le=100)] = 10,
-        ids: Annotated[list[str] | None, Query()] = None,
         model: str | None = None,
     ) -> schemas.FoundItems:
-        """Search items by words of their titles, or look them up by id; ids that are not known are left out."""
-        if (query is None) == (ids is None):
-            raise HTTPException(422, "expected 'query' to search, or 'ids' to look items up; give one of the two")
+        """Search items by words of their titles."""
         index = service.volume(model).recommender.items
-        if query is not None:
-            columns = await service.beside(partial(index.search, query, limit))
-        else:
-            columns = [column for column in map(index.column_of, ids or ()) if column is not None]
+        columns = await service.beside(partial(index.search, query, limit))
         ids = index.ids[columns].tolist() if columns else []
         counts = index.train_counts[columns].tolist() if columns else []
         found = zip(ids, map(index.title_of, columns), counts, strict=True)

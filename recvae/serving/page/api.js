@@ -48,12 +48,6 @@ export async function search(query, limit, model, signal) {
   return (await ask(`items?${words}`, { signal })).items;
 }
 
-/** Look items up by id; those that the model does not know are left out. */
-export async function lookUp(ids, model) {
-  const words = new URLSearchParams([["model", model], ...ids.map((id) => ["ids", id])]);
-  return (await ask(`items?${words}`)).items;
-}
-
 /** Return the answer, with the milliseconds that it took. */
 export async function recommend(question, signal) {
   const start = performance.now();

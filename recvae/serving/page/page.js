@@ -19,8 +19,11 @@ const titleOf = (id) => titles.get(String(id)) ?? String(id);
 const chosen = () => models.filter((model) => state.models.includes(model.name));
 const say = delayed((text) => { byId("said").textContent = text; }, 700); // not at every step of the slider
 
+/** Keep the titles that answers carry: an address brings ids alone. */
 function learn(items) {
+  const unknown = state.items.some((id) => !titles.has(id));
   for (const { id, title } of items) if (title) titles.set(String(id), title);
+  if (unknown) showPicked();
 }
 
 function complain(error) {
@@ -59,7 +62,6 @@ function adopt(asked) {
   Object.assign(state, asked, { models: known.length ? known : names.slice(0, 1), k: Math.min(asked.k, limits.k) });
   showControls();
   refresh();
-  learnPicked().catch(complain);
 }
 
 function showServed() {
@@ -123,7 +125,7 @@ async function ask(model) {
   try {
     const answer = await api.recommend(question, asking.signal);
     if (asking.signal.aborted) return null;
-    learn(answer.items);
+    learn([...answer.items, ...(answer.items[0]?.reasons ?? [])]); // the reasons name all of the history
     showAnswer(model, answer, titleOf);
     return answer;
   } catch (error) {
@@ -132,16 +134,6 @@ async function ask(model) {
   } finally {
     if (!asking.signal.aborted) setBusy(model.name, false);
   }
-}
-
-/** Learn the titles of picked items that the address brought along, from the first model that knows them. */
-async function learnPicked() {
-  for (const { name } of models) {
-    const ids = state.items.filter((id) => !titles.has(id));
-    if (!ids.length) break;
-    learn(await api.lookUp(ids, name));
-  }
-  showPicked();
 }
 
 function change(changes) {
