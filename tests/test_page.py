@@ -25,7 +25,7 @@ from recvae.serving.settings import Settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("ease", "als", "popularity")
-NASTY = "<b>&\"</b><img src=x onerror=\"document.title='taken'\">"
+NASTY = '<b>&"</b><img src=x onerror="document.title=\'taken\'">'
 PHONE = {"width": 390, "height": 844}
 
 
@@ -40,17 +40,19 @@ def serving(runs: list[Path], settings: Settings) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
 def runs(make_model: Callable[..., Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return runs on items of which one has a title that is markup, and every fifth none."""
     folder = tmp_path_factory.mktemp("runs")
-    assert blocks.titles is not None
-    data = replace(blocks, titles=np.where(np.arange(len(blocks.titles)) == 1, NASTY, blocks.titles))
+    titles = [NASTY if item == 1 else None if item % 5 == 0 else f"Title {item:02d}" for item in range(32)]
+    data = replace(blocks, titles=np.array(titles, dtype=object))
     for name in MODELS:
         model = make_model(name).fit(data.train, data.validation, device="cpu")
         metrics = {"validation": {"ndcg@100": 0.4321}}
@@ -124,7 +126,7 @@ def chips(page: Page) -> Locator:
 
 def pick(page: Page, title: str) -> None:
     page.get_by_role("combobox").fill(title)
-    page.get_by_role("option", name=title).first.click()
+    page.get_by_role("option", name=title).click()
 
 
 def test_before_anything_is_picked_it_shows_the_most_popular(visit: Visit) -> None:
@@ -133,18 +135,26 @@ def test_before_anything_is_picked_it_shows_the_most_popular(visit: Visit) -> No
     expect(rows(visit.page)).to_have_count(10)
     expect(visit.page.get_by_text("because you liked")).to_have_count(0)
     assert visit.refused == []
-    assert len(visit.asked) == len(set(visit.asked))  # everything once
+    assert [url.rpartition("/")[2] for url in visit.asked].count("recommend") == 1
 
 
 def test_what_is_picked_changes_what_is_recommended_and_is_the_reason(page: Page) -> None:
     page.goto("/")
-    pick(page, "Title 2")
-    expect(rows(page).first).to_contain_text(re.compile(r"because you liked Title 2 \(100%\)"))
-    assert set(titles(page)[:5]) <= {"1000", NASTY, "Title 3", "Title 4", "950", "Title 6", "Title 7"}  # of its group
-    pick(page, "Title 9")
-    expect(column(page, "ease").get_by_text("because you liked Title 9")).not_to_have_count(0)
+    pick(page, "Title 02")
+    expect(rows(page).first).to_contain_text(re.compile(r"because you liked Title 02 \(100%\)"))
+    assert set(titles(page)[:5]) <= {
+        "1000",
+        NASTY,
+        "Title 03",
+        "Title 04",
+        "950",
+        "Title 06",
+        "Title 07",
+    }  # of its group
+    pick(page, "Title 09")
+    expect(column(page, "ease").get_by_text("because you liked Title 09")).not_to_have_count(0)
     expect(chips(page)).to_have_count(2)
-    assert "Title 9" not in titles(page)
+    assert "Title 09" not in titles(page)
 
 
 def test_a_recommended_item_is_picked_by_a_click_on_it(page: Page) -> None:
@@ -197,12 +207,12 @@ def test_the_keyboard_alone_is_enough(page: Page) -> None:
 
 def test_what_is_removed_counts_no_more(page: Page) -> None:
     page.goto("/?items=980,910,650")
-    expect(chips(page)).to_have_text(["Title 2", "Title 9", "650"])
-    page.get_by_role("button", name="remove Title 9").press("Enter")
-    expect(chips(page)).to_have_text(["Title 2", "650"])
+    expect(chips(page)).to_have_text(["Title 02", "Title 09", "650"])
+    page.get_by_role("button", name="remove Title 09").press("Enter")
+    expect(chips(page)).to_have_text(["Title 02", "650"])
     expect(page.get_by_role("button", name="remove 650")).to_be_focused()  # the next one
-    expect(page.get_by_text("because you liked Title 9")).to_have_count(0)
-    for name in ("650", "Title 2"):
+    expect(page.get_by_text("because you liked Title 09")).to_have_count(0)
+    for name in ("650", "Title 02"):
         page.get_by_role("button", name=f"remove {name}").click()
     expect(column(page, "ease")).to_contain_text("The most popular")
     expect(page.get_by_role("combobox")).to_be_focused()
@@ -244,8 +254,8 @@ def _styles(bars: Locator) -> list[str]:
 
 def test_the_address_keeps_everything_and_back_undoes_a_pick(page: Page) -> None:
     page.goto("/")
-    pick(page, "Title 2")
-    pick(page, "Title 9")
+    pick(page, "Title 02")
+    pick(page, "Title 09")
     page.get_by_role("checkbox", name="als").check()
     page.get_by_role("radio", name="20").check()
     page.get_by_role("slider", name="Variety").fill("0.5")
@@ -254,15 +264,15 @@ def test_the_address_keeps_everything_and_back_undoes_a_pick(page: Page) -> None
     expect(rows(page).first).to_contain_text("because")
     before = titles(page)
     page.reload()
-    expect(chips(page)).to_have_text(["Title 2", "Title 9"])
+    expect(chips(page)).to_have_text(["Title 02", "Title 09"])
     expect(rows(page, "als")).to_have_count(20)
     expect(rows(page)).to_have_count(20)
     assert titles(page) == before
     expect(page.get_by_role("slider", name="Variety")).to_have_value("0.5")
-    page.get_by_role("button", name="remove Title 2").click()
-    expect(chips(page)).to_have_text(["Title 9"])
+    page.get_by_role("button", name="remove Title 02").click()
+    expect(chips(page)).to_have_text(["Title 09"])
     page.go_back()
-    expect(chips(page)).to_have_text(["Title 2", "Title 9"])
+    expect(chips(page)).to_have_text(["Title 02", "Title 09"])
 
 
 def test_titles_are_text_whatever_they_contain(page: Page) -> None:
@@ -300,7 +310,7 @@ def test_what_the_server_refuses_is_said_until_it_answers_again(page: Page) -> N
     rows(page).first.get_by_role("button").click()
     expect(page.get_by_role("alert")).to_have_text("got 7 for items in a history, expected at most 6; send less")
     chips(page).last.click()
-    expect(page.get_by_role("alert")).to_have_text("")
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_lost_connection_is_said_and_tried_again_with_the_next_change(page: Page) -> None:
@@ -312,7 +322,7 @@ def test_a_lost_connection_is_said_and_tried_again_with_the_next_change(page: Pa
     expect(rows(page)).to_have_count(10)  # what was there stays
     page.context.set_offline(False)
     page.get_by_role("radio", name="50").check()
-    expect(page.get_by_role("alert")).to_have_text("")
+    expect(page.get_by_role("alert")).to_have_count(0)
     expect(rows(page)).to_have_count(31)
 
 
@@ -324,8 +334,10 @@ def test_a_phone_shows_it_without_scrolling_sideways(page: Page) -> None:
         page.get_by_role("combobox").fill("title")
         expect(page.get_by_role("option")).to_have_count(8)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        assert page.evaluate("[...document.querySelectorAll('#found, #asking, #answers')].every(part => part"
-                             ".getBoundingClientRect().right <= innerWidth)")
+        assert page.evaluate(
+            "[...document.querySelectorAll('#found, #asking, #answers')].every(part => part"
+            ".getBoundingClientRect().right <= innerWidth)"
+        )
 
 
 def test_the_token_is_asked_for_and_kept_in_the_tab(runs: list[Path], page: Page) -> None:
@@ -340,7 +352,7 @@ def test_the_token_is_asked_for_and_kept_in_the_tab(runs: list[Path], page: Page
         page.keyboard.press("Enter")
         expect(rows(page)).to_have_count(10)
         expect(token).to_be_hidden()
-        expect(page.get_by_role("alert")).to_have_text("")
+        expect(page.get_by_role("alert")).to_have_count(0)
         page.reload()
         expect(rows(page)).to_have_count(10)
         page.goto("about:blank")  # nothing is kept open that the server would wait for
