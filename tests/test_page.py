@@ -76,7 +76,9 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        expect.set_options(timeout=15_000)  # the machine may be busy
         yield browser
+        expect.set_options(timeout=5_000)
         browser.close()
 
 

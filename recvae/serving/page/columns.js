@@ -80,7 +80,7 @@ function stateOf(answer, titleOf) {
   const names = unknown.length > 3 ? `${unknown.length} of them` : unknown.join(", ");
   if (answer.fallback && unknown.length) return "This model knows nothing of what you picked: the most popular instead.";
   if (answer.fallback) return "The most popular, until you pick something.";
-  return unknown.length ? `This model does not know ${names}.` : "";
+  return unknown.length ? `Not known to this model: ${names}.` : "";
 }
 
 /** Return the bars in percent: of the best score, counted from 0 or from the least where scores are negative. */
