@@ -132,11 +132,13 @@ function markDifferences() {
 }
 
 function glide(rows, before) {
-  for (const [id, row] of rows) {
-    const from = before.get(id);
+  // All places are read before anything moves, and only what is in view moves: fifty rows would take too long.
+  const places = [...rows].map(([id, row]) => [row, before.get(id), row.offsetTop, row.getBoundingClientRect()]);
+  for (const [row, from, to, box] of places) {
+    if (box.top > innerHeight || box.bottom < 0) continue;
     if (from === undefined) row.animate({ opacity: [0, 1] }, { duration: 160 });
-    else if (from !== row.offsetTop) {
-      const frames = { transform: [`translateY(${from - row.offsetTop}px)`, "none"] };
+    else if (from !== to) {
+      const frames = { transform: [`translateY(${from - to}px)`, "none"] };
       row.animate(frames, { duration: 220, easing: "cubic-bezier(.2, .7, .2, 1)" });
     }
   }
