@@ -116,6 +116,7 @@ def _with_headers(send: Send, path: str) -> Send:
             headers.append((b"x-content-type-options", b"nosniff"))
             if path == "/" or path.startswith(PAGE):
                 headers.append((b"content-security-policy", _CONTENT_POLICY.encode()))
+                headers.append((b"cache-control", b"no-cache"))  # or a new version's parts would meet old ones
         await send(message)
 
     return sent
