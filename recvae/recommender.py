@@ -57,7 +57,9 @@ class Recommender(Recommending):
         self._take(Bundle(model=model, items=items, manifest=dataset.manifest))
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None) -> Self:
+    def load(
+        cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True
+    ) -> Self:
         """Load a bundle: no training data, no network, nothing executed.
 
         Parameters
@@ -68,6 +70,9 @@ class Recommender(Recommending):
             Where a network shall score: "auto", "cpu" or "cuda".
         max_memory : int, optional
             Bytes that the model may take; by default what is free.
+        mapped : bool
+            Whether weights are used where their file is mapped, which is fast and shares memory between processes. The
+            file may then be replaced, but not written into: give False where someone might copy another over it.
 
         Returns
         -------
@@ -82,7 +87,7 @@ class Recommender(Recommending):
             If it is damaged, unfinished, or of a newer format.
         """
         recommender = cls.__new__(cls)
-        recommender._take(read_bundle(Path(folder), device, max_memory))
+        recommender._take(read_bundle(Path(folder), device, max_memory, mapped=mapped))
         return recommender
 
     def _take(self, bundle: Bundle) -> None:

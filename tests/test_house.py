@@ -34,7 +34,7 @@ ORDER = [
     ),
     *("hyperparameters", "models", "evaluation", "significance", "weights", "model_card", "bundles", "baselines"),
     *("monitors", "planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
-    *("histories", "recommendations", "recommending", "recommender", "batch_files"),
+    *("histories", "recommendations", "recommending", "recommender", "batch_files", "serving"),
 ]
 
 
