@@ -1,19 +1,21 @@
 """A recommender for programs: external ids in, external ids out, for users it has never seen."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
-from recvae.dataset import Dataset
 from recvae.errors import DataError
 from recvae.files import write_folder
 from recvae.histories import Histories, histories_of
 from recvae.models.base import Model
 from recvae.ranking import rank
 from recvae.recommending import Recommending
+
+if TYPE_CHECKING:  # a service does not need what prepares data
+    from recvae.dataset import Dataset
 
 # Letters in shape comments: I items, C candidates, k ranks.
 
@@ -46,7 +48,7 @@ class Recommender(Recommending):
     5
     """
 
-    def __init__(self, model: Model, dataset: Dataset) -> None:
+    def __init__(self, model: Model, dataset: "Dataset") -> None:
         model.check_fitted()
         items = dataset.items
         if model.n_items_ != len(items):
