@@ -24,6 +24,7 @@ from recvae.files import sha256_of, storage_errors, write_file, write_json, writ
 from recvae.hyperparameters import build, values_of
 from recvae.items import ItemIndex
 from recvae.memory import check_memory, enough_bytes
+from recvae.model_card import model_card
 from recvae.models import MODELS, model_class
 from recvae.models.base import Model
 from recvae.version import __version__
@@ -113,7 +114,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
             for name in (WEIGHTS, ITEMS)
         },
     }
-    write_text(folder / "README.md", _model_card(card))
+    write_text(folder / "README.md", model_card(card))
     write_json(folder / CARD, card)
 
 
@@ -285,52 +286,3 @@ def _state_of(path: Path, card: dict[str, Any]) -> FileState:
 
 def _damaged(folder: Path, what: str) -> BundleError:
     return BundleError(f"the bundle {folder} is damaged: {what}; copy it again, or train again")
-
-
-def _list_parts(card: dict[str, Any]) -> str:
-    """Return a Markdown list of the models that a model is made of; empty for most."""
-    parts = [
-        f"- {role}: {part['model']}, " + ", ".join(f"{name} {value}" for name, value in part["hyperparameters"].items())
-        for role, part in card.get("parts", {}).items()
-    ]
-    weight = card["training"].get("weight")
-    share = "" if weight is None else f", {weight:g} of the first and {1 - weight:.3g} of the second"
-    return f"\nMade of two runs{share}:\n\n" + "\n".join(parts) + "\n" if parts else ""
-
-
-def _model_card(card: dict[str, Any]) -> str:
-    """Return a Markdown page about the bundle for people."""
-    data = card["dataset"]
-    protocol = ", ".join(f"{name} {value}" for name, value in data.get("protocol", {}).items()) or "unknown"
-    settings = "\n".join(f"| {name} | {value} |" for name, value in card["hyperparameters"].items())
-    metrics = "\n".join(
-        f"| {part} | {name} | {value:.4f} |"
-        for part, values in card["metrics"].items()
-        for name, value in values.items()
-    )
-    paper = MODELS[card["model"]].paper
-    why = card["training"].get("failure", "Training was stopped by hand")
-    note = f"\n{why}; these are the best weights until then.\n" if card["interrupted"] else ""
-    return f"""# {card["model"]} on {data.get("name", "unnamed data")}
-
-{paper}.
-{note}
-| hyperparameter | value |
-|---|---|
-{settings}
-{_list_parts(card)}
-| part | metric | mean |
-|---|---|---|
-{metrics}
-
-Data: {data.get("name", "unnamed")}, protocol: {protocol}, fingerprint `{data.get("fingerprint", "unknown")[:16]}`.
-recall@k = hits / min(k, targets) and ndcg@k with binary gains, ranked over all items, seen items left out.
-Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {card["versions"]["torch"]}.
-
-```python
-from recvae import Recommender
-
-recommender = Recommender.load("path/to/this/folder")
-recommender.recommend(["318", "296"], k=10)
-```
-"""

@@ -32,8 +32,8 @@ ORDER = [
         "checkpoints",
         "training",
     ),
-    *("hyperparameters", "models", "evaluation", "significance", "weights", "bundles", "baselines", "monitors"),
-    *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
+    *("hyperparameters", "models", "evaluation", "significance", "weights", "model_card", "bundles", "baselines"),
+    *("monitors", "planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
     *("histories", "recommendations", "recommending", "recommender", "batch_files", "serving"),
 ]
 

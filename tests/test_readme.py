@@ -1,24 +1,68 @@
-"""The README is true: its commands and programs run as they stand, in order, in an empty folder."""
+"""The pages are true: their commands and programs run as they stand, in order, in an empty folder."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
 
-README = Path(__file__).parent.parent / "README.md"
+import huggingface_hub
+import pytest
+
+from recvae.dataset import Dataset
+from recvae.recommender import Recommender
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "docs" / "serving.md"]
+WARNINGS = (
+    "error",
+    # What MLflow says of its own type hints and of an example we do not give, and SQLAlchemy of MLflow.
+    "ignore::UserWarning:mlflow.types.type_hints",
+    "ignore::UserWarning:mlflow.pyfunc",
+    "ignore::DeprecationWarning:mlflow.store.tracking.sqlalchemy_store",
+)
 
 
-def test_the_blocks_of_the_readme_run_in_order(tmp_path: Path) -> None:
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert {language for language, _ in blocks} == {"bash", "python"}
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    """Return language and text of the blocks of code."""
+    return re.findall(
+        r"^```(bash|python|js)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+def file_of(code: str) -> str | None:
+    """Return the name of the file that a block is to be saved as: its first line has it as a comment."""
+    named = re.match(r"(?:#|//) (\w+\.(?:py|mjs))\n", code)
+    return named[1] if named else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
+    blocks = blocks_of(page)
+    assert {"bash", "python"} <= {language for language, _ in blocks}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": ",".join(WARNINGS)}
     environment.pop("RECVAE_DATA", None)
     for language, code in blocks:
+        if (name := file_of(code)) is not None:
+            (tmp_path / name).write_text(code, encoding="utf-8")
+            continue
         command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_program_of_a_page_is_python(page: Path) -> None:
+    for language, code in blocks_of(page):
+        if language == "python":
+            compile(code, page.name, "exec")
 
 
 def test_every_verb_of_the_command_is_in_the_readme() -> None:
@@ -27,3 +71,26 @@ def test_every_verb_of_the_command_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for command in app.registered_commands:
         assert f"recvae {command.name}" in text
+
+
+def test_a_run_is_uploaded_to_the_hub_and_comes_back(
+    fitted: Callable[[str], Any], blocks: Dataset, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no network: stand-ins take the calls that the real package would, and no others."""
+    Recommender(fitted("multdae"), blocks).save("runs/synthetic/multdae")
+    for _, code in blocks_of(ROOT / "docs" / "serving.md"):
+        if (name := file_of(code)) in ("upload.py", "download.py"):
+            Path(name).write_text(code, encoding="utf-8")
+    api = create_autospec(huggingface_hub.HfApi)
+    monkeypatch.setattr(huggingface_hub, "HfApi", api)
+    runpy.run_path("upload.py")
+    created, uploaded = (getattr(api.return_value, name).call_args for name in ("create_repo", "upload_folder"))
+    assert created.args[0] == uploaded.kwargs["repo_id"]
+    folder = Path(uploaded.kwargs["folder_path"])
+    assert huggingface_hub.ModelCard.load(folder / "README.md").data.to_dict()["library_name"] == "recvae"
+
+    download = create_autospec(huggingface_hub.snapshot_download, return_value=str(folder))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    recommender = runpy.run_path("download.py")["recommender"]
+    assert download.call_args.args[0] == uploaded.kwargs["repo_id"]
+    assert recommender.recommend([1000], k=3).ids == Recommender(fitted("multdae"), blocks).recommend([1000], k=3).ids

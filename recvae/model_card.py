@@ -1,0 +1,110 @@
+"""The model card: what a bundle says of itself to people, as Markdown with the front matter of the Hugging Face Hub."""
+
+import json
+import math
+from typing import Any
+
+from recvae.models import MODELS
+
+_TAGS = ("recommender-systems", "collaborative-filtering", "implicit-feedback")
+
+
+def model_card(card: dict[str, Any]) -> str:
+    """Write a page about a bundle.
+
+    Parameters
+    ----------
+    card : dict
+        What `recommender.json` says, of a model this version knows.
+
+    Returns
+    -------
+    str
+        YAML between two lines of `---`, as the Hub reads it, then Markdown. It states no licence, which is the
+        owner's to choose.
+    """
+    data = card["dataset"]
+    name = _one_line(data.get("name", "unnamed data"))
+    protocol = ", ".join(f"{key} {value}" for key, value in data.get("protocol", {}).items()) or "unknown"
+    settings = "\n".join(f"| {key} | {value} |" for key, value in card["hyperparameters"].items())
+    metrics = "\n".join(
+        f"| {part} | {metric} | {value:.4f} |"
+        for part, values in card["metrics"].items()
+        for metric, value in values.items()
+    )
+    paper = MODELS[card["model"]].paper
+    why = card["training"].get("failure", "Training was stopped by hand")
+    note = f"\n{why}; these are the best weights until then.\n" if card["interrupted"] else ""
+    return f"""{_front_matter(card)}
+# {card["model"]} on {name}
+
+{paper}.
+{note}
+| hyperparameter | value |
+|---|---|
+{settings}
+{_list_parts(card)}
+| part | metric | mean |
+|---|---|---|
+{metrics}
+
+Data: {name}, protocol: {protocol}, fingerprint `{data.get("fingerprint", "unknown")[:16]}`.
+recall@k = hits / min(k, targets) and ndcg@k with binary gains, ranked over all items, seen items left out.
+Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {card["versions"]["torch"]}.
+
+```python
+from recvae import Recommender
+
+recommender = Recommender.load("path/to/this/folder")
+recommender.recommend(["318", "296"], k=10)
+```
+"""
+
+
+def _front_matter(card: dict[str, Any]) -> str:
+    """Return the metadata by which the Hub lists a model: library, tags, and `model-index` where there are metrics."""
+    lines = ["---", "library_name: recvae", "tags:", *(f"- {_scalar(tag)}" for tag in (*_TAGS, card["model"]))]
+    results = [line for part, values in card["metrics"].items() for line in _result(card, part, values)]
+    if results:
+        name = card["dataset"].get("name")
+        title = card["model"] if name is None else f"{card['model']} on {name}"
+        lines += ["model-index:", f"- name: {_scalar(title)}", "  results:", *results]
+    return "\n".join([*lines, "---"]) + "\n"
+
+
+def _result(card: dict[str, Any], part: str, values: dict[str, float]) -> list[str]:
+    """Return the lines of one part's metrics in `model-index`; none where no metric is a number."""
+    finite = {metric: value for metric, value in values.items() if math.isfinite(value)}
+    if not finite:
+        return []
+    name = _scalar(card["dataset"].get("name", "unnamed data"))
+    lines = ["  - task:", "      type: recommendation", "    dataset:"]
+    lines += [f"      name: {name}", f"      type: {name}", f"      split: {_scalar(part)}", "    metrics:"]
+    for metric, value in finite.items():
+        lines += [f"    - type: {_scalar(metric)}", f"      value: {value:.6f}"]
+    return lines
+
+
+def _scalar(value: object) -> str:
+    """Return a text as a quoted YAML scalar: JSON's quotes, and what YAML would not print as YAML's escapes.
+
+    JSON's own escapes will not do: beyond U+FFFF they are pairs of surrogates, which YAML takes for two characters.
+    """
+    quoted = json.dumps(str(value), ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)
+
+
+def _one_line(value: object) -> str:
+    """Return a text without what would end a heading."""
+    return " ".join(str(value).split())
+
+
+def _list_parts(card: dict[str, Any]) -> str:
+    """Return a Markdown list of the models that a model is made of; empty for most."""
+    parts = [
+        f"- {role}: {part['model']}, " + ", ".join(f"{name} {value}" for name, value in part["hyperparameters"].items())
+        for role, part in card.get("parts", {}).items()
+    ]
+    weight = card["training"].get("weight")
+    share = "" if weight is None else f", {weight:g} of the first and {1 - weight:.3g} of the second"
+    return f"\nMade of two runs{share}:\n\n" + "\n".join(parts) + "\n" if parts else ""
