@@ -16,11 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
-from safetensors.torch import load_file
 
 from recvae.errors import BundleError, UsageError
 from recvae.files import storage_errors, write_file, write_json, write_text
@@ -31,6 +28,7 @@ from recvae.memory import check_memory, enough_bytes
 from recvae.models import MODELS, model_class
 from recvae.models.base import Model
 from recvae.version import __version__
+from recvae.weights import read_weights, write_weights
 
 FORMAT_VERSION = 1
 CARD = "recommender.json"
@@ -90,11 +88,10 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     StorageError
         If it cannot be written.
     """
-    weights = {name: np.ascontiguousarray(value) for name, value in bundle.model.weights().items()}
+    weights = bundle.model.weights()
     with storage_errors(folder):
         (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
-    with write_file(folder / WEIGHTS) as aside:
-        save_file(weights, aside)
+    write_weights(folder / WEIGHTS, weights)
     with write_file(folder / ITEMS) as aside:
         bundle.items.write(aside)
     card = {
@@ -207,8 +204,7 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
             needed = model.needs(0, len(items), 0).reading
             ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
             check_memory(needed, max_memory, f"reading {folder}", ways)
-        # Copied, since in the file tensors lie unaligned, and BLAS then rounds another way than before saving.
-        weights = {name: value.clone().numpy() for name, value in load_file(folder / WEIGHTS).items()}
+        weights = read_weights(folder / WEIGHTS)
     except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error
     try:

@@ -187,7 +187,8 @@ class OnnxScorer:
 
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True
-        return self._session.run(names, {**feed, "k": np.array([k], dtype=np.int64)}, options)
+        found = self._session.run(names, {**feed, "k": np.array([k], dtype=np.int64)}, options)
+        return [np.asarray(one) for one in found]
 
     def _checked(
         self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,16 @@ class Recommending(ABC):
     @abstractmethod
     def model_name(self) -> str:
         """Name of the model in the registry."""
+
+    @property
+    @abstractmethod
+    def manifest(self) -> dict[str, Any]:
+        """Manifest of the data the model was trained on."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Mean of each metric by part, as training found them."""
 
     @abstractmethod
     def _ranked(

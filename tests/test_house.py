@@ -45,7 +45,7 @@ ORDER = [
         "checkpoints",
         "training",
     ),
-    *("hyperparameters", "models", "evaluation", "significance", "bundles", "baselines", "monitors"),
+    *("hyperparameters", "models", "evaluation", "significance", "weights", "bundles", "baselines", "monitors"),
     *("planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
     *("histories", "recommendations", "recommending", "recommender", "batch_files"),
     *("export_format", "onnx_scorer", "exports", "serving"),

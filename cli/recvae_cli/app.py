@@ -14,6 +14,7 @@ from recvae_cli import (
     preprocess,
     quickstart,
     recommend,
+    serve,
     similar,
     train,
     tune,
@@ -40,6 +41,7 @@ app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)
 app.command("inspect")(inspect.inspect)
+app.command("serve")(serve.serve)
 
 
 @app.callback(invoke_without_command=True)

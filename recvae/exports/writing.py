@@ -177,6 +177,7 @@ def _card(run: Path, bundle: Bundle, format: str, quantize: str | None) -> dict[
         "model": bundle.model.name,
         "n_items": bundle.model.n_items_,
         "dataset": {"name": data.get("name"), "fingerprint": data.get("fingerprint")},
+        "metrics": bundle.metrics,
         "bundle": sha256_of(run / CARD),
         "inputs": {**INPUTS, **(K_INPUT if format == ONNX else {})},
         "outputs": {**OUTPUTS, **(TOP_OUTPUTS if format == ONNX else {})},

@@ -81,6 +81,11 @@ class OnnxRecommender(Recommending):
         """Name and fingerprint of the data the model was trained on."""
         return self.scorer.card.get("dataset", {})
 
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Mean of each metric by part, as training found them."""
+        return self.scorer.card.get("metrics", {})
+
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +117,7 @@ class OnnxRecommender(Recommending):
         columns, similarities = self._neighbours
         return columns[column, :k].astype(np.int64), similarities[column, :k]
 
-    def _similarities(self, columns: np.ndarray) -> np.ndarray:
+    def _similarities(self, columns: np.ndarray) -> np.ndarray:  # noqa: ARG002  (every recommender's signature)
         raise UsageError(
             "got diversify above 0, which an exported model cannot do: it has no similarities between all items; "
             "leave diversify out, or serve the run itself"

@@ -1,0 +1,129 @@
+"""What is refused before it is read: requests too large, too slow, too many at a time, or without the token."""
+
+import asyncio
+import hmac
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from recvae.serving.settings import Settings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+OPEN = ("/health", "/ready", "/")
+"""What needs no token: a load balancer has none, and the page asks for it."""
+PAGE = "/page/"
+RETRY_AFTER = "1"  # second
+_CONTENT_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+
+
+class Guard:
+    """An ASGI application around another that lets pass what keeps to the settings.
+
+    Parameters
+    ----------
+    application : callable
+        The ASGI application inside.
+    settings : Settings
+        Limits and token.
+    """
+
+    def __init__(self, application: Application, settings: Settings) -> None:
+        self._inside, self._settings = application, settings
+        self._in_flight = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._inside(scope, receive, send)
+            return
+        if scope["path"] not in OPEN and self._in_flight >= self._settings.in_flight:
+            await _refuse(send, 503, "too many requests at a time; try again", retry_after=RETRY_AFTER)
+            return
+        if not self._may_ask(scope):
+            said = "expected the header 'Authorization: Bearer TOKEN' with the token of this server"
+            await _refuse(send, 401, said, www_authenticate="Bearer")
+            return
+        self._in_flight += 1
+        try:
+            body = await self._read(receive, _headers(scope), send)
+            if body is not None:
+                await self._inside(scope, _replay(body, receive), _with_headers(send, scope["path"]))
+        finally:
+            self._in_flight -= 1
+
+    def _may_ask(self, scope: MutableMapping[str, Any]) -> bool:
+        path, token = scope["path"], self._settings.token
+        # A browser asks whether it may ask (OPTIONS) without the token.
+        if token is None or path in OPEN or path.startswith(PAGE) or scope["method"] == "OPTIONS":
+            return True
+        kind, _, given = _headers(scope).get(b"authorization", b"").partition(b" ")
+        return kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())
+
+    async def _read(self, receive: Receive, headers: dict[bytes, bytes], send: Send) -> bytes | None:
+        """Return the whole body; None if it was refused, or the client left."""
+        most, seconds = self._settings.body_bytes, self._settings.seconds
+        too_large = f"got a request of more than {most:,} bytes, the most that is read here; send less at a time"
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length[:20]) > most:
+            await _refuse(send, 413, too_large)
+            return None
+        body = bytearray()
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > most:
+                        await _refuse(send, 413, too_large)
+                        return None
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            await _refuse(send, 408, f"the request did not arrive within {seconds:g} seconds; send it faster")
+            return None
+
+
+def _headers(scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
+    return dict(scope["headers"])
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the application a body that was read already; after it, whether the client leaves."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def _with_headers(send: Send, path: str) -> Send:
+    """Add what browsers should keep to; the interactive documentation loads from elsewhere and is left out."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-content-type-options", b"nosniff"))
+            if path == "/" or path.startswith(PAGE):
+                headers.append((b"content-security-policy", _CONTENT_POLICY.encode()))
+        await send(message)
+
+    return sent
+
+
+async def _refuse(send: Send, status: int, error: str, **headers: str) -> None:
+    body = json.dumps({"error": error}).encode()
+    listed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    listed += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": listed})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,195 @@
+"""What requests and answers look like in JSON; what is wrong is said in words of the request."""
+
+import json
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+_SHOWN = 60  # characters of what was sent, in a message
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it, in JSON's words, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _id(value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"got {shown(value)} for an id, expected a whole number or a text")
+    return value
+
+
+def _ids(value: object) -> list[int | str]:
+    if not isinstance(value, list):
+        raise ValueError(f"got {shown(value)}, expected a list of ids, such as [318, 296]")
+    return [_id(item) for item in value]
+
+
+def _ids_or_none(value: object) -> list[int | str] | None:
+    return None if value is None else _ids(value)
+
+
+def _history(value: object) -> list[int | str] | dict[str, float]:
+    if isinstance(value, list):
+        return _ids(value)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"got {shown(value)}, expected a list of ids, such as [318, 296], or an object of weights by id"
+        )
+    for item, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ValueError(f"got weight {shown(weight)} for item {shown(item)}, expected a number > 0")
+    return value
+
+
+def _histories(value: object) -> list[list[int | str] | dict[str, float]]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"got {shown(value)}, expected a list of histories, such as [[318, 296], [50]]")
+    return [_history(history) for history in value]
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"got {shown(value)}, expected a whole number of items, 1 or more")
+    return value
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"got {shown(value)}, expected a number from 0 to 1")
+    return float(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"got {shown(value)}, expected true or false")
+    return value
+
+
+_Id = int | str
+_Weight = Annotated[float, Field(gt=0)]
+_HistorySchema = list[_Id] | dict[str, _Weight]
+Ids = Annotated[list[_Id], PlainValidator(_ids, json_schema_input_type=list[_Id])]
+OptionalIds = Annotated[list[_Id] | None, PlainValidator(_ids_or_none, json_schema_input_type=list[_Id] | None)]
+History = Annotated[Any, PlainValidator(_history, json_schema_input_type=_HistorySchema)]
+Histories = Annotated[
+    list[Any],
+    PlainValidator(_histories, json_schema_input_type=Annotated[list[_HistorySchema], Field(min_length=1)]),
+]
+Whole = Annotated[int, PlainValidator(_whole, json_schema_input_type=Annotated[int, Field(ge=1)])]
+Share = Annotated[float, PlainValidator(_share, json_schema_input_type=Annotated[float, Field(ge=0, le=1)])]
+Flag = Annotated[bool, PlainValidator(_flag, json_schema_input_type=bool)]
+
+
+class Question(BaseModel):
+    """Whom to recommend what: give `items` for one user, or `histories` for many."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"items": [318, 296], "k": 5, "explain": True}]}
+    )
+
+    items: History = Field(None, description="A user's history: ids, or weights by id.")
+    histories: Histories = Field([], description="Those of many users.")
+    k: Whole = Field(10, description="How many items.")
+    exclude: Ids = Field([], description="Ids never to return.")
+    allow: OptionalIds = Field(None, description="The only ids that may be returned; all by default.")
+    filter_seen: Flag = Field(True, description="Whether items of the history are left out.")
+    diversify: Share = Field(0.0, description="Weight of being unlike the items above.")
+    explain: Flag = Field(False, description="Whether to say which items of the history speak for each.")
+    model: str | None = Field(None, description="Which of the models served; the first by default.")
+
+
+class Reason(BaseModel):
+    """An item of the history, and what it contributed to a score."""
+
+    id: _Id
+    title: str | None
+    contribution: float
+
+
+class RecommendedItem(BaseModel):
+    """An item and its score; with reasons where they were asked for."""
+
+    id: _Id
+    title: str | None
+    score: float
+    reasons: list[Reason] | None = None
+
+
+class Answer(BaseModel):
+    """What a user is recommended."""
+
+    items: list[RecommendedItem]
+    unknown: list[_Id] = Field(description="Ids of the history that the model does not know.")
+    fallback: bool = Field(description="Whether these are the most popular items, as nothing of the history is known.")
+
+
+class OneAnswer(Answer):
+    """The answer to a history, and which model gave it."""
+
+    model: str
+    version: str
+
+
+class ManyAnswers(BaseModel):
+    """The answers to many histories, in their order, and which model gave them."""
+
+    model: str
+    version: str
+    results: list[Answer]
+
+
+class SimilarItems(BaseModel):
+    """Items similar to one, most similar first."""
+
+    model: str
+    version: str
+    items: list[RecommendedItem]
+
+
+class FoundItem(BaseModel):
+    """An item that was searched for."""
+
+    id: _Id
+    title: str | None
+    users: int = Field(description="Number of training users who had it.")
+
+
+class FoundItems(BaseModel):
+    """What a search found, best first."""
+
+    items: list[FoundItem]
+
+
+class ServedModel(BaseModel):
+    """A model that is served: what it is, on what data, with which numbers."""
+
+    name: str
+    version: str = Field(description="Changes with the bundle.")
+    model: str
+    format: str
+    n_items: int
+    data: str | None
+    fingerprint: str | None
+    metrics: dict[str, dict[str, float]]
+
+
+class Served(BaseModel):
+    """The models served, the first of which answers where none is named, and the limits kept to."""
+
+    models: list[ServedModel]
+    limits: dict[str, float]
+
+
+class Status(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class Error(BaseModel):
+    """What was wrong, and what was expected."""
+
+    error: str

@@ -1,0 +1,107 @@
+"""Processes and signals around the application: uvicorn, one process or several on one socket."""
+
+import functools
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from recvae.errors import UsageError
+from recvae.serving.app import create_app
+from recvae.serving.settings import Settings
+from recvae.serving.telemetry import SHARED_FOLDER
+
+_LOG = logging.getLogger("uvicorn.error")
+
+
+class _Workers(Multiprocess):
+    """Several processes; a hangup is passed on to each, which takes up new versions while it goes on answering."""
+
+    def handle_hup(self) -> None:
+        for process in self.processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
+
+
+def serve(
+    runs: Sequence[Path],
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    on_start: Callable[[str], None] = _LOG.info,
+) -> None:
+    """Serve runs until the process is told to stop (Ctrl-C, SIGTERM); what was accepted is answered.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Folders of runs.
+    settings : Settings
+        How to serve.
+    host : str
+        Address to listen at; 127.0.0.1 is reached from this machine alone.
+    port : int
+        Port; 0 for any that is free.
+    on_start : callable
+        Is told the address before the first request.
+
+    Raises
+    ------
+    UsageError
+        If a run cannot be served, or the address cannot be listened at.
+    BundleError
+        If a run is damaged.
+    """
+    make = functools.partial(_make, runs, settings)
+    app = make()  # before any other process starts: what is wrong is said once, in one line
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    on_start(f"http://{shown}:{listening.getsockname()[1]}")
+    config = uvicorn.Config(
+        make if settings.workers > 1 else app,
+        factory=settings.workers > 1,
+        workers=settings.workers,
+        log_level="warning" if settings.workers > 1 else "info",
+        access_log=False,
+        timeout_graceful_shutdown=round(settings.seconds) + 5,
+        server_header=False,
+    )
+    with listening:
+        if settings.workers == 1:
+            uvicorn.Server(config).run([listening])
+            return
+        del app
+        with tempfile.TemporaryDirectory(prefix="recvae-serve-") as shared:
+            os.environ[SHARED_FOLDER] = shared  # the other processes inherit it
+            _Workers(config, [listening]).run()
+
+
+def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:
+    """Return the application; a function of the module, since other processes are told its name."""
+    if settings.threads is not None and settings.format == "torch":
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    return create_app(runs, settings)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise UsageError(
+            f"got {host}:{port} to listen at, which does not work: {error}; take another --port (0: any) or --host"
+        ) from error
+    listening.set_inheritable(True)
+    return listening

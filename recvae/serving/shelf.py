@@ -1,0 +1,125 @@
+"""The recommenders being served, and how new versions take their place without a request in between failing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import UsageError
+from recvae.integrity import sha256_of
+from recvae.recommending import Recommending
+from recvae.serving.settings import Settings
+
+CARDS = {"torch": "recommender.json", "onnx": "onnx/export.json", "onnx-int8": "onnx-int8/export.json"}
+"""By format, the file of a run that is written last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A recommender with the name it is served under, and what tells this version from others."""
+
+    name: str
+    version: str
+    format: str
+    recommender: Recommending
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is, on what data, with which numbers; ready for JSON."""
+        manifest = self.recommender.manifest
+        return {
+            "name": self.name,
+            "version": self.version,
+            "model": self.recommender.model_name,
+            "format": self.format,
+            "n_items": len(self.recommender.items),
+            "data": manifest.get("name"),
+            "fingerprint": manifest.get("fingerprint"),
+            "metrics": self.recommender.metrics,
+        }
+
+
+class Shelf:
+    """All recommenders being served; they are replaced together or not at all.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Folders of runs; the first answers where none is named.
+    settings : Settings
+        In which format, and where.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or one is no run.
+    BundleError
+        If one is damaged.
+    """
+
+    def __init__(self, runs: Sequence[Path], settings: Settings) -> None:
+        if not runs:
+            raise UsageError("got no run to serve, expected at least one")
+        self._runs = dict(zip(names_of(runs), runs, strict=True))
+        self._settings = settings
+        self._volumes = self._read()
+
+    def reload(self) -> None:
+        """Read everything anew and serve it from now on; what is served stays as it is where that fails.
+
+        Raises
+        ------
+        UsageError, BundleError
+            If a run is missing or damaged.
+        """
+        self._volumes = self._read()  # one assignment: a request sees all of the old or all of the new
+
+    def volumes(self) -> list[Volume]:
+        """Return what is served now."""
+        return list(self._volumes.values())
+
+    def find(self, name: str | None) -> Volume | None:
+        """Return what is served under a name, the first for None; None where there is none."""
+        volumes = self._volumes
+        return next(iter(volumes.values())) if name is None else volumes.get(name)
+
+    def _read(self) -> dict[str, Volume]:
+        return {name: self._volume(name, run) for name, run in self._runs.items()}
+
+    def _volume(self, name: str, run: Path) -> Volume:
+        load = _load_torch if self._settings.format == "torch" else _load_onnx
+        recommender = load(run, self._settings)
+        # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
+        recommender.recommend(recommender.item_ids[:1].tolist(), k=1)
+        card = run / CARDS[self._settings.format]
+        return Volume(name=name, version=sha256_of(card)[:12], format=self._settings.format, recommender=recommender)
+
+
+def _load_torch(run: Path, settings: Settings) -> Recommending:
+    from recvae.recommender import Recommender
+
+    return Recommender.load(run, settings.device)
+
+
+def _load_onnx(run: Path, settings: Settings) -> Recommending:
+    from recvae.serving.onnx import OnnxRecommender
+
+    return OnnxRecommender.load(run / Path(CARDS[settings.format]).parent, threads=settings.threads)
+
+
+def names_of(runs: Sequence[Path]) -> list[str]:
+    """Name each run by its folder, with as many of those above as tell it from the others.
+
+    Raises
+    ------
+    UsageError
+        If one is given twice.
+    """
+    parts = [run.resolve().parts for run in runs]
+    for run, path in zip(runs, parts, strict=True):
+        if parts.count(path) > 1:
+            raise UsageError(f"got {run} twice, expected each run once")
+    names = []
+    for path in parts:
+        length = next(n for n in range(1, len(path) + 1) if sum(other[-n:] == path[-n:] for other in parts) == 1)
+        names.append("/".join(path[-length:]))
+    return names

@@ -1,0 +1,98 @@
+"""What the server counts, in the text format of Prometheus."""
+
+import os
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from recvae.serving.guards import Application, Receive, Send
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder through which several processes count together."""
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Telemetry:
+    """Counters of an application.
+
+    Parameters
+    ----------
+    n_waiting : callable
+        Says how many users wait to be scored.
+    """
+
+    def __init__(self, n_waiting: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("path", "status")
+        self._requests = Counter("recvae_requests", "Requests answered.", labels, registry=self._registry)
+        self._seconds = Histogram(
+            "recvae_request_seconds", "Seconds until the answer.", ("path",), buckets=_SECONDS, registry=self._registry
+        )
+        self._batch = Histogram("recvae_batch_users", "Users scored together.", buckets=_USERS, registry=self._registry)
+        self._reloads = Counter("recvae_reloads", "New versions asked for.", ("result",), registry=self._registry)
+        self._waiting = Gauge(
+            "recvae_waiting_users", "Users waiting to be scored.", multiprocess_mode="livesum", registry=self._registry
+        )
+        self._n_waiting = n_waiting
+
+    def observe_batch(self, n_users: int) -> None:
+        """Count a batch."""
+        self._batch.observe(n_users)
+
+    def observe_reload(self, ok: bool) -> None:
+        """Count a reload."""
+        self._reloads.labels("done" if ok else "refused").inc()
+
+    def observe_request(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def text(self) -> bytes:
+        """Return everything counted, of all processes where they share a folder."""
+        self._waiting.set(self._n_waiting())
+        if not os.environ.get(SHARED_FOLDER):
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together)
+
+
+class Counting:
+    """An ASGI application around another that counts and times its answers.
+
+    Parameters
+    ----------
+    application : callable
+        The ASGI application inside.
+    telemetry : Telemetry
+        Where they are counted.
+    """
+
+    def __init__(self, application: Application, telemetry: Telemetry) -> None:
+        self._inside, self._telemetry = application, telemetry
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, and count it."""
+        if scope["type"] != "http":
+            await self._inside(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500  # where nothing was said before it broke
+
+        async def counted(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._inside(scope, receive, counted)
+        finally:
+            # By the address as it is declared: those made up by clients must not become a label each.
+            path = getattr(scope.get("route"), "path", None) or "other"
+            self._telemetry.observe_request(path, status, time.perf_counter() - start)
