@@ -157,7 +157,7 @@ class OnnxScorer:
         items, offsets, weights : ndarray
             See `score`.
         k : int
-            How many, >= 1.
+            How many, >= 1; more than there are items are not returned.
 
         Returns
         -------
@@ -175,11 +175,11 @@ class OnnxScorer:
         """
         check_k(k)
         rows = self._checked(items, offsets, weights)
-        best = np.full((len(rows[1]) - 1, k), -1, dtype=np.int64)  # (B, k)
-        scores = np.full(best.shape, -np.inf, dtype=np.float32)  # (B, k)
-        there = min(k, self.n_items)
+        k = min(int(k), self.n_items)
+        best = np.empty((len(rows[1]) - 1, k), dtype=np.int64)  # (B, k)
+        scores = np.empty(best.shape, dtype=np.float32)  # (B, k)
         for start, end, feed in self._blocks(*rows):
-            best[start:end, :there], scores[start:end, :there] = self._run([TOP_ITEMS, TOP_SCORES], feed, there)
+            best[start:end], scores[start:end] = self._run([TOP_ITEMS, TOP_SCORES], feed, k)
         return best, scores
 
     def _run(self, names: list[str], feed: dict[str, np.ndarray], k: int) -> list[np.ndarray]:

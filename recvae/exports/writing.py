@@ -217,7 +217,8 @@ def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held
     scorer = OnnxScorer(path)
 
     def best(block: sp.csr_matrix, k: int) -> np.ndarray:
-        return scorer.top_k(block.indices, block.indptr, block.data, k)[0]
+        found, _ = scorer.top_k(block.indices, block.indptr, block.data, k)  # (U, min(k, I))
+        return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)  # (U, k)
 
     check = compare(bundle.model, lambda block: scorer.score(block.indices, block.indptr, block.data), rows, on)
     refuse_if_wrong(check, quantize)
