@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from measuring import Times, by_turns, machine_line, write_results
 
+from measuring import Times, by_turns, machine_line, write_results
 from recvae import Dataset, MultVAE, Recommender
 from recvae.exports import export
 from recvae.metrics import ndcg_at_k

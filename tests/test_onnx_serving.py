@@ -290,7 +290,7 @@ def test_items_keep_ids_of_either_type_and_missing_titles(ids: Any, titles: Any,
     found = read_items(tmp_path)
     np.testing.assert_array_equal(found.ids, ids, strict=True)
     assert (found.titles is None) == (titles is None)
-    assert titles is None or found.titles is not None and found.titles.tolist() == titles.tolist()
+    assert titles is None or (found.titles is not None and found.titles.tolist() == titles.tolist())
     assert found.train_counts.tolist() == [3, 0, 2**40]
 
 
