@@ -42,7 +42,7 @@ def random_run(folder: Path, n_items: int) -> MultVAE:
     network = model._network(n_items)
     initialise(network, torch.Generator().manual_seed(1))
     model.load_weights({name: value.numpy() for name, value in network.state_dict().items()})
-    nobody = sp.csr_matrix((1, n_items), dtype=np.float32)
+    nobody = sp.csr_matrix(np.zeros((1, n_items), dtype=np.float32))
     ones = sp.csr_matrix(np.ones((1, n_items), dtype=np.float32))
     manifest = {"name": "random", "fingerprint": "0" * 64}
     users: Any = (nobody, nobody)
@@ -90,9 +90,8 @@ def table(times: dict[str, Times], starts: dict[str, Times], ndcg: dict[str, flo
     lines = [f"{'one user':<12}  median ms   min ms   times float32 ONNX is slower"]
     for name, side in times.items():
         ratio, low, high = times["onnx"].ratio(side)
-        lines.append(
-            f"{name:<12}  {1e3 * side.median:9.3f}  {1e3 * side.seconds.min():7.3f}   {ratio:.2f} ({low:.2f} to {high:.2f})"
-        )
+        speed = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"{name:<12}  {1e3 * side.median:9.3f}  {1e3 * side.seconds.min():7.3f}   {speed}")
     lines.append(f"promised for 8 bits: {PROMISED_RATIO} times as fast at least")
     lines += [f"{name} from nothing: {side.median:.2f} s (promised: {PROMISED_START})" for name, side in starts.items()]
     lines += [f"validation ndcg@100 by {name}: {value:.4f}" for name, value in ndcg.items()]

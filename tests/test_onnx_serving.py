@@ -165,7 +165,7 @@ def test_nothing_heavy_is_imported_to_load_and_answer(exported: Folder) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, True, "2"])
 def test_a_number_of_threads_is_one_or_more(threads: Any, exported: Folder) -> None:
-    with pytest.raises(UsageError, match="got threads=.*, expected a whole number, 1 or more"):
+    with pytest.raises(UsageError, match=r"got threads=.*, expected a whole number, 1 or more"):
         OnnxScorer.load(exported("ease"), threads)
 
 
