@@ -115,7 +115,7 @@ def test_with_8_bits_a_model_finds_nearly_the_same(name: str, exported: Folder, 
     assert 1e-6 < check["difference"] < 0.5 and check["overlap"]["10"] > 0.8
     assert check["ndcg"]["exported"] == pytest.approx(check["ndcg"]["float32"], abs=0.05)
     used = {node.op_type for node in onnx.load(folder / "model.onnx").graph.node}
-    assert "MatMulInteger" in used and "Gemm" not in used
+    assert "MatMulNBits" in used and "Gemm" not in used
 
 
 @pytest.mark.parametrize("name", [name for name in EXPORTABLE if name not in QUANTIZABLE])

@@ -143,6 +143,13 @@ def test_the_best_items_are_those_of_the_model(pair: tuple[Any, Any], blocks: Da
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-5)
 
 
+def test_with_8_bits_too_the_company_makes_no_difference(exported: Folder, blocks: Dataset) -> None:
+    recommender = OnnxRecommender.load(exported("multvae", "onnx", "int8"), threads=1)
+    together = recommender.recommend_batch(blocks.test.fold_in, 5)
+    for row, found in zip(blocks.test.fold_in, together, strict=True):
+        assert_alike(found, recommender.recommend_batch(row, 5)[0])
+
+
 def test_threads_share_a_recommender(ease: OnnxRecommender) -> None:
     histories = [[IDS[n % 32], IDS[(3 * n + 1) % 32]] for n in range(200)]
     alone = [ease.recommend(history).ids for history in histories]

@@ -85,8 +85,8 @@ def _print(folder: Path, made: "Exported") -> None:
     show(f"{made.folder}: {card['model']} as {kind}, {human_bytes(made.n_bytes)}, from {folder}")
     shared = ", ".join(f"{share:.1%} of the best {k}" for k, share in check["overlap"].items())
     show(
-        f"checked on {check['rows']:,} {check['on']}: scores differ by {check['difference']:.1e} of their standard "
-        f"deviation at most, {shared} are the same"
+        f"checked on {check['rows']:,} {check['on']}: scores differ by {check['difference']:.1e} of their "
+        f"range at most, {shared} are the same"
     )
     if check["ndcg"] is not None:
         before, after = check["ndcg"]["float32"], check["ndcg"]["exported"]
