@@ -162,7 +162,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None) -> Bundle:
+def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True) -> Bundle:
     """Load a bundle: no training data, no network, nothing executed.
 
     Parameters
@@ -173,6 +173,8 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
         Where a network shall score: "auto", "cpu" or "cuda".
     max_memory : int, optional
         Bytes that reading and scoring may take; see `Model`.
+    mapped : bool
+        Whether the weights may stay in their file; see `weights.read_weights`.
 
     Returns
     -------
@@ -204,7 +206,7 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
             needed = model.needs(0, len(items), 0).reading
             ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
             check_memory(needed, max_memory, f"reading {folder}", ways)
-        weights = read_weights(folder / WEIGHTS)
+        weights = read_weights(folder / WEIGHTS, mapped)
     except _UNUSABLE as error:
         raise _damaged(folder, str(error)) from error
     try:

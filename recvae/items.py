@@ -107,12 +107,13 @@ class ItemIndex:
         """Read an index back from Parquet."""
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # `read_table` would import pandas
+            table = file.read()
         titles = table["title"]
         return cls(
             ids=ids_from_arrow(table["id"]),
             titles=None if titles.null_count == len(titles) else np.array(titles.to_pylist(), dtype=object),
-            train_counts=table["train_count"].to_numpy(),
+            train_counts=np.array(table["train_count"].to_pylist(), dtype=np.int64),  # `to_numpy` would import pandas
         )
 
 

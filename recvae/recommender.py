@@ -1,19 +1,21 @@
 """A recommender for programs: external ids in, external ids out, for users it has never seen."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
-from recvae.dataset import Dataset
 from recvae.errors import DataError
 from recvae.files import write_folder
 from recvae.histories import Histories, histories_of
 from recvae.models.base import Model
 from recvae.ranking import rank
 from recvae.recommending import Recommending
+
+if TYPE_CHECKING:  # a service does not need what prepares data
+    from recvae.dataset import Dataset
 
 # Letters in shape comments: I items, C candidates, k ranks.
 
@@ -46,7 +48,7 @@ class Recommender(Recommending):
     5
     """
 
-    def __init__(self, model: Model, dataset: Dataset) -> None:
+    def __init__(self, model: Model, dataset: "Dataset") -> None:
         model.check_fitted()
         items = dataset.items
         if model.n_items_ != len(items):
@@ -57,7 +59,9 @@ class Recommender(Recommending):
         self._take(Bundle(model=model, items=items, manifest=dataset.manifest))
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None) -> Self:
+    def load(
+        cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True
+    ) -> Self:
         """Load a bundle: no training data, no network, nothing executed.
 
         Parameters
@@ -68,6 +72,9 @@ class Recommender(Recommending):
             Where a network shall score: "auto", "cpu" or "cuda".
         max_memory : int, optional
             Bytes that the model may take; by default what is free.
+        mapped : bool
+            Whether weights are used where their file is mapped, which is fast and shares memory between processes. The
+            file may then be replaced, but not written into: give False where someone might copy another over it.
 
         Returns
         -------
@@ -82,7 +89,7 @@ class Recommender(Recommending):
             If it is damaged, unfinished, or of a newer format.
         """
         recommender = cls.__new__(cls)
-        recommender._take(read_bundle(Path(folder), device, max_memory))
+        recommender._take(read_bundle(Path(folder), device, max_memory, mapped=mapped))
         return recommender
 
     def _take(self, bundle: Bundle) -> None:

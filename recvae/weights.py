@@ -50,13 +50,15 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
             file.write(arrays[name].data)
 
 
-def read_weights(path: Path) -> dict[str, np.ndarray]:
+def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:
     """Map a safetensors file; what does not lie aligned in it is copied.
 
     Parameters
     ----------
     path : Path
-        The file; it may be replaced by another while it is in use, but not written into.
+        The file; while it is mapped it may be replaced by another, but not written into.
+    mapped : bool
+        False to copy everything, and be done with the file.
 
     Returns
     -------
@@ -70,5 +72,6 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     """
     found = {}
     for name, tensor in load_file(path).items():
-        found[name] = (tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()).numpy()
+        stays = mapped and tensor.data_ptr() % ALIGNMENT == 0
+        found[name] = (tensor if stays else tensor.clone()).numpy()
     return found

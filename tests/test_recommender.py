@@ -1,5 +1,7 @@
 """Recommendations by external ids: what holds for every model, history and k."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,16 @@ def test_a_recommender_knows_its_model_items_and_data(
     assert recommender.model.name == model_name
     assert recommender.item_ids.tolist() == IDS
     assert recommender.manifest == blocks.manifest
+
+
+def test_a_service_imports_neither_pandas_nor_sympy(
+    fitted: Callable[[str], Model], blocks: Dataset, tmp_path: Path
+) -> None:
+    Recommender(fitted("multvae"), blocks).save(tmp_path / "bundle")
+    code = (
+        "import sys; from recvae.recommender import Recommender\n"
+        "Recommender.load(sys.argv[1]).recommend([1000, 990])\n"
+        "print(sorted({'pandas', 'sympy'} & set(sys.modules)))"  # each takes as long to import as all else
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "bundle"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -52,6 +52,14 @@ def test_large_ones_lie_aligned_in_the_mapped_file_and_odd_ones_are_copied(tmp_p
         assert is_mapped(found["b.weight"], path) and is_mapped(found["c"], path)
 
 
+def test_what_is_copied_does_not_change_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, {"w": np.ones((1000, 16), np.float32)})
+    found = read_weights(path, mapped=False)["w"]
+    path.write_bytes(b"")
+    assert found.sum() == 16_000
+
+
 def test_files_of_the_library_are_read_too(tmp_path: Path) -> None:
     weights = {"a": np.ones(3, np.float32), "b": np.arange(32, dtype=np.float32).reshape(2, 16)}
     safetensors.numpy.save_file(weights, tmp_path / "w.safetensors")

@@ -22,7 +22,7 @@ from torch import nn
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import log_normal
-from recvae.models.networks import SparseLinear, dropout, initialise_by_inputs, linear, sample
+from recvae.models.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
 from recvae.models.variational import VariationalAutoencoder
 from recvae.products import product
 from recvae.training import Losses
@@ -48,7 +48,7 @@ class Gated(nn.Module):
 
     def __init__(self, n_inputs: int, width: int) -> None:
         super().__init__()
-        self.linear = linear(n_inputs, 2 * width)
+        self.linear = Linear(n_inputs, 2 * width)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the gated outputs, shape (n, width)."""
@@ -66,7 +66,7 @@ class Head(nn.Module):
 
     def __init__(self, n_inputs: int, latent_dim: int) -> None:
         super().__init__()
-        self.linear = linear(n_inputs, 2 * latent_dim)
+        self.linear = Linear(n_inputs, 2 * latent_dim)
 
     def forward(self, hidden: torch.Tensor) -> Gaussian:
         """Return both, each of shape (n, latent_dim)."""
@@ -110,7 +110,7 @@ class HVampNetwork(nn.Module):
         self.prior: VampPrior | None
         self.register_module("prior", None)
         self.z1_to_items, self.z2_to_items = Gated(d, h), Gated(d, h)
-        self.p_x = nn.Sequential(Gated(2 * h, h), linear(h, n_items))
+        self.p_x = nn.Sequential(Gated(2 * h, h), Linear(h, n_items))
 
     def posterior_z2(self, batch: SparseBatch, inputs: torch.Tensor) -> Gaussian:
         """Return q(z2 | x)."""

@@ -75,23 +75,19 @@ class SparseLinear(nn.Module):
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear layer, multiplied by the faster library."""
+    """PyTorch's linear layer, multiplied by the faster library and not initialised."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to who makes the layer: no global random state is touched."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return W x + b, shape (n_users, n_outputs)."""
         return linear_product(input, self.weight, self.bias)  # (B, n) x (n, m) -> (B, m)
 
 
-def linear(n_inputs: int, width: int) -> nn.Linear:
-    """Return a linear layer, not initialised: no global random state is touched."""
-    layer = nn.utils.skip_init(Linear, n_inputs, width, device=torch.empty(0).device)  # "meta", when only counted
-    assert isinstance(layer, Linear)  # the signature promises no more than a module
-    return layer
-
-
 def layers(widths: list[int]) -> nn.ModuleList:
     """Return linear layers from width to width, not initialised."""
-    return nn.ModuleList(linear(first, second) for first, second in pairwise(widths))
+    return nn.ModuleList(Linear(first, second) for first, second in pairwise(widths))
 
 
 class DenseEncoder(nn.Module):
@@ -114,7 +110,7 @@ class DenseEncoder(nn.Module):
         self.first = SparseLinear(n_items, hidden_dim)
         self.inner = layers([hidden_dim] * depth)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim, eps=self.EPS) for _ in range(depth))
-        self.heads = linear(hidden_dim, 2 * latent_dim)
+        self.heads = Linear(hidden_dim, 2 * latent_dim)
 
     def forward(self, batch: SparseBatch, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log-variance of q(z | x), each of shape (n_users, latent_dim)."""

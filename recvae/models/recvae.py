@@ -21,7 +21,7 @@ from torch import nn
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import log_normal
-from recvae.models.networks import DenseEncoder, dropout, initialise_by_inputs, linear, sample
+from recvae.models.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
 from recvae.models.variational import VariationalAutoencoder
 from recvae.schedules import NAMES
 from recvae.training import Losses, Phase
@@ -44,7 +44,7 @@ class RecVAENetwork(nn.Module):
     def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
         super().__init__()
         self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
-        self.decoder = linear(latent_dim, n_items)
+        self.decoder = Linear(latent_dim, n_items)
         self.old_encoder: DenseEncoder | None = None
 
     @property

@@ -22,7 +22,7 @@ from torch.nn import functional
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
-from recvae.models.networks import DenseEncoder, initialise_by_inputs, linear, sample, sparse_product
+from recvae.models.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
 from recvae.models.variational import VariationalAutoencoder
 from recvae.training import Losses
 
@@ -44,7 +44,7 @@ class VASPNetwork(nn.Module):
     def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
         super().__init__()
         self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
-        self.decoder = linear(latent_dim, n_items)
+        self.decoder = Linear(latent_dim, n_items)
         self.shallow = nn.Parameter(torch.empty(n_items, n_items))
 
     @property

@@ -60,27 +60,26 @@ class Service:
     def __init__(self, runs: Sequence[Path], settings: Settings) -> None:
         self.settings = settings
         self.shelf = Shelf(runs, settings)
-        self.telemetry = Telemetry(lambda: self.batcher.n_waiting)
-        self.batcher = Batcher(
-            settings.window_ms / 1000, settings.batch_users, settings.waiting_users, self.telemetry.observe_batch
-        )
-        self.is_ready = False
-        self._beside = ThreadPoolExecutor(2, "beside")  # reasons, similar items and searches, while others are scored
+        self.telemetry = Telemetry(lambda: 0 if self.batcher is None else self.batcher.n_waiting)
+        self.batcher: Batcher | None = None  # while it lives
         self._reloading = asyncio.Lock()
 
     @asynccontextmanager
     async def life(self, _: FastAPI) -> AsyncIterator[None]:
         """Score from start to end; what was accepted by then is answered."""
-        loop = asyncio.get_running_loop()
+        loop, settings = asyncio.get_running_loop(), self.settings
+        # Reasons, similar items and searches are worked on beside the scoring.
+        loop.set_default_executor(ThreadPoolExecutor(2, "beside"))
+        self.batcher = Batcher(
+            settings.window_ms / 1000, settings.batch_users, settings.waiting_users, self.telemetry.observe_batch
+        )
         self.batcher.start()
         is_main = threading.current_thread() is threading.main_thread()  # elsewhere, signals belong to someone else
         if is_main and hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        self.is_ready = True
         yield
-        self.is_ready = False
-        await self.batcher.stop()
-        self._beside.shutdown()
+        batcher, self.batcher = self.batcher, None
+        await batcher.stop()
 
     def _on_hangup(self) -> None:
         self._hangup = asyncio.create_task(self.reload())  # kept, or it might be collected before its end
@@ -98,6 +97,13 @@ class Service:
         _LOG.info("reloaded: %s", versions) if error is None else _LOG.error("not reloaded: %s", error)
         return error
 
+    async def answer(self, volume: Volume, wishes: Sequence[Wish]) -> list[Recommendations]:
+        """Answer users, together with whoever asks at the same time."""
+        if self.batcher is None:
+            raise HTTPException(503, "starting or stopping; try again", {"Retry-After": RETRY_AFTER})
+        found: list[Recommendations] = await self.timed(self.batcher.answer(volume.recommender, wishes))
+        return found
+
     async def timed(self, work: Any) -> Any:
         """Wait for an answer as long as a request may take."""
         try:
@@ -111,7 +117,7 @@ class Service:
 
     async def beside(self, work: Callable[[], Any]) -> Any:
         """Work in a thread, while the event loop and the scoring go on."""
-        return await self.timed(asyncio.get_running_loop().run_in_executor(self._beside, work))
+        return await self.timed(asyncio.get_running_loop().run_in_executor(None, work))
 
     def volume(self, name: str | None) -> Volume:
         """Return the model asked for."""
@@ -183,6 +189,8 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
     _add_state(app, service)
     app.get("/", include_in_schema=False)(lambda: FileResponse(_PAGE / "index.html"))
     app.mount("/page", StaticFiles(directory=_PAGE), "page")
+    describe = app.openapi
+    app.openapi = lambda: schemas.with_limits(describe(), settings)  # type: ignore[method-assign]
     app.add_exception_handler(StarletteHTTPException, _say)
     app.add_exception_handler(RequestValidationError, _say_invalid)
     app.add_exception_handler(Exception, _say_nothing)
@@ -201,7 +209,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Recommend items to a user, or to many, by what they consumed."""
         wishes = service.wishes(question)
         volume = service.volume(question.model)
-        found = await service.timed(service.batcher.answer(volume.recommender, wishes))
+        found = await service.answer(volume, wishes)
         answers = []
         for wish, of_user in zip(wishes, found, strict=True):
             explain = partial(volume.recommender.explain, wish.items, of_user.ids)
@@ -249,7 +257,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/ready")
     async def ready() -> schemas.Status:
         """Say whether questions are answered."""
-        if not service.is_ready:
+        if service.batcher is None:
             raise HTTPException(503, "starting or stopping; try again", {"Retry-After": RETRY_AFTER})
         return schemas.Status(status="ready")
 

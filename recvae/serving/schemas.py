@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from recvae.serving.settings import Settings
+
 _SHOWN = 60  # characters of what was sent, in a message
 
 
@@ -15,7 +17,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def _number(value: object) -> object:
+    """Return 331 for 331.0, which are the same number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _id(value: object) -> int | str:
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"got {shown(value)} for an id, expected a whole number or a text")
     return value
@@ -51,6 +59,7 @@ def _histories(value: object) -> list[list[int | str] | dict[str, float]]:
 
 
 def _whole(value: object) -> int:
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"got {shown(value)}, expected a whole number of items, 1 or more")
     return value
@@ -87,7 +96,11 @@ class Question(BaseModel):
     """Whom to recommend what: give `items` for one user, or `histories` for many."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"items": [318, 296], "k": 5, "explain": True}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"items": [318, 296], "k": 5, "explain": True}],
+            "oneOf": [{"required": ["items"]}, {"required": ["histories"]}],
+        },
     )
 
     items: History = Field(None, description="A user's history: ids, or weights by id.")
@@ -99,6 +112,18 @@ class Question(BaseModel):
     diversify: Share = Field(0.0, description="Weight of being unlike the items above.")
     explain: Flag = Field(False, description="Whether to say which items of the history speak for each.")
     model: str | None = Field(None, description="Which of the models served; the first by default.")
+
+
+def with_limits(interface: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Write the limits of a server into its description, where programs look for them."""
+    question = interface["components"]["schemas"]["Question"]["properties"]
+    question["k"]["maximum"] = settings.k
+    question["histories"]["maxItems"] = settings.histories
+    lists = (question["items"], question["histories"]["items"], question["exclude"], question["allow"])
+    for part in (part for listed in lists for part in (listed, *listed.get("anyOf", ()))):
+        if part.get("type") in ("array", "object"):
+            part["maxItems" if part["type"] == "array" else "maxProperties"] = settings.history_items
+    return interface
 
 
 class Reason(BaseModel):

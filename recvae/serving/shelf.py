@@ -97,7 +97,8 @@ class Shelf:
 def _load_torch(run: Path, settings: Settings) -> Recommending:
     from recvae.recommender import Recommender
 
-    return Recommender.load(run, settings.device)
+    # Copied: whoever writes into the files of a running server must not change what it serves, or bring it down.
+    return Recommender.load(run, settings.device, mapped=False)
 
 
 def _load_onnx(run: Path, settings: Settings) -> Recommending:
