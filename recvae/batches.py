@@ -129,6 +129,19 @@ class SparseRows:
         """Return how many bytes the tensors of a matrix of that size take."""
         return 12 * n_interactions + 20 * n_users
 
+    def whole(self) -> SparseBatch:
+        """Return all rows as one batch."""
+        of_users = torch.arange(self.n_users, device=self._items.device)
+        return SparseBatch(
+            items=self._items,
+            offsets=self._starts.to(torch.int32),
+            rows=torch.repeat_interleave(of_users, self._lengths, output_size=len(self._items)),  # (U,) -> (N,)
+            values=self._values,
+            inputs=self._inputs,
+            totals=self._totals,
+            lengths=self._lengths,
+        )
+
     def batch(self, users: torch.Tensor) -> SparseBatch:
         """Return the rows of some users as a batch.
 
@@ -162,8 +175,7 @@ class SparseRows:
 
 def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
     """Return all rows of a block of users as one batch."""
-    rows = SparseRows(matrix, device)
-    return rows.batch(torch.arange(rows.n_users))
+    return SparseRows(matrix, device).whole()
 
 
 def batch_of(items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> SparseBatch:

@@ -76,7 +76,9 @@ class Histories:
         import scipy.sparse as sp
 
         shape = (len(self.offsets) - 1, self.n_items)
-        return sp.csr_matrix((self.weights, self.columns, self.offsets), shape=shape)
+        matrix = sp.csr_matrix((self.weights, self.columns, self.offsets), shape=shape)
+        matrix.has_canonical_format = True  # as is promised above; scipy would look at every entry
+        return matrix
 
     def of(self, chosen: np.ndarray) -> Self:
         """Return those of some users, in their order.

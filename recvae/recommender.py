@@ -149,7 +149,8 @@ class Recommender(Recommending):
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self.model.recommend(histories.matrix, k, hidden=hidden.matrix, allowed=allowed)
+        masked = None if hidden is histories else hidden.matrix
+        return self.model.recommend(histories.matrix, k, hidden=masked, allowed=allowed)
 
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         similarities = torch.tensor(self.model.similarities(np.array([column])))  # (1, I)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recvae import products
-from recvae.models.networks import linear
+from recvae.models.networks import Linear
 from recvae.products import product
 
 LARGE = (64, 300, 200)  # n, k, m: worth the call
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_pytorch_and_what_is_frozen_costs_none(
 
 
 def test_linear_layers_multiply_so_and_are_linear_layers(calls: list[tuple[int, ...]]) -> None:
-    layer = linear(300, 200)
+    layer = Linear(300, 200)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     x, _ = matrices(*LARGE)

@@ -259,14 +259,18 @@ class Autoencoder(Model):
             "stopped_early": self.history_.stopped_early,
         }
 
+    def _stop_training(self) -> None:
+        if self.network_.training:  # looked up once: telling every layer takes longer than some of them
+            self.network_.eval()
+
     @torch.no_grad()
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        self.network_.eval()
+        self._stop_training()
         return self._logits(whole_batch(user_items, self.device_))  # (B, I)
 
     @torch.no_grad()
     def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
-        self.network_.eval()
+        self._stop_training()
         return self._code(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, D)
 
     def scorer(self) -> NetworkScorer:
