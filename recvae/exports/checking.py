@@ -21,6 +21,9 @@ TOLERANCE = 1e-4
 """Of the greatest difference, as a share of the range of a user's scores. Sums in another order were seen to differ by
 1e-6, and by more where histories are longer; a graph that is wrong differs in the second digit."""
 
+QUANTIZED_TOLERANCE = 0.5
+"""The same of a quantized model, where a few hundredths are usual."""
+
 LEAST_OVERLAP = 0.5
 """Share of the best items that a quantized model must still find."""
 
@@ -134,10 +137,11 @@ def refuse_if_wrong(check: Check, quantize: str | None) -> None:
     ExportError
         If its scores differ by more than rounding, or, when it is quantized, half of its best items are others.
     """
-    if not check.difference <= (TOLERANCE if quantize is None else np.finfo(np.float64).max):  # NaN is not
+    tolerance = TOLERANCE if quantize is None else QUANTIZED_TOLERANCE
+    if not check.difference <= tolerance:  # nor is NaN
         raise ExportError(
             f"the exported scores differ from the model's by {check.difference:.2g} of their range, "
-            f"expected {TOLERANCE:g} at most; nothing was written: report this with the versions of torch and ONNX"
+            f"expected {tolerance:g} at most; nothing was written: report this with the versions of torch and ONNX"
         )
     overlap = min(check.overlap.values(), default=0.0)
     if quantize is not None and not overlap >= LEAST_OVERLAP:
