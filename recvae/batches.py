@@ -181,8 +181,8 @@ def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
 def batch_of(items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> SparseBatch:
     """Return rows of interactions as one batch, by nothing that a PyTorch program or ONNX could not repeat.
 
-    Positions are compared with offsets, instead of adding to places: duplicates among these are left to chance by
-    runtimes that add on several threads.
+    Positions are compared with offsets, and sums are products of matrices: runtimes leave open in which order they add
+    up what is scattered. That takes a block of users x interactions, so that large batches had better be cut.
 
     Parameters
     ----------

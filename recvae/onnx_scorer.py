@@ -5,6 +5,7 @@ Importing this takes numpy alone, and `load` ONNX Runtime beside it.
 Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -30,7 +31,7 @@ from recvae.items import check_k
 if TYPE_CHECKING:
     import onnxruntime
 
-_BLOCK_BYTES = 64 << 20  # scores at a time, and a row of weights for each interaction, at most
+_BLOCK_BYTES = 64 << 20  # of scores at a time, of weights of all interactions, of users x interactions, at most
 
 
 class OnnxScorer:
@@ -218,8 +219,8 @@ class OnnxScorer:
     def _blocks(
         self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
     ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
-        """Yield users from start to end, and their rows: so many that their scores and weights stay small."""
-        most = max(1, _BLOCK_BYTES // (4 * self.n_items))  # rows of weights, and of scores
+        """Yield users from start to end, and their rows: so many that what the graph makes of them stays small."""
+        most = max(1, min(_BLOCK_BYTES // (4 * self.n_items), math.isqrt(_BLOCK_BYTES // 4)))  # users, interactions
         start, n_users = 0, len(offsets) - 1
         while start < n_users:
             fitting = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1

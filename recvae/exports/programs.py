@@ -28,6 +28,10 @@ _TORCH = (2, 9)
 _MULTIPLY_INT8 = 4  # of the levels of accuracy that ONNX Runtime has
 _EXAMPLE = ([0, 0], [0, 1, 1, 2], [1.0, 1.0])  # items, offsets and weights of three users, one without history
 _MEANINGS = {**INPUTS, **K_INPUT, **OUTPUTS, **TOP_OUTPUTS}
+_ABOUT = (
+    "Scores of all items, and the best items, for rows of interactions (CSR); see the inputs. Memory grows with users "
+    "times interactions: give some hundred users at a time."
+)
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 
 
@@ -137,7 +141,7 @@ def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Pa
         )
         assert made is not None  # it would be so with a path to write to
         model: Any = made.model
-        model.doc_string = "Scores of all items, and the best items, for rows of interactions (CSR); see the inputs."
+        model.doc_string = _ABOUT
         model.producer_name, model.producer_version = "recvae", __version__
         model.metadata_props.update(facts | _MEANINGS)
         for end, meaning in zip([*model.graph.inputs, *model.graph.outputs], _MEANINGS.values(), strict=True):
