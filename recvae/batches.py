@@ -178,6 +178,41 @@ def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
     return SparseRows(matrix, device).whole()
 
 
+def batch_of(items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> SparseBatch:
+    """Return rows of interactions as one batch, by nothing that a PyTorch program or ONNX could not repeat.
+
+    Positions are compared with offsets, and sums are products of matrices: runtimes leave open in which order they add
+    up what is scattered. That takes a block of users x interactions, so that large batches had better be cut.
+
+    Parameters
+    ----------
+    items : Tensor of shape (n_interactions,), int64
+        Item column of each interaction, user after user.
+    offsets : Tensor of shape (n_users + 1,), int64
+        Where each user's interactions begin, and the last one's end.
+    weights : Tensor of shape (n_interactions,), float32
+        x_ui.
+
+    Returns
+    -------
+    SparseBatch
+        On the same device.
+    """
+    starts, ends = offsets[:-1], offsets[1:]  # (B,)
+    position = torch.arange(items.shape[0], device=items.device)  # (N,)
+    belongs = ((position >= starts[:, None]) & (position < ends[:, None])).to(weights.dtype)  # (B, N)
+    norms = (belongs @ weights.square()).sqrt() @ belongs  # (N,) -> (B,) -> (N,)
+    return SparseBatch(
+        items=items,
+        offsets=starts,
+        rows=(position >= ends[:, None]).sum(dim=0),  # (B, N) -> (N,)
+        values=weights,
+        inputs=weights / torch.where(norms > 0, norms, 1.0),
+        totals=belongs @ weights,  # (B,)
+        lengths=ends - starts,
+    )
+
+
 class SparseBatches:
     """Shuffled batches of users, epoch after epoch; the last, smaller batch is kept.
 

@@ -20,8 +20,9 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from recvae.errors import BundleError, UsageError
-from recvae.files import sha256_of, storage_errors, write_file, write_json, write_text
+from recvae.files import storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
+from recvae.integrity import FileState, described, states_of
 from recvae.items import ItemIndex
 from recvae.memory import check_memory, enough_bytes
 from recvae.model_card import model_card
@@ -109,10 +110,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
             "python": platform.python_version(),
             **{name: version(name) for name in _LIBRARIES},
         },
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-            for name in (WEIGHTS, ITEMS)
-        },
+        "files": described(folder, (WEIGHTS, ITEMS)),
     }
     write_text(folder / "README.md", model_card(card))
     write_json(folder / CARD, card)
@@ -252,36 +250,9 @@ def _model_of(card: dict[str, Any]) -> Model:
     return model
 
 
-@dataclass(frozen=True)
-class FileState:
-    """How a file of a bundle is: its size, 0 where there is none, and what is wrong with it, if anything."""
-
-    n_bytes: int
-    problem: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return both, ready for JSON."""
-        return {"bytes": self.n_bytes, "problem": self.problem}
-
-
 def check_files(folder: Path, card: dict[str, Any]) -> dict[str, FileState]:
     """Say of each file of a bundle whether it is what was written, as the card has it."""
-    return {name: _state_of(folder / name, card) for name in (WEIGHTS, ITEMS)}
-
-
-def _state_of(path: Path, card: dict[str, Any]) -> FileState:
-    n_bytes = path.stat().st_size if path.is_file() else 0
-    try:
-        expected = card["files"][path.name]
-        wanted, digest = expected["bytes"], expected["sha256"]
-    except (KeyError, TypeError):
-        return FileState(n_bytes, f"{CARD} says nothing of {path.name}")
-    if not path.is_file() or n_bytes != wanted:
-        found = n_bytes if path.is_file() else "no file"
-        return FileState(n_bytes, f"{path.name} should have {wanted} bytes, found {found}")
-    if sha256_of(path) != digest:
-        return FileState(n_bytes, f"the content of {path.name} is not what was written")
-    return FileState(n_bytes)
+    return states_of(folder, (WEIGHTS, ITEMS), card, CARD)
 
 
 def _damaged(folder: Path, what: str) -> BundleError:

@@ -7,6 +7,7 @@
     ├── NotFittedError   a model was asked for scores before it was fitted (exit code 1)
     ├── TrainingError    training cannot go on: the loss is no longer a number (exit code 1)
     │   └── OutOfMemoryError    memory ran out on the way (exit code 1)
+    ├── ExportError      an exported model does not give the scores of the one it was made from (exit code 1)
     ├── DownloadError    no network, or the file that came is not the one expected (exit code 1)
     ├── MemoryLimitError a model would need more memory than there is or may be taken (exit code 1)
     └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
@@ -45,6 +46,10 @@ class TrainingError(RecvaeError):
 
 class OutOfMemoryError(TrainingError):
     """Raised when memory ran out in the middle of training; with more of it, or less at a time, it would go on."""
+
+
+class ExportError(RecvaeError):
+    """Raised when an exported model does not give the scores of the model it was made from; nothing is left of it."""
 
 
 class DownloadError(RecvaeError):

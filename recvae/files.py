@@ -4,7 +4,6 @@ A file or folder is written beside its place under a temporary name, flushed to 
 """
 
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -243,12 +242,6 @@ def write_text(path: Path, content: str) -> None:
     """Write a UTF-8 text, whole or not at all."""
     with write_file(path) as aside:
         aside.write_text(content, encoding="utf-8")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def taken_names(parent: Path, name: str) -> list[Path]:

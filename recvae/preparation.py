@@ -9,7 +9,7 @@ from recvae.catalog import KnownDataset, check_counts, known_dataset, locate, re
 from recvae.dataset import Dataset
 from recvae.errors import DataError
 from recvae.events import Events, Filters, drop_duplicates, usual_min_rating
-from recvae.files import sha256_of
+from recvae.integrity import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
 from recvae.logs import columns_of, read_events, read_user_lists
 from recvae.sources import Source

@@ -88,14 +88,14 @@ def linear_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
 
 def _is_for_onednn(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (
-        a.dtype == b.dtype == torch.float32
+        not torch.compiler.is_compiling()  # which chooses for itself, and for whom shapes are open
+        and a.dtype == b.dtype == torch.float32
         and a.device.type == b.device.type == "cpu"
         and a.dim() == b.dim() == 2
         and a.shape[1] == b.shape[0]
         and a.numel() * b.shape[1] >= _WORTHWHILE
         and torch.backends.mkldnn.enabled
         and _has_onednn()
-        and not torch.compiler.is_compiling()  # which chooses for itself
     )
 
 

@@ -135,6 +135,32 @@ def fitted(make_model: Callable[..., Any], blocks: Dataset) -> Callable[[str], A
     return functools.cache(lambda name: make_model(name).fit(blocks.train, blocks.validation, device="cpu"))
 
 
+@pytest.fixture(scope="session")
+def bundle_folder(fitted: Callable[[str], Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function from a model's name to the folder of its bundle; do not change it."""
+    from recvae.recommender import Recommender
+
+    @functools.cache
+    def saved(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("bundles") / name
+        Recommender(fitted(name), blocks).save(folder)
+        return folder
+
+    return saved
+
+
+@pytest.fixture(scope="session")
+def exported(bundle_folder: Callable[[str], Path], blocks: Dataset) -> Callable[..., Path]:
+    """Return a function from a model's name and a format to the folder of its export, made once; do not change it."""
+    from recvae.exports import export
+
+    @functools.cache
+    def make(name: str, format: str = "onnx", quantize: str | None = None) -> Path:
+        return export(bundle_folder(name), format=format, quantize=quantize, held_out=blocks.validation).folder
+
+    return make
+
+
 class Said(NamedTuple):
     """What the command said, and the code it ended with."""
 

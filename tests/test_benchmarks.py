@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae import MultVAE
+from recvae import Dataset, MultVAE, Recommender
 from recvae.batches import whole_batch
 from recvae.models.multvae import MultVAENetwork
 
@@ -255,4 +255,32 @@ def test_the_gpu_benchmark_refuses_what_it_cannot_do(
 ) -> None:
     with pytest.raises(SystemExit):
         importlib.import_module("gpu").main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_one_users_scores_are_measured_by_torch_onnx_and_8_bits(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Dataset.load(toy_data)
+    Recommender(MultVAE(hidden_dims=(16,), latent_dim=8, epochs=2).fit(data.train), data).save(tmp_path / "run")
+    exported = importlib.import_module("exported")
+    real = [f"--run={tmp_path / 'run'}", f"--data={toy_data}"]
+    exported.main(
+        ["--items=300", "--history=20", "--rounds=2", "--starts=1", *real, f"--json={tmp_path / 'figures.json'}"]
+    )
+    printed = capsys.readouterr().out
+    assert re.search(r"^onnx-int8 from nothing: \d\.\d\d s", printed, re.M) and "8 bits cost" in printed
+    results = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert {"torch", "onnx", "onnx-int8", "floor", "starts", "ndcg@100"} == set(results)
+    assert len(results["onnx"]["rounds"]) == 2 and results["ndcg@100"]["onnx"] == results["ndcg@100"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["--rounds=0"], "must be 1 or more"), (["--run=runs"], "--run and --data go together")]
+)
+def test_the_benchmark_of_exports_refuses_what_it_cannot_do(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        importlib.import_module("exported").main(arguments)
     assert said in capsys.readouterr().err

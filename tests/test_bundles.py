@@ -19,7 +19,7 @@ from recvae import bundles
 from recvae.bundles import CARD, ITEMS, WEIGHTS, Bundle, read_bundle, read_card, write_bundle
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, StorageError, UsageError
-from recvae.files import sha256_of
+from recvae.integrity import sha256_of
 from recvae.items import ItemIndex
 from recvae.models import MODELS, Model
 from recvae.models.autoencoder import Autoencoder

@@ -15,7 +15,20 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "memory", "heap", "files", "sources", "events", "log_format", "log_lines", "titles", "logs"),
+    *(
+        "version",
+        "errors",
+        "integrity",
+        "memory",
+        "heap",
+        "files",
+        "sources",
+        "events",
+        "log_format",
+        "log_lines",
+        "titles",
+        "logs",
+    ),
     *("catalog", "downloads", "synthetic", "interactions", "splits", "items", "dataset", "preparation", "home"),
     *(
         "batches",
@@ -34,7 +47,8 @@ ORDER = [
     ),
     *("hyperparameters", "models", "evaluation", "significance", "weights", "model_card", "bundles", "baselines"),
     *("monitors", "planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
-    *("histories", "recommendations", "recommending", "recommender", "batch_files", "serving"),
+    *("histories", "recommendations", "recommending", "recommender", "batch_files"),
+    *("export_format", "onnx_scorer", "exports", "serving"),
 ]
 
 

@@ -25,7 +25,7 @@ from recvae.losses import (
     multinomial_nll,
     output_nll,
 )
-from recvae.models.networks import linear
+from recvae.models.networks import Linear
 
 # Letters in shape comments: B users, I items, D latent dimensions.
 
@@ -100,7 +100,7 @@ def test_a_last_layer_and_its_loss_are_the_same_however_many_users_are_worked_on
     dense = rng.integers(1, 4, (7, 12)) * (rng.random((7, 12)) < 0.4)
     dense[[1, 6]] = 0
     batch = whole_batch(sp.csr_matrix(dense, dtype=np.float32), CPU)
-    layer = linear(5, 12)
+    layer = Linear(5, 12)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
     hidden = torch.from_numpy(rng.normal(0, 1, (7, 5))).float().requires_grad_()
@@ -120,7 +120,7 @@ def test_a_last_layer_and_its_loss_are_the_same_however_many_users_are_worked_on
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_gradient_of_a_bias_is_added_up_in_float32(dtype: torch.dtype) -> None:
     x = sp.csr_matrix(np.tile(np.eye(8), (100, 1)), dtype=np.float32)
-    layer = linear(3, 8)
+    layer = Linear(3, 8)
     for parameter in layer.parameters():
         torch.nn.init.zeros_(parameter)
     hidden = torch.ones(800, 3, requires_grad=True)
@@ -132,7 +132,7 @@ def test_the_gradient_of_a_bias_is_added_up_in_float32(dtype: torch.dtype) -> No
 
 def test_a_batch_of_nobody_loses_nothing() -> None:
     batch = whole_batch(X, CPU).map(lambda tensor: tensor[:0])
-    layer = linear(3, 4)
+    layer = Linear(3, 4)
     for parameter in layer.parameters():
         torch.nn.init.ones_(parameter)
     hidden = torch.ones(0, 3, requires_grad=True)

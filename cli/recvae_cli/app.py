@@ -8,6 +8,7 @@ from recvae_cli import (
     compare,
     datasets,
     evaluate,
+    export,
     inspect,
     models,
     plan,
@@ -41,6 +42,7 @@ app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("similar")(similar.similar)
 app.command("inspect")(inspect.inspect)
+app.command("export")(export.export)
 app.command("serve")(serve.serve)
 
 

@@ -83,7 +83,7 @@ def _recommend_file(
 ) -> None:
     from recvae.batch_files import recommend_file
     from recvae.bundles import CARD
-    from recvae.files import sha256_of
+    from recvae.integrity import sha256_of
     from recvae.monitors import ProgressBar
 
     identity = {"run": sha256_of(folder / CARD), **options}

@@ -24,6 +24,7 @@ from recvae.memory import Needs, rows_within
 from recvae.models.base import Model
 from recvae.models.footprint import blocks_of, check_batches, network_needs
 from recvae.models.networks import initialise
+from recvae.models.scoring import NetworkScorer
 from recvae.precision import PRECISIONS, resolve_precision
 from recvae.ranking import block_rows
 from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
@@ -271,6 +272,11 @@ class Autoencoder(Model):
     def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
         self._stop_training()
         return self._code(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, D)
+
+    def scorer(self) -> NetworkScorer:
+        """Return the network with its logits; see `Model.scorer`."""
+        self.check_fitted()
+        return NetworkScorer(self.network_, self._logits)
 
     def similarities(self, columns: np.ndarray) -> np.ndarray:
         """Return cosines of the last layer's weights; see `Model.similarities`."""

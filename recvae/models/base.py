@@ -15,8 +15,8 @@ from recvae.history import Monitor
 from recvae.hyperparameters import Space
 from recvae.interactions import HeldOut, as_interactions, whole_and_without_each
 from recvae.items import check_k
-from recvae.memory import Needs, check_memory, enough_bytes, in_blocks, rows_within
-from recvae.models.footprint import ranking_bytes
+from recvae.memory import Needs, check_memory, in_blocks
+from recvae.models.footprint import ranking_bytes, scoring_rows
 from recvae.ranking import block_rows, rank
 
 # Letters in shape comments: U users, I items, B users of a block, k ranks.
@@ -318,15 +318,21 @@ class Model(ABC):
         """Return what the model makes of each user of a block of checked rows, (B, width)."""
         raise UsageError(f"{self.name} has no vector of a user; take als or a network")
 
+    def scorer(self) -> torch.nn.Module:
+        """Return the scores as a module, for export: see `models.scoring`.
+
+        Raises
+        ------
+        UsageError
+            If the model cannot be exported, as ALS, which solves equations for each user.
+        """
+        raise UsageError(f"{self.name} cannot be exported; take ease or a network, or serve the run as it is")
+
     def _rows_at_a_time(self) -> int:
         """Return how many users to score at a time; refuse if not even one fits into what may be taken."""
-        most = block_rows(self.n_items_)
         if self.max_memory is None:
-            return most
-        needs = self.needs(0, self.n_items_, 0)
-        least = f"raise it to {enough_bytes(needs.scoring)}, the least it works with"
-        check_memory(needs.scoring, self.max_memory, f"scoring with {self.name}, one user at a time,", least)
-        return rows_within(self.max_memory, needs.weights, needs.per_user, most)
+            return block_rows(self.n_items_)
+        return scoring_rows(self.needs(0, self.n_items_, 0), self.name, self.max_memory, block_rows(self.n_items_))
 
     def check_fitted(self) -> None:
         """Refuse to go on before `fit`.

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch import nn
 
 from recvae.batches import resolve_device
 from recvae.checkpoints import Checkpoint
@@ -170,6 +171,11 @@ class Blend(Model):
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         return _mix(*self._standardised(user_items), self.weight_)  # (B, I)
 
+    def scorer(self) -> nn.Module:
+        """Return those of the parts, standardised and mixed; see `Model.scorer`."""
+        self.check_fitted()
+        return _BlendScorer(self.parts_["first"].scorer(), self.parts_["second"].scorer(), self.weight_)
+
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
         """Add up the parts: those fitted already are only used, the others are fitted first; see `Model.needs`."""
         size = (n_users, n_items, n_interactions)
@@ -210,6 +216,18 @@ class Blend(Model):
             self.parts_[part] = replace(model).load_weights(arrays, device)
         self.n_items_ = self.parts_["first"].n_items_
         return self
+
+
+class _BlendScorer(nn.Module):
+    """The standardised scores of two scorers, mixed."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.first, self.second, self.weight = first, second, weight
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        first, second = (standardise(part(items, offsets, weights)) for part in (self.first, self.second))  # (B, I)
+        return _mix(first, second, self.weight)
 
 
 def _mix(first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.linalg.lapack import spotrf, spotri
+from torch import nn
 from torch.nn import functional
 
 from recvae.checkpoints import Checkpoint
@@ -27,6 +28,7 @@ from recvae.interactions import HeldOut, as_interactions
 from recvae.memory import Needs, check_memory
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
+from recvae.models.scoring import scorer_of
 from recvae.training import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
@@ -149,6 +151,11 @@ class EASE(Model):
         if isinstance(self.similarity_, np.ndarray):
             return _sparse_times_dense(user_items, torch.from_numpy(self.similarity_))  # (B, I)
         return torch.from_numpy((user_items @ self.similarity_).toarray())  # (B, I)
+
+    def scorer(self) -> nn.Module:
+        """Return the sum of rows of B; see `Model.scorer`."""
+        self.check_fitted()
+        return scorer_of(self.similarity_)
 
     def similarities(self, columns: np.ndarray) -> np.ndarray:
         """Return the weights from some items on all; see `Model.similarities`."""

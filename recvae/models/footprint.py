@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from recvae.batches import RESIDENT_BYTES, SparseRows
-from recvae.memory import Needs, allowed_on, check_memory, enough_bytes
+from recvae.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
 
 RANKING_BYTES = 22
 """Of an item and a user, while equal scores are put in the order of their columns; beside the scores themselves."""
@@ -39,6 +39,30 @@ def ranking_bytes(n_items: int, blocks: float = 1.0) -> int:
         Blocks of users x items that a model has at a time while it scores.
     """
     return int((_FLOAT * blocks + RANKING_BYTES) * n_items)
+
+
+def scoring_rows(needs: Needs, name: str, limit: int, most: int) -> int:
+    """Return how many users to score at a time.
+
+    Parameters
+    ----------
+    needs : Needs
+        Of the model.
+    name : str
+        Of the model, for messages.
+    limit : int
+        Bytes that may be taken.
+    most : int
+        Users at a time where memory is no matter.
+
+    Raises
+    ------
+    MemoryLimitError
+        If not even one user fits.
+    """
+    least = f"raise it to {enough_bytes(needs.scoring)}, the least it works with"
+    check_memory(needs.scoring, limit, f"scoring with {name}, one user at a time,", least)
+    return rows_within(limit, needs.weights, needs.per_user, most)
 
 
 def network_needs(

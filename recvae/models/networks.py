@@ -28,6 +28,10 @@ def sparse_product(batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tenso
     weight : Tensor of shape (n_items, width)
         W.
     """
+    if torch.compiler.is_compiling():  # ONNX has no embedding_bag
+        user = torch.arange(batch.offsets.shape[0], device=batch.device)
+        rows = (batch.rows == user[:, None]) * inputs  # (B, N)
+        return rows @ functional.embedding(batch.items, weight)  # (B, N) x (N, H) -> (B, H)
     return functional.embedding_bag(batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs)
 
 

@@ -15,6 +15,7 @@ from recvae.interactions import HeldOut, as_interactions
 from recvae.memory import Needs
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
+from recvae.models.scoring import ConstantScorer
 
 
 @dataclass(kw_only=True)
@@ -60,6 +61,11 @@ class Popularity(Model):
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         return torch.from_numpy(self.counts_).repeat(user_items.shape[0], 1)  # (I,) -> (B, I)
+
+    def scorer(self) -> ConstantScorer:
+        """Return the counts; see `Model.scorer`."""
+        self.check_fitted()
+        return ConstantScorer(torch.from_numpy(self.counts_))
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the counts, shape (n_items,); see `Model.weights`."""

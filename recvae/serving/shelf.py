@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import UsageError
-from recvae.files import sha256_of
+from recvae.integrity import sha256_of
 from recvae.recommending import Recommending
 from recvae.serving.settings import Settings
 

@@ -1,0 +1,104 @@
+"""`recvae export`: a run's scores for other runtimes, checked against the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae_cli.console import DataDir, Json, RunsDir, say, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from recvae.exports import Exported
+    from recvae.interactions import HeldOut
+
+
+def export(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, for ONNX Runtime; torch, for torch.export.load.")
+    ] = "onnx",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8 has dense layers multiply integers: smaller and faster; onnx only.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
+    ] = None,
+    json_: Json = False,
+    data_dir: DataDir = Path("data"),
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Export the scores of a run, check them against it, and write what serving needs besides.
+
+    A history's columns go in, the best items or all scores come out, for any number of users. Rows of validation users
+    are scored by both, made-up histories where the data set is not at hand; nothing is left where they differ.
+
+    \b
+    Examples:
+      recvae export ml-1m/multvae
+      recvae export ml-1m/multvae --quantize int8
+      recvae export ml-1m/ease --format torch --output ease-pt2
+    """
+    from recvae.exports import check_exportable
+    from recvae.exports import export as write
+    from recvae.monitors import ProgressBar
+    from recvae.runs import find_run
+
+    check_exportable(format_, quantize)
+    folder = find_run(runs_dir, run)
+    held_out = _held_out(folder, data_dir)
+    with ProgressBar("exporting") as bar:
+        made = write(folder, format=format_, quantize=quantize, output=output, held_out=held_out, progress=bar)
+    if json_:
+        show_json({"folder": str(made.folder), **made.card})
+        return
+    _print(folder, made)
+    _say_next(folder, made, output)
+
+
+def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
+    """Return the validation users of a run's data set, None where that is not at hand as it was."""
+    from recvae.bundles import read_card
+    from recvae.dataset import Dataset
+    from recvae.errors import DataError, UsageError
+    from recvae.home import find_dataset
+
+    manifest: dict[str, Any] = read_card(folder).get("dataset", {})
+    name = str(manifest.get("name"))
+    try:
+        dataset = Dataset.load(find_dataset(data_dir, name))
+    except (UsageError, DataError) as error:
+        say(f"checking on made-up histories: {error}")
+        return None
+    if dataset.fingerprint != manifest.get("fingerprint"):
+        say(f"checking on made-up histories: {name} is not what the run was trained on")
+        return None
+    return dataset.validation if dataset.validation.n_users else None
+
+
+def _print(folder: Path, made: "Exported") -> None:
+    from recvae.memory import human_bytes
+
+    card, check = made.card, made.card["check"]
+    kind = f"{card['format']} {card['quantize'] or 'float32'}"
+    show(f"{made.folder}: {card['model']} as {kind}, {human_bytes(made.n_bytes)}, from {folder}")
+    shared = ", ".join(f"{share:.1%} of the best {k}" for k, share in check["overlap"].items())
+    show(
+        f"checked on {check['rows']:,} {check['on']}: scores differ by {check['difference']:.1e} of their "
+        f"range at most, {shared} are the same"
+    )
+    if check["ndcg"] is not None:
+        before, after = check["ndcg"]["float32"], check["ndcg"]["exported"]
+        show(f"ndcg@100 of {check['ndcg']['users']:,} validation users: {before:.4f} before, {after:.4f} after")
+
+
+def _say_next(folder: Path, made: "Exported", output: Path | None) -> None:
+    if made.card["format"] == "torch":
+        say_next(f"python -c \"import torch; print(torch.export.load('{made.folder / 'model.pt2'}'))\"")
+        return
+    load = f"from recvae.serving.onnx import OnnxRecommender; r = OnnxRecommender.load({str(made.folder)!r})"
+    commands = [f'python -c "{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"']
+    if output is None:
+        commands.insert(0, f"recvae serve {folder} --format {made.folder.name}")
+    say_next(*commands)

@@ -1,0 +1,195 @@
+"""Whether an exported model gives the scores of the model it was made from, on rows of real users.
+
+Letters in shape comments: U users, I items, k ranks.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.errors import ExportError
+from recvae.interactions import HeldOut
+from recvae.metrics import ndcg_at_k
+from recvae.models.base import Model
+from recvae.ranking import block_rows, rank
+
+TOLERANCE = 1e-4
+"""Of the greatest difference, as a share of the range of a user's scores. Sums in another order were seen to differ by
+1e-6, and by more where histories are longer; a graph that is wrong differs in the second digit."""
+
+QUANTIZED_TOLERANCE = 0.5
+"""The same of a quantized model, where a few hundredths are usual."""
+
+LEAST_OVERLAP = 0.5
+"""Share of the best items that a quantized model must still find."""
+
+_DEPTHS = (10, 100)
+_NDCG_USERS = 2000
+_ITEMS_OF_A_USER = 50  # at most, of histories that are drawn
+
+Scores = Callable[[sp.csr_matrix], np.ndarray]
+"""From rows (U, I) to scores (U, I)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How an exported model compares with the model it was made from.
+
+    Parameters
+    ----------
+    on : str
+        Whose rows were scored.
+    rows : int
+        How many.
+    difference : float
+        Greatest difference of a score, as a share of the range of a user's scores.
+    overlap : dict of str to float
+        Share of the best items that both have in common, by their number.
+    ndcg : dict of str to float, optional
+        NDCG@100 of both, "float32" and "exported", and on how many "users"; of quantized models where there are
+        targets.
+    """
+
+    on: str
+    rows: int
+    difference: float
+    overlap: dict[str, float]
+    ndcg: dict[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return asdict(self)
+
+
+def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check:
+    """Score the same rows with both; a row without any interaction is added.
+
+    Parameters
+    ----------
+    model : Model
+        The one exported.
+    scores : callable
+        The exported one.
+    rows : csr_matrix of shape (n_users, n_items)
+        Histories.
+    on : str
+        Whose they are.
+
+    Returns
+    -------
+    Check
+        With NaN for a difference where the exported scores are no numbers.
+    """
+    rows = sp.csr_matrix(sp.vstack([rows, rows[:1] * np.float32(0)]))
+    rows.eliminate_zeros()
+    differences, ranges = [], []
+    shared: dict[int, list[np.ndarray]] = {depth: [] for depth in _DEPTHS}
+    for block in _blocks(rows):
+        expected, found = model.score(block), scores(block)  # (B, I), (B, I)
+        differences.append(np.abs(found - expected).max())
+        ranges.append(np.ptp(expected, axis=1).max())
+        if not np.isfinite(found).all():
+            continue
+        for depth, of_users in shared.items():
+            best = [rank(torch.from_numpy(of.copy()), depth, seen=block)[0] for of in (expected, found)]  # (B, k)
+            of_users.append(_overlap(*best))
+    spread = float(np.max(ranges)) or 1.0
+    return Check(
+        on=on,
+        rows=rows.shape[0] - 1,
+        difference=float(np.max(differences)) / spread,
+        overlap={str(depth): float(np.concatenate([*found, []]).mean()) for depth, found in shared.items() if found},
+    )
+
+
+def ndcg_of_both(model: Model, best: Callable[[sp.csr_matrix, int], np.ndarray], held_out: HeldOut) -> dict[str, float]:
+    """Return NDCG@100 of the model and of what was exported of it, on the first held-out users.
+
+    Parameters
+    ----------
+    model : Model
+        The one exported.
+    best : callable
+        From rows and k to the columns (U, k) that the exported one finds best.
+    held_out : HeldOut
+        Users with targets.
+
+    Returns
+    -------
+    dict of str to float
+        "float32", "exported" and "users".
+    """
+    k, n = max(_DEPTHS), min(held_out.n_users, _NDCG_USERS)
+    fold_in, targets = held_out.fold_in[:n], held_out.targets[:n]
+    found = {"float32": model.recommend(fold_in, k)[0], "exported": best(fold_in, k)}
+    return {name: float(np.nanmean(ndcg_at_k(of, targets, k))) for name, of in found.items()} | {"users": n}
+
+
+def refuse_if_wrong(check: Check, quantize: str | None) -> None:
+    """Refuse an exported model that is not the model.
+
+    Raises
+    ------
+    ExportError
+        If its scores differ by more than rounding, or, when it is quantized, half of its best items are others.
+    """
+    tolerance = TOLERANCE if quantize is None else QUANTIZED_TOLERANCE
+    if not check.difference <= tolerance:  # nor is NaN
+        raise ExportError(
+            f"the exported scores differ from the model's by {check.difference:.2g} of their range, "
+            f"expected {tolerance:g} at most; nothing was written: report this with the versions of torch and ONNX"
+        )
+    overlap = min(check.overlap.values(), default=0.0)
+    if quantize is not None and not overlap >= LEAST_OVERLAP:
+        raise ExportError(
+            f"quantized to {quantize}, the model has only {overlap:.0%} of its best items in common with itself, "
+            f"expected {LEAST_OVERLAP:.0%} or more; nothing was written: export it without --quantize"
+        )
+
+
+def drawn_histories(counts: np.ndarray, n_users: int = 200) -> sp.csr_matrix:
+    """Make up histories, where no data set is at hand: items drawn by how often they were consumed.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_items,)
+        Training users of each item.
+    n_users : int
+        How many.
+
+    Returns
+    -------
+    csr_matrix of shape (n_users, n_items), float32
+        The same ones for the same counts.
+    """
+    generator = np.random.default_rng(0)
+    probabilities = (counts + 1.0) / (counts + 1.0).sum()  # (I,)
+    most = min(_ITEMS_OF_A_USER, len(counts))
+    rows = [
+        generator.choice(len(counts), generator.integers(1, most, endpoint=True), replace=False, p=probabilities)
+        for _ in range(n_users)
+    ]
+    starts = np.append(0, np.cumsum([len(row) for row in rows]))
+    matrix = sp.csr_matrix(
+        (np.ones(starts[-1], dtype=np.float32), np.concatenate(rows), starts), shape=(n_users, len(counts))
+    )
+    matrix.sort_indices()
+    return matrix
+
+
+def _blocks(rows: sp.csr_matrix) -> Iterator[sp.csr_matrix]:
+    size = block_rows(rows.shape[1])
+    return (rows[start : start + size] for start in range(0, rows.shape[0], size))
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the share of the first's items (U, k) that the second has too; NaN never occurs, -1 is no item."""
+    shares = [
+        len(np.intersect1d(one[one >= 0], other)) / max(int((one >= 0).sum()), 1)
+        for one, other in zip(first, second, strict=True)
+    ]
+    return np.array(shares)

@@ -1,0 +1,224 @@
+"""From a model's scorer to a program of PyTorch, to an ONNX graph, to one of 8-bit integers.
+
+A `.pt2` archive may hold pickles: of example inputs, and of tensors that are not plain. Ours holds none of either, so
+that everything in it is JSON and raw numbers.
+
+Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as shapes
+
+from recvae.errors import UsageError
+from recvae.export_format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPUTS
+from recvae.onnx_scorer import check_onnxruntime
+from recvae.version import __version__
+
+_INLINE_BYTES = 1 << 30  # weights beyond that lie beside the graph: a message of protobuf holds 2 GB at most
+_TORCH = (2, 9)
+_MULTIPLY_INT8 = 4  # of the levels of accuracy that ONNX Runtime has
+_EXAMPLE = ([0, 0], [0, 1, 1, 2], [1.0, 1.0])  # items, offsets and weights of three users, one without history
+_MEANINGS = {**INPUTS, **K_INPUT, **OUTPUTS, **TOP_OUTPUTS}
+_ABOUT = (
+    "Scores of all items, and the best items, for rows of interactions (CSR); see the inputs. Memory grows with users "
+    "times interactions: give some hundred users at a time."
+)
+_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "root")
+
+
+class _Ranked(nn.Module):
+    """Scores, and the best items outside the history, as a graph without anything around it must give them."""
+
+    def __init__(self, scorer: nn.Module, n_items: int) -> None:
+        super().__init__()
+        self.scorer, self._n_items = scorer, n_items
+
+    def forward(
+        self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor, k: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        scores = self.scorer(items, offsets, weights)  # (B, I)
+        position = torch.arange(items.shape[0])
+        rows = (position >= offsets[1:, None]).sum(dim=0)  # (B, N) -> (N,)
+        unseen = scores.index_put((rows, items), torch.tensor(-torch.inf))  # (B, I)
+        best, columns = unseen.topk(torch.sym_min(k.item(), self._n_items), dim=1)  # (B, k)
+        return scores, torch.where(torch.isneginf(best), -1, columns), best
+
+
+def check_onnx() -> None:
+    """Refuse to go on without what makes ONNX graphs.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed, with the command that installs it.
+    """
+    check_onnxruntime()
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"ONNX needs onnx and onnxscript, which cannot be imported ({error}); install them with: "
+            "pip install 'recvae[onnx]'"
+        ) from error
+
+
+def check_torch() -> None:
+    """Refuse to go on with a PyTorch that cannot trace for any number of users.
+
+    Raises
+    ------
+    UsageError
+        If it is too old, with the command that updates it.
+    """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _TORCH:
+        needed = ".".join(map(str, _TORCH))
+        raise UsageError(
+            f"exporting needs PyTorch {needed} or newer, this is {torch.__version__}; "
+            f"update it with: pip install 'torch>={needed}'"
+        )
+
+
+def traced(scorer: nn.Module) -> ExportedProgram:
+    """Return a model's scores as a program of PyTorch, for any number of users and interactions.
+
+    Parameters
+    ----------
+    scorer : Module
+        From `Model.scorer`.
+
+    Returns
+    -------
+    ExportedProgram
+        Takes items, offsets and weights, gives the scores; see `models.scoring`.
+    """
+    return _traced(scorer, ())
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program for `torch.export.load`, without anything that would have to be unpickled."""
+    with _quietly():
+        torch.export.save(program, path)
+
+
+def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Path) -> int:
+    """Write scores and ranking as an ONNX graph, whose inputs and outputs say what they are.
+
+    Parameters
+    ----------
+    scorer : Module
+        From `Model.scorer`.
+    n_items : int
+        Number of items.
+    facts : dict of str to str
+        For the graph's metadata.
+    path : Path
+        Where to write it; large weights go into a file beside it.
+
+    Returns
+    -------
+    int
+        Version of ONNX's operators that it takes.
+    """
+    program = _traced(_Ranked(scorer, n_items), (torch.tensor([1]),))
+    with _quietly():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=[*INPUTS, *K_INPUT],
+            output_names=[*OUTPUTS, *TOP_OUTPUTS],
+            dynamic_shapes=({0: "interactions"}, {0: "users_and_end"}, None, None),  # what axes are called
+        )
+        assert made is not None  # it would be so with a path to write to
+        model: Any = made.model
+        model.doc_string = _ABOUT
+        model.producer_name, model.producer_version = "recvae", __version__
+        model.metadata_props.update(facts | _MEANINGS)
+        for end, meaning in zip([*model.graph.inputs, *model.graph.outputs], _MEANINGS.values(), strict=True):
+            end.doc_string = meaning
+        made.save(path, external_data=_n_bytes(scorer) > _INLINE_BYTES)
+    return int(model.opset_imports[""])
+
+
+def quantize_graph(path: Path, model: str) -> None:
+    """Let the dense layers of a graph multiply 8-bit integers; each 128 weights have a scale of their own.
+
+    What is multiplied is rounded to 8 bits user by user. With ONNX's own operators it would be batch by batch, and one
+    user in ten of MovieLens-1M got other items in company than alone. The operator is ONNX Runtime's
+    (com.microsoft.MatMulNBits). The first layer stays as it is: of it, rows are only picked.
+
+    Parameters
+    ----------
+    path : Path
+        From `write_graph`; is replaced.
+    model : str
+        Name of the model, for messages.
+
+    Raises
+    ------
+    UsageError
+        If the model has no dense layer.
+    """
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    graph = ONNXModel(onnx.load(path))
+    graph.replace_gemm_with_matmul()
+    constants = {one.name for one in graph.model.graph.initializer}
+    if not any(node.op_type == "MatMul" and node.input[1] in constants for node in graph.model.graph.node):
+        raise UsageError(f"{model} has no dense layer to quantize; export it without --quantize")
+    del graph.model.graph.value_info[:]  # the shapes of weights that have been transposed
+    is_large = path.with_name(ONNX_DATA).exists()
+    path.with_name(ONNX_DATA).unlink(missing_ok=True)
+    with _quietly():
+        quantizer = MatMulNBitsQuantizer(
+            graph.model, bits=8, block_size=128, is_symmetric=True, accuracy_level=_MULTIPLY_INT8
+        )
+        quantizer.process()
+    onnx.save(cast(Any, quantizer.model).model, path, save_as_external_data=is_large, location=ONNX_DATA)
+
+
+def _n_bytes(scorer: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*scorer.parameters(), *scorer.buffers()))
+
+
+def _traced(module: nn.Module, others: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    items, offsets, weights = (torch.tensor(values) for values in _EXAMPLE)
+    # Else a program would refuse one user, or none: sizes of 0 and 1 are taken to be different from all others.
+    with _quietly(), torch.no_grad(), cast(Any, shapes).patch(backed_size_oblivious=True):
+        program = torch.export.export(module, (items, offsets, weights, *others), dynamic_shapes=_sizes(len(others)))
+    program._example_inputs = None  # they would be pickled
+    return program
+
+
+def _sizes(n_others: int) -> tuple[dict[int, Any] | None, ...]:
+    """Return which axes are open: any number of users, which offsets are one more than, and of interactions."""
+    offsets, interactions = Dim("users_and_end", min=1), Dim("interactions", min=0)
+    return ({0: interactions}, {0: offsets}, {0: interactions}, *(None for _ in range(n_others)))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep to itself what PyTorch and its exporter say of their own inner workings."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,278 @@
+"""A folder with an exported model and what serving it needs, written whole or not at all, and checked before.
+
+Letters in shape comments: I items, B items of a block, n neighbours.
+"""
+
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recvae.bundles import CARD, Bundle, read_bundle
+from recvae.errors import ExportError, UsageError
+from recvae.export_format import (
+    EXPORT_CARD,
+    FORMAT_VERSION,
+    INPUTS,
+    ITEMS,
+    K_INPUT,
+    MODEL_FILES,
+    NEIGHBOURS,
+    ONNX,
+    OUTPUTS,
+    TOP_OUTPUTS,
+    TORCH,
+    write_items,
+)
+from recvae.exports.checking import Check, compare, drawn_histories, ndcg_of_both, refuse_if_wrong
+from recvae.exports.programs import check_onnx, check_torch, quantize_graph, save_program, traced, write_graph
+from recvae.files import check_replaceable, write_file, write_folder, write_json
+from recvae.integrity import described, sha256_of
+from recvae.interactions import HeldOut
+from recvae.models.base import Model
+from recvae.onnx_scorer import OnnxScorer
+from recvae.ranking import block_rows, rank
+
+FORMATS = (ONNX, TORCH)
+QUANTIZATIONS = ("int8",)
+
+_NEIGHBOURS = 100  # of an item at most
+_CHECKED_ROWS = 200
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript")
+
+Progress = Callable[[float, float, str], None]
+"""Is told how much is done of how much, and what is going on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it stands.
+    card : dict
+        The content of export.json.
+    """
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all files that the card lists."""
+        return sum(file["bytes"] for file in self.card["files"].values())
+
+
+def check_exportable(format: str, quantize: str | None = None) -> None:
+    """Refuse a format that there is not, or whose libraries are missing, before anything is read.
+
+    Raises
+    ------
+    UsageError
+        If it is one of these.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"got format '{format}', expected one of: {', '.join(FORMATS)}")
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise UsageError(f"got quantize '{quantize}', expected {' or '.join(QUANTIZATIONS)}, or none for float32")
+    if quantize is not None and format != ONNX:
+        raise UsageError(f"got --quantize with format {format}, which is float32 only; take --format {ONNX}")
+    check_torch()
+    if format == ONNX:
+        check_onnx()
+
+
+def export(
+    run: Path | str,
+    *,
+    format: str = ONNX,
+    quantize: str | None = None,
+    output: Path | str | None = None,
+    held_out: HeldOut | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Export a bundle's scores, check them on rows of users, and write all that serving them needs.
+
+    Parameters
+    ----------
+    run : Path or str
+        A bundle.
+    format : str
+        "onnx", or "torch" for a program of `torch.export`.
+    quantize : str, optional
+        "int8" has dense layers multiply integers; ONNX only.
+    output : Path or str, optional
+        Where to write; by default `onnx`, `onnx-int8` or `torch` in the bundle. An export there is replaced.
+    held_out : HeldOut, optional
+        Users whose histories it is checked on; by default made-up ones.
+    progress : callable, optional
+        Is told how it goes.
+
+    Returns
+    -------
+    Exported
+        Where it stands, and what its card says, the check among it.
+
+    Raises
+    ------
+    UsageError
+        If there is no bundle or no such format, the model cannot be exported or quantized, a library is missing, or
+        something that is no export stands at `output`.
+    BundleError
+        If the bundle is damaged.
+    ExportError
+        If the exported scores are not the model's; nothing is left then.
+    StorageError
+        If it cannot be written.
+    """
+    check_exportable(format, quantize)
+    run, tell = Path(run), progress or _silent
+    folder = Path(output) if output is not None else run / "-".join([format, *([quantize] if quantize else [])])
+    check_replaceable(folder.resolve(), EXPORT_CARD)
+    bundle = read_bundle(run)
+    scorer = bundle.model.scorer()
+    for parameter in scorer.parameters():
+        parameter.requires_grad_(False)
+    card = _card(run, bundle, format, quantize)
+    with write_folder(folder, EXPORT_CARD) as aside:
+        path = aside / MODEL_FILES[format]
+        tell(0, 1, "tracing the scores")
+        if format == ONNX:
+            card["opset"] = write_graph(scorer, bundle.model.n_items_, _facts(card), path)
+        else:
+            save_program(traced(scorer), path)
+        if quantize is not None:
+            quantize_graph(path, bundle.model.name)
+        tell(0, 1, "checking them")
+        card["check"] = _checked(bundle, path, format, quantize, held_out).to_json()
+        with write_file(aside / ITEMS) as file:
+            write_items(file, bundle.items)
+        write_neighbours(aside / NEIGHBOURS, bundle.model, tell)
+        card["files"] = described(aside, sorted(entry.name for entry in aside.iterdir()))
+        write_json(aside / EXPORT_CARD, card)
+    return Exported(folder=folder, card=card)
+
+
+def _silent(done: float, total: float, note: str) -> None:
+    """Tell nobody."""
+
+
+def _card(run: Path, bundle: Bundle, format: str, quantize: str | None) -> dict[str, Any]:
+    data = bundle.manifest
+    return {
+        "version": FORMAT_VERSION,
+        "format": format,
+        "quantize": quantize,
+        "model": bundle.model.name,
+        "n_items": bundle.model.n_items_,
+        "dataset": {"name": data.get("name"), "fingerprint": data.get("fingerprint")},
+        "metrics": bundle.metrics,
+        "bundle": sha256_of(run / CARD),
+        "inputs": {**INPUTS, **(K_INPUT if format == ONNX else {})},
+        "outputs": {**OUTPUTS, **(TOP_OUTPUTS if format == ONNX else {})},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"recvae": version("recvae"), "python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):  # those of ONNX may be missing where PyTorch's format is written
+            found[name] = version(name)
+    return found
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str]:
+    """Return what a graph says of itself, for who has nothing but the file."""
+    return {
+        "model": card["model"],
+        "dataset": str(card["dataset"]["name"]),
+        "bundle": card["bundle"],
+        "format_version": str(FORMAT_VERSION),
+    }
+
+
+def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held_out: HeldOut | None) -> Check:
+    """Load what was written, as a service would, and compare it with the model."""
+    rows, on = drawn_histories(bundle.items.train_counts, _CHECKED_ROWS), "made-up histories"
+    if held_out is not None:
+        rows, on = held_out.fold_in[:_CHECKED_ROWS], "validation users"
+    if format == TORCH:
+        program = torch.export.load(path).module()
+        check = compare(bundle.model, lambda block: _by_torch(program, block), rows, on)
+        refuse_if_wrong(check, quantize)
+        return check
+    scorer = OnnxScorer(path)
+
+    def best(block: sp.csr_matrix, k: int) -> np.ndarray:
+        found, _ = scorer.top_k(block.indices, block.indptr, block.data, k)  # (U, min(k, I))
+        return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)  # (U, k)
+
+    check = compare(bundle.model, lambda block: scorer.score(block.indices, block.indptr, block.data), rows, on)
+    refuse_if_wrong(check, quantize)
+    _check_ranking(scorer, rows)
+    if quantize is not None and held_out is not None and held_out.n_without_target() < held_out.n_users:
+        check = replace(check, ndcg=ndcg_of_both(bundle.model, best, held_out))
+    return check
+
+
+def _check_ranking(scorer: OnnxScorer, rows: sp.csr_matrix) -> None:
+    """Refuse a graph that does not rank as `ranking.rank` does."""
+    some = rows[:20]
+    csr = (some.indices, some.indptr, some.data)
+    k = min(100, scorer.n_items)
+    expected, _ = rank(torch.from_numpy(scorer.score(*csr)), k, seen=some)
+    if not np.array_equal(scorer.top_k(*csr, k)[0], expected):
+        raise ExportError(
+            "the exported graph does not rank as its scores are; nothing was written: report this with the versions of "
+            "torch and ONNX"
+        )
+
+
+def _by_torch(program: nn.Module, block: sp.csr_matrix) -> np.ndarray:
+    items, offsets = (torch.from_numpy(part.astype(np.int64)) for part in (block.indices, block.indptr))
+    with torch.no_grad():
+        return program(items, offsets, torch.from_numpy(block.data)).numpy()
+
+
+def write_neighbours(path: Path, model: Model, tell: Progress = _silent) -> None:
+    """Write the items most similar to each, nearest first; nothing of a model that does not know them.
+
+    Parameters
+    ----------
+    path : Path
+        Where; `columns` and `similarities`, each of shape (n_items, n_neighbours).
+    model : Model
+        Fitted.
+    tell : callable
+        Is told how it goes.
+    """
+    n_items, n = model.n_items_, min(_NEIGHBOURS, model.n_items_ - 1)
+    if n < 1:
+        return
+    columns = np.empty((n_items, n), dtype=np.int32)
+    similarities = np.empty((n_items, n), dtype=np.float32)
+    size = block_rows(n_items)
+    for start in range(0, n_items, size):
+        block = np.arange(start, min(start + size, n_items))  # (B,)
+        try:
+            scores = torch.tensor(model.similarities(block))  # (B, I)
+        except UsageError:
+            return
+        scores[torch.arange(len(block)), torch.from_numpy(block)] = -torch.inf  # itself
+        columns[block], similarities[block] = rank(scores, n)  # (B, n)
+        tell(block[-1] + 1, n_items, "the items most similar to each")
+    with write_file(path) as aside, aside.open("wb") as file:
+        np.savez(file, columns=columns, similarities=similarities)

@@ -1,0 +1,83 @@
+"""Whether files are what was written: sizes and SHA-256 hashes, as a card beside the files has them.
+
+Importing this takes the standard library alone.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class FileState:
+    """How a file is: its size, 0 where there is none, and what is wrong with it, if anything."""
+
+    n_bytes: int
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both, ready for JSON."""
+        return {"bytes": self.n_bytes, "problem": self.problem}
+
+
+def described(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return size and hash of files as a card has them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    names : iterable of str
+        Their names.
+
+    Returns
+    -------
+    dict of str to dict
+        `bytes` and `sha256` by name.
+    """
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
+
+
+def states_of(folder: Path, names: Iterable[str], card: Mapping[str, Any], card_name: str) -> dict[str, FileState]:
+    """Say of each file whether it is what was written.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    names : iterable of str
+        Their names; never taken from the card, which may be anybody's.
+    card : mapping
+        With `files` as `described` returned them.
+    card_name : str
+        What messages call it.
+
+    Returns
+    -------
+    dict of str to FileState
+        By name.
+    """
+    return {name: _state_of(folder / name, card, card_name) for name in names}
+
+
+def _state_of(path: Path, card: Mapping[str, Any], card_name: str) -> FileState:
+    n_bytes = path.stat().st_size if path.is_file() else 0
+    try:
+        expected = card["files"][path.name]
+        wanted, digest = expected["bytes"], expected["sha256"]
+    except (KeyError, TypeError):
+        return FileState(n_bytes, f"{card_name} says nothing of {path.name}")
+    if not path.is_file() or n_bytes != wanted:
+        found = n_bytes if path.is_file() else "no file"
+        return FileState(n_bytes, f"{path.name} should have {wanted} bytes, found {found}")
+    if sha256_of(path) != digest:
+        return FileState(n_bytes, f"the content of {path.name} is not what was written")
+    return FileState(n_bytes)
