@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from recvae.bundles import CARD, WEIGHTS, check_files
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, RecvaeError
-from recvae.files import sha256_of
+from recvae.integrity import sha256_of
 from recvae.models import Model
 from recvae.recommender import Recommender
 from recvae.serving.app import create_app

@@ -66,9 +66,9 @@ class PrunedScorer(nn.Module):
 
     Parameters
     ----------
-    rows : Tensor of shape (n_items, n_weights), int64
+    rows : Tensor of shape (n_weights, n_items), int64
         Which items speak for each; any where there are fewer.
-    values : Tensor of shape (n_items, n_weights), float32
+    values : Tensor of shape (n_weights, n_items), float32
         How much; 0 where there are fewer.
     """
 
@@ -83,9 +83,12 @@ class PrunedScorer(nn.Module):
     def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return the scores, shape (n_users, n_items)."""
         batch = batch_of(items, offsets, weights)
-        histories = weights.new_zeros(offsets.shape[0] - 1, len(self.rows))  # (B, I)
+        histories = weights.new_zeros(offsets.shape[0] - 1, self.rows.shape[1])  # (B, I)
         histories = histories.index_put((batch.rows, items), weights)
-        return (histories[:, self.rows] * self.values).sum(dim=2)  # (B, I, K) -> (B, I)
+        scores = torch.zeros_like(histories)
+        for rows, values in zip(self.rows, self.values, strict=True):  # one of K at a time: (B, I, K) would be too much
+            scores = scores + histories[:, rows] * values  # (B, I)
+        return scores
 
 
 def scorer_of(similarity: np.ndarray | sp.csr_matrix) -> nn.Module:
@@ -97,7 +100,7 @@ def scorer_of(similarity: np.ndarray | sp.csr_matrix) -> nn.Module:
     is_there = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (I, K)
     rows, values = np.zeros(is_there.shape, dtype=np.int64), np.zeros(is_there.shape, dtype=np.float32)
     rows[is_there], values[is_there] = columns.indices, columns.data
-    return PrunedScorer(torch.from_numpy(rows), torch.from_numpy(values))
+    return PrunedScorer(torch.from_numpy(rows.T.copy()), torch.from_numpy(values.T.copy()))
 
 
 class ConstantScorer(nn.Module):

@@ -104,7 +104,13 @@ def _load_torch(run: Path, settings: Settings) -> Recommending:
 def _load_onnx(run: Path, settings: Settings) -> Recommending:
     from recvae.serving.onnx import OnnxRecommender
 
-    return OnnxRecommender.load(run / Path(CARDS[settings.format]).parent, threads=settings.threads)
+    recommender = OnnxRecommender.load(run / Path(CARDS[settings.format]).parent, threads=settings.threads)
+    if recommender.scorer.card.get("bundle") != sha256_of(run / CARDS["torch"]):
+        raise UsageError(
+            f"{run} was written anew after it was exported; export it again with `recvae export {run}"
+            f"{' --quantize int8' if settings.format == 'onnx-int8' else ''}`"
+        )
+    return recommender
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
