@@ -1,8 +1,10 @@
 """The pages are true: their commands and programs run as they stand, in order, in an empty folder."""
 
+import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import huggingface_hub
 import pytest
 
 from recvae.dataset import Dataset
+from recvae.exports import export
 from recvae.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
@@ -94,3 +97,27 @@ def test_a_run_is_uploaded_to_the_hub_and_comes_back(
     recommender = runpy.run_path("download.py")["recommender"]
     assert download.call_args.args[0] == uploaded.kwargs["repo_id"]
     assert recommender.recommend([1000], k=3).ids == Recommender(fitted("multdae"), blocks).recommend([1000], k=3).ids
+
+
+def test_the_javascript_of_the_page_recommends_what_the_recommender_does(
+    fitted: Callable[[str], Any], blocks: Dataset, workplace: Path
+) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm, which comes with Node.js")
+    asked = subprocess.run([npm, "root", "--global"], capture_output=True, text=True, check=True)
+    modules = Path(asked.stdout.strip())
+    if not (modules / "onnxruntime-node").is_dir():
+        pytest.skip(f"no onnxruntime-node in {modules}; npm install --global onnxruntime-node")
+    Path("node_modules").symlink_to(modules)
+    recommender = Recommender(fitted("multdae"), blocks)
+    recommender.save("runs/synthetic/multdae")
+    export("runs/synthetic/multdae")
+    code = next(code for language, code in blocks_of(ROOT / "docs" / "serving.md") if language == "js")
+    Path("recommend.mjs").write_text(code, encoding="utf-8")
+    history = ["1000", "990", "990", "not an id"]
+    done = subprocess.run(["node", "recommend.mjs", *history], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found, expected = json.loads(done.stdout), recommender.recommend(history, k=5)
+    assert [(one["id"], one["title"]) for one in found] == list(zip(expected.ids, expected.titles, strict=True))
+    assert [one["score"] for one in found] == pytest.approx(expected.scores, abs=1e-5)
