@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, TrainingError, UsageError
+from recvae.exports import export
 from recvae.models import Model
 from recvae.recommendations import Recommendations
 from recvae.recommender import Recommender
@@ -276,6 +277,44 @@ def test_while_a_version_is_taken_up_every_request_is_answered(own_client: TestC
 def test_without_a_token_no_one_reloads(client: TestClient) -> None:
     answer = client.post("/reload")
     assert answer.status_code == 403 and "no token" in answer.json()["error"]
+
+
+# Exports.
+
+
+@pytest.fixture(scope="module")
+def exported(runs: Callable[..., list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run with both its exports; copy it before changing anything."""
+    folder = Path(shutil.copytree(runs("multvae")[0], tmp_path_factory.mktemp("exported") / "multvae"))
+    for quantize in (None, "int8"):
+        export(folder, format="onnx", quantize=quantize)
+    return folder
+
+
+@pytest.mark.parametrize("format_", ["onnx", "onnx-int8"])
+def test_an_export_is_served_like_its_run(exported: Path, format_: str) -> None:
+    body = {"items": [*HISTORY, 5], "k": 4, "explain": True, "exclude": [970]}
+    with TestClient(create_app([exported])) as ours, TestClient(create_app([exported], Settings(format=format_))) as it:
+        expected, answer = (client.post("/recommend", json=body).json() for client in (ours, it))
+        assert it.get("/model").json()["models"][0]["format"] == format_
+        similar = [client.get("/similar/990?k=3").json()["items"] for client in (ours, it)]
+    rounded = 0.02 if "int8" in format_ else 1e-4  # of scores that are a few units apart
+    assert {item["id"] for item in answer["items"]} == {item["id"] for item in expected["items"]}
+    assert [i["score"] for i in answer["items"]] == pytest.approx([i["score"] for i in expected["items"]], rel=rounded)
+    assert all(len(item["reasons"]) == 3 for item in answer["items"]) and answer["unknown"] == [5]
+    assert [item["id"] for item in similar[0]] == [item["id"] for item in similar[1]]
+
+
+def test_an_export_that_is_missing_or_older_than_its_run_is_not_served(
+    exported: Path, runs: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"expected an exported model; make it with `recvae export"):
+        create_app(runs("ease"), Settings(format="onnx"))
+    folder = Path(shutil.copytree(exported, tmp_path / "run"))
+    Recommender.load(runs("ease")[0]).save(tmp_path / "newer")
+    shutil.copy(tmp_path / "newer" / "recommender.json", folder)
+    with pytest.raises(UsageError, match=r"written anew after it was exported; export it again with `recvae export"):
+        create_app([folder], Settings(format="onnx-int8"))
 
 
 # What cannot be served.
