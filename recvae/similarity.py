@@ -32,7 +32,8 @@ def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: flo
     """Choose k candidates one after the other, each good in itself and unlike those chosen before.
 
     The next is the one of highest (1 - share) score - share * (highest similarity to one chosen already), scores and
-    similarities brought to [0, 1] over the candidates: maximal marginal relevance, Carbonell and Goldstein 1998.
+    similarities between different ones brought to [0, 1] over the candidates: maximal marginal relevance, Carbonell and
+    Goldstein 1998.
 
     Parameters
     ----------
@@ -50,7 +51,8 @@ def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: flo
     ndarray of shape (min(k, n_candidates),), int
         Positions in the order in which they were chosen; the first is the candidate of the highest score.
     """
-    relevance, likeness = _between_0_and_1(scores), _between_0_and_1(similarities)
+    others = ~np.eye(len(scores), dtype=bool)  # how like an item is to itself must not set the scale
+    relevance, likeness = _between_0_and_1(scores, scores), _between_0_and_1(similarities, similarities[others])
     nearest = np.zeros(len(scores))  # highest likeness to one chosen already
     left = np.ones(len(scores), dtype=bool)
     chosen: list[int] = []
@@ -63,6 +65,7 @@ def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: flo
     return np.array(chosen, dtype=np.int64)
 
 
-def _between_0_and_1(values: np.ndarray) -> np.ndarray:
-    low, high = values.min(), values.max()
+def _between_0_and_1(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Return values on a scale from the lowest to the highest of some."""
+    low, high = (of.min(), of.max()) if of.size else (0, 0)
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
