@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("epoch", "ease", "evaluation", "preprocess", "startup", "exported")
+NAMES = ("epoch", "ease", "evaluation", "preprocess", "startup", "exported", "serving")
 LARGE = ("growth", "gpu")  # only when asked for by name: the first wants 8 GB and five minutes, the other a GPU
 
 

@@ -20,37 +20,19 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from measuring import Times, by_turns, machine_line, write_results
+from measuring import RANDOM_WIDTHS, Times, by_turns, machine_line, random_run, write_results
 from recvae import Dataset, MultVAE, Recommender
 from recvae.exports import export
 from recvae.metrics import ndcg_at_k
-from recvae.models.networks import initialise
 from recvae.onnx_scorer import OnnxScorer
 
-HIDDEN, LATENT = 600, 200
+HIDDEN, LATENT = RANDOM_WIDTHS
 PROMISED_RATIO, PROMISED_START, PROMISED_NDCG = 1.5, 2.0, 0.002  # at least, seconds at most, at most
 _START = """
 from recvae.serving.onnx import OnnxRecommender
 recommender = OnnxRecommender.load({folder!r})
 assert len(recommender.recommend(recommender.item_ids[:20].tolist(), k=10)) == 10
 """
-
-
-def random_run(folder: Path, n_items: int) -> MultVAE:
-    """Leave a bundle of a Mult-VAE that has learned nothing, and return the model."""
-    model = MultVAE(hidden_dims=(HIDDEN,), latent_dim=LATENT)
-    network = model._network(n_items)
-    initialise(network, torch.Generator().manual_seed(1))
-    model.load_weights({name: value.numpy() for name, value in network.state_dict().items()})
-    nobody = sp.csr_matrix(np.zeros((1, n_items), dtype=np.float32))
-    ones = sp.csr_matrix(np.ones((1, n_items), dtype=np.float32))
-    manifest = {"name": "random", "fingerprint": "0" * 64}
-    users: Any = (nobody, nobody)
-    dataset = Dataset(
-        train=ones, validation=users, test=users, item_ids=np.arange(n_items), titles=None, manifest=manifest
-    )
-    Recommender(model, dataset).save(folder)
-    return model
 
 
 def sides_of(model: MultVAE, folders: dict[str, Path], n_history: int) -> dict[str, Callable[[], object]]:

@@ -17,6 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from recvae.bundles import Bundle, write_bundle
+from recvae.items import ItemIndex
+from recvae.models import MultVAE
+from recvae.models.networks import initialise
+
+RANDOM_WIDTHS = (600, 200)  # of the hidden layer and the latent variables, as in Liang et al.
+
 
 @dataclass(frozen=True)
 class Times:
@@ -143,6 +150,21 @@ def machine_line() -> str:
         f"{known['processor']}, {known['cores']} cores{gpu}{load}; Python {known['python']}, "
         f"PyTorch {known['torch']} with {known['threads']} threads"
     )
+
+
+def random_run(folder: Path, n_items: int) -> MultVAE:
+    """Leave a bundle of a Mult-VAE with weights drawn at random, and return the model.
+
+    Neither speed nor memory depend on what they are.
+    """
+    model = MultVAE(hidden_dims=RANDOM_WIDTHS[:1], latent_dim=RANDOM_WIDTHS[1])
+    network = model._network(n_items)
+    initialise(network, torch.Generator().manual_seed(1))
+    model.load_weights({name: value.numpy() for name, value in network.state_dict().items()})
+    titles = np.array([f"Item {column}" for column in range(n_items)], dtype=object)
+    items = ItemIndex(ids=np.arange(n_items), titles=titles, train_counts=np.arange(n_items)[::-1].copy())
+    write_bundle(folder, Bundle(model=model, items=items, manifest={"name": "random"}))
+    return model
 
 
 def write_results(path: Path | None, benchmark: str, shape: Mapping[str, Any], results: Mapping[str, Any]) -> None:

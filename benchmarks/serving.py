@@ -27,10 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from measuring import Times, by_turns, machine_line, write_results
-from recvae.bundles import Bundle, write_bundle
-from recvae.items import ItemIndex
-from recvae.models import MultVAE
+from measuring import Times, by_turns, machine_line, random_run, write_results
 from recvae.recommender import Recommender
 
 N_ITEMS, HISTORY = 20_108, 60  # items, and the mean length of a history
@@ -51,17 +48,6 @@ def histories(n: int, n_items: int = N_ITEMS, seed: int = 0) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.lognormal(np.log(HISTORY) - 0.5, 1, n).astype(int), 5, 1000)
     return [np.unique((n_items * rng.random(length) ** 2).astype(int)).tolist() for length in lengths]
-
-
-def make_bundle(folder: Path, n_items: int = N_ITEMS) -> None:
-    """Write a bundle of Mult-VAE with weights drawn at random."""
-    rng = np.random.default_rng(0)
-    model = MultVAE()
-    shapes = {name: p.shape for name, p in model._network(n_items).named_parameters()}
-    weights = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
-    titles = np.array([f"Item {column}" for column in range(n_items)], dtype=object)
-    items = ItemIndex(ids=np.arange(n_items), titles=titles, train_counts=np.arange(n_items)[::-1].copy())
-    write_bundle(folder, Bundle(model=model.load_weights(weights), items=items, manifest={"name": "random"}))
 
 
 def one_user(folder: Path, rounds: int) -> dict[str, Times]:
@@ -219,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--rounds, --requests and --clients must be 1 or more")
     print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
-        make_bundle(Path(folder), given.items)
+        random_run(Path(folder), given.items)
         times = one_user(Path(folder), given.rounds)
         loads = over_http(Path(folder), given.rounds, given.requests, given.clients)
     print(table(times, loads, given.clients))

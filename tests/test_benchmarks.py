@@ -177,6 +177,19 @@ def test_starts_are_measured_against_python_and_torch(startup: ModuleType, capsy
         startup.main(["--rounds", "0"])
 
 
+def test_servers_are_measured_with_batches_and_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    serving = importlib.import_module("serving")
+    results = tmp_path / "results.json"
+    serving.main(["--rounds=1", "--requests=40", "--clients=4", "--items=2000", "--json", str(results)])
+    printed = capsys.readouterr().out
+    assert re.search(r"one user \d+\.\d\d ms; the decoder's weights read once by one core", printed)
+    assert re.search(r"batched answers \d+\.\d times as many", printed)
+    content = json.loads(results.read_text())["results"]
+    assert [(content[side][0]["requests"], content[side][0]["failed"]) for side in serving.SIDES] == [(4, 0), (40, 0)]
+    with pytest.raises(SystemExit):
+        serving.main(["--clients", "0"])
+
+
 def test_a_benchmark_by_turns_prints_and_writes_all_sides_and_the_ratio_to_the_floor(
     by_turns: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
