@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from recvae.errors import BundleError, UsageError
 from recvae.files import storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
-from recvae.integrity import FileState, described, states_of
+from recvae.integrity import CARD, FileState, described, states_of
 from recvae.items import ItemIndex
 from recvae.memory import check_memory, enough_bytes
 from recvae.model_card import model_card
@@ -32,7 +32,6 @@ from recvae.version import __version__
 from recvae.weights import read_weights, write_weights
 
 FORMAT_VERSION = 1
-CARD = "recommender.json"
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
 RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet

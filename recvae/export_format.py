@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from recvae.errors import BundleError, UsageError
-from recvae.integrity import states_of
+from recvae.integrity import CARD, sha256_of, states_of
 from recvae.items import ItemIndex
 
 FORMAT_VERSION = 1
@@ -29,6 +29,8 @@ NEIGHBOURS = "neighbours.npz"
 ONNX, TORCH = "onnx", "torch"
 ONNX_DATA = "model.onnx.data"
 MODEL_FILES = {ONNX: "model.onnx", TORCH: "model.pt2"}
+FOLDERS = {"onnx": ONNX, "onnx-int8": ONNX, "torch": TORCH}
+"""Where in a run's folder an export stands unless told otherwise, and in which format."""
 
 SCORES, TOP_ITEMS, TOP_SCORES = "scores", "top_items", "top_scores"
 INPUTS = {
@@ -91,6 +93,36 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
         if state.problem is not None:
             raise damaged(folder, state.problem)
     return card
+
+
+def is_of_run(card: dict[str, Any], run: Path) -> bool:
+    """Say whether an export was made of a run as it is now."""
+    return card.get("bundle") == sha256_of(run / CARD)
+
+
+def problems_of_exports(run: Path) -> dict[str, str | None]:
+    """Say what is wrong with each export that stands in a run's folder; None where nothing is.
+
+    Parameters
+    ----------
+    run : Path
+        A bundle.
+
+    Returns
+    -------
+    dict of str to str or None
+        By the name of the export's folder.
+    """
+    problems: dict[str, str | None] = {}
+    for name, wanted in FOLDERS.items():
+        if (run / name / EXPORT_CARD).is_file():
+            try:
+                card = read_export(run / name, wanted)
+            except (BundleError, UsageError) as error:
+                problems[name] = str(error)
+            else:
+                problems[name] = None if is_of_run(card, run) else "older than the run; export it again"
+    return problems
 
 
 def read_items(folder: Path) -> ItemIndex:

@@ -1,6 +1,7 @@
 """`recvae export`, as a user types it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,18 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(
     said = command("export", *words)
     assert (said.code, said.out, message in said.err) == (2, "", True), said.err
     assert not (RUN / "onnx").exists()
+
+
+def test_inspect_says_whether_an_export_is_whole_and_of_the_run_as_it_is_now(
+    run: Recommender, command: Command
+) -> None:
+    assert command("export", RUN).code == 0
+    assert re.search(r"onnx/ .*whole, of this run", command("inspect", RUN).out)
+    card = json.loads((RUN / "recommender.json").read_text())
+    (RUN / "recommender.json").write_text(json.dumps(card | {"created": "later"}))  # as copied over it
+    older = command("inspect", RUN)
+    assert older.code == 1 and re.search(r"onnx/ .*older than the run; export it again", older.out)
+    assert command("export", RUN).code == 0
+    (RUN / "onnx" / "model.onnx").write_bytes(b"")
+    damaged = command("inspect", RUN, "--json")
+    assert damaged.code == 1 and "model.onnx should have" in json.loads(damaged.out)["exports"]["onnx"]

@@ -15,7 +15,7 @@ def inspect(
     json_: Json = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Say what a run is, and check its files; ends with 1 if one is damaged.
+    """Say what a run is, and check its files; ends with 1 if one is damaged, or an export older than the run.
 
     \b
     Example:
@@ -24,14 +24,16 @@ def inspect(
     from rich.table import Table
 
     from recvae.bundles import check_files, read_card
+    from recvae.export_format import problems_of_exports
     from recvae.memory import human_bytes
     from recvae.runs import find_run
 
     folder = find_run(runs_dir, run)
     card = read_card(folder)
-    files = check_files(folder, card)
+    files, exports = check_files(folder, card), problems_of_exports(folder)
     if json_:
-        show_json({"folder": str(folder), **card, "files": {name: found.to_json() for name, found in files.items()}})
+        states = {name: found.to_json() for name, found in files.items()}
+        show_json({"folder": str(folder), **card, "files": states, "exports": exports})
     else:
         show(f"{folder}: {card['model']} on {card['dataset'].get('name', 'unnamed data')}, made {card['created']}")
         settings = Table("hyperparameter", "value")
@@ -44,11 +46,13 @@ def inspect(
         states = Table("file", "size", "state")
         for name, found in files.items():
             states.add_row(name, human_bytes(found.n_bytes), found.problem or "whole")
+        for name, problem in exports.items():
+            states.add_row(f"{name}/", "", problem or "whole, of this run")
         show(settings, numbers, _facts(card), states)
-    if any(found.problem for found in files.values()):
+    if any([*(found.problem for found in files.values()), *exports.values()]):
         raise typer.Exit(1)
     if not json_:
-        say_next(f"recvae recommend {folder} --items ID,ID", f"recvae evaluate {folder}")
+        say_next(f"recvae recommend {folder} --items ID,ID", f"recvae serve {folder}", f"recvae evaluate {folder}")
 
 
 def _facts(card: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def recommend(
     say(f"{recommender.model.name} from {folder}")
     _print(recommender, history, found, reasons)
     if found.ids:
-        say_next(f"recvae similar {folder} {found.ids[0]}", f"recvae inspect {folder}")
+        say_next(f"recvae similar {folder} {found.ids[0]}", f"recvae serve {folder}", f"recvae inspect {folder}")
 
 
 def _ids(text: str) -> list[str]:

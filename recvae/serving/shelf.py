@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import UsageError
-from recvae.integrity import sha256_of
+from recvae.export_format import EXPORT_CARD, is_of_run
+from recvae.integrity import CARD, sha256_of
 from recvae.recommending import Recommending
 from recvae.serving.settings import Settings
 
-CARDS = {"torch": "recommender.json", "onnx": "onnx/export.json", "onnx-int8": "onnx-int8/export.json"}
+_CARDS = {"torch": CARD} | {name: f"{name}/{EXPORT_CARD}" for name in ("onnx", "onnx-int8")}
 """By format, the file of a run that is written last."""
 
 
@@ -90,7 +91,7 @@ class Shelf:
         recommender = load(run, self._settings)
         # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
         recommender.recommend(recommender.item_ids[:1].tolist(), k=1)
-        card = run / CARDS[self._settings.format]
+        card = run / _CARDS[self._settings.format]
         return Volume(name=name, version=sha256_of(card)[:12], format=self._settings.format, recommender=recommender)
 
 
@@ -104,8 +105,8 @@ def _load_torch(run: Path, settings: Settings) -> Recommending:
 def _load_onnx(run: Path, settings: Settings) -> Recommending:
     from recvae.serving.onnx import OnnxRecommender
 
-    recommender = OnnxRecommender.load(run / Path(CARDS[settings.format]).parent, threads=settings.threads)
-    if recommender.scorer.card.get("bundle") != sha256_of(run / CARDS["torch"]):
+    recommender = OnnxRecommender.load(run / Path(_CARDS[settings.format]).parent, threads=settings.threads)
+    if not is_of_run(recommender.scorer.card, run):
         raise UsageError(
             f"{run} was written anew after it was exported; export it again with `recvae export {run}"
             f"{' --quantize int8' if settings.format == 'onnx-int8' else ''}`"
