@@ -85,19 +85,24 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
     return csr
 
 
-def whole_and_without_each(history: sp.csr_matrix) -> sp.csr_matrix:
-    """Return a user's row, and below it the same row without each of its N items, shape (1 + N, n_items).
+def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:
+    """Return rows of these: a user's row, and below it the same row without each of its N items.
 
     Parameters
     ----------
     history : csr_matrix of shape (1, n_items), float32
         With sorted indices.
+    start, end : int
+        From which of the 1 + N to which.
+
+    Returns
+    -------
+    csr_matrix of shape (end - start, n_items), float32
     """
-    n = history.nnz
-    stays = np.vstack([np.ones((1, n), dtype=bool), ~np.eye(n, dtype=bool)])  # (1 + N, N)
+    stays = np.arange(start, end)[:, None] != 1 + np.arange(history.nnz)  # (B, N)
     columns, values = (np.broadcast_to(x, stays.shape)[stays] for x in (history.indices, history.data))
-    starts = np.append(0, stays.sum(axis=1).cumsum())  # (2 + N,)
-    return sp.csr_matrix((values, columns, starts), shape=(n + 1, history.shape[1]))
+    starts = np.append(0, stays.sum(axis=1).cumsum())  # (B + 1,)
+    return sp.csr_matrix((values, columns, starts), shape=(end - start, history.shape[1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,49 @@
-"""What users are recommended, and why: by external ids, ready for programs and tables.
+"""What users ask for, what they are recommended, and why: by external ids, ready for programs and tables.
 
 Importing this takes numpy alone, for a service without pandas and Arrow.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from recvae.items import ItemIndex, ids_to_arrow
+from recvae.errors import UsageError
+from recvae.histories import History
+from recvae.items import ItemIndex, check_k, ids_to_arrow
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 # Letters in shape comments: U users, R recommendations of all of them, k ranks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for; the parameters of `Recommending.recommend`."""
+
+    items: History
+    k: int = 10
+    exclude: Iterable[int | str] = ()
+    allow: Iterable[int | str] | None = None
+    filter_seen: bool = True
+    diversify: float = 0.0
+
+
+def check_request(request: Request) -> None:
+    """Refuse a number of items that is not a whole number >= 1, and a weight of being unlike not in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If either is.
+    """
+    check_k(request.k)
+    diversify = request.diversify
+    if isinstance(diversify, bool) or not isinstance(diversify, int | float) or not 0 <= diversify <= 1:
+        raise UsageError(f"got diversify={diversify!r}, expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

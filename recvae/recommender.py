@@ -159,7 +159,7 @@ class Recommender(Recommending):
         return columns[0], scores[0]
 
     def _similarities(self, columns: np.ndarray) -> np.ndarray:
-        return self.model.similarities(columns)[:, columns]  # (C, I) -> (C, C)
+        return self.model.similarities(columns, columns)  # (C, C)
 
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
         return self.model.contributions(history.matrix, columns)

@@ -8,7 +8,6 @@ Letters in shape comments: U users, I items, C candidates, N items of a history,
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,22 +16,17 @@ import numpy as np
 from recvae.errors import UsageError
 from recvae.histories import Histories, History, histories_of, history_of
 from recvae.items import ItemIndex, check_k
-from recvae.recommendations import BatchRecommendations, Explanation, Recommendations, explanations_of
+from recvae.recommendations import (
+    BatchRecommendations,
+    Explanation,
+    Recommendations,
+    Request,
+    check_request,
+    explanations_of,
+)
 from recvae.similarity import diversified
 
-_CANDIDATES = 5  # for each item of a diversified list
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user asks for; the parameters of `Recommending.recommend`."""
-
-    items: History
-    k: int = 10
-    exclude: Iterable[int | str] = ()
-    allow: Iterable[int | str] | None = None
-    filter_seen: bool = True
-    diversify: float = 0.0
+_CANDIDATES, _MOST_CANDIDATES = 5, 500  # for each item of a diversified list; in all, unless as many are wanted
 
 
 class Recommending(ABC):
@@ -142,12 +136,11 @@ class Recommending(ABC):
         if not requests:
             return []
         for request in requests:
-            check_wishes(request.k, request.diversify)
-        masks = [self._mask(request.allow, request.exclude) for request in requests]
+            check_request(request)
         found = self._answered(
             Histories.joined([history_of(request.items, self.items) for request in requests]),
             np.array([min(int(request.k), len(self.items)) for request in requests]),
-            None if all(mask is None for mask in masks) else np.stack([self._all if m is None else m for m in masks]),
+            self._masks(requests),
             np.array([request.filter_seen for request in requests], dtype=bool),
             np.array([float(request.diversify) for request in requests]),
         )
@@ -183,7 +176,7 @@ class Recommending(ABC):
         UsageError, DataError
             If `histories` is none of these; otherwise see `recommend`.
         """
-        check_wishes(k, diversify)
+        check_request(Request(items=(), k=k, diversify=diversify))
         read = histories_of(histories, self.items)
         n = len(read.users)
         return self._answered(
@@ -199,7 +192,8 @@ class Recommending(ABC):
     ) -> BatchRecommendations:
         """Answer users (U,) who want so many items each, of those allowed (I,) or (U, I), seen ones hidden or not."""
         is_cold = histories.is_empty  # (U,)
-        wanted = np.where(shares > 0, np.minimum(_CANDIDATES * ks, len(self.items)), ks)  # (U,)
+        candidates = np.minimum(_CANDIDATES * ks, np.maximum(ks, _MOST_CANDIDATES))  # (U,)
+        wanted = np.where(shares > 0, np.minimum(candidates, len(self.items)), ks)  # (U,)
         most = int(wanted.max(initial=0))
         columns = np.full((len(is_cold), most), -1, dtype=np.int64)
         scores = np.full((len(is_cold), most), -np.inf, dtype=np.float32)
@@ -226,10 +220,20 @@ class Recommending(ABC):
     def _all(self) -> np.ndarray:
         return np.ones(len(self.items), dtype=bool)
 
+    def _masks(self, requests: Sequence[Request]) -> np.ndarray | None:
+        """Return which items users may be recommended: (I,) where their lists are the same, else (U, I); None: all."""
+        lists = {(id(request.allow), id(request.exclude)): request for request in requests}
+        made = {key: self._mask(request.allow, request.exclude) for key, request in lists.items()}
+        if len(made) == 1 or all(mask is None for mask in made.values()):
+            return next(iter(made.values()))
+        masks = (made[id(request.allow), id(request.exclude)] for request in requests)
+        return np.stack([self._all if mask is None else mask for mask in masks])  # (U, I)
+
     def _mask(self, allow: Iterable[int | str] | None, exclude: Iterable[int | str]) -> np.ndarray | None:
         """Return which items (I,) a user may be recommended; None for all."""
         for name, ids in (("allow", allow), ("exclude", exclude)):
-            if isinstance(ids, str | bytes) or not (ids is None or isinstance(ids, Iterable)):
+            missing = ids is None and name == "allow"
+            if isinstance(ids, str | bytes) or not (missing or isinstance(ids, Iterable)):
                 raise UsageError(f"got {name}={ids!r}, expected a list of ids, such as [{ids!r}]")
         never = self.items.mask_of(exclude)
         if allow is None and not never.any():
@@ -334,16 +338,3 @@ class Recommending(ABC):
                 f"got item {item!r}, which the model does not know; expected one such as {self.items.ids[0]}"
             )
         return column
-
-
-def check_wishes(k: int, diversify: float) -> None:
-    """Refuse a number of items that is not a whole number >= 1, and a weight of being unlike not in [0, 1].
-
-    Raises
-    ------
-    UsageError
-        If either is.
-    """
-    check_k(k)
-    if isinstance(diversify, bool) or not isinstance(diversify, int | float) or not 0 <= diversify <= 1:
-        raise UsageError(f"got diversify={diversify!r}, expected a number in [0, 1]")

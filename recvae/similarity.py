@@ -1,6 +1,6 @@
 """How similar items are by their vectors, and lists that repeat themselves less.
 
-Letters in shape comments: I items, C candidates, D dimensions, k ranks.
+Letters in shape comments: I items, O others, C candidates, D dimensions, k ranks.
 """
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy as np
 _TINY = np.finfo(np.float32).tiny
 
 
-def cosines(vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the cosine of the angle between some vectors and all.
+def cosines(vectors: np.ndarray, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Return the cosine of the angle between some vectors and others.
 
     Parameters
     ----------
@@ -17,15 +17,21 @@ def cosines(vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
         One per item; a vector of zeros is like no other.
     columns : ndarray of shape (n_columns,), int
         Which ones.
+    others : ndarray of shape (n_others,), int, optional
+        Which others; by default all.
 
     Returns
     -------
-    ndarray of shape (n_columns, n_items), float32
+    ndarray of shape (n_columns, n_others), float32
         In [-1, 1].
     """
-    lengths = np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), _TINY)  # (I, D) -> (I,)
-    chosen = vectors[columns] / lengths[columns, None]  # (C, D)
-    return np.clip(chosen @ vectors.T / lengths, -1, 1)  # (C, D) x (D, I) -> (C, I)
+    chosen, rest = vectors[columns], vectors if others is None else vectors[others]  # (C, D), (O, D)
+    products = chosen @ rest.T / _lengths(chosen)[:, None] / _lengths(rest)  # (C, D) x (D, O) -> (C, O)
+    return np.clip(products, -1, 1)
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    return np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), _TINY)  # (O, D) -> (O,)
 
 
 def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: float) -> np.ndarray:

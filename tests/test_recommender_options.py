@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from recvae.dataset import Dataset
 from recvae.errors import DataError, UsageError
 from recvae.models import Model
+from recvae.recommendations import Request
 from recvae.recommender import Recommender
-from recvae.recommending import Request
 from recvae.similarity import cosines, diversified
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks

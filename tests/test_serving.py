@@ -15,9 +15,8 @@ from recvae.dataset import Dataset
 from recvae.errors import BundleError, TrainingError, UsageError
 from recvae.exports import export
 from recvae.models import Model
-from recvae.recommendations import Recommendations
+from recvae.recommendations import Recommendations, Request
 from recvae.recommender import Recommender
-from recvae.recommending import Request
 from recvae.serving.app import create_app
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.settings import Settings

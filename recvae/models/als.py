@@ -152,10 +152,10 @@ class ALS(Model):
         user_factors = torch.from_numpy(self._embed_block(user_items))  # (B, F)
         return product(user_factors, torch.from_numpy(self.item_factors_).T)  # (B, I)
 
-    def similarities(self, columns: np.ndarray) -> np.ndarray:
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return cosines of item factors; see `Model.similarities`."""
         self.check_fitted()
-        return cosines(self.item_factors_, columns)
+        return cosines(self.item_factors_, columns, others)
 
     def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
         """Return c_ui y_j^T (Y^T C Y + r 1)^-1 y_i, which add up to the score: Hu et al. 2008, section 5."""

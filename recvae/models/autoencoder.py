@@ -278,11 +278,11 @@ class Autoencoder(Model):
         self.check_fitted()
         return NetworkScorer(self.network_, self._logits)
 
-    def similarities(self, columns: np.ndarray) -> np.ndarray:
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return cosines of the last layer's weights; see `Model.similarities`."""
         self.check_fitted()
         output = cast(Any, self.network_).output
-        return cosines(output.weight.detach().cpu().numpy(), columns)
+        return cosines(output.weight.detach().cpu().numpy(), columns, others)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return the network's weights; see `Model.weights`."""

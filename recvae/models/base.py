@@ -1,7 +1,7 @@
 """What every model is: hyperparameters in, fitted on sparse rows, scores and ranked items out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -93,13 +93,7 @@ class Model(ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, np.ndarray]:
-        """Return everything learned as named arrays, enough for `load_weights`.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
+        """Return everything learned as named arrays, enough for `load_weights`; NotFittedError before `fit`."""
 
     @abstractmethod
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
@@ -244,16 +238,23 @@ class Model(ABC):
 
         def work(start: int, end: int) -> None:
             of_block = allowed if allowed is None or allowed.ndim == 1 else allowed[start:end]
-            found = rank(self._score_block(histories[start:end]), k, masked[start:end], of_block)
-            items[start:end], scores[start:end] = found
+            block = self._score_block(histories[start:end])  # (B, I)
+            items[start:end], scores[start:end] = rank(block, k, masked[start:end], of_block)
 
         in_blocks(len(items), self._rows_at_a_time(), work)
         return items, scores
 
-    def similarities(self, columns: np.ndarray) -> np.ndarray:  # noqa: ARG002  (of those that have them)
-        """Say how similar all items are to some, shape (n_columns, n_items): higher is more similar.
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG002
+        """Say how similar some items are to others: by the cosine of their vectors; for EASE, the weights on others.
 
-        The cosine of the items' vectors for networks and ALS, the weights from an item on the others for EASE.
+        Parameters
+        ----------
+        columns, others : ndarray of shape (n_columns,) and (n_others,), int
+            Which items; by default all others.
+
+        Returns
+        -------
+        ndarray of shape (n_columns, n_others), float32
 
         Raises
         ------
@@ -278,13 +279,12 @@ class Model(ABC):
             By item of the history. Exact where the score is a sum over the history (EASE, EDLAE, ALS): they add up to
             it. Otherwise what the score loses when the item is left out.
         """
-        histories = whole_and_without_each(self._check_histories(user_items))  # (1 + N, I)
-        scores = np.empty((histories.shape[0], len(columns)), dtype=np.float32)
+        history, chosen = self._check_histories(user_items), torch.from_numpy(columns)
 
-        def work(start: int, end: int) -> None:
-            scores[start:end] = self._score_block(histories[start:end])[:, torch.from_numpy(columns)].cpu().numpy()
+        def work(start: int, end: int) -> np.ndarray:
+            return self._score_block(whole_and_without_each(history, start, end))[:, chosen].cpu().numpy()  # (B, C)
 
-        in_blocks(len(scores), self._rows_at_a_time(), work)
+        scores = self._each_block(1 + history.nnz, work)  # (1 + N, C)
         return scores[0] - scores[1:]
 
     def embed(self, user_items: sp.csr_matrix) -> np.ndarray:
@@ -306,12 +306,12 @@ class Model(ABC):
             If the model has nothing of the kind.
         """
         histories = self._check_histories(user_items)
+        return self._each_block(histories.shape[0], lambda start, end: self._embed_block(histories[start:end]))
+
+    def _each_block(self, n_rows: int, work: Callable[[int, int], np.ndarray]) -> np.ndarray:
+        """Return what comes of blocks of rows, one below the other."""
         found: list[np.ndarray] = []
-
-        def work(start: int, end: int) -> None:
-            found.append(self._embed_block(histories[start:end]))
-
-        in_blocks(histories.shape[0], self._rows_at_a_time(), work)
+        in_blocks(n_rows, self._rows_at_a_time(), lambda start, end: found.append(work(start, end)))
         return np.concatenate(found)
 
     def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:  # noqa: ARG002  (of those that have one)
@@ -330,9 +330,8 @@ class Model(ABC):
 
     def _rows_at_a_time(self) -> int:
         """Return how many users to score at a time; refuse if not even one fits into what may be taken."""
-        if self.max_memory is None:
-            return block_rows(self.n_items_)
-        return scoring_rows(self.needs(0, self.n_items_, 0), self.name, self.max_memory, block_rows(self.n_items_))
+        most, limit = block_rows(self.n_items_), self.max_memory
+        return most if limit is None else scoring_rows(self.needs(0, self.n_items_, 0), self.name, limit, most)
 
     def check_fitted(self) -> None:
         """Refuse to go on before `fit`.

@@ -162,11 +162,12 @@ class Blend(Model):
         first, second = (standardise(self.parts_[role]._score_block(user_items)) for role in self.roles)
         return first, second.to(first.device)
 
-    def similarities(self, columns: np.ndarray) -> np.ndarray:
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return those of the parts, standardised and weighted as scores are; see `Model.similarities`."""
         self.check_fitted()
         first, second = (standardise(torch.tensor(self.parts_[r].similarities(columns))) for r in self.roles)
-        return _mix(first, second, self.weight_).numpy()  # (C, I)
+        mixed = _mix(first, second, self.weight_).numpy()  # (C, I)
+        return mixed if others is None else mixed[:, others]
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         return _mix(*self._standardised(user_items), self.weight_)  # (B, I)

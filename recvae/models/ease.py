@@ -157,16 +157,16 @@ class EASE(Model):
         self.check_fitted()
         return scorer_of(self.similarity_)
 
-    def similarities(self, columns: np.ndarray) -> np.ndarray:
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return the weights from some items on all; see `Model.similarities`."""
         self.check_fitted()
-        rows = self.similarity_[columns]
+        rows = self.similarity_[columns] if others is None else self.similarity_[columns[:, None], others]
         return rows if isinstance(rows, np.ndarray) else rows.toarray()
 
     def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
         """Return x_i B_ij, which add up to the score; see `Model.contributions`."""
         history = self._check_histories(user_items)
-        return history.data[:, None] * self.similarities(history.indices)[:, columns]  # (N, I) -> (N, C)
+        return history.data[:, None] * self.similarities(history.indices, columns)  # (N, C)
 
     def training_summary(self) -> dict[str, Any]:
         """Say how long the solution took and what pruning cost; see `Model.training_summary`."""

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recvae.errors import RecvaeError, UsageError
 from recvae.recommendations import Explanation, Recommendations
-from recvae.recommending import Request as Wish
+from recvae.recommendations import Request as Wish
 from recvae.serving import schemas
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.guards import RETRY_AFTER, Guard

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from recvae.recommendations import Recommendations
-from recvae.recommending import Recommending, Request
+from recvae.recommendations import Recommendations, Request
+from recvae.recommending import Recommending
 
 
 class OverloadedError(Exception):
