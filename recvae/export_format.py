@@ -97,7 +97,7 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
 
 def is_of_run(card: dict[str, Any], run: Path) -> bool:
     """Say whether an export was made of a run as it is now."""
-    return card.get("bundle") == sha256_of(run / CARD)
+    return (run / CARD).is_file() and card.get("bundle") == sha256_of(run / CARD)
 
 
 def problems_of_exports(run: Path) -> dict[str, str | None]:

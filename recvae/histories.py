@@ -7,7 +7,7 @@ Letters in shape comments: U users, N interactions, I items.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 History = Iterable[int | str] | Mapping[int | str, float]
 """External ids, or external ids with a weight each."""
+
+LIGHTEST, HEAVIEST = 1e-6, 1e6
+"""Between which weights lie: float32 has their squares and sums, and can solve the equations of ALS with them."""
+
+EXPECTED_WEIGHT = f"expected a number from {LIGHTEST:g} to {HEAVIEST:g}"
 
 _USER_COLUMNS = ("user", "user_id", "userId", "userid")
 _ITEM_COLUMNS = ("item", "item_id", "itemId", "itemid", "movieId", "id")
@@ -129,14 +134,14 @@ def history_of(given: object, items: ItemIndex) -> Histories:
     Parameters
     ----------
     given : iterable of int or str, or mapping of these to weights
-        External ids in any order, repetitions counting once; or ids with weights > 0.
+        External ids in any order, repetitions counting once; or ids with weights, see `is_weight`.
     items : ItemIndex
         What is known.
 
     Raises
     ------
     UsageError
-        If it is a single id instead of a list, or a weight is not a number > 0.
+        If it is a single id instead of a list, or a weight is no number that models compute with.
     """
     return _from_lists([0], [given], items)
 
@@ -161,7 +166,7 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     Raises
     ------
     UsageError
-        If it is none of these, or a weight is not a number > 0.
+        If it is none of these, or a weight is no number that models compute with.
     DataError
         If a matrix has another number of columns, or values that are no weights.
     """
@@ -235,8 +240,8 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     weights = np.ones(len(rows))
     if "weight" in names:
         weights = np.asarray(table["weight"].to_pandas(), dtype=np.float64)
-        if not (np.isfinite(weights) & (weights > 0)).all():
-            raise UsageError("got weights that are not numbers > 0 in the column weight; leave these rows out")
+        if not ((weights >= LIGHTEST) & (weights <= HEAVIEST)).all():
+            raise UsageError(f"got other values in the column weight, {EXPECTED_WEIGHT}; leave these rows out")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
     for place in np.flatnonzero(columns < 0).tolist():
         unknown[rows[place]].append(known.tolist()[codes[place]])
@@ -273,7 +278,13 @@ def _by_user(
     )
 
 
+def is_weight(weight: object) -> bool:
+    """Say whether something is a weight that models compute with: a number from `LIGHTEST` to `HEAVIEST`."""
+    is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+    return is_number and bool(LIGHTEST <= cast(Any, weight) <= HEAVIEST)
+
+
 def _weight(weight: object, item: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 < float(weight) < np.inf:
-        raise UsageError(f"got weight {weight!r} for item {item!r}, expected a number > 0")
-    return float(weight)
+    if not is_weight(weight):
+        raise UsageError(f"got weight {weight!r} for item {item!r}, {EXPECTED_WEIGHT}")
+    return float(cast(Any, weight))

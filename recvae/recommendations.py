@@ -186,7 +186,11 @@ class Explanation:
 
 
 def explanations_of(
-    columns: np.ndarray, history: np.ndarray, contributions: np.ndarray, items: ItemIndex
+    columns: np.ndarray,
+    history: np.ndarray,
+    contributions: np.ndarray,
+    items: ItemIndex,
+    most: int | None = None,
 ) -> list[Explanation]:
     """Say which items of a history speak for others, by their external ids.
 
@@ -200,6 +204,8 @@ def explanations_of(
         Of each of the latter to each of the former.
     items : ItemIndex
         What the columns stand for.
+    most : int, optional
+        Reasons of each at most, the greatest.
 
     Returns
     -------
@@ -212,7 +218,7 @@ def explanations_of(
 
     explanations = []
     for column, of_column in zip(columns.tolist(), contributions.T, strict=True):
-        order = np.argsort(-of_column, kind="stable")
+        order = np.argsort(-of_column, kind="stable")[:most]
         reasons = [(*named(int(history[row])), float(of_column[row])) for row in order]
         item, title = named(column)
         explanations.append(Explanation(id=item, title=title, reasons=reasons))

@@ -299,7 +299,7 @@ class Recommending(ABC):
             items=self.items,
         )[0]
 
-    def explain(self, items: History, recommended: Iterable[int | str]) -> list[Explanation]:
+    def explain(self, items: History, recommended: Iterable[int | str], most: int | None = None) -> list[Explanation]:
         """Say how much each item of a history contributed to the scores of some items.
 
         Exact for EASE, EDLAE and ALS, whose contributions add up to the score; for other models what the score
@@ -311,6 +311,8 @@ class Recommending(ABC):
             The history; ids that are not known are ignored.
         recommended : iterable of int or str
             External ids of the items to explain, such as `Recommendations.ids`.
+        most : int, optional
+            Reasons of each at most, >= 1, the greatest; by default one for each item of the history.
 
         Returns
         -------
@@ -320,8 +322,10 @@ class Recommending(ABC):
         Raises
         ------
         UsageError
-            If an item to explain is not known.
+            If an item to explain is not known, or `most` is not a whole number >= 1.
         """
+        if most is not None:
+            check_k(most)
         if isinstance(recommended, str | bytes) or not isinstance(recommended, Iterable):
             raise UsageError(f"got a single id {recommended!r}, expected a list of ids, such as [{recommended!r}]")
         columns = np.array([self._column(item) for item in recommended], dtype=np.int64)
@@ -329,7 +333,7 @@ class Recommending(ABC):
         values = np.empty((0, len(columns)))  # (N, C)
         if len(history.columns) and len(columns):
             values = self._contributions(history, columns)
-        return explanations_of(columns, history.columns[: len(values)], values, self.items)
+        return explanations_of(columns, history.columns[: len(values)], values, self.items, most)
 
     def _column(self, item: int | str) -> int:
         column = self.items.column_of(item)

@@ -186,6 +186,17 @@ def test_similar_items_are_others_in_falling_order(recommender: Recommender) -> 
     assert np.mean([item > 1000 - 80 for item in found.ids]) > 0.5  # of its own block of eight
 
 
+@pytest.mark.parametrize("weight", [1e-6, 1e6])
+def test_the_lightest_and_the_heaviest_weight_are_computed_with(recommender: Recommender, weight: float) -> None:
+    found = recommender.recommend({1000: weight, 990: 1.0, 700: weight}, k=5)
+    assert len(found) == 5 and np.isfinite(found.scores).all()
+
+
+def test_so_many_reasons_are_the_greatest(ease: Recommender) -> None:
+    whole = ease.explain(IDS[:5], [960])[0].reasons
+    assert ease.explain(IDS[:5], [960], most=2)[0].reasons == whole[:2]
+
+
 def test_cosines_are_those_of_the_textbook() -> None:
     vectors = np.array([[3, 4], [-3, -4], [4, -3], [0, 0]], dtype=np.float32)
     np.testing.assert_allclose(cosines(vectors, np.array([0])), [[1, -1, 0, 0]], atol=1e-6)
@@ -245,16 +256,20 @@ def test_sixteen_threads_are_answered_as_one(recommender: Recommender) -> None:
         (lambda r: r.recommend([1000], diversify=2), r"got diversify=2, expected a number in \[0, 1\]"),
         (lambda r: r.recommend([1000], exclude="990"), r"got exclude='990', expected a list of ids"),
         (lambda r: r.recommend([1000], allow=990), r"got allow=990, expected a list of ids"),
-        (lambda r: r.recommend({1000: 0}), "got weight 0 for item 1000, expected a number > 0"),
-        (lambda r: r.recommend({1000: float("nan")}), "got weight nan for item 1000, expected a number > 0"),
+        (lambda r: r.recommend({1000: 0}), "got weight 0 for item 1000, expected a number from 1e-06 to 1e\\+06"),
+        (lambda r: r.recommend({1000: float("nan")}), "got weight nan for item 1000, expected a number from"),
         (lambda r: r.recommend({1000: "much"}), "got weight 'much' for item 1000"),
+        (lambda r: r.recommend({1000: 10**400}), "got weight 1000"),
+        (lambda r: r.recommend({1000: 1e-46}), "got weight 1e-46 for item 1000"),  # 0 in float32
+        (lambda r: r.recommend([1000], exclude=None), "got exclude=None, expected a list of ids"),
+        (lambda r: r.explain([1000], [990], most=0), "got k=0, expected a whole number of items"),
         (lambda r: r.recommend_batch("1000"), "got '1000' for histories, expected a list of lists of ids"),
         (lambda r: r.recommend_batch([1000]), "got a single id 1000, expected a list of ids"),
         (lambda r: r.recommend_batch(pd.DataFrame({"item": [1]})), "got a table with the columns item, expected user"),
         (lambda r: r.recommend_batch(pd.DataFrame({"user": [1, None], "item": [1, 2]})), "got empty cells in user or"),
         (
             lambda r: r.recommend_batch(pd.DataFrame({"user": [1], "item": [1], "weight": [-1.0]})),
-            "got weights that are not numbers > 0 in the column weight",
+            "got other values in the column weight, expected a number from",
         ),
         (lambda r: r.recommend_batch([[1000]], k=0), "expected a whole number of items, 1 or more"),
         (lambda r: r.similar_items("nobody"), "got item 'nobody', which the model does not know; expected one such as"),

@@ -177,6 +177,17 @@ def test_a_hangup_takes_up_the_new_version_and_refuses_a_broken_one(
         assert server.version() == after
 
 
+def test_a_hangup_before_it_listens_does_not_end_it(program: list[str], run: Path) -> None:
+    with subprocess.Popen([*program, "serve", str(run), "--port", "0"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "serving" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)  # at once after the address was said
+        assert any("startup complete" in line for line in process.stderr)
+        process.terminate()
+        process.communicate()
+
+
 def _until_changed(server: Server, before: str) -> str:
     deadline = time.monotonic() + PATIENCE
     while (version := server.version()) == before:

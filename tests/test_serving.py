@@ -20,7 +20,8 @@ from recvae.recommender import Recommender
 from recvae.serving.app import create_app
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.settings import Settings
-from recvae.serving.shelf import names_of
+from recvae.serving.store import names_of
+from recvae.serving.telemetry import Telemetry
 
 HISTORY = [1000, 990, 980]
 TOKEN = {"Authorization": "Bearer secret"}
@@ -155,7 +156,7 @@ class Slow(Recommender):
 
 async def batched(slow: Slow, n: int, **settings: Any) -> list[Any]:
     """Ask n times at once, one user each, and let the recommender go."""
-    batcher = Batcher(**{"window": 0.01, "most": 8, "capacity": 100, "observe": list[int]().append} | settings)
+    batcher = Batcher(**{"window": 0.01, "most": 8, "capacity": 100, "observer": Telemetry()} | settings)
     batcher.start()
     asked = [asyncio.create_task(batcher.answer(slow, [Request(items=HISTORY, k=1 + i % 3)])) for i in range(n)]
     await asyncio.sleep(0.05)
@@ -195,6 +196,28 @@ def test_who_cannot_be_answered_does_not_harm_the_others(client: TestClient) -> 
         answers = list(pool.map(lambda body: client.post("/recommend", json=body), bodies))
     assert [answer.status_code for answer in answers] == [200, 422] * 6
     assert "does not tell items apart" in answers[1].json()["error"]
+
+
+def test_a_culprit_costs_few_batches_and_an_accident_not_the_next_one(slow: Slow, ease: Recommender) -> None:
+    class Accidents(Telemetry):
+        def observe_batch(self, n_users: int) -> None:
+            raise RuntimeError(f"an accident with {n_users} users")
+
+    slow.go.set()
+
+    async def asked(observer: Telemetry, wrong: int | None) -> list[Any]:
+        batcher = Batcher(0.01, 64, 100, observer)
+        batcher.start()
+        requests = [Request(items=HISTORY, k=0 if n == wrong else 3) for n in range(64)]
+        outcomes = await asyncio.gather(*(batcher.answer(slow, [r]) for r in requests), return_exceptions=True)
+        assert batcher.is_alive
+        await batcher.stop()
+        return outcomes
+
+    outcomes = asyncio.run(asked(Telemetry(), 5))
+    assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, UsageError)] == [5]
+    assert outcomes[6][0].ids == ease.recommend(HISTORY, 3).ids and len(slow.together) <= 2 * 6 + 1
+    assert all(isinstance(outcome, RuntimeError) for outcome in asyncio.run(asked(Accidents(), None)))
 
 
 def test_models_are_not_mixed_in_a_batch(client: TestClient) -> None:
@@ -273,6 +296,21 @@ def test_while_a_version_is_taken_up_every_request_is_answered(own_client: TestC
         assert set(pool.map(ask, range(80))) == {200}
 
 
+def test_a_run_that_cannot_be_read_at_all_is_refused_like_a_broken_one(
+    own_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(Recommender, "load", fail)
+    answer = own_client.post("/reload")
+    assert (answer.status_code, answer.json()["error"]) == (
+        409,
+        "the runs could not be read; the server's log says why",
+    )
+    assert own_client.post("/recommend", json={"items": HISTORY}).status_code == 200
+
+
 def test_without_a_token_no_one_reloads(client: TestClient) -> None:
     answer = client.post("/reload")
     assert answer.status_code == 403 and "no token" in answer.json()["error"]
@@ -347,12 +385,14 @@ def test_a_model_whose_scores_are_no_numbers_is_not_served(
     ("settings", "said"),
     [
         ({"format": "tflite"}, "got format 'tflite', expected one of torch, onnx, onnx-int8"),
-        ({"token": " "}, "got a token that is empty or not plain ASCII"),
-        ({"token": "schlüssel"}, "got a token that is empty or not plain ASCII"),
+        ({"token": ""}, "got a token that is empty, has spaces or is not ASCII"),
+        ({"token": "abc "}, "got a token that is empty, has spaces or is not ASCII"),
+        ({"token": "schlüssel"}, "got a token that is empty, has spaces or is not ASCII"),
         ({"workers": 0}, "got workers=0, expected 1 or more"),
         ({"threads": 0}, "got threads=0, expected 1 or more"),
-        ({"k": 0}, r"got k=0, expected 1 or more \(items recommended\)"),
-        ({"seconds": float("nan")}, r"got seconds=nan, expected 0\.01 or more"),
+        ({"k": 0}, r"got k=0, expected a number, 1 or more \(items recommended\)"),
+        ({"seconds": float("nan")}, r"got seconds=nan, expected a number, 0\.01 or more"),
+        ({"window_ms": float("inf")}, r"got window_ms=inf, expected a number, 0 or more"),
     ],
 )
 def test_settings_without_sense_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -3,9 +3,14 @@
 import json
 import pickle
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,7 +30,7 @@ from recvae.serving.settings import Settings
 from recvae.weights import write_weights
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
-SMALL = Settings(history_items=50, histories=3, k=20, explained_items=4, body_bytes=2000)
+SMALL = Settings(history_items=50, histories=3, k=20, explained_items=4, answered_items=45, body_bytes=2000)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +69,18 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         ('{"items": [NaN]}', 422, "items: got NaN for an id"),
         ('{"items": [[1000]]}', 422, "items: got [1000] for an id"),
         ('{"histories": [1000]}', 422, "histories: got 1000, expected a list of ids"),
-        ('{"items": {"1000": NaN}}', 422, 'got weight NaN for item "1000", expected a number > 0'),
-        ('{"items": {"1000": -1}}', 422, 'got weight -1 for item "1000", expected a number > 0'),
-        ('{"items": {"1000": 1e999}}', 422, 'got weight Infinity for item "1000", expected a number > 0'),
-        ('{"items": {"1000": "much"}}', 422, 'got weight "much" for item "1000", expected a number > 0'),
+        ('{"items": {"1000": NaN}}', 422, 'got weight NaN for item "1000", expected a number from'),
+        ('{"items": {"1000": -1}}', 422, 'got weight -1 for item "1000", expected a number from'),
+        (
+            '{"items": {"1000": 1e999}}',
+            422,
+            'got weight Infinity for item "1000", expected a number from',
+        ),
+        (
+            '{"items": {"1000": "much"}}',
+            422,
+            'got weight "much" for item "1000", expected a number from',
+        ),
         ('{"items": [1000], "k": 0}', 422, "k: got 0, expected a whole number of items, 1 or more"),
         ('{"items": [1000], "k": -1}', 422, "k: got -1, expected a whole number"),
         ('{"items": [1000], "k": 2.5}', 422, "k: got 2.5, expected a whole number"),
@@ -167,6 +180,101 @@ def test_no_json_breaks_it(app: FastAPI, client: TestClient, body: Any) -> None:
     assert answer.status_code in (200, 400, 404, 413, 422)
 
 
+def test_ids_that_javascript_would_take_for_others_are_texts(
+    fitted: Callable[[str], Model], blocks: Dataset, tmp_path: Path
+) -> None:
+    large = replace(blocks, item_ids=2**60 + np.arange(len(blocks.item_ids)))
+    Recommender(fitted("ease"), large).save(tmp_path / "run")
+    with TestClient(create_app([tmp_path / "run"])) as client:
+        answer = client.post("/recommend", json={"items": [2**60, str(2**60 + 1), 2**60 - 1], "explain": True, "k": 2})
+        found, reasons = answer.json(), answer.json()["items"][0]["reasons"]
+        assert all(isinstance(item["id"], str) and int(item["id"]) > 2**60 for item in [*found["items"], *reasons][:2])
+        assert found["unknown"] == [str(2**60 - 1)] and len(reasons) == 2
+        assert client.get("/similar/" + found["items"][0]["id"]).status_code == 200
+        assert client.get("/items?query=title").json()["items"][0]["id"] > str(2**60)
+
+
+# More than may be.
+
+
+class Blocked(NamedTuple):
+    """What makes servers that answer only once they are let go."""
+
+    serve: Callable[..., TestClient]
+    begun: threading.Event
+    go: threading.Event
+
+
+@pytest.fixture
+def blocked(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
+    begun, go, answer_now = threading.Event(), threading.Event(), Recommender.answer
+
+    def answer(self: Recommender, requests: Any) -> Any:
+        begun.set()
+        go.wait(10)
+        return answer_now(self, requests)
+
+    with ExitStack() as stack:
+
+        def serve(**settings: Any) -> TestClient:
+            client = stack.enter_context(TestClient(create_app([run], Settings(**settings))))
+            monkeypatch.setattr(Recommender, "answer", answer)
+            return client
+
+        yield Blocked(serve, begun, go)
+        go.set()
+
+
+def test_more_requests_than_may_be_in_flight_are_refused_and_those_of_a_load_balancer_are_not(
+    blocked: Blocked,
+) -> None:
+    serve, begun, go = blocked
+    client = serve(in_flight=1)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/recommend", json={"items": [1000]})
+        assert begun.wait(10)
+        refused = client.get("/model")
+        assert (refused.status_code, refused.json()["error"]) == (503, "too many requests at a time; try again")
+        assert refused.headers["retry-after"] == "1"
+        assert client.get("/ready").status_code == client.get("/").status_code == 200
+        go.set()
+        assert asked.result().status_code == 200
+    assert client.get("/model").status_code == 200
+    assert 'recvae_requests_total{path="/model",status="503"}' in client.get("/metrics").text
+
+
+def test_more_users_than_may_wait_are_refused(blocked: Blocked) -> None:
+    serve, _, go = blocked
+    client = serve(waiting_users=3, batch_users=1, window_ms=0)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(client.post, "/recommend", json={"items": [1000]}) for _ in range(8)]
+        _until(lambda: sum(answer.done() for answer in asked) == 4)  # one is being scored, three wait
+        assert "recvae_waiting_users 3.0" in client.get("/metrics").text
+        go.set()
+        found = sorted((answer.result().status_code, answer.result().headers.get("retry-after")) for answer in asked)
+    assert found == [(200, None)] * 4 + [(503, "1")] * 4
+
+
+def test_what_was_given_up_is_not_scored_on(blocked: Blocked, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve, _, go = blocked
+    client = serve(seconds=0.2, batch_users=1)
+    sizes, slow = list[int](), Recommender.answer
+    monkeypatch.setattr(
+        Recommender, "answer", lambda self, requests: (sizes.append(len(requests)), slow(self, requests))[1]
+    )
+    assert client.post("/recommend", json={"histories": [[1000]] * 20}).status_code == 503
+    go.set()
+    assert client.post("/recommend", json={"items": [1000]}).status_code == 200
+    assert sizes == [1, 1]  # the first slice of the twenty, and the other request
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 # The token, other origins, and what is inside.
 
 
@@ -229,14 +337,12 @@ def test_what_goes_wrong_inside_stays_inside(run: Path, monkeypatch: pytest.Monk
 
 
 def test_what_takes_too_long_is_given_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     with TestClient(create_app([run], Settings(seconds=0.05))) as client:
         answer_ = Recommender.answer
         monkeypatch.setattr(Recommender, "answer", lambda self, requests: (time.sleep(0.3), answer_(self, requests))[1])
         answer = client.post("/recommend", json={"items": [1000]})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json() == {"error": "this took too long; try again"}
+        assert answer.json() == {"error": "this took too long; try again, or ask for less"}
 
 
 # Runs that are not what they seem.

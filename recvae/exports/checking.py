@@ -29,6 +29,7 @@ LEAST_OVERLAP = 0.5
 
 _DEPTHS = (10, 100)
 _NDCG_USERS = 2000
+_WEIGHTED_ROWS = 20
 _ITEMS_OF_A_USER = 50  # at most, of histories that are drawn
 
 Scores = Callable[[sp.csr_matrix], np.ndarray]
@@ -66,7 +67,7 @@ class Check:
 
 
 def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check:
-    """Score the same rows with both; a row without any interaction is added.
+    """Score the same rows with both; some with weights, and a row without any interaction, are added.
 
     Parameters
     ----------
@@ -84,7 +85,10 @@ def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check
     Check
         With NaN for a difference where the exported scores are no numbers.
     """
-    rows = sp.csr_matrix(sp.vstack([rows, rows[:1] * np.float32(0)]))
+    n_rows = rows.shape[0]
+    weighted = rows[:_WEIGHTED_ROWS].copy()
+    weighted.data = np.random.default_rng(0).lognormal(0, 1, weighted.nnz).astype(np.float32)
+    rows = sp.csr_matrix(sp.vstack([rows, weighted, rows[:1] * np.float32(0)]))
     rows.eliminate_zeros()
     differences, ranges = [], []
     shared: dict[int, list[np.ndarray]] = {depth: [] for depth in _DEPTHS}
@@ -100,7 +104,7 @@ def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check
     spread = float(np.max(ranges)) or 1.0
     return Check(
         on=on,
-        rows=rows.shape[0] - 1,
+        rows=n_rows,
         difference=float(np.max(differences)) / spread,
         overlap={str(depth): float(np.concatenate([*found, []]).mean()) for depth, found in shared.items() if found},
     )

@@ -1,18 +1,31 @@
 """Requests that arrive together are scored together: a row more in a matrix product costs next to nothing."""
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from recvae.recommendations import Recommendations, Request
 from recvae.recommending import Recommending
 
+_LOG = logging.getLogger("uvicorn.error")
+
 
 class OverloadedError(Exception):
     """More is waiting than may wait."""
+
+
+class Observer(Protocol):
+    """Who is told how it goes."""
+
+    def observe_batch(self, n_users: int) -> None:
+        """Take note of a batch."""
+
+    def observe_waiting(self, n_users: int) -> None:
+        """Take note of how many wait."""
 
 
 @dataclass(eq=False)
@@ -31,15 +44,15 @@ class Batcher:
     window : float
         Seconds that the first request of a batch waits for company; none where as many as fit already wait.
     most : int
-        Users scored together; a single request with more is scored alone.
+        Users scored together; a request with more is scored in slices of so many.
     capacity : int
         Users that may wait.
-    observe : callable
-        Is told the number of users of each batch.
+    observer : Observer
+        Is told of each batch, and of how many wait.
     """
 
-    def __init__(self, window: float, most: int, capacity: int, observe: Callable[[int], None]) -> None:
-        self._window, self._most, self._capacity, self._observe = window, most, capacity, observe
+    def __init__(self, window: float, most: int, capacity: int, observer: Observer) -> None:
+        self._window, self._most, self._capacity, self._observer = window, most, capacity, observer
         self._jobs: deque[_Job] = deque()
         self._n_waiting = 0
         self._arrival = asyncio.Event()
@@ -47,20 +60,20 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def n_waiting(self) -> int:
-        """Number of users waiting, those being scored left out."""
-        return self._n_waiting
+    def is_alive(self) -> bool:
+        """Whether what arrives is scored."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
         """Begin to score, in the running event loop."""
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """End; nothing may be waiting any more."""
+        """End, without waiting for what nobody waits for any more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, recommender: Recommending, requests: Sequence[Request]) -> list[Recommendations]:
         """Answer users, in company of whoever asks at the same time.
@@ -84,9 +97,13 @@ class Batcher:
         loop = asyncio.get_running_loop()
         job = _Job(recommender, requests, loop.time(), loop.create_future())
         self._jobs.append(job)
-        self._n_waiting += len(requests)
+        self._count(len(requests))
         self._arrival.set()
         return await job.done
+
+    def _count(self, change: int) -> None:
+        self._n_waiting += change
+        self._observer.observe_waiting(self._n_waiting)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,44 +111,62 @@ class Batcher:
             await self._arrival.wait()
             if self._n_waiting < self._most:
                 await asyncio.sleep(max(0.0, self._jobs[0].arrived + self._window - loop.time()))
-            await self._score(self._next_batch())
+            for together in self._next_batch():
+                await self._score(together)
 
-    def _next_batch(self) -> list[_Job]:
-        """Take the jobs that waited longest, as many as fit; those nobody waits for any more are dropped."""
-        jobs: list[_Job] = []
-        n_users = 0
-        while self._jobs and (not jobs or n_users + len(self._jobs[0].requests) <= self._most):
+    def _next_batch(self) -> list[list[_Job]]:
+        """Take the jobs that waited longest, as many as fit, by recommender; those given up meanwhile are dropped."""
+        by_recommender: dict[int, list[_Job]] = {}
+        n_taken = n_users = 0
+        while self._jobs and (not n_users or n_users + len(self._jobs[0].requests) <= self._most):
             job = self._jobs.popleft()
-            self._n_waiting -= len(job.requests)
+            n_taken += len(job.requests)
             if not job.done.done():
-                jobs.append(job)
+                by_recommender.setdefault(id(job.recommender), []).append(job)
                 n_users += len(job.requests)
+        self._count(-n_taken)
         if not self._jobs:
             self._arrival.clear()
-        return jobs
+        return list(by_recommender.values())
 
     async def _score(self, jobs: list[_Job]) -> None:
-        by_recommender: dict[int, list[_Job]] = {}
-        for job in jobs:
-            by_recommender.setdefault(id(job.recommender), []).append(job)
-        for together in by_recommender.values():
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._pool, self._answered, together)
-            for job, outcome in zip(together, outcomes, strict=True):
-                if job.done.done():
-                    continue  # nobody waits any more
-                if isinstance(outcome, Exception):
-                    job.done.set_exception(outcome)
-                else:
-                    job.done.set_result(outcome)
-
-    def _answered(self, jobs: Sequence[_Job]) -> list[Any]:
-        """Return the answers, or the exception, of each job."""
-        requests = [request for job in jobs for request in job.requests]
-        self._observe(len(requests))
+        """Answer jobs of one recommender; whatever happens, the next batch is scored too."""
+        loop = asyncio.get_running_loop()
         try:
-            found = iter(jobs[0].recommender.answer(requests))
+            self._observer.observe_batch(sum(len(job.requests) for job in jobs))
+            outcomes: list[Any] = await loop.run_in_executor(self._pool, _outcomes, jobs, self._most)
         except Exception as error:
-            if len(jobs) == 1:
-                return [error]
-            return [outcome for job in jobs for outcome in self._answered([job])]  # only the culprit's shall fail
-        return [[next(found) for _ in job.requests] for job in jobs]
+            _LOG.exception("a batch could not be scored")
+            outcomes = [error] * len(jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.done.done():
+                continue  # nobody waits any more
+            if isinstance(outcome, Exception):
+                job.done.set_exception(outcome)
+            else:
+                job.done.set_result(outcome)
+
+
+def _outcomes(jobs: Sequence[_Job], most: int) -> list[Any]:
+    """Return the answers, or the exception, of each job; where one fails, the others are tried in halves without it."""
+    if len(jobs) == 1:
+        return [_in_slices(jobs[0], most)]
+    try:
+        found = iter(jobs[0].recommender.answer([request for job in jobs for request in job.requests]))
+    except Exception:
+        half = len(jobs) // 2
+        return [*_outcomes(jobs[:half], most), *_outcomes(jobs[half:], most)]
+    return [[next(found) for _ in job.requests] for job in jobs]
+
+
+def _in_slices(job: _Job, most: int) -> Any:
+    """Return the answers to a job, or the exception; what is given up meanwhile is not gone on with."""
+    found: list[Recommendations] = []
+    for start in range(0, len(job.requests), most):
+        if job.done.done():
+            break
+        try:
+            found += job.recommender.answer(job.requests[start : start + most])
+        except Exception as error:
+            return error
+    return found

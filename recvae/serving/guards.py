@@ -13,11 +13,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-OPEN = ("/health", "/ready", "/")
-"""What needs no token: a load balancer has none, and the page asks for it."""
 PAGE = "/page/"
 RETRY_AFTER = "1"  # second
 _CONTENT_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+
+
+def is_open(path: str) -> bool:
+    """Say whether an address needs no token: a load balancer has none, and the page asks for it."""
+    return path in ("/health", "/ready", "/") or path.startswith(PAGE)
 
 
 class Guard:
@@ -40,7 +43,10 @@ class Guard:
         if scope["type"] != "http":
             await self._inside(scope, receive, send)
             return
-        if scope["path"] not in OPEN and self._in_flight >= self._settings.in_flight:
+        if is_open(scope["path"]):  # neither counted nor read: who has no token must not keep others out
+            await self._inside(scope, _replay(b"", receive), _with_headers(send, scope["path"]))
+            return
+        if self._in_flight >= self._settings.in_flight:
             await _refuse(send, 503, "too many requests at a time; try again", retry_after=RETRY_AFTER)
             return
         if not self._may_ask(scope):
@@ -56,9 +62,8 @@ class Guard:
             self._in_flight -= 1
 
     def _may_ask(self, scope: MutableMapping[str, Any]) -> bool:
-        path, token = scope["path"], self._settings.token
-        # A browser asks whether it may ask (OPTIONS) without the token.
-        if token is None or path in OPEN or path.startswith(PAGE) or scope["method"] == "OPTIONS":
+        token = self._settings.token
+        if token is None:
             return True
         kind, _, given = _headers(scope).get(b"authorization", b"").partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())

@@ -20,6 +20,7 @@ from recvae.recommending import Recommending
 __all__ = ["OnnxRecommender", "OnnxScorer"]
 
 _BLOCK_BYTES = 24 << 20  # scores of users that are ranked at a time
+_ROWS = 200  # of a history without each of its items, at a time
 
 
 class OnnxRecommender(Recommending):
@@ -124,11 +125,13 @@ class OnnxRecommender(Recommending):
         )
 
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
-        n = len(history.columns)
-        stays = np.vstack([np.ones((1, n), dtype=bool), ~np.eye(n, dtype=bool)])  # (1 + N, N)
-        items, weights = (np.broadcast_to(one, stays.shape)[stays] for one in (history.columns, history.weights))
-        offsets = np.append(0, stays.sum(axis=1).cumsum())  # (2 + N,)
-        scores = self.scorer.score_some(items, offsets, weights, columns)  # (1 + N, C)
+        n, found = len(history.columns), []
+        for start in range(0, 1 + n, _ROWS):  # the whole history first, then without each of its items
+            stays = np.arange(start, min(start + _ROWS, 1 + n))[:, None] != 1 + np.arange(n)  # (B, N)
+            items, weights = (np.broadcast_to(one, stays.shape)[stays] for one in (history.columns, history.weights))
+            offsets = np.append(0, stays.sum(axis=1).cumsum())  # (B + 1,)
+            found.append(self.scorer.score_some(items, offsets, weights, columns))  # (B, C)
+        scores = np.concatenate(found)  # (1 + N, C)
         return scores[0] - scores[1:]
 
 

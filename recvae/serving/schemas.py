@@ -1,19 +1,24 @@
 """What requests and answers look like in JSON; what is wrong is said in words of the request."""
 
 import json
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from recvae.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
 _SHOWN = 60  # characters of what was sent, in a message
+_MOST_EXACT = 2**53 - 1
 
 
 def shown(value: object) -> str:
     """Return a value as a message shows it, in JSON's words, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "something deeply nested"
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is text in JSON, and nowhere else
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -26,7 +31,18 @@ def _id(value: object) -> int | str:
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"got {shown(value)} for an id, expected a whole number or a text")
+    if isinstance(value, str) and _has_surrogates(value):
+        raise ValueError(f"got {shown(value)} for an id, which is not valid Unicode, expected a whole number or a text")
     return value
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def json_id(value: int | str) -> int | str:
+    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
+    return str(value) if isinstance(value, int) and abs(value) > _MOST_EXACT else value
 
 
 def _ids(value: object) -> list[int | str]:
@@ -47,8 +63,9 @@ def _history(value: object) -> list[int | str] | dict[str, float]:
             f"got {shown(value)}, expected a list of ids, such as [318, 296], or an object of weights by id"
         )
     for item, weight in value.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise ValueError(f"got weight {shown(weight)} for item {shown(item)}, expected a number > 0")
+        _id(item)
+        if not is_weight(weight):
+            raise ValueError(f"got weight {shown(weight)} for item {shown(item)}, {EXPECTED_WEIGHT}")
     return value
 
 
@@ -78,7 +95,7 @@ def _flag(value: object) -> bool:
 
 
 _Id = int | str
-_Weight = Annotated[float, Field(gt=0)]
+_Weight = Annotated[float, Field(ge=LIGHTEST, le=HEAVIEST)]
 _HistorySchema = list[_Id] | dict[str, _Weight]
 Ids = Annotated[list[_Id], PlainValidator(_ids, json_schema_input_type=list[_Id])]
 OptionalIds = Annotated[list[_Id] | None, PlainValidator(_ids_or_none, json_schema_input_type=list[_Id] | None)]

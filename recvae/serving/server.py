@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from recvae.errors import UsageError
@@ -18,6 +20,7 @@ from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED_FOLDER
 
+_CONNECTIONS = 4  # for each request at a time; more are refused by uvicorn
 _LOG = logging.getLogger("uvicorn.error")
 
 
@@ -26,8 +29,15 @@ class _Workers(Multiprocess):
 
     def handle_hup(self) -> None:
         for process in self.processes:
-            if process.pid is not None:
+            # One that is starting will read what there is now; the signal would end it.
+            if process.pid is not None and process.is_ready(timeout=1):
                 os.kill(process.pid, signal.SIGHUP)
+
+    def keep_subprocess_alive(self) -> None:
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)  # or its last gauges would be counted for ever
 
 
 def serve(
@@ -59,6 +69,8 @@ def serve(
     BundleError
         If a run is damaged.
     """
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the application listens to it; it would end the process
     make = functools.partial(_make, runs, settings)
     app = make()  # before any other process starts: what is wrong is said once, in one line
     listening = _listen(host, port)
@@ -70,6 +82,7 @@ def serve(
         workers=settings.workers,
         log_level="warning" if settings.workers > 1 else "info",
         access_log=False,
+        limit_concurrency=_CONNECTIONS * settings.in_flight,
         timeout_graceful_shutdown=round(settings.seconds) + 5,
         server_header=False,
     )
@@ -80,7 +93,10 @@ def serve(
         del app
         with tempfile.TemporaryDirectory(prefix="recvae-serve-") as shared:
             os.environ[SHARED_FOLDER] = shared  # the other processes inherit it
-            _Workers(config, [listening]).run()
+            try:
+                _Workers(config, [listening]).run()
+            finally:
+                del os.environ[SHARED_FOLDER]
 
 
 def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:

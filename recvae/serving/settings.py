@@ -1,5 +1,6 @@
 """What the server allows and keeps to: one place for every limit."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -47,6 +48,7 @@ class Settings:
     histories: int = _limit(256, "histories in a request")
     explained_items: int = _limit(500, "items of the histories in a request that asks for reasons")
     k: int = _limit(1_000, "items recommended")
+    answered_items: int = _limit(10_000, "items recommended to all users of a request; with reasons, a tenth of it")
     seconds: float = _limit(10.0, "seconds for a request, and for its bytes to arrive", low=0.01)
     in_flight: int = _limit(512, "requests at a time")
     waiting_users: int = _limit(2_048, "users waiting to be scored")
@@ -54,16 +56,17 @@ class Settings:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(f"got format {self.format!r}, expected one of {', '.join(FORMATS)}")
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
-            raise UsageError("got a token that is empty or not plain ASCII, expected letters, digits and signs")
+        token = self.token
+        if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+            raise UsageError("got a token that is empty, has spaces or is not ASCII; take letters, digits and signs")
         for name, low in (("workers", 1), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UsageError(f"got {name}={value}, expected {low} or more")
         for limit in fields(self):
-            if "low" in limit.metadata and not getattr(self, limit.name) >= limit.metadata["low"]:
+            if "low" in limit.metadata and not limit.metadata["low"] <= getattr(self, limit.name) < math.inf:
                 raise UsageError(
-                    f"got {limit.name}={getattr(self, limit.name)}, expected {limit.metadata['low']} or more "
+                    f"got {limit.name}={getattr(self, limit.name)}, expected a number, {limit.metadata['low']} or more "
                     f"({limit.metadata['meaning']})"
                 )
 

@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.routing import Match
 
 from recvae.serving.guards import Application, Receive, Send
 
@@ -18,15 +19,9 @@ _USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Telemetry:
-    """Counters of an application.
+    """Counters of an application."""
 
-    Parameters
-    ----------
-    n_waiting : callable
-        Says how many users wait to be scored.
-    """
-
-    def __init__(self, n_waiting: Callable[[], int]) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("path", "status")
         self._requests = Counter("recvae_requests", "Requests answered.", labels, registry=self._registry)
@@ -38,7 +33,10 @@ class Telemetry:
         self._waiting = Gauge(
             "recvae_waiting_users", "Users waiting to be scored.", multiprocess_mode="livesum", registry=self._registry
         )
-        self._n_waiting = n_waiting
+
+    def observe_waiting(self, n_users: int) -> None:
+        """Take note of how many users wait to be scored."""
+        self._waiting.set(n_users)
 
     def observe_batch(self, n_users: int) -> None:
         """Count a batch."""
@@ -55,7 +53,6 @@ class Telemetry:
 
     def text(self) -> bytes:
         """Return everything counted, of all processes where they share a folder."""
-        self._waiting.set(self._n_waiting())
         if not os.environ.get(SHARED_FOLDER):
             return generate_latest(self._registry)
         together = CollectorRegistry()
@@ -93,6 +90,13 @@ class Counting:
         try:
             await self._inside(scope, receive, counted)
         finally:
-            # By the address as it is declared: those made up by clients must not become a label each.
-            path = getattr(scope.get("route"), "path", None) or "other"
-            self._telemetry.observe_request(path, status, time.perf_counter() - start)
+            self._telemetry.observe_request(_declared_path(scope), status, time.perf_counter() - start)
+
+
+def _declared_path(scope: MutableMapping[str, Any]) -> str:
+    """Return an address as it is declared: those made up by clients must not become a label each."""
+    route = scope.get("route")
+    if route is None:  # refused before it came that far
+        routes = scope["app"].router.routes
+        route = next((one for one in routes if one.matches(scope)[0] is Match.FULL), None)
+    return getattr(route, "path", None) or "other"

@@ -1,5 +1,6 @@
 """The recommenders being served, and how new versions take their place without a request in between failing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ _CARDS = {"torch": CARD} | {name: f"{name}/{EXPORT_CARD}" for name in ("onnx", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Volume:
+class StoredModel:
     """A recommender with the name it is served under, and what tells this version from others."""
 
     name: str
@@ -26,7 +27,8 @@ class Volume:
 
     def describe(self) -> dict[str, Any]:
         """Return what it is, on what data, with which numbers; ready for JSON."""
-        manifest = self.recommender.manifest
+        manifest, parts = self.recommender.manifest, self.recommender.metrics
+        finite = {part: {name: x for name, x in values.items() if math.isfinite(x)} for part, values in parts.items()}
         return {
             "name": self.name,
             "version": self.version,
@@ -35,11 +37,11 @@ class Volume:
             "n_items": len(self.recommender.items),
             "data": manifest.get("name"),
             "fingerprint": manifest.get("fingerprint"),
-            "metrics": self.recommender.metrics,
+            "metrics": finite,  # JSON has no NaN
         }
 
 
-class Shelf:
+class ModelStore:
     """All recommenders being served; they are replaced together or not at all.
 
     Parameters
@@ -62,7 +64,7 @@ class Shelf:
             raise UsageError("got no run to serve, expected at least one")
         self._runs = dict(zip(names_of(runs), runs, strict=True))
         self._settings = settings
-        self._volumes = self._read()
+        self._models = self._read()
 
     def reload(self) -> None:
         """Read everything anew and serve it from now on; what is served stays as it is where that fails.
@@ -72,27 +74,35 @@ class Shelf:
         UsageError, BundleError
             If a run is missing or damaged.
         """
-        self._volumes = self._read()  # one assignment: a request sees all of the old or all of the new
+        self._models = self._read()  # one assignment: a request sees all of the old or all of the new
 
-    def volumes(self) -> list[Volume]:
+    def is_current(self) -> bool:
+        """Say whether all that is on disk is what is served."""
+        return all(self._version(run) == self._models[name].version for name, run in self._runs.items())
+
+    def _version(self, run: Path) -> str:
+        card = run / _CARDS[self._settings.format]
+        return sha256_of(card)[:12] if card.is_file() else ""
+
+    def models(self) -> list[StoredModel]:
         """Return what is served now."""
-        return list(self._volumes.values())
+        return list(self._models.values())
 
-    def find(self, name: str | None) -> Volume | None:
+    def find(self, name: str | None) -> StoredModel | None:
         """Return what is served under a name, the first for None; None where there is none."""
-        volumes = self._volumes
-        return next(iter(volumes.values())) if name is None else volumes.get(name)
+        models = self._models
+        return next(iter(models.values())) if name is None else models.get(name)
 
-    def _read(self) -> dict[str, Volume]:
-        return {name: self._volume(name, run) for name, run in self._runs.items()}
+    def _read(self) -> dict[str, StoredModel]:
+        return {name: self._model(name, run) for name, run in self._runs.items()}
 
-    def _volume(self, name: str, run: Path) -> Volume:
+    def _model(self, name: str, run: Path) -> StoredModel:
         load = _load_torch if self._settings.format == "torch" else _load_onnx
+        version = self._version(run)  # before, so that one that changes meanwhile is not taken for current
         recommender = load(run, self._settings)
         # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
         recommender.recommend(recommender.item_ids[:1].tolist(), k=1)
-        card = run / _CARDS[self._settings.format]
-        return Volume(name=name, version=sha256_of(card)[:12], format=self._settings.format, recommender=recommender)
+        return StoredModel(name=name, version=version, format=self._settings.format, recommender=recommender)
 
 
 def _load_torch(run: Path, settings: Settings) -> Recommending:
