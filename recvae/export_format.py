@@ -36,7 +36,7 @@ SCORES, TOP_ITEMS, TOP_SCORES = "scores", "top_items", "top_scores"
 INPUTS = {
     "items": "int64 (interactions): item column of each interaction, user after user; no item twice of a user",
     "offsets": "int64 (users + 1): where each user's interactions begin in items; first 0, last their number",
-    "weights": "float32 (interactions): weight of each interaction, > 0; 1 where there is none",
+    "weights": "float32 (interactions): weight of each interaction, from 1e-6 to 1e6; 1 where there is none",
 }
 K_INPUT = {"k": "int64 (1): how many items are wanted, 1 or more"}
 OUTPUTS = {SCORES: "float32 (users, columns): the score of every item, those of the history too; higher is better"}

@@ -194,9 +194,9 @@ def test_a_number_of_threads_is_one_or_more(threads: Any, exported: Folder) -> N
         ([-1], [0, 1], [1.0], "got items that are not columns from 0 to 31"),
         ([32], [0, 1], [1.0], "got items that are not columns"),
         ([0.5], [0, 1], [1.0], "got items that are not columns"),
-        ([0], [0, 1], [0.0], "got weights that are not numbers > 0; leave these interactions out"),
-        ([0], [0, 1], [np.nan], "got weights that are not numbers > 0"),
-        ([0], [0, 1], ["1"], "got weights that are not numbers > 0"),
+        ([0], [0, 1], [0.0], "got other weights, expected a number from 1e-06 to 1e\\+06; leave these interactions out"),
+        ([0], [0, 1], [np.nan], "got other weights, expected a number"),
+        ([0], [0, 1], ["1"], "got other weights, expected a number"),
     ],
 )
 def test_only_rows_of_interactions_are_scored(

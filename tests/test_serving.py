@@ -80,6 +80,12 @@ def test_reasons_are_those_of_the_library(client: TestClient, ease: Recommender)
         assert sum(reason["contribution"] for reason in item["reasons"]) == pytest.approx(item["score"], rel=1e-4)
 
 
+def test_with_reasons_comes_what_is_known_of_the_history(client: TestClient) -> None:
+    answer = client.post("/recommend", json={"items": [990, "none", 1000], "k": 1, "explain": True}).json()
+    assert answer["history"] == [{"id": 990, "title": "Title 1"}, {"id": 1000, "title": None}]
+    assert "history" not in client.post("/recommend", json={"items": [990]}).json()
+
+
 def test_where_nothing_is_known_the_popular_come_without_reasons(client: TestClient) -> None:
     answer = client.post("/recommend", json={"items": ["?"], "k": 2, "explain": True}).json()
     assert answer["fallback"] and answer["unknown"] == ["?"]

@@ -14,6 +14,7 @@ from recvae.dataset import Dataset
 from recvae.models import Model
 from recvae.recommender import Recommender
 from recvae.serving.app import create_app
+from recvae.serving.settings import Settings
 
 ASKED = [("POST", "/recommend"), ("GET", "/similar/{item}"), ("GET", "/items")]
 PLAIN = [("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/model"), ("POST", "/reload")]
@@ -24,7 +25,8 @@ WRONG_TOO = [(address, mode) for address in ASKED for mode in GenerationMode]
 def app(fitted: Callable[[str], Model], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     run = Path(tmp_path_factory.mktemp("runs")) / "ease"
     Recommender(fitted("ease"), blocks).save(run)
-    return create_app([run])
+    # OpenAPI can say how long a list may be, but not how long several together.
+    return create_app([run], Settings(answered_items=10**6, explained_items=10**6))
 
 
 def test_every_address_is_fuzzed(app: FastAPI) -> None:

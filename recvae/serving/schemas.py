@@ -160,12 +160,20 @@ class RecommendedItem(BaseModel):
     reasons: list[Reason] | None = None
 
 
+class NamedItem(BaseModel):
+    """An item and its title."""
+
+    id: _Id
+    title: str | None
+
+
 class Answer(BaseModel):
     """What a user is recommended."""
 
     items: list[RecommendedItem]
     unknown: list[_Id] = Field(description="Ids of the history that the model does not know.")
     fallback: bool = Field(description="Whether these are the most popular items, as nothing of the history is known.")
+    history: list[NamedItem] | None = Field(None, description="What is known of the history; only with reasons.")
 
 
 class OneAnswer(Answer):

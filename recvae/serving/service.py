@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, HTTPException
 
 from recvae.errors import DataError, RecvaeError, UsageError
+from recvae.items import ItemIndex
 from recvae.recommendations import Explanation, Recommendations, Request
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.guards import RETRY_AFTER
@@ -142,7 +143,7 @@ class Service:
         reasons: list[list[Explanation] | None] = [None] * len(found)
         if question.explain:
             reasons = await self.in_thread(partial(_explained, model, requests, found))
-        answers = [
+        answers: list[dict[str, Any]] = [
             {
                 "items": listed(of_user, of_items),
                 "unknown": [json_id(item) for item in of_user.unknown],
@@ -150,6 +151,9 @@ class Service:
             }
             for of_user, of_items in zip(found, reasons, strict=True)
         ]
+        if question.explain:
+            for answer, request in zip(answers, requests, strict=True):
+                answer["history"] = named(model.recommender.items, request.items)
         given: Any = {"results": answers} if question.histories else answers[0]
         return {"model": model.name, "version": model.version, **given}
 
@@ -185,6 +189,15 @@ def _explained(
     return [
         None if of_user.fallback else model.recommender.explain(request.items, of_user.ids, most=_REASONS)
         for request, of_user in zip(requests, found, strict=True)
+    ]
+
+
+def named(items: ItemIndex, ids: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return those of some items that are known, with their titles, as JSON has them."""
+    columns = [column for column in map(items.column_of, ids) if column is not None]
+    return [
+        {"id": json_id(item), "title": items.title_of(column)}
+        for item, column in zip(items.ids[columns].tolist(), columns, strict=True)
     ]
 
 

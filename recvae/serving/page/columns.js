@@ -66,6 +66,17 @@ export function showAnswer(model, answer, titleOf) {
   if (!CALM.matches) glide(column.rows, before);
 }
 
+/** Show in a model's column that it has no answer, and why. */
+export function showProblem(name, text) {
+  const column = columns.get(name);
+  if (!column) return;
+  column.list.replaceChildren();
+  Object.assign(column, { rows: new Map(), ids: null });
+  column.state.textContent = text;
+  column.time.textContent = "";
+  markDifferences();
+}
+
 function factsOf(model, answer) {
   const ndcg = model.version === answer.version ? model.metrics.validation?.["ndcg@100"] : undefined;
   const facts = [model.data, ndcg === undefined ? null : `ndcg@100 ${ndcg.toFixed(3)}`].filter(Boolean);

@@ -2,7 +2,7 @@
 
 import * as address from "./address.js";
 import * as api from "./api.js";
-import { setBusy, showAnswer, showColumns, TONES, watchColumns } from "./columns.js";
+import { setBusy, showAnswer, showColumns, showProblem, TONES, watchColumns } from "./columns.js";
 import { byId, delayed, make } from "./dom.js";
 import { searching } from "./search.js";
 
@@ -125,11 +125,13 @@ async function ask(model) {
   try {
     const answer = await api.recommend(question, asking.signal);
     if (asking.signal.aborted) return null;
-    learn([...answer.items, ...(answer.items[0]?.reasons ?? [])]); // the reasons name all of the history
+    learn([...answer.items, ...(answer.history ?? [])]);
     showAnswer(model, answer, titleOf);
     return answer;
   } catch (error) {
-    if (!asking.signal.aborted) complain(error);
+    if (asking.signal.aborted) return null;
+    if (error.status) showProblem(model.name, error.message); // a list of before would pass for the answer
+    complain(error);
     return null;
   } finally {
     if (!asking.signal.aborted) setBusy(model.name, false);
