@@ -1,137 +1,65 @@
 """Recommendations for a file of histories, block by block, in memory that does not grow with the file.
 
-    histories.parquet, .csv or .tsv   a row for each user and item: user, item[, weight]; a user's rows together
-    histories.jsonl                   a line for each user: {"user": 7, "items": [318, 296]}
+    .parquet, .csv   a row for each recommendation; a user with none, all items being seen or excluded, has no row
+    .jsonl           a line for each user: {"user": 7, "items": [{"id", "title", "score"}], "fallback", "unknown"}
 
 Each finished block is kept beside the output until all are done, so that an interrupted job goes on where it stopped.
 """
 
 import itertools
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError, UsageError
 from recvae.files import storage_errors, write_file, write_json
-from recvae.histories import user_column
-from recvae.recommendations import BatchRecommendations
+from recvae.histories import histories_of
+from recvae.history_files import BLOCK, Block, read_blocks, users_of
+from recvae.recommendations import BatchRecommendations, Explanation
 
-INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 OUTPUTS = (".parquet", ".csv", ".jsonl")
-BLOCK = 10_000
-"""Users that are answered and kept at a time."""
+_REASONS = 3  # of each item, as `recvae recommend --explain` prints
 
-_ROWS = 1 << 20  # of a table, read at a time
+Explain = Callable[[Mapping[Any, float], list[Any]], list[Explanation]]
+"""A history and recommended ids -> an explanation of each."""
 
-Block = pa.Table | dict[Any, list[Any]]
-"""Histories of some users, as `Recommender.recommend_batch` takes them."""
+# Letters in shape comments: U users, R recommendations of all of them.
 
 
-def read_blocks(path: Path, users: int = BLOCK) -> Iterator[Block]:
-    """Yield the histories of a file, so many users at a time.
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What became of a file of histories.
 
     Parameters
     ----------
-    path : Path
-        See above.
     users : int
-        Of a block, >= 1; the last may have fewer.
-
-    Yields
-    ------
-    pyarrow.Table or dict
-        For `Recommender.recommend_batch`.
-
-    Raises
-    ------
-    UsageError
-        If there is no such file, or its ending is not one of `INPUTS`.
-    DataError
-        If it cannot be read, or a user comes again after another.
+        Answered.
+    before : int
+        Of these, by an earlier call that was interrupted.
+    fallback : int
+        Of whom nothing was known, so that they got the most popular items.
+    without : int
+        Who may be recommended nothing: all items are seen or excluded.
+    unknown : int
+        Ids of histories that the model does not know, counted for each user.
     """
-    if not path.is_file():
-        raise UsageError(f"no file {path}; expected histories in {', '.join(INPUTS)}")
-    if path.suffix not in INPUTS:
-        raise UsageError(f"got {path.name}, expected a name ending in {', '.join(INPUTS)}")
-    try:
-        yield from _lines(path, users) if path.suffix == ".jsonl" else _whole_users(_tables(path), users, path)
-    except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; expected a {path.suffix[1:]} file of histories") from error
 
-
-def _tables(path: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a table some at a time."""
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield pa.Table.from_batches([batch])
-        return
-    parse = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-    with pacsv.open_csv(path, parse_options=parse) as reader:
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
-
-
-def _whole_users(tables: Iterator[pa.Table], users: int, path: Path) -> Iterator[pa.Table]:
-    """Cut rows into blocks of whole users, who must not come again later."""
-    seen: set[Any] = set()
-    rest: pa.Table | None = None
-    for table in itertools.chain(tables, [None]):  # the end, after which nobody can go on
-        joined = table if rest is None else rest if table is None else pa.concat_tables([rest, table])
-        if joined is None:
-            return
-        column = joined[user_column(joined.column_names)].to_numpy()
-        starts = np.flatnonzero(np.append(True, column[1:] != column[:-1])) if len(column) else np.empty(0, np.int64)
-        n_whole = len(starts) if table is None else max(len(starts) - 1, 0)  # the last user may go on
-        ends = np.append(starts, len(column))
-        for first in range(0, n_whole if table is None else n_whole // users * users, users):
-            last = min(first + users, n_whole)
-            block = joined.slice(ends[first], ends[last] - ends[first])
-            _check_new(column[starts[first:last]].tolist(), seen, path)
-            yield block
-        done = n_whole if table is None else n_whole // users * users
-        rest = joined.slice(ends[done])
-
-
-def _check_new(users: list[Any], seen: set[Any], path: Path) -> None:
-    for user in users:
-        if user in seen:
-            raise DataError(
-                f"{path}: user {user!r} comes again after other users, expected the rows of a user together; "
-                "sort the file by user"
-            )
-        seen.add(user)
-
-
-def _lines(path: Path, users: int) -> Iterator[dict[Any, list[Any]]]:
-    block: dict[Any, list[Any]] = {}
-    seen: set[Any] = set()
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            content = json.loads(line)
-            if not isinstance(content, dict) or not isinstance(content.get("items"), list | dict):
-                raise DataError(
-                    f'{path}, line {number}: got {line.strip()[:60]}, expected {{"user": 7, "items": [318, 296]}}'
-                )
-            user = content.get("user", number)
-            if isinstance(user, list | dict):
-                raise DataError(f"{path}, line {number}: got user {user!r}, expected a number or a text")
-            _check_new([user], seen, path)
-            block[user] = content["items"]
-            if len(block) == users:
-                yield block
-                block = {}
-    if block:
-        yield block
+    users: int = 0
+    before: int = 0
+    fallback: int = 0
+    without: int = 0
+    unknown: int = 0
 
 
 def recommend_file(
@@ -141,13 +69,14 @@ def recommend_file(
     identity: dict[str, Any],
     progress: Callable[[int], None] | None = None,
     users: int = BLOCK,
-) -> tuple[int, int]:
+    explain: Explain | None = None,
+) -> Answered:
     """Answer all histories of a file, into another.
 
     Parameters
     ----------
     source : Path
-        See `read_blocks`.
+        See `history_files.read_blocks`.
     output : Path
         A name ending in one of `OUTPUTS`: the table of `BatchRecommendations.to_arrow`, or as .jsonl a line per user.
     recommend : callable
@@ -158,18 +87,21 @@ def recommend_file(
         Told how many users are done.
     users : int
         Answered at a time, >= 1.
+    explain : callable, optional
+        As `Recommender.explain`; adds `because`, the ids of the history that speak most for each item: at most three,
+        as a list, or in .csv as a text with ";" between them.
 
     Returns
     -------
-    tuple of int
-        Users answered, and of these how many an earlier call had done already.
+    Answered
+        How many, and who of them was not answered as usual.
 
     Raises
     ------
     UsageError
         If the ending of `output` is not known, or it is `source`.
     UsageError, DataError
-        See `read_blocks`.
+        See `read_blocks`; or what `recommend` raises, with the name of the file.
     StorageError
         If something cannot be written.
     """
@@ -178,30 +110,31 @@ def recommend_file(
     if output.resolve() == source.resolve():
         raise UsageError(f"got {output} for the input and the output, expected two files")
     blocks = read_blocks(source, users)
-    first = next(blocks, None)  # before anything is written
+    first = next(blocks, {})  # before anything is written; of nobody, the answers have their columns
     whose = identity | {"source": str(source.resolve()), "bytes": source.stat().st_size, "users": users}
-    whose |= {"modified": source.stat().st_mtime_ns}
+    whose |= {"modified": source.stat().st_mtime_ns, "explain": explain is not None, "parts": 2}
     parts = _parts_folder(output, whose)
-    done = before = 0
+    total: Counter[str] = Counter()
     written: list[Path] = []
-    for number, block in enumerate(itertools.chain([] if first is None else [first], blocks)):
-        part = parts / f"{number:06d}.parquet"
-        if part.is_file():
-            n_users = int((pq.read_schema(part).metadata or {})[b"users"])
-            before += n_users
-        else:
-            answers = recommend(block)
-            n_users = len(answers)
-            with write_file(part) as aside:
-                pq.write_table(answers.to_arrow().replace_schema_metadata({"users": str(n_users)}), aside)
-        written.append(part)
-        done += n_users
-        if progress is not None:
-            progress(done)
+    try:
+        for number, block in enumerate(itertools.chain([first], blocks)):
+            part = parts / f"{number:06d}.parquet"
+            counts = _counts_of(part)
+            if counts is None:
+                counts = _write_part(part, source, block, recommend, explain)
+            else:
+                total["before"] += counts["users"]
+            written.append(part)
+            total.update(counts)
+            if progress is not None:
+                progress(total["users"])
+    except (DataError, UsageError):  # once the file is mended, these would be of another
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
     _join(written, output)
     with storage_errors(parts):
         shutil.rmtree(parts)
-    return done, before
+    return Answered(**total)
 
 
 def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
@@ -209,11 +142,85 @@ def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
     parts = output.with_name(f".{output.name}.parts")
     state = parts / "job.json"
     with storage_errors(parts):
-        if parts.exists() and (not state.is_file() or json.loads(state.read_text(encoding="utf-8")) != whose):
+        if parts.exists() and not (state.is_file() and _is_job(state, whose)):
             shutil.rmtree(parts)
         parts.mkdir(parents=True, exist_ok=True)
     write_json(state, whose)
     return parts
+
+
+def _is_job(state: Path, whose: dict[str, Any]) -> bool:
+    try:
+        return json.loads(state.read_text(encoding="utf-8")) == whose
+    except (ValueError, RecursionError):  # damaged: nobody knows whose these parts are
+        return False
+
+
+def _counts_of(part: Path) -> dict[str, int] | None:
+    """Return the counts of a finished block, None where it is not there or not whole."""
+    try:
+        return json.loads((pq.read_schema(part).metadata or {})[b"counts"])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _write_part(
+    part: Path,
+    source: Path,
+    block: Block,
+    recommend: Callable[[Block], BatchRecommendations],
+    explain: Explain | None,
+) -> dict[str, int]:
+    """Answer a block and keep it: a row for each user, with a list of items. Return counts as of `Answered`."""
+    try:
+        answers = recommend(block)
+        because = None if explain is None else _because(block, answers, explain)
+    except (UsageError, DataError) as error:
+        users = users_of(block)
+        raise type(error)(f"{source}, users {users[0]!r} to {users[-1]!r}: {error}") from error
+    rows = answers.to_arrow()
+    found = {name: rows[name].combine_chunks() for name in ("rank", "id", "title", "score")}
+    if because is not None:
+        found["because"] = pa.array(because, pa.list_(rows["id"].type))
+    lengths = (answers.columns >= 0).sum(axis=1)  # (U,)
+    offsets = pa.array(np.append(0, lengths.cumsum()), pa.int32())
+    items = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(list(found.values()), names=list(found)))
+    unknown = [json.dumps([_plain(item) for item in ids]) for ids in answers.unknown]  # ids may be of any types
+    kind = pa.string() if any(isinstance(user, str) for user in answers.users[:1]) else pa.int64()
+    table = pa.table(
+        {
+            "user": pa.array(answers.users, kind),
+            "items": items,
+            "fallback": pa.array(answers.fallback),
+            "unknown": pa.array(unknown, pa.string()),
+        }
+    )
+    counts = {
+        "users": len(answers),
+        "fallback": int(answers.fallback.sum()),
+        "without": int((lengths == 0).sum()),
+        "unknown": sum(map(len, answers.unknown)),
+    }
+    with write_file(part) as aside:
+        pq.write_table(table.replace_schema_metadata({"counts": json.dumps(counts)}), aside, write_page_checksum=True)
+    return counts
+
+
+def _plain(item: object) -> int | float | str:
+    """Return an id as JSON can have it."""
+    return item if isinstance(item, int | str) or (isinstance(item, float) and math.isfinite(item)) else str(item)
+
+
+def _because(block: Block, answers: BatchRecommendations, explain: Explain) -> list[list[Any]]:
+    """Return which items of the histories speak most for each recommendation (R,), the strongest first."""
+    read = histories_of(block, answers.items)
+    because = []
+    for number, found in enumerate(answers):
+        own = slice(read.offsets[number], read.offsets[number + 1])
+        history = dict(zip(answers.items.ids[read.columns[own]].tolist(), read.weights[own].tolist(), strict=True))
+        for one in explain(history, found.ids):
+            because.append([item for item, _, value in one.reasons[:_REASONS] if value > 0])
+    return because
 
 
 def _join(parts: list[Path], output: Path) -> None:
@@ -222,20 +229,45 @@ def _join(parts: list[Path], output: Path) -> None:
         if output.suffix == ".jsonl":
             with aside.open("w", encoding="utf-8") as file:
                 for part in parts:
-                    file.writelines(_json_lines(pq.read_table(part)))
+                    file.writelines(_json_lines(_read_part(part)))
             return
-        schema = pq.read_schema(parts[0]).remove_metadata() if parts else pa.schema([("user", pa.int64())])
-        write = pq.ParquetWriter if output.suffix == ".parquet" else pacsv.CSVWriter
+        is_csv = output.suffix == ".csv"
+        schema = _rows(_read_part(parts[0]), is_csv).schema
+        write = pacsv.CSVWriter if is_csv else pq.ParquetWriter
         with write(str(aside), schema) as writer:
             for part in parts:
-                writer.write_table(pq.read_table(part).cast(schema))
+                writer.write_table(_rows(_read_part(part), is_csv))
 
 
-def _json_lines(table: pa.Table) -> Iterator[str]:
+def _read_part(part: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            return file.read()
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())  # Arrow writes several lines
+        raise DataError(f"{part} is damaged: {reason}; remove it and start again, the other parts stay") from error
+
+
+def _rows(part: pa.Table, is_csv: bool) -> pa.Table:
+    """Return a row for each recommendation, with the columns of `BatchRecommendations.to_arrow` and `because`."""
+    items = part["items"].combine_chunks()
+    users, found = pc.call_function("list_parent_indices", [items]), items.flatten()  # (R,), (R,)
+    columns = {"user": part["user"].take(users)}
+    columns |= {name: found.field(name) for name in ("rank", "id", "title", "score")}
+    columns["fallback"] = part["fallback"].take(users)
+    names = [field.name for field in found.type]
+    if "because" in names:
+        because = found.field("because")
+        if is_csv:
+            because = pc.call_function("binary_join", [because.cast(pa.list_(pa.string())), pa.scalar(";")])
+        columns["because"] = because
+    return pa.table(columns)
+
+
+def _json_lines(part: pa.Table) -> Iterator[str]:
     """Yield a line for each user."""
-    rows = table.to_pylist()
-    for user, of_user in itertools.groupby(rows, key=lambda row: row["user"]):
-        found = list(of_user)
-        items = [{"id": row["id"], "title": row["title"], "score": row["score"]} for row in found]
-        line = {"user": user, "items": items, "fallback": found[0]["fallback"]}
+    for line in part.to_pylist():
+        for item in line["items"]:
+            del item["rank"]  # is the place in the list
+        line["unknown"] = json.loads(line["unknown"])
         yield json.dumps(line, ensure_ascii=False) + "\n"

@@ -47,6 +47,17 @@ _UNUSABLE = (  # what reading a damaged file can end in
     RuntimeError,
     OverflowError,
 )
+_KINDS = {  # of what a card says
+    "model": (str, "a text"),
+    "hyperparameters": (dict, "an object"),
+    "interrupted": (bool, "true or false"),
+    "metrics": (dict, "an object"),
+    "training": (dict, "an object"),
+    "dataset": (dict, "an object"),
+    "created": (str, "a text"),
+    "versions": (dict, "an object"),
+    "files": (dict, "an object"),
+}
 _LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
 
@@ -159,7 +170,26 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise BundleError(
             f"{folder} has bundle format {card['format']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
         )
+    try:
+        _check_card(card)
+    except _UNUSABLE as error:
+        raise _damaged(folder, f"{CARD}: {error}") from error
     return card
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Refuse a card that is not of the shape that is written, so that nobody who reads one has to look again."""
+    for name, (kind, wanted) in _KINDS.items():
+        if not isinstance(card.get(name), kind):
+            raise TypeError(f"got {name} {card.get(name)!r:.60}, expected {wanted}")
+    for part, values in card["metrics"].items():
+        if not isinstance(values, dict):
+            raise TypeError(f"got metrics of {part} {values!r:.60}, expected an object")
+        for metric, mean in values.items():
+            if isinstance(mean, bool) or not isinstance(mean, int | float):
+                raise TypeError(f"got {metric} {mean!r:.60}, expected a number")
+            float(mean)  # not every whole number is one
+    json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False).encode()  # no NaN, nothing that is not UTF-8
 
 
 def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True) -> Bundle:

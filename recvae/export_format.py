@@ -46,7 +46,17 @@ TOP_OUTPUTS = {
     TOP_SCORES: "float32 (users, k): their scores; -inf where the items ran out",
 }
 
-_UNUSABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+_UNUSABLE = (  # what reading a damaged file can end in
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
 
 
 def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
@@ -77,7 +87,7 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
     try:
         card = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))
         newer = int(card["version"]) > FORMAT_VERSION
-        names, found = list(card["files"]), card["format"]
+        names, found = set(card["files"]), card["format"]
     except _UNUSABLE as error:
         raise damaged(folder, f"{EXPORT_CARD} cannot be read: {error!r}") from error
     if newer:
@@ -86,9 +96,9 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
         )
     if found != wanted:
         raise UsageError(f"{folder} holds a model as {found}, expected {wanted}; {how}")
-    strangers = set(names) - {MODEL_FILES[wanted], ONNX_DATA, ITEMS, NEIGHBOURS}  # a path would lead elsewhere
+    strangers = names - {MODEL_FILES[wanted], ONNX_DATA, ITEMS, NEIGHBOURS}  # a path would lead elsewhere
     if strangers:
-        raise damaged(folder, f"{EXPORT_CARD} lists {sorted(strangers)[0]!r}, which is no file of an export")
+        raise damaged(folder, f"{EXPORT_CARD} lists {min(map(str, strangers))!r}, which is no file of an export")
     for state in states_of(folder, {*names, MODEL_FILES[wanted], ITEMS}, card, EXPORT_CARD).values():
         if state.problem is not None:
             raise damaged(folder, state.problem)

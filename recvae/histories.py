@@ -175,7 +175,13 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     if hasattr(given, "__arrow_c_stream__"):
         import pyarrow as pa
 
-        return _from_table(pa.table(given), items)
+        try:
+            table = pa.table(given)
+        except (pa.ArrowException, ValueError) as error:
+            raise UsageError(
+                f"got a table that Arrow cannot take: {error}; expected columns of one type each, such as texts alone"
+            ) from error
+        return _from_table(table, items)
     if isinstance(given, Mapping):
         return _from_lists(list(given), list(given.values()), items)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
@@ -224,34 +230,80 @@ def _from_matrix(matrix: Any, items: ItemIndex) -> Histories:
 
 def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     import pandas as pd
+    import pyarrow as pa
 
-    names = table.column_names
-    if len(names) < 2:
-        raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
-    user = user_column(names)
-    item = next((name for name in _ITEM_COLUMNS if name in names and name != user), None)
-    item = item or next(name for name in names if name != user)
+    user, item, *others = columns_of(table.column_names)
+    for name in (user, item):
+        if pa.types.is_nested(table[name].type):
+            raise UsageError(f"got {table[name].type} in {name}, expected an id in each row; give a row for each item")
     rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
     codes, known = pd.factorize(np.asarray(table[item].to_pandas()))  # (N,), different ids
     if (rows < 0).any() or (codes < 0).any():
         raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
-    found = [items.column_of(value) for value in known.tolist()]
+    ids = known.tolist()
+    found = [items.column_of(value) for value in ids]
     columns = np.array([-1 if column is None else column for column in found], dtype=np.int64)[codes]  # (N,)
     weights = np.ones(len(rows))
-    if "weight" in names:
-        weights = np.asarray(table["weight"].to_pandas(), dtype=np.float64)
+    if others:
+        weights = _numbers(table["weight"])
         if not ((weights >= LIGHTEST) & (weights <= HEAVIEST)).all():
             raise UsageError(f"got other values in the column weight, {EXPECTED_WEIGHT}; leave these rows out")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
     for place in np.flatnonzero(columns < 0).tolist():
-        unknown[rows[place]].append(known.tolist()[codes[place]])
+        unknown[rows[place]].append(ids[codes[place]])
     is_known = columns >= 0
     return _by_user(rows[is_known], columns[is_known], weights[is_known], users.tolist(), unknown, len(items))
 
 
-def user_column(names: list[str]) -> str:
-    """Return which column of a table holds the users: by its name, or the first."""
-    return next((name for name in _USER_COLUMNS if name in names), names[0])
+def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
+    """Return a column as float64, NaN throughout where it holds anything else."""
+    try:
+        return np.asarray(column.to_pandas(), dtype=np.float64)
+    except (ValueError, TypeError):
+        return np.full(len(column), np.nan)
+
+
+def columns_of(names: list[str]) -> list[str]:
+    """Say which columns of a table hold users, items and weights.
+
+    Parameters
+    ----------
+    names : list of str
+        Those of the table, in order.
+
+    Returns
+    -------
+    list of str
+        The user's and the item's, by their names or else the first that are left, and weight where there is one.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two, or two of the same name.
+    """
+    plain = [name for name in names if name != "weight"]
+    if len(plain) < 2:
+        raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
+    user = next((name for name in _USER_COLUMNS if name in plain), None)
+    user = user or next((name for name in plain if name not in _ITEM_COLUMNS), plain[0])
+    others = [name for name in plain if name != user]
+    item = next((name for name in _ITEM_COLUMNS if name in others), others[0] if others else user)
+    chosen = [user, item, *(["weight"] if "weight" in names else [])]
+    if any(names.count(name) > 1 for name in chosen):
+        raise UsageError(f"got a table with the columns {', '.join(names)}, expected one of each name; rename one")
+    return chosen
+
+
+def check_weights(history: Mapping[Any, object]) -> None:
+    """Refuse a history with a weight that is not a number > 0, whether its item is known or not.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    for item, weight in history.items():
+        _weight(weight, item)
 
 
 def _by_user(

@@ -136,9 +136,19 @@ class BatchRecommendations(Sequence[Recommendations]):
         return (self[user] for user in range(len(self)))
 
     def to_arrow(self) -> "pa.Table":
-        """Return a table with the columns user, rank (from 1), id, title, score and fallback, user by user."""
+        """Return a table with the columns user, rank (from 1), id, title, score and fallback, user by user.
+
+        Raises
+        ------
+        UsageError
+            If users are of several types, or of one that Arrow does not know.
+        """
         import pyarrow as pa
 
+        try:
+            users = pa.array(self.users) if self.users else pa.array([], pa.int64())
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise UsageError(f"got users that are no column ({error}), expected all of one type; give texts") from error
         rows, ranks = np.nonzero(self.columns >= 0)  # (R,)
         columns = self.columns[rows, ranks]  # (R,)
         titles = pa.nulls(len(rows), pa.string())
@@ -146,7 +156,7 @@ class BatchRecommendations(Sequence[Recommendations]):
             titles = pa.array(self.items.titles, pa.string()).take(pa.array(columns))
         return pa.table(
             {
-                "user": pa.array(self.users).take(pa.array(rows)) if self.users else pa.array([], pa.int64()),
+                "user": users.take(pa.array(rows)),
                 "rank": pa.array((ranks + 1).astype(np.int32)),
                 "id": ids_to_arrow(self.items.ids[columns]),
                 "title": titles,

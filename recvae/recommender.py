@@ -9,7 +9,7 @@ import torch
 from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
 from recvae.errors import DataError
 from recvae.files import write_folder
-from recvae.histories import Histories, histories_of
+from recvae.histories import Histories, histories_of, history_of
 from recvae.models.base import Model
 from recvae.ranking import rank
 from recvae.recommending import Recommending
@@ -144,7 +144,9 @@ class Recommender(Recommending):
         UsageError
             If the model has no such vector, as EASE.
         """
-        return self.model.embed(histories_of(histories, self.items).matrix)
+        read = histories_of(histories, self.items)
+        asked = read if read.users else history_of((), self.items)  # anybody's has the width of nobody's
+        return self.model.embed(asked.matrix)[: len(read.users)]  # (U, width)
 
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
+from recvae.errors import UsageError
 from recvae.files import write_file
 
 ALIGNMENT = 64  # bytes, of a cache line and the widest vector register
@@ -30,9 +31,16 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
     Raises
     ------
+    UsageError
+        If an array is of another type.
     StorageError
         If it cannot be written.
     """
+    for name, array in weights.items():
+        if str(array.dtype) not in _NAMES:
+            raise UsageError(
+                f"got {name} of type {array.dtype}, expected one of {', '.join(_NAMES)}; convert it with astype"
+            )
     arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
     order = sorted(arrays, key=lambda name: arrays[name].nbytes % ALIGNMENT != 0)  # stable: by name otherwise
     header: dict[str, Any] = {}

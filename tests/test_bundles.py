@@ -255,11 +255,23 @@ def test_a_card_of_strange_values_raises_nothing_but_a_bundle_error(
         ({"format": "new"}, r"is damaged: recommender.json cannot be read: ValueError"),
         ({"format": float("inf")}, r"is damaged: recommender.json cannot be read: OverflowError"),
         ({"model": "bert"}, r"holds a model 'bert', this version knows: multvae, .*; upgrade recvae"),
-        ({"model": ["als"]}, r"holds a model '\['als'\]'"),
+        ({"model": ["als"]}, r"is damaged: recommender.json: got model \['als'\], expected a text"),
+        ({"metrics": []}, r"is damaged: recommender.json: got metrics \[\], expected an object; copy it again"),
+        ({"metrics": {"validation": 3}}, r"got metrics of validation 3, expected an object"),
+        ({"metrics": {"validation": {"ndcg@100": "high"}}}, r"got ndcg@100 'high', expected a number"),
+        ({"metrics": {"validation": {"ndcg@100": True}}}, r"got ndcg@100 True, expected a number"),
+        ({"metrics": {"validation": {"ndcg@100": 10**400}}}, r"is damaged: recommender.json: int too large"),
+        ({"metrics": {"validation": {"ndcg@100": float("nan")}}}, r"is damaged: .*not JSON compliant"),
+        ({"dataset": {"name": "\ud800"}}, r"is damaged: .*surrogates not allowed"),
+        ({"dataset": []}, r"got dataset \[\], expected an object"),
+        ({"training": []}, r"got training \[\], expected an object"),
+        ({"versions": None}, r"got versions None, expected an object"),
+        ({"created": None}, r"got created None, expected a text"),
+        ({"interrupted": 1}, r"got interrupted 1, expected true or false"),
         ({"files": {}}, r"is damaged: recommender.json says nothing of weights.safetensors"),
         ({"hyperparameters": {"latent_dim": 0}}, r"is damaged: got latent_dim=0, expected a whole number, 1 or more"),
         ({"hyperparameters": {"zzz": 1}}, r"is damaged: got unknown hyperparameter 'zzz'"),
-        ({"hyperparameters": []}, r"is damaged: 'list' object has no attribute 'items'"),
+        ({"hyperparameters": []}, r"got hyperparameters \[\], expected an object"),
         ({"hyperparameters": {"latent_dim": 10**400}}, r"is damaged: weights.safetensors does not fit the hyperparam"),
         ({"hyperparameters": {}}, r"is damaged: weights.safetensors does not fit the hyperparameters: .*size mismatch"),
         ({"model": "als", "hyperparameters": {}}, r"does not fit the hyperparameters: 'item_factors'"),
@@ -271,6 +283,35 @@ def test_a_card_that_does_not_fit_is_refused(changes: dict[str, Any], message: s
     change_card(folder, **changes)
     with pytest.raises(BundleError, match=f"(?s){message}"):
         read_bundle(folder)
+
+
+@given(data=st.data(), value=JSON)
+def test_a_card_of_any_content_is_shown_or_refused(
+    sound: Path, scratch: Path, command: Callable[..., Any], data: st.DataObject, value: Any
+) -> None:
+    folder = copy_of(sound, scratch)
+    place = card = json.loads((folder / CARD).read_text())
+    while True:  # down to somewhere
+        name = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[name], dict) or not place[name] or data.draw(st.booleans()):
+            break
+        place = place[name]
+    if data.draw(st.booleans()):
+        place[name] = value
+    else:
+        del place[name]
+    (folder / CARD).write_text(json.dumps(card))
+    for words in ([], ["--json"]):
+        said = command("inspect", folder, *words)
+        assert said.code in (0, 1) and str(folder) in said.out + said.err
+
+
+def test_a_card_that_says_next_to_nothing_is_damaged(sound: Path, scratch: Path, command: Callable[..., Any]) -> None:
+    folder = copy_of(sound, scratch)
+    (folder / CARD).write_text('{"format": 1}')
+    for verb in ("inspect", "export"):
+        said = command(verb, folder)
+        assert said.code == 1 and "is damaged: recommender.json: got model None, expected a text" in said.err
 
 
 def test_a_bundle_of_another_version_names_it(sound: Path, scratch: Path) -> None:

@@ -57,6 +57,11 @@ def test_without_its_data_a_run_is_checked_on_made_up_histories(run: Recommender
     manifest = Path("data/toy/manifest.json")
     manifest.write_text(manifest.read_text().replace(run.manifest["fingerprint"], "1" * 64))
     assert "checking on made-up histories: " in command("export").err
+    card = json.loads((RUN / "recommender.json").read_text())
+    card["dataset"]["name"] = "x" * 5000  # no file can have that name
+    (RUN / "recommender.json").write_text(json.dumps(card))
+    said = command("export")
+    assert said.code == 0 and "checking on made-up histories: " in said.err
 
 
 @pytest.mark.parametrize(

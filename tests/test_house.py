@@ -47,7 +47,7 @@ ORDER = [
     ),
     *("hyperparameters", "models", "evaluation", "significance", "weights", "model_card", "bundles", "baselines"),
     *("monitors", "planning", "runs", "composition", "tuning", "tables", "contenders", "comparison", "repeats"),
-    *("histories", "recommendations", "recommending", "recommender", "batch_files"),
+    *("histories", "recommendations", "recommending", "recommender", "history_files", "batch_files"),
     *("export_format", "onnx_scorer", "exports", "serving"),
 ]
 

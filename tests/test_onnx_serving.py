@@ -194,7 +194,12 @@ def test_a_number_of_threads_is_one_or_more(threads: Any, exported: Folder) -> N
         ([-1], [0, 1], [1.0], "got items that are not columns from 0 to 31"),
         ([32], [0, 1], [1.0], "got items that are not columns"),
         ([0.5], [0, 1], [1.0], "got items that are not columns"),
-        ([0], [0, 1], [0.0], "got other weights, expected a number from 1e-06 to 1e\\+06; leave these interactions out"),
+        (
+            [0],
+            [0, 1],
+            [0.0],
+            "got other weights, expected a number from 1e-06 to 1e\\+06; leave",
+        ),
         ([0], [0, 1], [np.nan], "got other weights, expected a number"),
         ([0], [0, 1], ["1"], "got other weights, expected a number"),
     ],
@@ -248,11 +253,16 @@ def test_damage_is_noticed(name: str, copy: Path) -> None:
         ('{"version": 1, "format": "onnx"}', "export.json cannot be read: KeyError"),
         ('{"version": 2, "format": "onnx", "files": {}}', "has export format 2, this version reads up to 1; upgrade"),
         ('{"version": 1, "format": "onnx", "files": {}}', "export.json says nothing of"),
+        ('{"version": 1, "format": "onnx", "files": [{}]}', "export.json cannot be read: TypeError"),
+        ('{"version": 1, "format": "onnx", "files": [1, "a"]}', "lists '1', which is no file of an export"),
+        ('{"version": 1e999, "format": "onnx", "files": {}}', "export.json cannot be read: OverflowError"),
+        ("[" * 100_000, "export.json cannot be read: RecursionError"),
         (
             '{"version": 1, "format": "onnx", "files": {"../../etc/passwd": {}}}',
             "lists '../../etc/passwd', which is no",
         ),
     ],
+    ids=lambda text: text[:60],
 )
 def test_a_card_that_is_none_is_refused(content: str, message: str, copy: Path) -> None:
     (copy / EXPORT_CARD).write_text(content)
@@ -274,7 +284,11 @@ def test_what_is_no_export_is_refused(exported: Folder, tmp_path: Path) -> None:
         '{"ids": [1, 2], "titles": null}',
         '{"ids": [1, 2], "titles": null, "train_counts": [1]}',
         '{"ids": [1], "titles": [], "train_counts": [1]}',
+        f'{{"ids": [{2**70}], "titles": null, "train_counts": [1]}}',
+        f'{{"ids": [1], "titles": null, "train_counts": [{2**70}]}}',
+        "[" * 100_000,
     ],
+    ids=lambda content: content[:60],
 )
 def test_items_that_are_none_are_refused(content: str, copy: Path) -> None:
     (copy / ITEMS).write_text(content)

@@ -153,6 +153,14 @@ def test_a_batch_becomes_one_table(ease: Recommender) -> None:
     assert found[-1] == found[0:2][1] and len(ease.recommend_batch([]).to_pandas()) == 0
 
 
+@pytest.mark.parametrize("user", ["a", 2**70, "\ud800"])
+def test_users_that_are_no_column_are_refused_as_a_table_alone(user: Any, ease: Recommender) -> None:
+    found = ease.recommend_batch({1: [1000], user: [990]} if user == "a" else {user: [990]}, k=2)
+    assert len(found[-1]) == 2
+    with pytest.raises(UsageError, match=r"got users that are no column \(.*\), expected all of one type; give texts"):
+        found.to_pandas()
+
+
 @settings(deadline=None, max_examples=20)
 @given(history=HISTORIES, k=st.integers(1, 12), share=st.floats(0, 1))
 def test_a_diversified_list_keeps_every_promise_but_the_order(
@@ -238,6 +246,8 @@ def test_users_have_vectors_where_the_model_has_them(recommender: Recommender) -
             recommender.embed(histories)
         return
     found = recommender.embed(histories)
+    nobody = recommender.embed([])
+    assert (nobody.shape, nobody.dtype) == ((0, found.shape[1]), found.dtype)
     assert found.shape[0] == 3 and found.dtype == np.float32 and np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
     assert not np.allclose(found[0], found[1])

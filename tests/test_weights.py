@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from recvae.errors import UsageError
 from recvae.weights import ALIGNMENT, read_weights, write_weights
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
@@ -73,3 +74,11 @@ def test_what_is_mapped_stays_while_the_file_is_replaced(tmp_path: Path) -> None
     found = read_weights(path)["w"]
     write_weights(path, {"w": np.zeros((1000, 16), np.float32)})
     assert found.sum() == 16_000
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "complex64", "object"])
+def test_types_that_the_file_is_not_written_in_are_refused_before_anything_is(dtype: str, tmp_path: Path) -> None:
+    weights = {"a": np.ones(3, np.float32), "half": np.ones(3, dtype)}
+    with pytest.raises(UsageError, match=r"got half of type .*, expected one of float32, .*; convert it with astype"):
+        write_weights(tmp_path / "w.safetensors", weights)
+    assert not list(tmp_path.iterdir())

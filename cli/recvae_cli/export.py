@@ -64,11 +64,11 @@ def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
     from recvae.errors import DataError, UsageError
     from recvae.home import find_dataset
 
-    manifest: dict[str, Any] = read_card(folder).get("dataset", {})
+    manifest: dict[str, Any] = read_card(folder)["dataset"]
     name = str(manifest.get("name"))
     try:
         dataset = Dataset.load(find_dataset(data_dir, name))
-    except (UsageError, DataError) as error:
+    except (UsageError, DataError, OSError) as error:  # the last of a name that no file can have
         say(f"checking on made-up histories: {error}")
         return None
     if dataset.fingerprint != manifest.get("fingerprint"):

@@ -41,6 +41,7 @@ def recommend(
       recvae recommend --items 318,296 -k 5 --explain
       recvae recommend ml-1m/recvae --items 318 --exclude 296 --diversify 0.3
       recvae recommend --input histories.parquet --output recs.parquet -k 100
+      recvae recommend --input histories.csv --output recs.jsonl --explain
     """
     from recvae.errors import UsageError
     from recvae.recommender import Recommender
@@ -50,6 +51,8 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
+    if source is not None and json_:
+        raise UsageError("got --json with --input, expected one of the two; for JSON name the output recs.jsonl")
     folder = find_run(runs_dir, run)
     recommender = Recommender.load(folder, device, memory_limit(max_memory))
     options: dict[str, Any] = {
@@ -60,7 +63,7 @@ def recommend(
         "diversify": diversify,
     }
     if source is not None and output is not None:
-        _recommend_file(recommender, folder, source, output, options)
+        _recommend_file(recommender, folder, source, output, options, explain)
         return
     history = _ids(items or "")
     found = recommender.recommend(history, **options)
@@ -79,24 +82,33 @@ def _ids(text: str) -> list[str]:
 
 
 def _recommend_file(
-    recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any]
+    recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any], explain: bool
 ) -> None:
     from recvae.batch_files import recommend_file
     from recvae.bundles import CARD
     from recvae.integrity import sha256_of
     from recvae.monitors import ProgressBar
 
+    recommender.recommend_batch([], **options)  # wrong options are not the file's fault
     identity = {"run": sha256_of(folder / CARD), **options}
     with ProgressBar("recommending") as bar:
-        done, before = recommend_file(
+        done = recommend_file(
             source,
             output,
             lambda block: recommender.recommend_batch(block, **options),
             identity,
             lambda n: bar(n, None, f"{n:,} users"),
+            explain=recommender.explain if explain else None,
         )
-    again = f", {before:,} of them from the job that was interrupted" if before else ""
-    say(f"{output}: {done:,} users{again}")
+    again = f", {done.before:,} of them from the job that was interrupted" if done.before else ""
+    say(f"{output}: {done.users:,} users{again}")
+    if done.fallback:
+        say(f"{done.fallback:,} users got the most popular items, since nothing of their histories is known")
+    if done.unknown:
+        say(f"{done.unknown:,} ids of histories are not known to the model, whose ids are as {recommender.item_ids[0]}")
+    if done.without:
+        where = "an empty list" if output.suffix == ".jsonl" else "no row"
+        say(f"{done.without:,} users have {where}: every item is one of their own or excluded")
 
 
 def _print(
