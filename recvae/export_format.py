@@ -21,6 +21,7 @@ import numpy as np
 from recvae.errors import BundleError, UsageError
 from recvae.integrity import CARD, sha256_of, states_of
 from recvae.items import ItemIndex
+from recvae.recommendations import json_id
 
 FORMAT_VERSION = 1
 EXPORT_CARD = "export.json"
@@ -150,7 +151,7 @@ def read_items(folder: Path) -> ItemIndex:
         if not len(ids) == len(counts) == len(ids if titles is None else titles):
             raise ValueError("ids, titles and counts of different lengths")
         return ItemIndex(
-            ids=np.array(ids, dtype=np.int64 if all(type(one) is int for one in ids) else object),
+            ids=np.array(ids, dtype=np.int64 if content.get("integers", True) and _are_whole(ids) else object),
             titles=None if titles is None else np.array(titles, dtype=object),
             train_counts=counts,
         )
@@ -159,9 +160,10 @@ def read_items(folder: Path) -> ItemIndex:
 
 
 def write_items(path: Path, items: ItemIndex) -> None:
-    """Write an item index as JSON."""
+    """Write an item index as JSON; whole numbers that JavaScript would take for others, as texts."""
     content = {
-        "ids": items.ids.tolist(),
+        "ids": [json_id(one) for one in items.ids.tolist()],
+        "integers": items.ids.dtype.kind in "iu",
         "titles": None if items.titles is None else items.titles.tolist(),
         "train_counts": items.train_counts.tolist(),
     }
@@ -202,6 +204,11 @@ def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[n
     except _UNUSABLE as error:
         raise damaged(folder, f"{NEIGHBOURS} cannot be read: {error!r}") from error
     return columns, similarities
+
+
+def _are_whole(ids: list[Any]) -> bool:
+    """Say whether ids are whole numbers, those that are large as texts."""
+    return all(type(one) is int or (isinstance(one, str) and one.lstrip("-").isdecimal()) for one in ids)
 
 
 def damaged(folder: Path, what: str) -> BundleError:

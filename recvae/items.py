@@ -47,10 +47,13 @@ class ItemIndex:
         return {str(item): column for column, item in enumerate(self.ids.tolist())}
 
     def column_of(self, item: object) -> int | None:
-        """Look an item up by its external id; None where it is not known. 318, "318" and 318.0 are the same item."""
+        """Look an item up by its external id, None where not known: 318, "318", 318.0 and "318.0" are the same."""
         # Data frames make floats of integers wherever one was missing.
         whole = isinstance(item, float | np.floating) and float(item).is_integer()
-        return self._columns.get(str(int(cast(float, item)) if whole else item))
+        column = self._columns.get(str(int(cast(float, item)) if whole else item))
+        if column is None and isinstance(item, str) and item.endswith(".0"):  # and files of texts of these
+            column = self._columns.get(item.removesuffix(".0"))
+        return column
 
     def mask_of(self, items: Iterable[object]) -> np.ndarray:
         """Return which items are among these, shape (n_items,), bool; ids that are not known are ignored."""

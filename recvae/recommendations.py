@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 # Letters in shape comments: U users, R recommendations of all of them, k ranks.
 
 
+_MOST_EXACT = 2**53 - 1
+
+
+def json_id(item: int | str) -> int | str:
+    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
+    return str(item) if isinstance(item, int) and abs(item) > _MOST_EXACT else item
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a user asks for; the parameters of `Recommending.recommend`."""
@@ -74,6 +82,24 @@ class Recommendations:
     def __len__(self) -> int:
         """Return the number of items recommended."""
         return len(self.ids)
+
+    def to_json(self, reasons: "Sequence[Explanation] | None" = None) -> dict[str, Any]:
+        """Return it ready for JSON.
+
+        Parameters
+        ----------
+        reasons : sequence of Explanation, optional
+            One for each item, to stand beside it.
+        """
+        items: list[dict[str, Any]] = [
+            {"id": json_id(item), "title": title, "score": score}
+            for item, title, score in zip(self.ids, self.titles, self.scores, strict=True)
+        ]
+        for item, explained in zip(items, reasons or [], strict=False):
+            item["reasons"] = [
+                {"id": json_id(key), "title": name, "contribution": part} for key, name, part in explained.reasons
+            ]
+        return {"items": items, "unknown": [json_id(item) for item in self.unknown], "fallback": self.fallback}
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with the columns id, title and score."""

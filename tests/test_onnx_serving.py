@@ -304,7 +304,7 @@ def test_items_of_another_number_are_refused(copy: Path) -> None:
         OnnxRecommender.load(copy)
 
 
-@pytest.mark.parametrize("ids", [np.arange(3, dtype=np.int64) - 1, np.array(["1", "ü 文", ""], dtype=object)])
+@pytest.mark.parametrize("ids", [np.arange(3) - 1, 2**60 + np.arange(3), np.array(["1", "ü 文", ""], dtype=object)])
 @pytest.mark.parametrize("titles", [None, np.array(["x", None, "“z”"], dtype=object)])
 def test_items_keep_ids_of_either_type_and_missing_titles(ids: Any, titles: Any, tmp_path: Path) -> None:
     write_items(tmp_path / ITEMS, ItemIndex(ids=ids, titles=titles, train_counts=np.array([3, 0, 2**40])))

@@ -69,7 +69,7 @@ def recommend(
     found = recommender.recommend(history, **options)
     reasons = recommender.explain(history, found.ids) if explain else None
     if json_:
-        show_json(_as_json(found, reasons))
+        show_json(found.to_json(reasons))
         return
     say(f"{recommender.model.name} from {folder}")
     _print(recommender, history, found, reasons)
@@ -135,13 +135,3 @@ def _print(
             row.append("; ".join(f"{name or key} {value:+.2f}" for key, name, value in reasons[place].reasons[:3]))
         table.add_row(*row)
     show(table)
-
-
-def _as_json(found: "Recommendations", reasons: "list[Explanation] | None") -> dict[str, Any]:
-    listed: list[dict[str, Any]] = [
-        {"id": item, "title": title, "score": score}
-        for item, title, score in zip(found.ids, found.titles, found.scores, strict=True)
-    ]
-    for entry, explained in zip(listed, reasons or [], strict=False):
-        entry["reasons"] = [{"id": key, "title": name, "contribution": value} for key, name, value in explained.reasons]
-    return {"items": listed, "unknown": found.unknown, "fallback": found.fallback}

@@ -14,9 +14,10 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from recvae.recommendations import json_id
 from recvae.serving import schemas
 from recvae.serving.guards import RETRY_AFTER, Guard
-from recvae.serving.service import Service, listed
+from recvae.serving.service import Service
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Counting
 from recvae.version import __version__
@@ -98,7 +99,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             if asked.recommender.items.column_of(item) is None:
                 raise HTTPException(404, f"got item {schemas.shown(item)}, which {asked.name} does not know")
             found = await service.in_thread(partial(asked.recommender.similar_items, item, k))
-            return _json({"model": asked.name, "version": asked.version, "items": listed(found)})
+            return _json({"model": asked.name, "version": asked.version, "items": found.to_json()["items"]})
 
     @app.get("/items", responses={status: _WRONG[status] for status in (404, 422)})
     async def items(
@@ -114,7 +115,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             return _json(
                 {
                     "items": [
-                        {"id": schemas.json_id(item), "title": index.title_of(c), "users": int(index.train_counts[c])}
+                        {"id": json_id(item), "title": index.title_of(c), "users": int(index.train_counts[c])}
                         for item, c in found
                     ]
                 }

@@ -9,7 +9,6 @@ from recvae.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
 _SHOWN = 60  # characters of what was sent, in a message
-_MOST_EXACT = 2**53 - 1
 
 
 def shown(value: object) -> str:
@@ -38,11 +37,6 @@ def _id(value: object) -> int | str:
 
 def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def json_id(value: int | str) -> int | str:
-    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
-    return str(value) if isinstance(value, int) and abs(value) > _MOST_EXACT else value
 
 
 def _ids(value: object) -> list[int | str]:

@@ -15,10 +15,10 @@ from fastapi import FastAPI, HTTPException
 
 from recvae.errors import DataError, RecvaeError, UsageError
 from recvae.items import ItemIndex
-from recvae.recommendations import Explanation, Recommendations, Request
+from recvae.recommendations import Explanation, Recommendations, Request, json_id
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.guards import RETRY_AFTER
-from recvae.serving.schemas import Question, json_id, shown
+from recvae.serving.schemas import Question, shown
 from recvae.serving.settings import Settings
 from recvae.serving.store import ModelStore, StoredModel
 from recvae.serving.telemetry import Telemetry
@@ -143,14 +143,7 @@ class Service:
         reasons: list[list[Explanation] | None] = [None] * len(found)
         if question.explain:
             reasons = await self.in_thread(partial(_explained, model, requests, found))
-        answers: list[dict[str, Any]] = [
-            {
-                "items": listed(of_user, of_items),
-                "unknown": [json_id(item) for item in of_user.unknown],
-                "fallback": of_user.fallback,
-            }
-            for of_user, of_items in zip(found, reasons, strict=True)
-        ]
+        answers = [of_user.to_json(of_items) for of_user, of_items in zip(found, reasons, strict=True)]
         if question.explain:
             for answer, request in zip(answers, requests, strict=True):
                 answer["history"] = named(model.recommender.items, request.items)
@@ -199,24 +192,3 @@ def named(items: ItemIndex, ids: Iterable[Any]) -> list[dict[str, Any]]:
         {"id": json_id(item), "title": items.title_of(column)}
         for item, column in zip(items.ids[columns].tolist(), columns, strict=True)
     ]
-
-
-def listed(found: Recommendations, reasons: list[Explanation] | None = None) -> list[dict[str, Any]]:
-    """Return recommended items as JSON has them.
-
-    Parameters
-    ----------
-    found : Recommendations
-        Items, titles and scores.
-    reasons : list of Explanation, optional
-        One for each.
-    """
-    items: list[dict[str, Any]] = [
-        {"id": json_id(item), "title": title, "score": score}
-        for item, title, score in zip(found.ids, found.titles, found.scores, strict=True)
-    ]
-    for item, explained in zip(items, reasons or [], strict=False):
-        item["reasons"] = [
-            {"id": json_id(key), "title": name, "contribution": part} for key, name, part in explained.reasons
-        ]
-    return items
