@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
+from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, StorageError, UsageError
 from recvae.evaluation import evaluate, summarise

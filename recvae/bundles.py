@@ -8,7 +8,6 @@
 `recommender.json` is written last: a folder without it is not a bundle.
 """
 
-import json
 import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,10 +18,11 @@ from typing import Any
 import pyarrow as pa
 from safetensors import SafetensorError
 
+from recvae.cards import CARD, FORMAT_VERSION, damaged, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.files import storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
-from recvae.integrity import CARD, FileState, described, states_of
+from recvae.integrity import FileState, described, states_of
 from recvae.items import ItemIndex
 from recvae.memory import check_memory, enough_bytes
 from recvae.model_card import model_card
@@ -31,11 +31,8 @@ from recvae.models.base import Model
 from recvae.version import __version__
 from recvae.weights import read_weights, write_weights
 
-FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
-RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
-RUN_LOG = "log.jsonl"
 _UNUSABLE = (  # what reading a damaged file can end in
     SafetensorError,
     pa.ArrowException,
@@ -47,17 +44,6 @@ _UNUSABLE = (  # what reading a damaged file can end in
     RuntimeError,
     OverflowError,
 )
-_KINDS = {  # of what a card says
-    "model": (str, "a text"),
-    "hyperparameters": (dict, "an object"),
-    "interrupted": (bool, "true or false"),
-    "metrics": (dict, "an object"),
-    "training": (dict, "an object"),
-    "dataset": (dict, "an object"),
-    "created": (str, "a text"),
-    "versions": (dict, "an object"),
-    "files": (dict, "an object"),
-}
 _LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
 
@@ -135,63 +121,6 @@ def _describe_parts(model: Model) -> dict[str, Any]:
     return {"parts": parts} if parts else {}
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read what a bundle says of itself.
-
-    Parameters
-    ----------
-    folder : Path
-        A bundle.
-
-    Returns
-    -------
-    dict
-        The content of recommender.json.
-
-    Raises
-    ------
-    UsageError
-        If there is no such folder, or it is no bundle.
-    BundleError
-        If training is not finished, or the bundle is damaged or of a newer format.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
-    if not (folder / CARD).is_file():
-        if (folder / RUN_STATE).exists() or (folder / RUN_LOG).exists():
-            raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
-        raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        newer = int(card["format"]) > FORMAT_VERSION
-    except _UNUSABLE as error:
-        raise _damaged(folder, f"{CARD} cannot be read: {error!r}") from error
-    if newer:
-        raise BundleError(
-            f"{folder} has bundle format {card['format']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
-        )
-    try:
-        _check_card(card)
-    except _UNUSABLE as error:
-        raise _damaged(folder, f"{CARD}: {error}") from error
-    return card
-
-
-def _check_card(card: dict[str, Any]) -> None:
-    """Refuse a card that is not of the shape that is written, so that nobody who reads one has to look again."""
-    for name, (kind, wanted) in _KINDS.items():
-        if not isinstance(card.get(name), kind):
-            raise TypeError(f"got {name} {card.get(name)!r:.60}, expected {wanted}")
-    for part, values in card["metrics"].items():
-        if not isinstance(values, dict):
-            raise TypeError(f"got metrics of {part} {values!r:.60}, expected an object")
-        for metric, mean in values.items():
-            if isinstance(mean, bool) or not isinstance(mean, int | float):
-                raise TypeError(f"got {metric} {mean!r:.60}, expected a number")
-            float(mean)  # not every whole number is one
-    json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False).encode()  # no NaN, nothing that is not UTF-8
-
-
 def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True) -> Bundle:
     """Load a bundle: no training data, no network, nothing executed.
 
@@ -227,7 +156,7 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
         )
     for state in check_files(folder, card).values():
         if state.problem is not None:
-            raise _damaged(folder, state.problem)
+            raise damaged(folder, state.problem)
     model = _build(folder, card)
     model.max_memory = max_memory
     try:
@@ -238,15 +167,15 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
             check_memory(needed, max_memory, f"reading {folder}", ways)
         weights = read_weights(folder / WEIGHTS, mapped)
     except _UNUSABLE as error:
-        raise _damaged(folder, str(error)) from error
+        raise damaged(folder, str(error)) from error
     try:
         model.load_weights(weights, device)
     except UsageError:
         raise
     except _UNUSABLE as error:
-        raise _damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
+        raise damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
     if model.n_items_ != len(items):
-        raise _damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
+        raise damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
     return Bundle(
         model=model,
         items=items,
@@ -264,13 +193,13 @@ def _build(folder: Path, card: dict[str, Any]) -> Model:
         versions = card.get("versions")
         written = versions.get("recvae") if isinstance(versions, dict) else None
         if written == __version__:
-            raise _damaged(folder, str(error)) from error
+            raise damaged(folder, str(error)) from error
         raise BundleError(
             f"{folder} cannot be used: {error}; it was written by recvae {written}, this is {__version__}: "
             "load it with that version"
         ) from error
     except _UNUSABLE as error:
-        raise _damaged(folder, str(error)) from error
+        raise damaged(folder, str(error)) from error
 
 
 def _model_of(card: dict[str, Any]) -> Model:
@@ -282,7 +211,3 @@ def _model_of(card: dict[str, Any]) -> Model:
 def check_files(folder: Path, card: dict[str, Any]) -> dict[str, FileState]:
     """Say of each file of a bundle whether it is what was written, as the card has it."""
     return states_of(folder, (WEIGHTS, ITEMS), card, CARD)
-
-
-def _damaged(folder: Path, what: str) -> BundleError:
-    return BundleError(f"the bundle {folder} is damaged: {what}; copy it again, or train again")

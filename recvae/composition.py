@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from recvae.bundles import read_bundle
+from recvae.cards import find_run
 from recvae.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.models.base import Model
-from recvae.runs import find_run
 
 
 def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "auto") -> list[Path]:

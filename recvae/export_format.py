@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from recvae.cards import CARD
 from recvae.errors import BundleError, UsageError
-from recvae.integrity import CARD, sha256_of, states_of
+from recvae.integrity import sha256_of, states_of
 from recvae.items import ItemIndex
 from recvae.recommendations import json_id
 

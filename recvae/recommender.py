@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from recvae.bundles import CARD, Bundle, read_bundle, write_bundle
+from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.cards import CARD
 from recvae.errors import DataError
 from recvae.files import write_folder
 from recvae.histories import Histories, histories_of, history_of

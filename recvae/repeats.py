@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles import CARD, RUN_STATE, read_bundle, read_card
+from recvae.bundles import read_bundle
+from recvae.cards import CARD, RUN_STATE, read_card
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.history import Monitor

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae import bundles
-from recvae.bundles import CARD, ITEMS, WEIGHTS, Bundle, read_bundle, read_card, write_bundle
+from recvae.bundles import ITEMS, WEIGHTS, Bundle, read_bundle, write_bundle
+from recvae.cards import CARD, read_card
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, StorageError, UsageError
 from recvae.integrity import sha256_of

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from recvae import repeats
 from recvae.baselines import fit_baseline
-from recvae.bundles import read_bundle, read_card
+from recvae.bundles import read_bundle
+from recvae.cards import read_card
 from recvae.comparison import Comparison, compare, comparison_of
 from recvae.contenders import Contender, check_same_data, measure, over_seeds
 from recvae.dataset import Dataset

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from recvae.bundles import Bundle, read_bundle, read_card
+from recvae.bundles import Bundle, read_bundle
+from recvae.cards import read_card
 from recvae.checkpoints import FILE_NAME, Checkpoint
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, TrainingError

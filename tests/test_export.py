@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 
 from recvae import exports
-from recvae.bundles import CARD
+from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.errors import ExportError, NotFittedError, UsageError
 from recvae.export_format import EXPORT_CARD, INPUTS, ITEMS, MODEL_FILES, NEIGHBOURS, OUTPUTS, TOP_OUTPUTS

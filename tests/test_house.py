@@ -19,6 +19,7 @@ ORDER = [
         "version",
         "errors",
         "integrity",
+        "cards",
         "memory",
         "heap",
         "files",

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.bundles import CARD, WEIGHTS, Bundle, read_bundle, write_bundle
+from recvae.bundles import WEIGHTS, Bundle, read_bundle, write_bundle
+from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, MemoryLimitError, TrainingError, UsageError
 from recvae.evaluation import evaluate

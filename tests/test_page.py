@@ -17,7 +17,8 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from recvae.bundles import CARD, Bundle, write_bundle
+from recvae.bundles import Bundle, write_bundle
+from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.files import write_folder
 from recvae.serving.app import create_app

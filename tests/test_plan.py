@@ -16,7 +16,8 @@ import scipy.sparse as sp
 import torch
 
 from recvae import memory, planning
-from recvae.bundles import read_bundle, read_card
+from recvae.bundles import read_bundle
+from recvae.cards import read_card
 from recvae.checkpoints import FILE_NAME
 from recvae.dataset import Dataset
 from recvae.errors import MemoryLimitError, OutOfMemoryError, UsageError

@@ -19,7 +19,8 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.bundles import CARD, WEIGHTS, check_files
+from recvae.bundles import WEIGHTS, check_files
+from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, RecvaeError
 from recvae.integrity import sha256_of

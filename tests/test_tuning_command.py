@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from recvae.bundles import read_bundle, read_card
+from recvae.bundles import read_bundle
+from recvae.cards import read_card
 from recvae.hyperparameters import Range, Space
 from recvae.models import ALS, MultDAE
 from recvae.tuning import (

@@ -70,7 +70,8 @@ def compare(
       recvae compare multvae multdae als --to als --seeds 5
       recvae compare --format latex --output comparison.tex
     """
-    from recvae.bundles import read_bundle, read_card
+    from recvae.bundles import read_bundle
+    from recvae.cards import read_card
     from recvae.comparison import check_names, comparison_of
     from recvae.contenders import over_seeds
     from recvae.home import find_dataset
@@ -128,8 +129,8 @@ def _format(form: str | None, output: Path | None) -> str:
 
 def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
     """Find the runs that are named, or all finished ones beside the newest, without their repeats."""
+    from recvae.cards import find_run
     from recvae.repeats import finished_runs
-    from recvae.runs import find_run
 
     if runs:
         return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))

@@ -47,12 +47,12 @@ def evaluate(
       recvae evaluate --json report.json --per-user users.parquet
     """
     from recvae.bundles import read_bundle
+    from recvae.cards import find_run
     from recvae.errors import UsageError
     from recvae.evaluation import Report
     from recvae.files import write_json
     from recvae.home import find_dataset
     from recvae.metrics import parse_metrics
-    from recvae.runs import find_run
 
     wanted, limit = parse_metrics(metrics), memory_limit(max_memory)
     if per_user is not None and per_user.suffix not in (".parquet", ".pq"):

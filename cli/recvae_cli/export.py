@@ -40,10 +40,10 @@ def export(
       recvae export ml-1m/multvae --quantize int8
       recvae export ml-1m/ease --format torch --output ease-pt2
     """
+    from recvae.cards import find_run
     from recvae.exports import check_exportable
     from recvae.exports import export as write
     from recvae.monitors import ProgressBar
-    from recvae.runs import find_run
 
     check_exportable(format_, quantize)
     folder = find_run(runs_dir, run)
@@ -59,7 +59,7 @@ def export(
 
 def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
     """Return the validation users of a run's data set, None where that is not at hand as it was."""
-    from recvae.bundles import read_card
+    from recvae.cards import read_card
     from recvae.dataset import Dataset
     from recvae.errors import DataError, UsageError
     from recvae.home import find_dataset

@@ -23,10 +23,10 @@ def inspect(
     """
     from rich.table import Table
 
-    from recvae.bundles import check_files, read_card
+    from recvae.bundles import check_files
+    from recvae.cards import find_run, read_card
     from recvae.export_format import problems_of_exports
     from recvae.memory import human_bytes
-    from recvae.runs import find_run
 
     folder = find_run(runs_dir, run)
     card = read_card(folder)

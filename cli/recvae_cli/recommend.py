@@ -43,9 +43,9 @@ def recommend(
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
     """
+    from recvae.cards import find_run
     from recvae.errors import UsageError
     from recvae.recommender import Recommender
-    from recvae.runs import find_run
 
     if (items is None) == (source is None) or (source is None) != (output is None):
         raise UsageError(
@@ -85,7 +85,7 @@ def _recommend_file(
     recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any], explain: bool
 ) -> None:
     from recvae.batch_files import recommend_file
-    from recvae.bundles import CARD
+    from recvae.cards import CARD
     from recvae.integrity import sha256_of
     from recvae.monitors import ProgressBar
 

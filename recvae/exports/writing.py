@@ -17,7 +17,8 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.bundles import CARD, Bundle, read_bundle
+from recvae.bundles import Bundle, read_bundle
+from recvae.cards import CARD
 from recvae.errors import ExportError, UsageError
 from recvae.export_format import (
     EXPORT_CARD,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recvae.cards import CARD
 from recvae.errors import UsageError
 from recvae.export_format import EXPORT_CARD, is_of_run
-from recvae.integrity import CARD, sha256_of
+from recvae.integrity import sha256_of
 from recvae.recommending import Recommending
 from recvae.serving.settings import Settings
 

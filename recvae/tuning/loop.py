@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.batches import resolve_device
-from recvae.bundles import CARD, RUN_LOG, Bundle, read_bundle, write_bundle
+from recvae.bundles import Bundle, read_bundle, write_bundle
+from recvae.cards import CARD, RUN_LOG
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
 from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise

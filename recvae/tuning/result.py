@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from recvae.bundles import CARD, read_card
+from recvae.cards import CARD, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.files import check_replaceable, taken_names, write_folder
 from recvae.models.base import Model

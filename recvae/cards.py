@@ -1,0 +1,143 @@
+"""What runs on disk say of themselves, and which is meant: read without what trains or scores.
+
+Importing this takes the standard library alone, so that a service without torch finds its runs too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import BundleError, UsageError
+
+CARD = "recommender.json"
+"""The file of a bundle that is written last, and says what it is."""
+
+FORMAT_VERSION = 1
+RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
+RUN_LOG = "log.jsonl"
+_UNUSABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+_KINDS = {  # of what a card says
+    "model": (str, "a text"),
+    "hyperparameters": (dict, "an object"),
+    "interrupted": (bool, "true or false"),
+    "metrics": (dict, "an object"),
+    "training": (dict, "an object"),
+    "dataset": (dict, "an object"),
+    "created": (str, "a text"),
+    "versions": (dict, "an object"),
+    "files": (dict, "an object"),
+}
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what a bundle says of itself.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    dict
+        The content of recommender.json.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder, or it is no bundle.
+    BundleError
+        If training is not finished, or the bundle is damaged or of a newer format.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
+    if not (folder / CARD).is_file():
+        if (folder / RUN_STATE).exists() or (folder / RUN_LOG).exists():
+            raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
+        raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        newer = int(card["format"]) > FORMAT_VERSION
+    except _UNUSABLE as error:
+        raise damaged(folder, f"{CARD} cannot be read: {error!r}") from error
+    if newer:
+        raise BundleError(
+            f"{folder} has bundle format {card['format']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
+        )
+    try:
+        _check_card(card)
+    except _UNUSABLE as error:
+        raise damaged(folder, f"{CARD}: {error}") from error
+    return card
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    """Refuse a card that is not of the shape that is written, so that nobody who reads one has to look again."""
+    for name, (kind, wanted) in _KINDS.items():
+        if not isinstance(card.get(name), kind):
+            raise TypeError(f"got {name} {card.get(name)!r:.60}, expected {wanted}")
+    for part, values in card["metrics"].items():
+        if not isinstance(values, dict):
+            raise TypeError(f"got metrics of {part} {values!r:.60}, expected an object")
+        for metric, mean in values.items():
+            if isinstance(mean, bool) or not isinstance(mean, int | float):
+                raise TypeError(f"got {metric} {mean!r:.60}, expected a number")
+            float(mean)  # not every whole number is one
+    json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False).encode()  # no NaN, nothing that is not UTF-8
+
+
+def damaged(folder: Path, what: str) -> BundleError:
+    """Return what to raise of a bundle that is not what was written."""
+    return BundleError(f"the bundle {folder} is damaged: {what}; copy it again, or train again")
+
+
+def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -> Path:
+    """Find a run by its path, by `DATA/NAME`, by `NAME` alone, or the newest.
+
+    Parameters
+    ----------
+    runs_dir : Path
+        Where runs are kept.
+    name : str, optional
+        A folder, or what comes after `runs_dir`; None takes the newest finished run.
+    data : str, optional
+        Name or path of a data set: of several runs of one name, that on it; with no name, the newest on it.
+
+    Returns
+    -------
+    Path
+        A folder with a bundle.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or several of that name.
+    BundleError
+        If it is damaged or unfinished.
+    """
+    cards = sorted(runs_dir.glob(f"*/*/{CARD}"), key=lambda card: card.stat().st_mtime)
+    finished = [card.parent for card in cards if not card.parent.name.startswith(".")]
+    data = data and Path(data).resolve().name  # runs stand in a folder of the data set's name
+    if name is None:
+        return _newest(runs_dir, finished, data)
+    matches = [folder for folder in finished if folder.name == name]
+    matches = matches or [state.parent for state in runs_dir.glob(f"*/*/{RUN_STATE}") if state.parent.name == name]
+    matches = [folder for folder in matches if folder.parent.name == data] or matches
+    paths = [path for path in (Path(name), runs_dir / name) if path.is_dir()]
+    found = [path for path in paths if (path / CARD).is_file() or not matches][:1] or matches
+    if len(found) == 1:
+        read_card(found[0])
+        return found[0]
+    if matches:
+        where = ", ".join(f"{folder.parent.name}/{name}" for folder in matches)
+        raise UsageError(f"got run '{name}', which there is on several data sets; name one of: {where}")
+    known = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in finished) or "none"
+    raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}")
+
+
+def _newest(runs_dir: Path, finished: list[Path], data: str | None) -> Path:
+    """Return the last of the finished runs, of those on a data set if one is named."""
+    wanted = [folder for folder in finished if data in (None, folder.parent.name)] or finished  # it may be renamed
+    if not wanted:
+        raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
+    return wanted[-1]
