@@ -85,7 +85,11 @@ def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
         return
     parse = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
     with pacsv.open_csv(path, parse_options=parse) as reader:
-        names = _names(reader.schema.names, path)
+        header = reader.schema.names
+    if all(name.lstrip("-").replace(".", "").isdecimal() for name in header):  # a user would be taken for it
+        first = ", ".join(header)
+        raise DataError(f"{path}: got {first} in the first line, expected a header; write one above it, as user,item")
+    names = _names(header, path)
     convert = pacsv.ConvertOptions(
         include_columns=names,
         column_types=dict.fromkeys(names, pa.string()),

@@ -147,6 +147,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "latin 1": ("a.jsonl", b'{"user":"\xff","items":[]}', "line 1 cannot be read: 'utf-8' codec can't decode"),
     "again": ("a.jsonl", '{"user":1,"items":[]}\n' * 2, "line 2: user 1 comes again after other users"),
     "high": ("a.csv", "user,item,weight\n1,2,3\n1,1000,high\n", "row 2: got weight 'high', expected a number from"),
+    "no header": ("a.csv", "1,318\n2,296\n", "got 1, 318 in the first line, expected a header"),
     "no weight": ("a.csv", "user,item,weight\n1,2,\n", "row 1: got weight None, expected a number from"),
     "less": ("a.tsv", "user\titem\tweight\n1\t2\t-1\n", "row 1: got weight '-1', expected a number from"),
     "two users": ("a.csv", "user,user\n1,2\n", "the columns user, user, expected one of each name"),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from recvae.dataset import Dataset
+from recvae.exports import export
 from recvae.models import Model
 from recvae.recommender import Recommender
 
@@ -78,8 +79,8 @@ def start(program: list[str]) -> Callable[..., Any]:
                 time.sleep(0.05)
             yield server
         finally:
-            process.kill()
-            process.communicate()
+            process.terminate()  # killed, it could not end its own processes, which hold the pipe open
+            process.communicate(timeout=PATIENCE)
 
     return run
 
@@ -108,7 +109,9 @@ def server(start: Callable[..., Any], run: Path) -> Iterator[Server]:
 def test_it_says_where_it_listens_and_what_to_do(server: Server, run: Path) -> None:
     assert f"serving {run} at {server.address} (Ctrl-C ends it)" in server.said
     assert f"open {server.address} in a browser" in server.said
-    assert f"curl {server.address}/recommend -H 'Authorization: Bearer ...' --json" in server.said
+    start = server.said.index(f"curl {server.address}/recommend -H 'Authorization: Bearer ...' --json '") + 1
+    example = json.loads(server.said[start:].partition("--json '")[2].partition("'")[0])
+    assert server.ask(body=example)[1]["unknown"] == []
     assert server.ask()[0] == 200 and server.ask(token="wrong")[0] == 401
 
 
@@ -230,6 +233,47 @@ def test_several_processes_answer_reload_and_count_as_one(
         assert n_asked >= 21
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+
+
+def test_a_process_that_cannot_serve_what_is_there_now_says_so_in_one_line(
+    start: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(run, tmp_path / "ease"))
+    with start(own, "--workers", 2) as server:
+        assert server.process.stderr is not None
+        said = server.said
+        while said.count("startup complete") < 2:  # both have read what was whole
+            said += server.process.stderr.readline()
+        (own / "weights.safetensors").write_bytes(b"broken")
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        if not children.exists():
+            pytest.skip("this system does not list a process's children")
+        pids = [int(pid) for pid in children.read_text().split()]
+        served = [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(served[-1], signal.SIGKILL)
+        said = ""
+        while "this process cannot serve" not in said:
+            line = server.process.stderr.readline()
+            assert line
+            said += line
+        assert "Traceback" not in said and "is damaged" in said
+        assert server.ask()[0] == 200  # of the process that is left
+
+
+def test_an_export_is_served_without_torch(fitted: Callable[[str], Model], blocks: Dataset, tmp_path: Path) -> None:
+    Recommender(fitted("multvae"), blocks).save(tmp_path / "run")
+    export(tmp_path / "run")
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['torch', 'scipy', 'pandas', 'pyarrow', 'implicit', 'safetensors'])\n"
+        "sys.argv[1:] = ['serve', sys.argv[1], '--format', 'onnx', '--port', '0']\n"
+        "from recvae_cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("startup complete" in line for line in process.stderr)
+        process.terminate()
+        process.communicate()
 
 
 def test_mistakes_are_said_in_one_line(command: Callable[..., Any], run: Path, workplace: Path) -> None:

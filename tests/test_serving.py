@@ -115,9 +115,21 @@ def test_it_says_what_is_served(client: TestClient) -> None:
     assert served["limits"]["k"] == Settings().k
 
 
+def test_a_model_is_found_by_more_of_its_path_too(runs: Callable[..., list[Path]], client: TestClient) -> None:
+    parent = runs("ease")[0].parent.name
+    answer = client.post("/recommend", json={"items": HISTORY, "model": f"{parent}/ease"})
+    assert (answer.status_code, answer.json()["model"]) == (200, "ease")
+    assert client.get("/similar/990?model=se").status_code == 404
+
+
+def test_it_says_which_models_can_diversify(client: TestClient) -> None:
+    assert [model["diversifies"] for model in client.get("/model").json()["models"]] == [True, True, False]
+
+
 def test_it_is_alive_ready_and_counted(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "alive"}
     assert client.get("/ready").json() == {"status": "ready"}
+    assert client.head("/health").status_code == client.head("/ready").status_code == 200
     before = client.get("/metrics").text
     client.get("/similar/990")
     client.get("/made/up/by/someone")
@@ -394,6 +406,7 @@ def test_a_model_whose_scores_are_no_numbers_is_not_served(
         ({"token": ""}, "got a token that is empty, has spaces or is not ASCII"),
         ({"token": "abc "}, "got a token that is empty, has spaces or is not ASCII"),
         ({"token": "schlüssel"}, "got a token that is empty, has spaces or is not ASCII"),
+        ({"origins": ("shop.example",)}, "got origin 'shop.example', expected one such as https://shop.example"),
         ({"workers": 0}, "got workers=0, expected 1 or more"),
         ({"threads": 0}, "got threads=0, expected 1 or more"),
         ({"k": 0}, r"got k=0, expected a number, 1 or more \(items recommended\)"),

@@ -296,7 +296,6 @@ def test_without_the_token_nothing_is_answered(closed: TestClient, given_as: str
         ("GET", "/model"),
         ("GET", "/metrics"),
         ("POST", "/reload"),
-        ("GET", "/docs"),
     ]:
         answer = closed.request(method, path, headers=headers)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -307,7 +306,9 @@ def test_with_the_token_everything_is_and_some_things_without(closed: TestClient
     for scheme in ("Bearer", "bearer"):
         answer = closed.post("/recommend", json={"items": [1000]}, headers={"Authorization": f"{scheme} secret"})
         assert answer.status_code == 200
-    assert [closed.get(path).status_code for path in ("/", "/health", "/ready")] == [200] * 3
+    assert [closed.get(path).status_code for path in ("/", "/health", "/ready", "/docs")] == [200] * 4
+    schemes = closed.get("/openapi.json").json()["components"]["securitySchemes"]
+    assert schemes["HTTPBearer"]["scheme"] == "bearer"  # so that /docs asks for it
 
 
 def test_pages_from_elsewhere_may_ask_only_where_they_were_named(closed: TestClient, client: TestClient) -> None:

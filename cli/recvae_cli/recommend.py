@@ -91,15 +91,19 @@ def _recommend_file(
 
     recommender.recommend_batch([], **options)  # wrong options are not the file's fault
     identity = {"run": sha256_of(folder / CARD), **options}
-    with ProgressBar("recommending") as bar:
-        done = recommend_file(
-            source,
-            output,
-            lambda block: recommender.recommend_batch(block, **options),
-            identity,
-            lambda n: bar(n, None, f"{n:,} users"),
-            explain=recommender.explain if explain else None,
-        )
+    try:
+        with ProgressBar("recommending") as bar:
+            done = recommend_file(
+                source,
+                output,
+                lambda block: recommender.recommend_batch(block, **options),
+                identity,
+                lambda n: bar(n, None, f"{n:,} users"),
+                explain=recommender.explain if explain else None,
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; finished blocks are kept beside {output}: type it again to go on")
+        raise typer.Exit(130) from None
     again = f", {done.before:,} of them from the job that was interrupted" if done.before else ""
     say(f"{output}: {done.users:,} users{again}")
     if done.fallback:
@@ -124,6 +128,8 @@ def _print(
         show("for " + "; ".join(titles))
     if found.unknown:
         show(f"not known to the model: {', '.join(map(str, found.unknown))}")
+        if any(len(str(item).split()) > 1 for item in found.unknown):
+            say("ids are separated by commas, as 318,296")
     table = Table()
     for name, side in (("", "right"), ("id", "right"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]

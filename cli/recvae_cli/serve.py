@@ -1,5 +1,6 @@
 """`recvae serve`: recommendations over HTTP, with a page to try them."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,14 +69,14 @@ def serve(
     except ModuleNotFoundError as error:
         raise UsageError(f"`recvae serve` needs {error.name}: pip install 'recvae[serve]'") from error
 
-    def started(address: str) -> None:
+    def started(address: str, examples: list[Any]) -> None:
         say(f"serving {', '.join(str(folder) for folder in folders)} at {address} (Ctrl-C ends it)")
         if host not in _LOOPBACK and token is None:
             say("without --token, whoever reaches this machine may ask")
         header = " -H 'Authorization: Bearer ...'" if token else ""
         say_next(
             f"open {address} in a browser, or {address}/docs",
-            f'curl {address}/recommend{header} --json \'{{"items": [318, 296], "k": 5}}\'',
+            f"curl {address}/recommend{header} --json '{json.dumps({'items': examples, 'k': 5})}'",
         )
 
     listen(folders, settings, host, port, started)

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -63,9 +65,15 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
         summary="Recommendations for users by what they consumed",
         lifespan=service.lifespan,
         responses={status: _WRONG[status] for status in (401, 503)},
+        # The guard looks at the token; this is to have /docs ask for it.
+        dependencies=[] if settings.token is None else [Depends(HTTPBearer(auto_error=False))],
     )
+    app.state.service = service
     _add_answers(app, service)
     _add_state(app, service)
+    for path in ("/health", "/ready"):  # some load balancers ask without wanting the words
+        endpoint = next(route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == path)
+        app.head(path, include_in_schema=False)(endpoint)
     app.get("/", include_in_schema=False)(lambda: FileResponse(_PAGE / "index.html"))
     app.mount("/page", StaticFiles(directory=_PAGE), "page")
     describe = app.openapi
@@ -169,8 +177,9 @@ def _json(content: Any) -> Any:
 async def _say(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
     said = {404: "there is nothing at this address; see /docs", 405: "this address has other methods; see /docs"}
-    known = isinstance(error, HTTPException)
-    detail = error.detail if known else said.get(error.status_code, error.detail)
+    detail = error.detail if isinstance(error, HTTPException) else said.get(error.status_code, error.detail)
+    if error.status_code == 400:  # FastAPI's own words for what its decoder fails at
+        detail = "got something that is not JSON in UTF-8, or is nested too deeply"
     return JSONResponse({"error": str(detail)}, error.status_code, headers=error.headers)
 
 

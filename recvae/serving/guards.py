@@ -19,8 +19,8 @@ _CONTENT_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'no
 
 
 def is_open(path: str) -> bool:
-    """Say whether an address needs no token: a load balancer has none, and the page asks for it."""
-    return path in ("/health", "/ready", "/") or path.startswith(PAGE)
+    """Say whether an address needs no token: load balancers have none, the page and the documentation ask for it."""
+    return path in ("/health", "/ready", "/", "/docs", "/openapi.json") or path.startswith(PAGE)
 
 
 class Guard:

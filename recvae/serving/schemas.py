@@ -218,6 +218,7 @@ class ServedModel(BaseModel):
     data: str | None
     fingerprint: str | None
     metrics: dict[str, dict[str, float]]
+    diversifies: bool = Field(description="Whether `diversify` may be above 0.")
 
 
 class Served(BaseModel):

@@ -9,19 +9,24 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
-from recvae.errors import UsageError
+from recvae.errors import RecvaeError, UsageError
 from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED_FOLDER
 
 _CONNECTIONS = 4  # for each request at a time; more are refused by uvicorn
 _LOG = logging.getLogger("uvicorn.error")
+
+
+def _tell(address: str, examples: list[Any]) -> None:
+    _LOG.info("serving at %s, items such as %s", address, examples)
 
 
 class _Workers(Multiprocess):
@@ -45,7 +50,7 @@ def serve(
     settings: Settings,
     host: str = "127.0.0.1",
     port: int = 8000,
-    on_start: Callable[[str], None] = _LOG.info,
+    on_start: Callable[[str, list[Any]], None] = _tell,
 ) -> None:
     """Serve runs until the process is told to stop (Ctrl-C, SIGTERM); what was accepted is answered.
 
@@ -60,7 +65,7 @@ def serve(
     port : int
         Port; 0 for any that is free.
     on_start : callable
-        Is told the address before the first request.
+        Is told the address, and the ids of two items as examples, before the first request.
 
     Raises
     ------
@@ -71,16 +76,16 @@ def serve(
     """
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the application listens to it; it would end the process
-    make = functools.partial(_make, runs, settings)
-    app = make()  # before any other process starts: what is wrong is said once, in one line
+    make = functools.partial(_make_again, runs, settings)
+    app = _make(runs, settings)  # before any other process starts: what is wrong is said once, in one line
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    on_start(f"http://{shown}:{listening.getsockname()[1]}")
+    on_start(f"http://{shown}:{listening.getsockname()[1]}", _examples(app))
     config = uvicorn.Config(
         make if settings.workers > 1 else app,
         factory=settings.workers > 1,
         workers=settings.workers,
-        log_level="warning" if settings.workers > 1 else "info",
+        log_level="info",
         access_log=False,
         limit_concurrency=_CONNECTIONS * settings.in_flight,
         timeout_graceful_shutdown=round(settings.seconds) + 5,
@@ -106,6 +111,21 @@ def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:
 
         torch.set_num_threads(settings.threads)
     return create_app(runs, settings)
+
+
+def _make_again(runs: Sequence[Path], settings: Settings) -> FastAPI:
+    """Return the application of one of several processes; what is wrong by now is one line of the log."""
+    try:
+        return _make(runs, settings)
+    except RecvaeError as error:
+        _LOG.error("this process cannot serve, and another is tried: %s", error)
+        raise SystemExit(1) from None
+
+
+def _examples(app: FastAPI) -> list[Any]:
+    """Return the ids of two items that many had."""
+    items = app.state.service.store.models()[0].recommender.items
+    return [items.ids[[column]].tolist()[0] for column in (-items.train_counts).argsort(kind="stable")[:2].tolist()]
 
 
 def _listen(host: str, port: int) -> socket.socket:

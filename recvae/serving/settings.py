@@ -1,6 +1,7 @@
 """What the server allows and keeps to: one place for every limit."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -59,6 +60,9 @@ class Settings:
         token = self.token
         if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
             raise UsageError("got a token that is empty, has spaces or is not ASCII; take letters, digits and signs")
+        for origin in self.origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise UsageError(f"got origin {origin!r}, expected one such as https://shop.example, or * for all")
         for name, low in (("workers", 1), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < low:

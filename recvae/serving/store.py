@@ -25,6 +25,7 @@ class StoredModel:
     version: str
     format: str
     recommender: Recommending
+    diversifies: bool
 
     def describe(self) -> dict[str, Any]:
         """Return what it is, on what data, with which numbers; ready for JSON."""
@@ -39,6 +40,7 @@ class StoredModel:
             "data": manifest.get("name"),
             "fingerprint": manifest.get("fingerprint"),
             "metrics": finite,  # JSON has no NaN
+            "diversifies": self.diversifies,
         }
 
 
@@ -90,9 +92,14 @@ class ModelStore:
         return list(self._models.values())
 
     def find(self, name: str | None) -> StoredModel | None:
-        """Return what is served under a name, the first for None; None where there is none."""
+        """Return what is served under a name, or under more of its path, the first for None; None if there is none."""
         models = self._models
-        return next(iter(models.values())) if name is None else models.get(name)
+        if name is None:
+            return next(iter(models.values()))
+        found = [
+            models[known] for known, run in self._runs.items() if f"/{run.resolve().as_posix()}".endswith(f"/{name}")
+        ]
+        return models.get(name) or (found[0] if len(found) == 1 else None)
 
     def _read(self) -> dict[str, StoredModel]:
         return {name: self._model(name, run) for name, run in self._runs.items()}
@@ -102,8 +109,20 @@ class ModelStore:
         version = self._version(run)  # before, so that one that changes meanwhile is not taken for current
         recommender = load(run, self._settings)
         # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
-        recommender.recommend(recommender.item_ids[:1].tolist(), k=1)
-        return StoredModel(name=name, version=version, format=self._settings.format, recommender=recommender)
+        history = recommender.item_ids[:1].tolist()
+        recommender.recommend(history, k=1)
+        diversifies = True
+        try:
+            recommender.recommend(history, k=1, diversify=1.0)
+        except UsageError:
+            diversifies = False
+        return StoredModel(
+            name=name,
+            version=version,
+            format=self._settings.format,
+            recommender=recommender,
+            diversifies=diversifies,
+        )
 
 
 def _load_torch(run: Path, settings: Settings) -> Recommending:

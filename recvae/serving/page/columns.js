@@ -21,8 +21,14 @@ export function showColumns(models) {
   // Moving an element loses the focus inside it: only where the order is another.
   if (elements.some((element, at) => holder.children[at] !== element)) holder.append(...elements);
   holder.dataset.n = String(models.length);
-  byId("note").textContent = models.length > 1 ? "Bars compare scores within a list; scores of different models do not compare." : "";
+  byId("note").textContent = noteOn(models);
   markDifferences();
+}
+
+function noteOn(models) {
+  const sets = new Set(models.map((model) => model.fingerprint));
+  if (sets.size > 1) return "Trained on different data: an id may be another item in each.";
+  return models.length > 1 ? "Bars compare scores within a list; scores of different models do not compare." : "";
 }
 
 function newColumn(model) {

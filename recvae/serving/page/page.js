@@ -102,6 +102,7 @@ function refresh() {
   address.write(state);
   showPicked();
   showColumns(chosen());
+  byId("variety").disabled = !chosen().some((model) => model.diversifies);
   for (const [name, asking] of questions) {
     asking.abort();
     questions.delete(name);
@@ -121,7 +122,7 @@ async function ask(model) {
   questions.set(model.name, asking);
   setBusy(model.name, true);
   const explain = state.items.length > 0 && state.items.length <= limits.explained_items;
-  const question = { items: state.items, k: state.k, diversify: state.variety, explain, model: model.name };
+  const question = { items: state.items, k: state.k, diversify: model.diversifies ? state.variety : 0, explain, model: model.name };
   try {
     const answer = await api.recommend(question, asking.signal);
     if (asking.signal.aborted) return null;
