@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from recvae.cards import CARD, FORMAT_VERSION, damaged, read_card
+from recvae.cards import CARD, FORMAT_VERSION, UNUSABLE, damaged, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.files import storage_errors, write_file, write_json, write_text
 from recvae.hyperparameters import build, values_of
@@ -33,17 +33,7 @@ from recvae.weights import read_weights, write_weights
 
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
-_UNUSABLE = (  # what reading a damaged file can end in
-    SafetensorError,
-    pa.ArrowException,
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    OverflowError,
-)
+_UNUSABLE = (*UNUSABLE, SafetensorError, pa.ArrowException, RuntimeError)  # what reading a damaged file can end in
 _LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
 

@@ -15,7 +15,9 @@ CARD = "recommender.json"
 FORMAT_VERSION = 1
 RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
 RUN_LOG = "log.jsonl"
-_UNUSABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+UNUSABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading damaged JSON can end in."""
+
 _KINDS = {  # of what a card says
     "model": (str, "a text"),
     "hyperparameters": (dict, "an object"),
@@ -58,7 +60,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         newer = int(card["format"]) > FORMAT_VERSION
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise damaged(folder, f"{CARD} cannot be read: {error!r}") from error
     if newer:
         raise BundleError(
@@ -66,7 +68,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         )
     try:
         _check_card(card)
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise damaged(folder, f"{CARD}: {error}") from error
     return card
 

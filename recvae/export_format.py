@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recvae.cards import CARD
+from recvae.cards import CARD, UNUSABLE
 from recvae.errors import BundleError, UsageError
 from recvae.integrity import sha256_of, states_of
 from recvae.items import ItemIndex
@@ -48,17 +48,7 @@ TOP_OUTPUTS = {
     TOP_SCORES: "float32 (users, k): their scores; -inf where the items ran out",
 }
 
-_UNUSABLE = (  # what reading a damaged file can end in
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-    zipfile.BadZipFile,
-)
+_UNUSABLE = (*UNUSABLE, EOFError, zipfile.BadZipFile)  # what reading a damaged file can end in
 
 
 def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     weights = np.ones(len(rows))
     if others:
         weights = _numbers(table["weight"])
-        if not ((weights >= LIGHTEST) & (weights <= HEAVIEST)).all():
+        if not are_weights(weights).all():
             raise UsageError(f"got other values in the column weight, {EXPECTED_WEIGHT}; leave these rows out")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
     for place in np.flatnonzero(columns < 0).tolist():
@@ -295,7 +295,7 @@ def columns_of(names: list[str]) -> list[str]:
 
 
 def check_weights(history: Mapping[Any, object]) -> None:
-    """Refuse a history with a weight that is not a number > 0, whether its item is known or not.
+    """Refuse a history with something else than weights, whether its items are known or not.
 
     Raises
     ------
@@ -334,6 +334,11 @@ def is_weight(weight: object) -> bool:
     """Say whether something is a weight that models compute with: a number from `LIGHTEST` to `HEAVIEST`."""
     is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
     return is_number and bool(LIGHTEST <= cast(Any, weight) <= HEAVIEST)
+
+
+def are_weights(values: np.ndarray) -> np.ndarray:
+    """Say of each number of an array whether it is such a weight, shape (n,), bool."""
+    return (values >= LIGHTEST) & (values <= HEAVIEST)
 
 
 def _weight(weight: object, item: object) -> float:

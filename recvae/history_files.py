@@ -21,7 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError, UsageError
-from recvae.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, check_weights, columns_of
+from recvae.histories import EXPECTED_WEIGHT, are_weights, check_weights, columns_of
 
 INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 10_000
@@ -136,7 +136,7 @@ def _users(column: pa.Array, name: str, path: Path) -> pa.Array:
 def _weights(column: pa.Array, n_before: int, path: Path) -> np.ndarray:
     values = pd.Series(column.to_pandas())
     weights = np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
-    wrong = np.flatnonzero(~((weights >= LIGHTEST) & (weights <= HEAVIEST)))
+    wrong = np.flatnonzero(~are_weights(weights))
     if len(wrong):
         found = column[int(wrong[0])].as_py()
         raise DataError(

@@ -61,6 +61,10 @@ class ItemIndex:
         mask[[column for column in map(self.column_of, items) if column is not None]] = True
         return mask
 
+    def id_of(self, column: int) -> int | str:
+        """Return the external id of a column, as a value of Python."""
+        return self.ids[[column]].tolist()[0]
+
     def title_of(self, column: int) -> str | None:
         """Return the title of a column, None where it is not known."""
         return None if self.titles is None else self.titles[column]

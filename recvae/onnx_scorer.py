@@ -26,7 +26,7 @@ from recvae.export_format import (
     damaged,
     read_export,
 )
-from recvae.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST
+from recvae.histories import EXPECTED_WEIGHT, are_weights
 from recvae.items import check_k
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class OnnxScorer:
             )
         if len(items) and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < self.n_items):
             raise DataError(f"got items that are not columns from 0 to {self.n_items - 1}")
-        if weights.dtype.kind not in "biuf" or not ((weights >= LIGHTEST) & (weights <= HEAVIEST)).all():
+        if weights.dtype.kind not in "biuf" or not are_weights(weights).all():
             raise DataError(f"got other weights, {EXPECTED_WEIGHT}; leave these interactions out")
         return items.astype(np.int64), offsets.astype(np.int64), weights.astype(np.float32)
 

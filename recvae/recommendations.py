@@ -250,7 +250,7 @@ def explanations_of(
     """
 
     def named(column: int) -> tuple[Any, str | None]:
-        return items.ids[[column]].tolist()[0], items.title_of(column)
+        return items.id_of(column), items.title_of(column)
 
     explanations = []
     for column, of_column in zip(columns.tolist(), contributions.T, strict=True):

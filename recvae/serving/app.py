@@ -11,20 +11,18 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from recvae.recommendations import json_id
 from recvae.serving import schemas
-from recvae.serving.guards import RETRY_AFTER, Guard
-from recvae.serving.service import Service
+from recvae.serving.guards import Guard
+from recvae.serving.service import Service, not_ready
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Counting
 from recvae.version import __version__
 
-_LONGEST_NAME = 60  # characters of what was sent, in a message
 _PAGE = Path(__file__).parent / "page"
 _WRONG: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error, "description": said}
@@ -71,9 +69,6 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
     app.state.service = service
     _add_answers(app, service)
     _add_state(app, service)
-    for path in ("/health", "/ready"):  # some load balancers ask without wanting the words
-        endpoint = next(route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == path)
-        app.head(path, include_in_schema=False)(endpoint)
     app.get("/", include_in_schema=False)(lambda: FileResponse(_PAGE / "index.html"))
     app.mount("/page", StaticFiles(directory=_PAGE), "page")
     describe = app.openapi
@@ -119,15 +114,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         async with service.deadline():
             index = service.model(model).recommender.items
             columns = await service.in_thread(partial(index.search, query, limit))
-            found = [(index.ids[[column]].tolist()[0], column) for column in columns]
-            return _json(
-                {
-                    "items": [
-                        {"id": json_id(item), "title": index.title_of(c), "users": int(index.train_counts[c])}
-                        for item, c in found
-                    ]
-                }
-            )
+            found = [
+                {"id": json_id(index.id_of(c)), "title": index.title_of(c), "users": int(index.train_counts[c])}
+                for c in columns
+            ]
+            return _json({"items": found})
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -142,8 +133,11 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def ready() -> schemas.Status:
         """Say whether questions are answered."""
         if not service.is_ready:
-            raise HTTPException(503, "starting or stopping; try again", {"Retry-After": RETRY_AFTER})
+            raise not_ready()
         return schemas.Status(status="ready")
+
+    app.head("/health", include_in_schema=False)(health)  # some load balancers ask without wanting the words
+    app.head("/ready", include_in_schema=False)(ready)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
@@ -188,7 +182,7 @@ async def _say_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(schemas.shown(part) if isinstance(part, int) else part for part in first["loc"][1:])
-    where = where if len(where) <= _LONGEST_NAME else f"{where[:_LONGEST_NAME]}..."
+    where = schemas.cut(where)
     if first["type"] == "json_invalid":
         return JSONResponse({"error": f"got something that is not JSON ({first['ctx']['error']})"}, 400)
     said = first["msg"].removeprefix("Value error, ")

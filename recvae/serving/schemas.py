@@ -18,6 +18,11 @@ def shown(value: object) -> str:
     except RecursionError:
         return "something deeply nested"
     text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is text in JSON, and nowhere else
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """Return a text as a message shows it, cut where it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

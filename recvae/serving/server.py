@@ -124,8 +124,7 @@ def _make_again(runs: Sequence[Path], settings: Settings) -> FastAPI:
 
 def _examples(app: FastAPI) -> list[Any]:
     """Return the ids of two items that many had."""
-    items = app.state.service.store.models()[0].recommender.items
-    return [items.ids[[column]].tolist()[0] for column in (-items.train_counts).argsort(kind="stable")[:2].tolist()]
+    return app.state.service.store.models()[0].recommender.recommend([], k=2).ids
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -136,7 +136,7 @@ class Service:
     async def answer(self, question: Question) -> dict[str, Any]:
         """Answer a question, together with what others ask at the same time; ready for JSON."""
         if self._batcher is None:
-            raise _busy("starting or stopping; try again")
+            raise not_ready()
         requests = self._requests(question)
         model = self.model(question.model)
         found = await self._batcher.answer(model.recommender, requests)
@@ -171,6 +171,11 @@ class Service:
         return [Request(items=history, **same) for history in histories]
 
 
+def not_ready() -> HTTPException:
+    """Return what to say before the start and after the end."""
+    return _busy("starting or stopping; try again")
+
+
 def _busy(said: str) -> HTTPException:
     return HTTPException(503, said, {"Retry-After": RETRY_AFTER})
 
@@ -187,8 +192,5 @@ def _explained(
 
 def named(items: ItemIndex, ids: Iterable[Any]) -> list[dict[str, Any]]:
     """Return those of some items that are known, with their titles, as JSON has them."""
-    columns = [column for column in map(items.column_of, ids) if column is not None]
-    return [
-        {"id": json_id(item), "title": items.title_of(column)}
-        for item, column in zip(items.ids[columns].tolist(), columns, strict=True)
-    ]
+    columns = (column for column in map(items.column_of, ids) if column is not None)
+    return [{"id": json_id(items.id_of(column)), "title": items.title_of(column)} for column in columns]

@@ -13,9 +13,6 @@ from recvae.integrity import sha256_of
 from recvae.recommending import Recommending
 from recvae.serving.settings import Settings
 
-_CARDS = {"torch": CARD} | {name: f"{name}/{EXPORT_CARD}" for name in ("onnx", "onnx-int8")}
-"""By format, the file of a run that is written last."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
@@ -84,7 +81,8 @@ class ModelStore:
         return all(self._version(run) == self._models[name].version for name, run in self._runs.items())
 
     def _version(self, run: Path) -> str:
-        card = run / _CARDS[self._settings.format]
+        format_ = self._settings.format
+        card = run / CARD if format_ == "torch" else run / format_ / EXPORT_CARD
         return sha256_of(card)[:12] if card.is_file() else ""
 
     def models(self) -> list[StoredModel]:
@@ -135,7 +133,7 @@ def _load_torch(run: Path, settings: Settings) -> Recommending:
 def _load_onnx(run: Path, settings: Settings) -> Recommending:
     from recvae.serving.onnx import OnnxRecommender
 
-    recommender = OnnxRecommender.load(run / Path(_CARDS[settings.format]).parent, threads=settings.threads)
+    recommender = OnnxRecommender.load(run / settings.format, threads=settings.threads)
     if not is_of_run(recommender.scorer.card, run):
         raise UsageError(
             f"{run} was written anew after it was exported; export it again with `recvae export {run}"
