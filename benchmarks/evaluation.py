@@ -30,7 +30,7 @@ from recvae.metrics import NAMES, parse_metrics
 from recvae.models.multvae import MultVAENetwork
 from recvae.models.networks import initialise
 from recvae.products import linear_product
-from recvae.training import validation_ndcg
+from recvae.validation import validation_ndcg
 
 K = 100
 BLOCK = 500  # users of a block of the floor

@@ -22,7 +22,7 @@ import torch
 
 from measuring import RANDOM_WIDTHS, Times, by_turns, machine_line, random_run, write_results
 from recvae import Dataset, MultVAE, Recommender
-from recvae.exports import export
+from recvae.exports.writing import export
 from recvae.metrics import ndcg_at_k
 from recvae.onnx_scorer import OnnxScorer
 

@@ -15,7 +15,7 @@ from recvae.files import write_folder
 from recvae.hyperparameters import grid_of, values_of
 from recvae.models import model_class
 from recvae.models.base import Model
-from recvae.training import OBJECTIVE
+from recvae.validation import OBJECTIVE
 
 
 def fit_baseline(

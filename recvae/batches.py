@@ -12,41 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.errors import UsageError
-
 RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
 _AHEAD = 2  # batches prepared in advance where they do not
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device to compute on.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" takes a GPU where there is one; "cpu", "cuda" or "cuda:N" ask for one by name.
-
-    Raises
-    ------
-    UsageError
-        If there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N") from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N")
-    if resolved.type == "cuda" and (
-        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
-    ):
-        raise UsageError(
-            f"got device '{device}', but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a CUDA build of PyTorch"
-        )
-    return resolved
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from recvae.bundles import read_bundle
-from recvae.cards import find_run
 from recvae.dataset import Dataset
 from recvae.errors import UsageError
+from recvae.finding import find_run
 from recvae.models.base import Model
 
 

@@ -21,7 +21,8 @@ from recvae.events import Events, Filters, filter_events, usual_min_rating
 from recvae.files import check_name, write_folder, write_json
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
-from recvae.splits import LIANG_SEED, Split, split_events
+from recvae.splits.base import LIANG_SEED, Split
+from recvae.splits.protocols import split_events
 from recvae.version import __version__
 
 FORMAT_VERSION = 1

@@ -21,8 +21,7 @@ import numpy as np
 from recvae.cards import CARD, UNUSABLE
 from recvae.errors import BundleError, UsageError
 from recvae.integrity import sha256_of, states_of
-from recvae.items import ItemIndex
-from recvae.recommendations import json_id
+from recvae.items import ItemIndex, json_id
 
 FORMAT_VERSION = 1
 EXPORT_CARD = "export.json"

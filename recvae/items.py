@@ -155,3 +155,11 @@ def ids_from_arrow(column: "pa.ChunkedArray") -> np.ndarray:
     import pyarrow as pa
 
     return np.array(column.to_pylist(), dtype=np.int64 if pa.types.is_integer(column.type) else object)
+
+
+_MOST_EXACT = 2**53 - 1
+
+
+def json_id(item: int | str) -> int | str:
+    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
+    return str(item) if isinstance(item, int) and abs(item) > _MOST_EXACT else item

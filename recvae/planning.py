@@ -14,7 +14,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.batches import resolve_device
 from recvae.dataset import Dataset
 from recvae.errors import MemoryLimitError, TrainingError
 from recvae.history import EpochRecord
@@ -22,8 +21,9 @@ from recvae.interactions import HeldOut
 from recvae.memory import Needs, rows_within
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.base import Model
+from recvae.precision import resolve_device
 from recvae.ranking import block_rows
-from recvae.training import validation_ndcg
+from recvae.validation import validation_ndcg
 
 SECONDS = 2.0
 """About how long a model is tried out."""

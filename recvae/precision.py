@@ -5,6 +5,8 @@ Weights, their gradients' use and everything but the products with the items' la
 
 import torch
 
+from recvae.errors import UsageError
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 _WORTHWHILE = 1 << 19  # weights of a layer: for less, casting takes as long as bfloat16 saves
 
@@ -39,3 +41,34 @@ def resolve_precision(precision: str, device: torch.device, n_weights: int) -> t
         is_faster = n_weights >= _WORTHWHILE and multiplies_bfloat16(device)
         return torch.bfloat16 if is_faster else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes a GPU where there is one; "cpu", "cuda" or "cuda:N" ask for one by name.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N") from None
+    if resolved.type not in ("cpu", "cuda"):
+        raise UsageError(f"got device '{device}', expected auto, cpu, cuda or cuda:N")
+    if resolved.type == "cuda" and (
+        not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(
+            f"got device '{device}', but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or install a CUDA build of PyTorch"
+        )
+    return resolved

@@ -13,7 +13,9 @@ from recvae.integrity import sha256_of
 from recvae.log_format import LogFormat, is_user_lists
 from recvae.logs import columns_of, read_events, read_user_lists
 from recvae.sources import Source
-from recvae.splits import LIANG_SEED, check_protocol, ready_made
+from recvae.splits.base import LIANG_SEED
+from recvae.splits.protocols import check_protocol
+from recvae.splits.ready_made import ready_made
 from recvae.synthetic import synthetic_log
 from recvae.titles import read_titles_column
 

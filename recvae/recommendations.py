@@ -11,21 +11,13 @@ import numpy as np
 
 from recvae.errors import UsageError
 from recvae.histories import History
-from recvae.items import ItemIndex, check_k, ids_to_arrow
+from recvae.items import ItemIndex, check_k, ids_to_arrow, json_id
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 # Letters in shape comments: U users, R recommendations of all of them, k ranks.
-
-
-_MOST_EXACT = 2**53 - 1
-
-
-def json_id(item: int | str) -> int | str:
-    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
-    return str(item) if isinstance(item, int) and abs(item) > _MOST_EXACT else item
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from recvae.diversity import diversified
 from recvae.errors import UsageError
 from recvae.histories import Histories, History, histories_of, history_of
 from recvae.items import ItemIndex, check_k
@@ -24,7 +25,6 @@ from recvae.recommendations import (
     check_request,
     explanations_of,
 )
-from recvae.similarity import diversified
 
 _CANDIDATES, _MOST_CANDIDATES = 5, 500  # for each item of a diversified list; in all, unless as many are wanted
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.bundles import read_bundle
-from recvae.cards import CARD, RUN_STATE, read_card
+from recvae.cards import RUN_STATE, read_card
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.history import Monitor
@@ -13,32 +13,6 @@ from recvae.hyperparameters import build, values_of
 from recvae.models import model_class
 from recvae.models.base import Model
 from recvae.runs import Run, new_run, resumed_run, train
-
-_REPEAT = re.compile(r"(.+)-seed-\d+(-\d+)?")
-
-
-def finished_runs(parent: Path) -> tuple[list[Path], list[Path]]:
-    """Return the finished runs in a folder, oldest first, and the finished repeats of these.
-
-    Parameters
-    ----------
-    parent : Path
-        The runs of one data set.
-
-    Returns
-    -------
-    runs : list of Path
-        Trained to their end, not stopped by hand.
-    repeats : list of Path
-        Those called after another run and a seed.
-    """
-    cards = sorted(parent.glob(f"*/{CARD}"), key=lambda card: card.stat().st_mtime)
-    whole = [card.parent for card in cards if not card.parent.name.startswith(".")]
-    whole = [folder for folder in whole if not read_card(folder).get("interrupted")]
-    names = {folder.name for folder in whole}
-    found = {folder: _REPEAT.fullmatch(folder.name) for folder in whole}
-    repeats = [folder for folder, match in found.items() if match and match[1] in names]
-    return [folder for folder in whole if folder not in repeats], repeats
 
 
 def seeds_for(folder: Path, n: int) -> list[int]:

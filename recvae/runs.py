@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recvae.batches import resolve_device
 from recvae.bundles import Bundle, write_bundle
 from recvae.cards import CARD, RUN_LOG, RUN_STATE
 from recvae.checkpoints import FILE_NAME, Checkpoint
@@ -27,6 +26,7 @@ from recvae.metrics import parse_metrics
 from recvae.models import model_class
 from recvae.models.base import Model
 from recvae.monitors import LogFile, Together
+from recvae.precision import resolve_device
 
 _LOCK = "run.lock"
 _LATER = "; where more memory is free, `recvae train --resume` goes on"

@@ -152,7 +152,7 @@ def bundle_folder(fitted: Callable[[str], Any], blocks: Dataset, tmp_path_factor
 @pytest.fixture(scope="session")
 def exported(bundle_folder: Callable[[str], Path], blocks: Dataset) -> Callable[..., Path]:
     """Return a function from a model's name and a format to the folder of its export, made once; do not change it."""
-    from recvae.exports import export
+    from recvae.exports.writing import export
 
     @functools.cache
     def make(name: str, format: str = "onnx", quantize: str | None = None) -> Path:

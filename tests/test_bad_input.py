@@ -18,7 +18,7 @@ import torch
 from recvae.dataset import Dataset
 from recvae.errors import BundleError
 from recvae.recommender import Recommender
-from recvae.splits import PROTOCOLS
+from recvae.splits.protocols import PROTOCOLS
 
 Command = Callable[..., Any]
 

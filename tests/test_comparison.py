@@ -23,11 +23,12 @@ from recvae.comparison import Comparison, compare, comparison_of
 from recvae.contenders import Contender, check_same_data, measure, over_seeds
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, UsageError
+from recvae.finding import finished_runs
 from recvae.history import Silent
 from recvae.memory import human_bytes
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MultDAE, Popularity
-from recvae.repeats import finished_runs, repeat, seeds_for
+from recvae.repeats import repeat, seeds_for
 from recvae.runs import new_run, train
 from recvae.significance import holm, paired_p_value, paired_tests
 from recvae.tables import Cell, Page, Table, human_count, human_seconds, latex_escape

@@ -23,7 +23,9 @@ from recvae.dataset import Dataset
 from recvae.errors import DataError, StorageError, UsageError
 from recvae.events import Events, Filters
 from recvae.interactions import HeldOut
-from recvae.splits import PROTOCOLS, Split, ready_made
+from recvae.splits.base import Split
+from recvae.splits.protocols import PROTOCOLS
+from recvae.splits.ready_made import ready_made
 
 MakeLog = Callable[..., Events]
 MATRICES = ("train.npz", "validation/fold_in.npz", "validation/targets.npz", "test/fold_in.npz", "test/targets.npz")

@@ -14,13 +14,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae import exports
 from recvae.cards import CARD
 from recvae.dataset import Dataset
 from recvae.errors import ExportError, NotFittedError, UsageError
 from recvae.export_format import EXPORT_CARD, INPUTS, ITEMS, MODEL_FILES, NEIGHBOURS, OUTPUTS, TOP_OUTPUTS
-from recvae.exports import Check, drawn_histories, export, programs
-from recvae.exports.checking import refuse_if_wrong
+from recvae.exports import programs
+from recvae.exports.checking import Check, drawn_histories, refuse_if_wrong
+from recvae.exports.writing import FORMATS, export
 from recvae.integrity import sha256_of
 from recvae.models import EASE, MODELS, Model, Popularity
 from recvae.onnx_scorer import OnnxScorer
@@ -202,7 +202,7 @@ class _Wrong(torch.nn.Module):
         return torch.full((32,), self.value).repeat(offsets.shape[0] - 1, 1)
 
 
-@pytest.mark.parametrize("format", exports.FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("value", [3.0, float("nan")])
 def test_scores_that_are_not_the_models_are_refused_and_leave_nothing(
     format: str, value: float, bundle_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

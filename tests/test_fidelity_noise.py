@@ -15,7 +15,7 @@ from torch.nn import functional
 from recvae.batches import SparseBatch, whole_batch
 from recvae.models import AE, MultDAE
 from recvae.models.ae import AENetwork
-from recvae.models.noise import NOISES, NoisyInput, corrupt
+from recvae.models.networks import NOISES, NoisyInput, corrupt
 
 # Letters in shape comments: U users, I items.
 

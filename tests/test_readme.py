@@ -16,7 +16,7 @@ import huggingface_hub
 import pytest
 
 from recvae.dataset import Dataset
-from recvae.exports import export
+from recvae.exports.writing import export
 from recvae.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from recvae.dataset import Dataset
-from recvae.exports import export
+from recvae.exports.writing import export
 from recvae.models import Model
 from recvae.recommender import Recommender
 

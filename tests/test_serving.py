@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from recvae.dataset import Dataset
 from recvae.errors import BundleError, TrainingError, UsageError
-from recvae.exports import export
+from recvae.exports.writing import export
 from recvae.models import Model
 from recvae.recommendations import Recommendations, Request
 from recvae.recommender import Recommender

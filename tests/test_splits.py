@@ -14,16 +14,12 @@ from hypothesis import strategies as st
 from recvae.errors import DataError, UsageError
 from recvae.events import Events, Filters, filter_events
 from recvae.logs import read_events
-from recvae.splits import (
-    PROTOCOLS,
-    Split,
-    holdout,
-    leave_last_out,
-    ready_made,
-    split_events,
-    strong,
-    time_split,
-)
+from recvae.splits.base import Split
+from recvae.splits.protocols import PROTOCOLS, split_events
+from recvae.splits.ready_made import ready_made
+from recvae.splits.same_users import holdout, leave_last_out
+from recvae.splits.strong import strong
+from recvae.splits.time import time_split
 
 MakeLog = Callable[..., Events]
 Pairs = set[tuple[Any, Any]]

@@ -129,8 +129,7 @@ def _format(form: str | None, output: Path | None) -> str:
 
 def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
     """Find the runs that are named, or all finished ones beside the newest, without their repeats."""
-    from recvae.cards import find_run
-    from recvae.repeats import finished_runs
+    from recvae.finding import find_run, finished_runs
 
     if runs:
         return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))

@@ -47,10 +47,10 @@ def evaluate(
       recvae evaluate --json report.json --per-user users.parquet
     """
     from recvae.bundles import read_bundle
-    from recvae.cards import find_run
     from recvae.errors import UsageError
     from recvae.evaluation import Report
     from recvae.files import write_json
+    from recvae.finding import find_run
     from recvae.home import find_dataset
     from recvae.metrics import parse_metrics
 

@@ -8,7 +8,7 @@ import typer
 from recvae_cli.console import DataDir, Json, RunsDir, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.exports import Exported
+    from recvae.exports.writing import Exported
     from recvae.interactions import HeldOut
 
 
@@ -40,9 +40,9 @@ def export(
       recvae export ml-1m/multvae --quantize int8
       recvae export ml-1m/ease --format torch --output ease-pt2
     """
-    from recvae.cards import find_run
-    from recvae.exports import check_exportable
-    from recvae.exports import export as write
+    from recvae.exports.writing import check_exportable
+    from recvae.exports.writing import export as write
+    from recvae.finding import find_run
     from recvae.monitors import ProgressBar
 
     check_exportable(format_, quantize)

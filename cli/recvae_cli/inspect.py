@@ -24,8 +24,9 @@ def inspect(
     from rich.table import Table
 
     from recvae.bundles import check_files
-    from recvae.cards import find_run, read_card
+    from recvae.cards import read_card
     from recvae.export_format import problems_of_exports
+    from recvae.finding import find_run
     from recvae.memory import human_bytes
 
     folder = find_run(runs_dir, run)

@@ -46,13 +46,13 @@ def plan(
       recvae plan multvae recvae --set batch_size=200 --max-memory 4GB
       recvae plan blend --set first=recvae --set second=ease
     """
-    from recvae.batches import resolve_device
     from recvae.composition import load_parts
     from recvae.dataset import Dataset
     from recvae.errors import UsageError
     from recvae.home import find_dataset
     from recvae.monitors import ProgressBar
     from recvae.planning import plan
+    from recvae.precision import resolve_device
 
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")

@@ -43,8 +43,8 @@ def recommend(
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
     """
-    from recvae.cards import find_run
     from recvae.errors import UsageError
+    from recvae.finding import find_run
     from recvae.recommender import Recommender
 
     if (items is None) == (source is None) or (source is None) != (output is None):

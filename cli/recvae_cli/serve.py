@@ -50,8 +50,8 @@ def serve(
     New versions of the runs are taken up on SIGHUP or POST /reload. Limits, which GET /model tells:
       window_ms batch_users body_bytes history_items histories explained_items k seconds in_flight waiting_users
     """
-    from recvae.cards import find_run
     from recvae.errors import UsageError
+    from recvae.finding import find_run
     from recvae.serving.settings import Settings
 
     settings = Settings(

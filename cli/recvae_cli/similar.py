@@ -23,7 +23,7 @@ def similar(
     """
     from rich.table import Table
 
-    from recvae.cards import find_run
+    from recvae.finding import find_run
     from recvae.recommender import Recommender
 
     folder = find_run(runs_dir, run)

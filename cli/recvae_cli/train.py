@@ -147,8 +147,7 @@ def _remark_on(interrupted: list[Path]) -> None:
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:
-    from recvae.batches import resolve_device
-    from recvae.precision import multiplies_bfloat16
+    from recvae.precision import multiplies_bfloat16, resolve_device
 
     if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
         say("there are no instructions for bfloat16 here: it works, but float32 would be faster")

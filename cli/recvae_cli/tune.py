@@ -140,8 +140,8 @@ def _figures(trial: "Trial") -> str:
 
 
 def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
-    from recvae.training import OBJECTIVE
     from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, PRUNED
+    from recvae.validation import OBJECTIVE
 
     counts = {state: found.count(state) for state in (COMPLETE, PRUNED, FAILED)}
     if as_json:
@@ -173,8 +173,8 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
 def _table(found: "Tuning") -> "Table":
     from rich.table import Table
 
-    from recvae.training import OBJECTIVE
     from recvae.tuning import setting_text
+    from recvae.validation import OBJECTIVE
 
     top = found.top()
     table = Table()  # a column per trial: there are more hyperparameters than fit beside one another

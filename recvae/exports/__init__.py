@@ -1,6 +1,8 @@
-"""Export: the scores of a bundle as ONNX or as a program of PyTorch, checked, with all that serving them needs."""
+"""Export: the scores of a bundle as ONNX or as a program of PyTorch, checked, with all that serving them needs.
 
-from recvae.exports.checking import Check, drawn_histories
-from recvae.exports.writing import FORMATS, QUANTIZATIONS, Exported, check_exportable, export
+    writing    from a bundle to the folder of an export
+    programs   scores as an ONNX graph or as a program of `torch.export`
+    checking   an export is held against its run on real rows before it is left on disk
 
-__all__ = ["FORMATS", "QUANTIZATIONS", "Check", "Exported", "check_exportable", "drawn_histories", "export"]
+Importing this package imports none of them.
+"""

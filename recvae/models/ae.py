@@ -17,8 +17,7 @@ from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.losses import LIKELIHOODS
 from recvae.models.autoencoder import Autoencoder
-from recvae.models.networks import SparseLinear, layers
-from recvae.models.noise import NoisyInput
+from recvae.models.networks import NoisyInput, SparseLinear, layers
 from recvae.training import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch, resolve_device, whole_batch
+from recvae.batches import SparseBatch, whole_batch
 from recvae.checkpoints import Checkpoint
 from recvae.errors import OutOfMemoryError, TrainingError
 from recvae.history import EpochRecord, History, Monitor, Silent, divergence, shortage
@@ -25,7 +25,7 @@ from recvae.models.base import Model
 from recvae.models.footprint import blocks_of, check_batches, network_needs
 from recvae.models.networks import initialise
 from recvae.models.scoring import NetworkScorer
-from recvae.precision import PRECISIONS, resolve_precision
+from recvae.precision import PRECISIONS, resolve_device, resolve_precision
 from recvae.ranking import block_rows
 from recvae.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
 from recvae.schedules import Schedule

@@ -15,7 +15,6 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import resolve_device
 from recvae.checkpoints import Checkpoint
 from recvae.errors import DataError, UsageError
 from recvae.history import Monitor, Silent
@@ -25,8 +24,9 @@ from recvae.memory import Needs, in_blocks, rows_within
 from recvae.metrics import ndcg_at_k
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
+from recvae.precision import resolve_device
 from recvae.ranking import block_rows, rank
-from recvae.training import OBJECTIVE
+from recvae.validation import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
 

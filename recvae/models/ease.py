@@ -29,7 +29,7 @@ from recvae.memory import Needs, check_memory
 from recvae.models.base import Model
 from recvae.models.footprint import ranking_bytes
 from recvae.models.scoring import scorer_of
-from recvae.training import validation_ndcg
+from recvae.validation import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
 

@@ -14,8 +14,7 @@ import torch
 from recvae.batches import SparseBatch
 from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.models.ae import AE, AENetwork
-from recvae.models.networks import SparseLinear
-from recvae.models.noise import NOISES, NoisyInput, corrupt
+from recvae.models.networks import NOISES, NoisyInput, SparseLinear, corrupt
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from recvae.recommendations import json_id
+from recvae.items import json_id
 from recvae.serving import schemas
 from recvae.serving.guards import Guard
 from recvae.serving.service import Service, not_ready

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, HTTPException
 
 from recvae.errors import DataError, RecvaeError, UsageError
-from recvae.items import ItemIndex
-from recvae.recommendations import Explanation, Recommendations, Request, json_id
+from recvae.items import ItemIndex, json_id
+from recvae.recommendations import Explanation, Recommendations, Request
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.guards import RETRY_AFTER
 from recvae.serving.schemas import Question, shown

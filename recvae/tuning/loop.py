@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recvae.batches import resolve_device
 from recvae.bundles import Bundle, read_bundle, write_bundle
 from recvae.cards import CARD, RUN_LOG
 from recvae.dataset import Dataset
@@ -23,12 +22,13 @@ from recvae.metrics import parse_metrics
 from recvae.models import model_class
 from recvae.models.base import Model
 from recvae.monitors import LogFile
-from recvae.training import OBJECTIVE
+from recvae.precision import resolve_device
 from recvae.tuning.database import BEST, check_optuna, open_study
 from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, Tuning, TuningMonitor, Unwatched
 from recvae.tuning.search import Search
 from recvae.tuning.shield import Shield
 from recvae.tuning.study import Running, Study, Trial
+from recvae.validation import OBJECTIVE
 
 
 def tune(
