@@ -30,12 +30,12 @@ import torch
 from dense import BETA, DROPOUT, GAMMA, HIDDEN, LATENT, LEARNING_RATE
 from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import MultDAE, MultVAE, RecVAE
-from recvae.heap import kept_blocks
-from recvae.history import EpochRecord
+from recvae.compute.allocator import kept_blocks
+from recvae.compute.matmul import product
+from recvae.datasets.synthetic import synthetic_log
 from recvae.interactions import interactions
-from recvae.models.autoencoder import Autoencoder
-from recvae.products import product
-from recvae.synthetic import synthetic_log
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.training.records import EpochRecord
 
 # Letters in shape comments: B users of a batch, I items, H width of the layer before the items.
 

@@ -1,7 +1,7 @@
 """Evaluating Mult-VAE 600-200 on the CPU against the two steps that no full ranking can do without.
 
 These are the matrix product of the decoder's last layer, in blocks of 500 users, and `torch.topk` of 100 items: with
-PyTorch's own product ("pytorch"), and with the fastest that we know ("floor", recvae/products.py). Ours
+PyTorch's own product ("pytorch"), and with the fastest that we know ("floor", recvae/compute/matmul.py). Ours
 is `evaluate` from sparse rows to the values of every metric: encoder, decoder, mask, ranking, hits, metrics; and
 `validation_ndcg`, what training does after each epoch. Sides go by turns.
 
@@ -24,13 +24,13 @@ from dense import HIDDEN, LATENT
 from epoch import made_up
 from measuring import MemoryMeter, Times, by_turns, machine_line, write_results
 from recvae import MultVAE
-from recvae.evaluation import evaluate
+from recvae.compute.matmul import linear_product
+from recvae.evaluation.evaluate import evaluate
 from recvae.interactions import HeldOut
 from recvae.metrics import NAMES, parse_metrics
+from recvae.models.common.networks import initialise
 from recvae.models.multvae import MultVAENetwork
-from recvae.models.networks import initialise
-from recvae.products import linear_product
-from recvae.validation import validation_ndcg
+from recvae.training.validation import validation_ndcg
 
 K = 100
 BLOCK = 500  # users of a block of the floor

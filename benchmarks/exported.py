@@ -22,9 +22,9 @@ import torch
 
 from measuring import RANDOM_WIDTHS, Times, by_turns, machine_line, random_run, write_results
 from recvae import Dataset, MultVAE, Recommender
+from recvae.exports.scorer import OnnxScorer
 from recvae.exports.writing import export
 from recvae.metrics import ndcg_at_k
-from recvae.onnx_scorer import OnnxScorer
 
 HIDDEN, LATENT = RANDOM_WIDTHS
 PROMISED_RATIO, PROMISED_START, PROMISED_NDCG = 1.5, 2.0, 0.002  # at least, seconds at most, at most

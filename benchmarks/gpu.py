@@ -19,9 +19,9 @@ from dense import HIDDEN, LATENT
 from epoch import made_up
 from measuring import Times, by_turns, machine_line, write_results
 from recvae import MultVAE
+from recvae.compute.devices import resolve_device
 from recvae.errors import RecvaeError
-from recvae.history import EpochRecord, Silent
-from recvae.precision import resolve_device
+from recvae.training.records import EpochRecord, Silent
 
 # Letters in shape comments: B users of a batch, I items, H width of the hidden layer.
 

@@ -27,7 +27,7 @@ from dense import HIDDEN, LATENT
 from epoch import made_up
 from measuring import MemoryMeter, machine_line, write_results
 from recvae import MultVAE
-from recvae.history import Silent
+from recvae.training.records import Silent
 
 PER_USER = 77  # interactions, as in the training matrix of MovieLens-20M
 WARM_UP = 2  # batches that do not count

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from recvae.bundles import Bundle, write_bundle
+from recvae.bundles.bundle import Bundle, write_bundle
 from recvae.items import ItemIndex
 from recvae.models import MultVAE
-from recvae.models.networks import initialise
+from recvae.models.common.networks import initialise
 
 RANDOM_WIDTHS = (600, 200)  # of the hidden layer and the latent variables, as in Liang et al.
 

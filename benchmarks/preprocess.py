@@ -3,7 +3,7 @@
     python benchmarks/preprocess.py --rounds 5
     python benchmarks/preprocess.py --folder logs      # keeps the log for another time
 
-The log is made up by `recvae.synthetic` as the `ratings.csv` of ML-20M: as many users and films, and 20 million rows.
+The log is made up by `recvae.datasets.synthetic` as the `ratings.csv` of ML-20M: as many users and films.
 The sides take turns, each in a fresh process. Of the floor only the call of `pyarrow.csv.read_csv` counts, of the
 command all from the start of Python to its end. A first round, after which the file is in the system's cache, is not
 counted. Both sides use as many threads as pyarrow takes by itself; OMP_NUM_THREADS sets another number.

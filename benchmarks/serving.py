@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from measuring import Times, by_turns, machine_line, random_run, write_results
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 
 N_ITEMS, HISTORY = 20_108, 60  # items, and the mean length of a history
 K = 10

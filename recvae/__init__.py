@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from recvae.version import __version__
 
 if TYPE_CHECKING:
-    from recvae.dataset import Dataset
-    from recvae.events import Events, Filters
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.events import Events, Filters
+    from recvae.datasets.logs import read_events
     from recvae.interactions import HeldOut
-    from recvae.logs import read_events
     from recvae.models import AE, ALS, EASE, EDLAE, VASP, Blend, HVamp, Model, MultDAE, MultVAE, Popularity, RecVAE
-    from recvae.recommendations import BatchRecommendations, Explanation, Recommendations
-    from recvae.recommender import Recommender
+    from recvae.recommenders.answers import BatchRecommendations, Explanation, Recommendations
+    from recvae.recommenders.recommender import Recommender
 
 __all__ = [
     "AE",
@@ -41,20 +41,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Dataset": "recvae.dataset",
-    "Events": "recvae.events",
-    "Filters": "recvae.events",
+    "Dataset": "recvae.datasets.dataset",
+    "Events": "recvae.datasets.events",
+    "Filters": "recvae.datasets.events",
     "HeldOut": "recvae.interactions",
-    "BatchRecommendations": "recvae.recommendations",
-    "Explanation": "recvae.recommendations",
-    "Recommendations": "recvae.recommendations",
-    "Recommender": "recvae.recommender",
-    "read_events": "recvae.logs",
+    "BatchRecommendations": "recvae.recommenders.answers",
+    "Explanation": "recvae.recommenders.answers",
+    "Recommendations": "recvae.recommenders.answers",
+    "Recommender": "recvae.recommenders.recommender",
+    "read_events": "recvae.datasets.logs",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a module such as `recvae.bundles`, where it is first used.
+    """Import a public name, or a module such as `recvae.bundles.bundle`, where it is first used.
 
     Torch takes a second or more to import, and reading and preparing data has no use for it.
     """

@@ -18,11 +18,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae.dataset import Dataset
-from recvae.events import Events
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events
+from recvae.datasets.preparation import Protocol, prepare_synthetic
 from recvae.interactions import HeldOut
 from recvae.models import MODELS
-from recvae.preparation import Protocol, prepare_synthetic
 
 # The same examples in every run; a model's first call may take longer than hypothesis likes.
 hypothesis.settings.register_profile("recvae", deadline=None, derandomize=True, database=None)
@@ -138,7 +138,7 @@ def fitted(make_model: Callable[..., Any], blocks: Dataset) -> Callable[[str], A
 @pytest.fixture(scope="session")
 def bundle_folder(fitted: Callable[[str], Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a function from a model's name to the folder of its bundle; do not change it."""
-    from recvae.recommender import Recommender
+    from recvae.recommenders.recommender import Recommender
 
     @functools.cache
     def saved(name: str) -> Path:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from recvae.averaging import WeightAverage
-from recvae.checkpoints import FILE_NAME, Checkpoint
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
-from recvae.evaluation import evaluate
-from recvae.history import Silent
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import MultDAE, RecVAE
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.training.averaging import WeightAverage
+from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.records import Silent
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {}}
 SMALL = {

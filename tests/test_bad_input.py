@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.errors import BundleError
-from recvae.recommender import Recommender
-from recvae.splits.protocols import PROTOCOLS
+from recvae.recommenders.recommender import Recommender
 
 Command = Callable[..., Any]
 

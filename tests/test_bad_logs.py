@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recvae.datasets.log_format import LogFormat
+from recvae.datasets.logs import read_events, read_user_lists
+from recvae.datasets.sources import Source
 from recvae.errors import DataError, UsageError
-from recvae.log_format import LogFormat
-from recvae.logs import read_events, read_user_lists
-from recvae.sources import Source
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 GOOD = HEADER + "1,30,4,100\n2,10,3.5,50\n"  # a third row would be line 4

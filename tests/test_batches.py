@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.batches import SparseBatch, SparseBatches, SparseRows, whole_batch
+from recvae.compute.devices import resolve_device
 from recvae.errors import UsageError
-from recvae.precision import resolve_device
+from recvae.training.batches import SparseBatch, SparseBatches, SparseRows, whole_batch
 
 # Letters in shape comments: U users, I items, B users of a batch, N interactions stored in it.
 

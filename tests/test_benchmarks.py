@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from recvae import Dataset, MultVAE, Recommender
-from recvae.batches import whole_batch
 from recvae.models.multvae import MultVAENetwork
+from recvae.training.batches import whole_batch
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 BETA = 0.3

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recvae.bundles import Bundle, read_bundle, write_bundle
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, UsageError
-from recvae.evaluation import evaluate
-from recvae.history import EpochRecord, Silent
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, EASE, Blend, Model, MultDAE, Popularity
 from recvae.models.blend import WEIGHTS
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
+from recvae.training.records import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items.
 

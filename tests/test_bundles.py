@@ -15,16 +15,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae import bundles
-from recvae.bundles import ITEMS, WEIGHTS, Bundle, read_bundle, write_bundle
-from recvae.cards import CARD, read_card
-from recvae.dataset import Dataset
+from recvae.bundles import bundle
+from recvae.bundles.bundle import ITEMS, WEIGHTS, Bundle, read_bundle, write_bundle
+from recvae.bundles.card import CARD, read_card
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, StorageError, UsageError
-from recvae.integrity import sha256_of
 from recvae.items import ItemIndex
 from recvae.models import MODELS, Model
-from recvae.models.autoencoder import Autoencoder
-from recvae.recommender import Recommender
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.recommenders.recommender import Recommender
+from recvae.storage.integrity import sha256_of
 
 FILES = ["README.md", ITEMS, CARD, WEIGHTS]
 METRICS = {"validation": {"ndcg@100": 0.25, "recall@20": 1 / 3}}
@@ -176,7 +176,7 @@ def test_saving_replaces_a_bundle_as_a_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundles, "write_json", fail)
+        patch.setattr(bundle, "write_json", fail)
         with pytest.raises(StorageError, match="the disk is full"):
             Recommender(fitted("als"), blocks).save(tmp_path / "bundle")
     assert Recommender.load(tmp_path / "bundle").model.name == "popularity"

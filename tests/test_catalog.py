@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from recvae.catalog import CATALOG, KnownDataset, check_counts, known_dataset, locate, read_titles
+from recvae.datasets.catalog import CATALOG, KnownDataset, check_counts, known_dataset, locate, read_titles
+from recvae.datasets.events import Events
+from recvae.datasets.logs import read_events
+from recvae.datasets.sources import Source
 from recvae.errors import DataError, UsageError
-from recvae.events import Events
-from recvae.logs import read_events
-from recvae.sources import Source
 
 # Every name, id and rating below is made up.
 CSV_RATINGS = b"userId,movieId,rating,timestamp\n1,30,4.5,1000\n2,7,3.0,1001\n2,30,0.5,1002\n"

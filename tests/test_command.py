@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from recvae import baselines
-from recvae.catalog import CATALOG
-from recvae.hyperparameters import hyperparameters_of
+from recvae.datasets.catalog import CATALOG
+from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
+from recvae.evaluation import baselines
 from recvae.models import ALS, MODELS
-from recvae.recommender import Recommender
-from recvae.synthetic import synthetic_log, write_ratings_csv
+from recvae.models.common.hyperparameters import hyperparameters_of
+from recvae.recommenders.recommender import Recommender
 
 VERBS = ("quickstart", "datasets", "preprocess", "models", "train", "tune", "evaluate", "compare")
 SMALL = ("--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "epochs=3", "--set", "batch_size=50")

@@ -15,23 +15,23 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae import repeats
-from recvae.baselines import fit_baseline
-from recvae.bundles import read_bundle
-from recvae.cards import read_card
-from recvae.comparison import Comparison, compare, comparison_of
-from recvae.contenders import Contender, check_same_data, measure, over_seeds
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import read_bundle
+from recvae.bundles.card import read_card
+from recvae.compute.memory import human_bytes
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
-from recvae.finding import finished_runs
-from recvae.history import Silent
-from recvae.memory import human_bytes
+from recvae.evaluation.baselines import fit_baseline
+from recvae.evaluation.comparison import Comparison, compare, comparison_of
+from recvae.evaluation.contenders import Contender, check_same_data, measure, over_seeds
+from recvae.evaluation.significance import holm, paired_p_value, paired_tests
+from recvae.evaluation.tables import Cell, Page, Table, human_count, human_seconds, latex_escape
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MultDAE, Popularity
-from recvae.repeats import repeat, seeds_for
-from recvae.runs import new_run, train
-from recvae.significance import holm, paired_p_value, paired_tests
-from recvae.tables import Cell, Page, Table, human_count, human_seconds, latex_escape
+from recvae.runs import repeats
+from recvae.runs.finding import finished_runs
+from recvae.runs.repeats import repeat, seeds_for
+from recvae.runs.run import new_run, train
+from recvae.training.records import Silent
 
 Command = Callable[..., Any]
 

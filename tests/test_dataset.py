@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae import __version__
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events, Filters
+from recvae.datasets.splits.base import Split
+from recvae.datasets.splits.protocols import PROTOCOLS
+from recvae.datasets.splits.ready_made import ready_made
 from recvae.errors import DataError, StorageError, UsageError
-from recvae.events import Events, Filters
 from recvae.interactions import HeldOut
-from recvae.splits.base import Split
-from recvae.splits.protocols import PROTOCOLS
-from recvae.splits.ready_made import ready_made
 
 MakeLog = Callable[..., Events]
 MATRICES = ("train.npz", "validation/fold_in.npz", "validation/targets.npz", "test/fold_in.npz", "test/targets.npz")

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from recvae.bundles import Bundle, read_bundle
-from recvae.cards import read_card
-from recvae.checkpoints import FILE_NAME, Checkpoint
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import Bundle, read_bundle
+from recvae.bundles.card import read_card
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, TrainingError
-from recvae.history import EpochRecord, Silent
 from recvae.models import AE, VASP, HVamp, MultDAE, MultVAE, RecVAE
-from recvae.models.autoencoder import Autoencoder
-from recvae.recommender import Recommender
-from recvae.training import Losses
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.recommenders.recommender import Recommender
+from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.records import EpochRecord, Silent
+from recvae.training.trainer import Losses
 
 Command = Callable[..., Any]
 NAN, INF = math.nan, math.inf

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from recvae import downloads
-from recvae.catalog import CATALOG, KnownDataset
-from recvae.downloads import download
+from recvae.datasets import downloads
+from recvae.datasets.catalog import CATALOG, KnownDataset
+from recvae.datasets.downloads import download
 from recvae.errors import DownloadError, StorageError
 
 

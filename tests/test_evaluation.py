@@ -14,16 +14,16 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.baselines import cached_baseline, describe_choice, fit_baseline
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
-from recvae.evaluation import Evaluation, Report, Summary, evaluate, summarise
-from recvae.history import Silent
-from recvae.hyperparameters import grid_of
+from recvae.evaluation.baselines import cached_baseline, describe_choice, fit_baseline
+from recvae.evaluation.evaluate import Evaluation, Report, Summary, evaluate, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MODELS, Popularity
-from recvae.runs import new_run, train
+from recvae.models.common.hyperparameters import grid_of
+from recvae.runs.run import new_run, train
+from recvae.training.records import Silent
 
 METRICS = parse_metrics("recall@3,recall_all@3,ndcg@10,precision@3,hit_rate@3,map@10,mrr@10,coverage@3")
 GRID = {"factors": (2, 8), "regularization": (0.1, 50.0), "alpha": (10.0,)}
@@ -184,8 +184,8 @@ def test_the_size_of_a_block_never_changes_a_metric(
     model = make_model(model_name).fit(films.train, device="cpu")
     whole = evaluate(model, films.test, METRICS)
     for rows in (1, 7, films.test.n_users - 1):
-        monkeypatch.setattr("recvae.evaluation.block_rows", lambda _, rows=rows: rows)
-        monkeypatch.setattr("recvae.models.base.block_rows", lambda _, rows=rows: -(-rows // 3))
+        monkeypatch.setattr("recvae.evaluation.evaluate.block_rows", lambda _, rows=rows: rows)
+        monkeypatch.setattr("recvae.models.common.base.block_rows", lambda _, rows=rows: -(-rows // 3))
         blockwise = evaluate(model, films.test, METRICS)
         assert blockwise[1] == whole[1]
         for metric, values in whole[0].items():

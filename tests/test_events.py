@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from recvae.datasets.events import Events, Filters, FilterStep, drop_duplicates, filter_events, usual_min_rating
 from recvae.errors import DataError, UsageError
-from recvae.events import Events, Filters, FilterStep, drop_duplicates, filter_events, usual_min_rating
 
 NONE = Filters(min_user_items=0)
 

@@ -14,17 +14,17 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae.cards import CARD
-from recvae.dataset import Dataset
+from recvae.bundles.card import CARD
+from recvae.datasets.dataset import Dataset
 from recvae.errors import ExportError, NotFittedError, UsageError
-from recvae.export_format import EXPORT_CARD, INPUTS, ITEMS, MODEL_FILES, NEIGHBOURS, OUTPUTS, TOP_OUTPUTS
 from recvae.exports import programs
 from recvae.exports.checking import Check, drawn_histories, refuse_if_wrong
+from recvae.exports.format import EXPORT_CARD, INPUTS, ITEMS, MODEL_FILES, NEIGHBOURS, OUTPUTS, TOP_OUTPUTS
+from recvae.exports.scorer import OnnxScorer
 from recvae.exports.writing import FORMATS, export
-from recvae.integrity import sha256_of
 from recvae.models import EASE, MODELS, Model, Popularity
-from recvae.onnx_scorer import OnnxScorer
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
+from recvae.storage.integrity import sha256_of
 
 EXPORTABLE = [name for name in MODELS if name != "als"]
 QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "popularity")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 from recvae.serving.onnx import OnnxRecommender
 
 Command = Callable[..., Any]

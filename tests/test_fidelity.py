@@ -12,13 +12,13 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch, whole_batch
-from recvae.dataset import Dataset
-from recvae.history import EpochRecord, Silent
+from recvae.datasets.dataset import Dataset
 from recvae.metrics import ndcg_at_k
 from recvae.models import MultDAE, MultVAE, multvae
-from recvae.models.autoencoder import Autoencoder
-from recvae.models.networks import dropout
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.networks import dropout
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.records import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items, N stored interactions, D latent dimensions, H width of a layer.
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
 from recvae.models import EASE, Blend, Popularity

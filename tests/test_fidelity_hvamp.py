@@ -14,9 +14,9 @@ import torch
 from scipy.stats import norm
 from torch.nn import functional
 
-from recvae.batches import whole_batch
 from recvae.models import HVamp, hvamp
 from recvae.models.hvamp import HVampNetwork, VampPrior
+from recvae.training.batches import whole_batch
 
 # Letters in shape comments: U users, I items, D latent dimensions, H hidden width, K pseudo-inputs.
 

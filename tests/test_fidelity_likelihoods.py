@@ -13,10 +13,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae.batches import whole_batch
-from recvae.losses import LIKELIHOODS, likelihood
 from recvae.models import AE, HVamp, MultDAE, MultVAE, hvamp, multvae
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.training.batches import whole_batch
+from recvae.training.losses import LIKELIHOODS, likelihood
 
 # Letters in shape comments: U users, I items.
 

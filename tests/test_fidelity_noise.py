@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from recvae.batches import SparseBatch, whole_batch
 from recvae.models import AE, MultDAE
 from recvae.models.ae import AENetwork
-from recvae.models.networks import NOISES, NoisyInput, corrupt
+from recvae.models.common.networks import NOISES, NoisyInput, corrupt
+from recvae.training.batches import SparseBatch, whole_batch
 
 # Letters in shape comments: U users, I items.
 

@@ -14,11 +14,11 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
-from recvae.batches import SparseBatch, whole_batch
-from recvae.history import EpochRecord, Silent
 from recvae.models import RecVAE, recvae
 from recvae.models.recvae import RecVAENetwork, composite_log_prior
-from recvae.training import Phase
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.records import EpochRecord, Silent
+from recvae.training.trainer import Phase
 
 # Letters in shape comments: U users, I items, D latent dimensions, H width of a layer.
 

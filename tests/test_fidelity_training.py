@@ -11,16 +11,16 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch, whole_batch
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
-from recvae.history import EpochRecord, Silent
-from recvae.hyperparameters import hyperparameters_of
 from recvae.metrics import ndcg_at_k
 from recvae.models import MODELS, HVamp, MultVAE
-from recvae.models.autoencoder import Autoencoder
-from recvae.models.variational import VariationalAutoencoder, find_beta
-from recvae.training import Losses, Phase
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.hyperparameters import hyperparameters_of
+from recvae.models.common.variational import VariationalAutoencoder, find_beta
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.records import EpochRecord, Silent
+from recvae.training.trainer import Losses, Phase
 
 Make = Callable[..., Any]
 NETWORKS = [name for name, model in MODELS.items() if issubclass(model, Autoencoder)]

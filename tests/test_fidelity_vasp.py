@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from recvae.batches import SparseBatch, whole_batch
-from recvae.history import EpochRecord, Silent
 from recvae.models import VASP, vasp
 from recvae.models.vasp import VASPNetwork, focal_loss, log_product, split_histories
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.records import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items.
 

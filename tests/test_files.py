@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from recvae.errors import StorageError, UsageError
-from recvae.files import move_folder, storage_errors, write_file, write_folder, write_json, write_text
-from recvae.integrity import sha256_of
+from recvae.storage.files import move_folder, storage_errors, write_file, write_folder, write_json, write_text
+from recvae.storage.integrity import sha256_of
 
 FAILURES = [RuntimeError("the block failed"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 

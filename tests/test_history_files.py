@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae import batch_files
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
-from recvae.histories import columns_of
-from recvae.history_files import read_blocks
 from recvae.models import Model
-from recvae.recommender import Recommender
+from recvae.recommenders import answer_files
+from recvae.recommenders.histories import columns_of
+from recvae.recommenders.history_files import read_blocks
+from recvae.recommenders.recommender import Recommender
 
 Command = Callable[..., Any]
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
@@ -96,7 +96,7 @@ def test_who_may_be_recommended_nothing_has_no_row_in_a_table_and_the_command_sa
     assert pd.read_csv("recs.csv")["user"].tolist() == ["one"] * 3
 
 
-@pytest.mark.parametrize("ending", batch_files.OUTPUTS)
+@pytest.mark.parametrize("ending", answer_files.OUTPUTS)
 def test_reasons_come_with_each_item_of_a_file(
     ending: str, ease: Recommender, bundle_folder: Callable[[str], Path], command: Command, workplace: Path
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_file_of_strange_lines_is_answered_or_refused(
     source, output = folder / "a.jsonl", folder / "recs.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     try:
-        done = batch_files.recommend_file(source, output, lambda block: ease.recommend_batch(block, 2), {})
+        done = answer_files.recommend_file(source, output, lambda block: ease.recommend_batch(block, 2), {})
     except (DataError, UsageError) as error:
         assert str(error).startswith(str(source))
         assert list(folder.iterdir()) == [source]
@@ -202,7 +202,7 @@ def test_a_type_that_changes_later_is_refused_at_its_line_not_after_all_is_done(
     Path("a.jsonl").write_text("".join(f'{{"user": {user}, "items": [1000]}}\n' for user in (1, 2, '"a"', 4)))
     asked: list[Any] = []
     with pytest.raises(DataError, match="line 3: got user 'a', expected a whole number as before; write all users"):
-        batch_files.recommend_file(
+        answer_files.recommend_file(
             Path("a.jsonl"),
             Path("b.csv"),
             lambda block: asked.append(block) or ease.recommend_batch(block),
@@ -222,13 +222,13 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
     def stop(parts: Any, output: Any) -> None:
         raise KeyboardInterrupt
 
-    def run() -> batch_files.Answered:
-        return batch_files.recommend_file(
+    def run() -> answer_files.Answered:
+        return answer_files.recommend_file(
             Path("a.csv"), Path("b.csv"), lambda b: asked.append(b) or ease.recommend_batch(b), {}, users=1
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_files, "_join", stop)
+        patch.setattr(answer_files, "_join", stop)
         with pytest.raises(KeyboardInterrupt):
             run()
         Path(".b.csv.parts/000001.parquet").write_bytes(damage)
@@ -236,7 +236,7 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
             run()
     assert len(asked) == 3  # the damaged one again
     Path(".b.csv.parts/job.json").write_bytes(damage)
-    assert run() == batch_files.Answered(users=2) and len(asked) == 5
+    assert run() == answer_files.Answered(users=2) and len(asked) == 5
 
 
 def test_a_part_that_is_damaged_in_the_middle_is_named(ease: Recommender, workplace: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_part_that_is_damaged_in_the_middle_is_named(ease: Recommender, workpl
         return ease.recommend_batch(block)
 
     with pytest.raises(DataError, match=r"000000.parquet is damaged: .*; remove it and start again"):
-        batch_files.recommend_file(Path("a.csv"), Path("b.csv"), answer, {}, users=1)
+        answer_files.recommend_file(Path("a.csv"), Path("b.csv"), answer, {}, users=1)
     assert not Path("b.csv").exists()
 
 

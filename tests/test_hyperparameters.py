@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae.errors import UsageError
-from recvae.hyperparameters import (
+from recvae.models import MODELS, MultVAE, Popularity
+from recvae.models.common.hyperparameters import (
     Hyperparameter,
     build,
     check_hyperparameters,
@@ -18,7 +19,6 @@ from recvae.hyperparameters import (
     parse_settings,
     values_of,
 )
-from recvae.models import MODELS, MultVAE, Popularity
 
 TRAIN = sp.csr_matrix(np.ones((2, 3), dtype=np.float32))
 ALL = [(name, known) for name in MODELS for known in hyperparameters_of(MODELS[name]).values()]

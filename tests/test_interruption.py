@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from recvae.datasets.preparation import Protocol, prepare_synthetic
 from recvae.errors import BundleError
-from recvae.preparation import Protocol, prepare_synthetic
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 

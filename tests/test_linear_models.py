@@ -14,11 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.bundles import WEIGHTS, Bundle, read_bundle, write_bundle
-from recvae.cards import CARD
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import WEIGHTS, Bundle, read_bundle, write_bundle
+from recvae.bundles.card import CARD
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, MemoryLimitError, TrainingError, UsageError
-from recvae.evaluation import evaluate
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import EASE, EDLAE, ease
 from recvae.models.ease import gram_matrix, prune

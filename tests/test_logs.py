@@ -15,11 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from recvae.datasets.events import Events
+from recvae.datasets.log_format import SEPARATORS, LogFormat, is_user_lists
+from recvae.datasets.logs import read_events, read_user_lists
+from recvae.datasets.sources import OneByteSeparator, Source
 from recvae.errors import DataError, RecvaeError
-from recvae.events import Events
-from recvae.log_format import SEPARATORS, LogFormat, is_user_lists
-from recvae.logs import read_events, read_user_lists
-from recvae.sources import OneByteSeparator, Source
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 LOG = Events.from_columns([1, 2, 1], [30, 10, 10], [4.0, 3.5, 5.0], [100, 50, 70])

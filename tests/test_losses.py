@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recvae import losses
-from recvae.batches import SparseBatch, whole_batch
-from recvae.losses import (
+from recvae.models.common.networks import Linear
+from recvae.training import losses
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.losses import (
     LIKELIHOODS,
     bernoulli_nll,
     gaussian_nll,
@@ -25,7 +26,6 @@ from recvae.losses import (
     multinomial_nll,
     output_nll,
 )
-from recvae.models.networks import Linear
 
 # Letters in shape comments: B users, I items, D latent dimensions.
 

@@ -10,9 +10,9 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae import memory
+from recvae.compute import memory
+from recvae.compute.memory import available_bytes, check_memory, human_bytes, parse_bytes
 from recvae.errors import DataError, MemoryLimitError, UsageError
-from recvae.memory import available_bytes, check_memory, human_bytes, parse_bytes
 from recvae.models import EASE, EDLAE, VASP, Model
 
 GB = 10**9

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recvae.model_card import model_card
+from recvae.bundles.readme import model_card
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 

@@ -9,13 +9,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, TrainingError, UsageError
-from recvae.history import EpochRecord, Silent
-from recvae.hyperparameters import Range, hyperparameters_of, values_of
 from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
-from recvae.models import base as models_base
+from recvae.models.common import base as models_base
+from recvae.models.common.hyperparameters import Range, hyperparameters_of, values_of
+from recvae.training.records import EpochRecord, Silent
 
 # Letters in shape comments: U users, I items, k ranks.
 

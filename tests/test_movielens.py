@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from recvae import ALS, EASE, Dataset, MultDAE, MultVAE, Popularity, RecVAE
-from recvae.evaluation import evaluate
+from recvae.datasets.preparation import Protocol, prepare_known
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import Model
-from recvae.preparation import Protocol, prepare_known
 
 METRICS = parse_metrics("recall@20,recall@50,ndcg@100")
 RECVAE = RecVAE(  # the leaderboard's

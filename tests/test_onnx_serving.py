@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from recvae import onnx_scorer
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, TrainingError, UsageError
-from recvae.export_format import EXPORT_CARD, ITEMS, NEIGHBOURS, read_items, write_items
-from recvae.integrity import described
+from recvae.exports import scorer
+from recvae.exports.format import EXPORT_CARD, ITEMS, NEIGHBOURS, read_items, write_items
 from recvae.items import ItemIndex
 from recvae.models import MODELS, Model
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 from recvae.serving import onnx as serving
 from recvae.serving.onnx import OnnxRecommender, OnnxScorer
+from recvae.storage.integrity import described
 
 EXPORTABLE = [name for name in MODELS if name != "als"]
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
@@ -92,7 +92,7 @@ def test_many_users_are_recommended_what_the_run_recommends(
     users = blocks.test.fold_in
     expected = pair[1].recommend_batch(users, 6)
     for n_bytes in (serving._BLOCK_BYTES, 4 * 32 * 5):
-        monkeypatch.setattr(onnx_scorer, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(scorer, "_BLOCK_BYTES", n_bytes)
         monkeypatch.setattr(serving, "_BLOCK_BYTES", n_bytes)
         for options in ({}, {"exclude": IDS[:2]}):
             expected = pair[1].recommend_batch(users, 6, **options)

@@ -17,12 +17,12 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from recvae.bundles import Bundle, write_bundle
-from recvae.cards import CARD
-from recvae.dataset import Dataset
-from recvae.files import write_folder
+from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.bundles.card import CARD
+from recvae.datasets.dataset import Dataset
 from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
+from recvae.storage.files import write_folder
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("ease", "als", "popularity")

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch
-from recvae.bundles import Bundle, write_bundle
-from recvae.checkpoints import FILE_NAME, Checkpoint
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError
-from recvae.history import EpochRecord, Silent
 from recvae.models import AE, VASP, HVamp, RecVAE
-from recvae.models.autoencoder import Autoencoder
-from recvae.schedules import Schedule, linear
-from recvae.training import Losses, Phase, Task, Trainer
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.training.batches import SparseBatch
+from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.records import EpochRecord, Silent
+from recvae.training.schedules import Schedule, linear
+from recvae.training.trainer import Losses, Phase, Task, Trainer
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {}}
 CPU = torch.device("cpu")

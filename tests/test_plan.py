@@ -15,17 +15,18 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recvae import memory, planning
-from recvae.bundles import read_bundle
-from recvae.cards import read_card
-from recvae.checkpoints import FILE_NAME
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import read_bundle
+from recvae.bundles.card import read_card
+from recvae.compute import memory
+from recvae.compute.memory import Needs, enough_bytes, in_blocks, parse_bytes, parse_limit, rows_within
+from recvae.datasets.dataset import Dataset
 from recvae.errors import MemoryLimitError, OutOfMemoryError, UsageError
-from recvae.memory import Needs, enough_bytes, in_blocks, parse_bytes, parse_limit, rows_within
 from recvae.models import EASE, MODELS, Blend, HVamp, Model, MultVAE, Popularity, model_class
-from recvae.models.autoencoder import Autoencoder
-from recvae.planning import plan
-from recvae.training import Losses
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.runs import planning
+from recvae.runs.planning import plan
+from recvae.training.checkpoints import FILE_NAME
+from recvae.training.trainer import Losses
 
 Command = Callable[..., Any]
 RUN = Path("runs/toy/multvae")

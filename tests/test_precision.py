@@ -10,15 +10,15 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import whole_batch
-from recvae.dataset import Dataset
+from recvae.compute.allocator import kept_blocks
+from recvae.compute.devices import PRECISIONS, multiplies_bfloat16, resolve_precision
+from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
-from recvae.evaluation import evaluate
-from recvae.heap import kept_blocks
-from recvae.losses import likelihood, linear_logits, multinomial_nll, output_nll
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import AE, VASP, HVamp, Model, MultDAE, MultVAE, RecVAE
-from recvae.precision import PRECISIONS, multiplies_bfloat16, resolve_precision
+from recvae.training.batches import whole_batch
+from recvae.training.losses import likelihood, linear_logits, multinomial_nll, output_nll
 
 CPU = torch.device("cpu")
 NETWORKS = [AE, MultDAE, MultVAE, RecVAE, HVamp, VASP]
@@ -136,7 +136,7 @@ def test_the_command_takes_a_precision_and_says_where_it_does_not_pay(
     toy: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("train", "--model", "multdae", "--set", "epochs=1", "--set", "latent_dim=4")
-    monkeypatch.setattr("recvae.precision.multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr("recvae.compute.devices.multiplies_bfloat16", lambda _: False)
     said = command(*words, "--precision", "bfloat16")
     assert said.code == 0 and "no instructions for bfloat16 here: it works, but float32 would be faster" in said.err
     assert "bfloat16" not in command(*words, "--precision", "float32").err

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae import monitors
-from recvae.catalog import CATALOG
-from recvae.dataset import Dataset
-from recvae.events import Events
-from recvae.log_format import LogFormat
-from recvae.logs import read_events
-from recvae.preparation import Protocol, prepare_known, prepare_log
+from recvae.datasets.catalog import CATALOG
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events
+from recvae.datasets.log_format import LogFormat
+from recvae.datasets.logs import read_events
+from recvae.datasets.preparation import Protocol, prepare_known, prepare_log
+from recvae.training import monitors
 
 MakeLog = Callable[..., Events]
 
@@ -79,9 +79,11 @@ def test_a_bar_stands_around_the_download_only(
         bars.append("fetched")
         return folder
 
-    monkeypatch.setattr("recvae.monitors.ProgressBar", Bar)
-    monkeypatch.setattr("recvae.downloads.download", fetched)
-    monkeypatch.setattr("recvae.preparation.read_events", lambda *given: bars.append("read") or read_events(*given))
+    monkeypatch.setattr("recvae.training.monitors.ProgressBar", Bar)
+    monkeypatch.setattr("recvae.datasets.downloads.download", fetched)
+    monkeypatch.setattr(
+        "recvae.datasets.preparation.read_events", lambda *given: bars.append("read") or read_events(*given)
+    )
     assert command("preprocess", "ml-100k", "--source", folder).code == 0
     assert bars == ["read"]
     bars.clear()

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae import products
-from recvae.models.networks import Linear
-from recvae.products import product
+from recvae.compute import matmul
+from recvae.compute.matmul import product
+from recvae.models.common.networks import Linear
 
 LARGE = (64, 300, 200)  # n, k, m: worth the call
 
@@ -22,16 +22,16 @@ def matrices(n: int, k: int, m: int, seed: int = 0) -> tuple[torch.Tensor, torch
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """Return a list that shapes are added to when oneDNN is asked."""
-    if not products._has_onednn():
+    if not matmul._has_onednn():
         pytest.skip("this build of PyTorch has no oneDNN for float32")
     seen: list[tuple[int, ...]] = []
-    original = products._by_onednn
+    original = matmul._by_onednn
 
     def spy(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         seen.append((*a.shape, b.shape[1]))
         return original(a, b)
 
-    monkeypatch.setattr(products, "_by_onednn", spy)
+    monkeypatch.setattr(matmul, "_by_onednn", spy)
     yield seen
 
 
@@ -49,7 +49,7 @@ def test_a_product_is_that_of_float64_up_to_rounding_however_the_matrices_lie(
     exact = a.double() @ b.double()
     bound = 2**-22 * (a.double().abs() @ b.double().abs())  # of a sum of float32 products, whatever their order
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "_WORTHWHILE", 0)  # so that oneDNN is asked for the smallest too
+        patch.setattr(matmul, "_WORTHWHILE", 0)  # so that oneDNN is asked for the smallest too
         found = product(a, b)
     assert ((found.double() - exact).abs() <= bound * max(1, shape[1] ** 0.5)).all()
 
@@ -66,7 +66,7 @@ def test_any_others_are_pytorchs_own(kind: str, calls: list[tuple[int, ...]], mo
     if kind in ("float64", "bfloat16"):
         a, b = (x.to(getattr(torch, kind)) for x in (a, b))
     if kind == "none here":
-        monkeypatch.setattr(products, "_has_onednn", lambda: False)
+        monkeypatch.setattr(matmul, "_has_onednn", lambda: False)
     if kind == "switched off":
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     assert torch.equal(product(a, b), a @ b)
@@ -87,8 +87,8 @@ def test_a_build_whose_product_fails_is_left_alone(monkeypatch: pytest.MonkeyPat
     def other_signature(*_: object) -> torch.Tensor:
         raise TypeError("unexpected arguments")
 
-    monkeypatch.setattr(products, "_by_onednn", other_signature)
-    assert not products._has_onednn.__wrapped__()
+    monkeypatch.setattr(matmul, "_by_onednn", other_signature)
+    assert not matmul._has_onednn.__wrapped__()
 
 
 def test_an_expanded_gradient_and_columns_of_a_matrix_are_multiplied_too(calls: list[tuple[int, ...]]) -> None:

@@ -15,9 +15,9 @@ from unittest.mock import create_autospec
 import huggingface_hub
 import pytest
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

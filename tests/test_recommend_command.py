@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from recvae import batch_files, history_files
 from recvae.errors import DataError, UsageError
-from recvae.recommender import Recommender
+from recvae.recommenders import answer_files, history_files
+from recvae.recommenders.recommender import Recommender
 
 Command = Callable[..., Any]
 RUN = Path("runs/toy/ease")
@@ -62,7 +62,7 @@ def test_json_has_items_reasons_and_what_was_not_known(run: Recommender, command
 
 
 @pytest.mark.parametrize("ending", history_files.INPUTS)
-@pytest.mark.parametrize("to", batch_files.OUTPUTS)
+@pytest.mark.parametrize("to", answer_files.OUTPUTS)
 def test_a_file_of_histories_is_answered_into_a_file(ending: str, to: str, run: Recommender, command: Command) -> None:
     frame = histories(run)
     path, output = Path(f"histories{ending}"), Path(f"recs{to}")
@@ -102,17 +102,17 @@ def test_an_interrupted_job_goes_on_where_it_stopped_and_another_begins_anew(run
         return run.recommend_batch(block, 5)
 
     with pytest.raises(KeyboardInterrupt):
-        batch_files.recommend_file(source, output, answer, {"k": 5}, users=10)
+        answer_files.recommend_file(source, output, answer, {"k": 5}, users=10)
     assert not output.exists() and asked == [10, 10]
     again: list[Any] = []
-    done = batch_files.recommend_file(
+    done = answer_files.recommend_file(
         source, output, lambda block: again.append(block) or run.recommend_batch(block, 5), {"k": 5}, users=10
     )
     assert (done.users, done.before, done.unknown, len(again)) == (25, 20, 25, 1)
     pd.testing.assert_frame_equal(pq.read_table(output).to_pandas(), run.recommend_batch(frame, 5).to_pandas())
     with pytest.raises(KeyboardInterrupt):
-        batch_files.recommend_file(source, output, answer, {"k": 6}, users=10)  # of the two it may answer, none is left
-    done = batch_files.recommend_file(source, output, lambda block: run.recommend_batch(block, 7), {"k": 7}, users=10)
+        answer_files.recommend_file(source, output, answer, {"k": 6}, users=10)  # neither of the two is left
+    done = answer_files.recommend_file(source, output, lambda block: run.recommend_batch(block, 7), {"k": 7}, users=10)
     assert (done.users, done.before) == (25, 0)
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, UsageError
 from recvae.models import MODELS, Model, Popularity
-from recvae.recommendations import Recommendations
-from recvae.recommender import Recommender
+from recvae.recommenders.answers import Recommendations
+from recvae.recommenders.recommender import Recommender
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=32, unique=True)
@@ -180,7 +180,7 @@ def test_a_service_imports_neither_pandas_nor_sympy(
 ) -> None:
     Recommender(fitted("multvae"), blocks).save(tmp_path / "bundle")
     code = (
-        "import sys; from recvae.recommender import Recommender\n"
+        "import sys; from recvae.recommenders.recommender import Recommender\n"
         "Recommender.load(sys.argv[1]).recommend([1000, 990])\n"
         "print(sorted({'pandas', 'sympy'} & set(sys.modules)))"  # each takes as long to import as all else
     )

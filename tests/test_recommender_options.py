@@ -12,13 +12,13 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.dataset import Dataset
-from recvae.diversity import diversified
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
 from recvae.models import Model
-from recvae.recommendations import Request
-from recvae.recommender import Recommender
-from recvae.similarity import cosines
+from recvae.models.common.similarity import cosines
+from recvae.recommenders.answers import Request
+from recvae.recommenders.diversity import diversified
+from recvae.recommenders.recommender import Recommender
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=31, unique=True)

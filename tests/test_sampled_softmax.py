@@ -9,14 +9,14 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.batches import whole_batch
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
-from recvae.evaluation import evaluate
-from recvae.losses import output_nll
+from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
 from recvae.models import AE, VASP, HVamp, MultDAE, MultVAE, RecVAE
-from recvae.sampled_softmax import ItemSampler, sampled_nll
+from recvae.training.batches import whole_batch
+from recvae.training.losses import output_nll
+from recvae.training.sampled_softmax import ItemSampler, sampled_nll
 
 CPU = torch.device("cpu")
 N_ITEMS, WIDTH = 30, 6

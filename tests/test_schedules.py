@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recvae.errors import UsageError
-from recvae.schedules import NAMES, constant, cosine, cyclical, linear, schedule
+from recvae.training.schedules import NAMES, constant, cosine, cyclical, linear, schedule
 
 CAPS, UPDATES = st.floats(0, 2), st.integers(0, 10**6)
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
 from recvae.models import Model
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 
 HISTORY = {"items": [1000, 990, 980], "k": 3}
 PATIENCE = 60  # seconds until a test gives up

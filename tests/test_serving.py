@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, TrainingError, UsageError
 from recvae.exports.writing import export
 from recvae.models import Model
-from recvae.recommendations import Recommendations, Request
-from recvae.recommender import Recommender
+from recvae.recommenders.answers import Recommendations, Request
+from recvae.recommenders.recommender import Recommender
 from recvae.serving.app import create_app
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.settings import Settings

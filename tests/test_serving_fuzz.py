@@ -10,9 +10,9 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
 
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.models import Model
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 

@@ -19,16 +19,16 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.bundles import WEIGHTS, check_files
-from recvae.cards import CARD
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import WEIGHTS, check_files
+from recvae.bundles.card import CARD
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, RecvaeError
-from recvae.integrity import sha256_of
 from recvae.models import Model
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
-from recvae.weights import write_weights
+from recvae.storage.arrays import write_weights
+from recvae.storage.integrity import sha256_of
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 SMALL = Settings(history_items=50, histories=3, k=20, explained_items=4, answered_items=45, body_bytes=2000)

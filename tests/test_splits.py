@@ -11,15 +11,15 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recvae.datasets.events import Events, Filters, filter_events
+from recvae.datasets.logs import read_events
+from recvae.datasets.splits.base import Split
+from recvae.datasets.splits.protocols import PROTOCOLS, split_events
+from recvae.datasets.splits.ready_made import ready_made
+from recvae.datasets.splits.same_users import holdout, leave_last_out
+from recvae.datasets.splits.strong import strong
+from recvae.datasets.splits.time import time_split
 from recvae.errors import DataError, UsageError
-from recvae.events import Events, Filters, filter_events
-from recvae.logs import read_events
-from recvae.splits.base import Split
-from recvae.splits.protocols import PROTOCOLS, split_events
-from recvae.splits.ready_made import ready_made
-from recvae.splits.same_users import holdout, leave_last_out
-from recvae.splits.strong import strong
-from recvae.splits.time import time_split
 
 MakeLog = Callable[..., Events]
 Pairs = set[tuple[Any, Any]]

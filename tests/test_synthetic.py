@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
+from recvae.datasets.events import Events
+from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
 from recvae.errors import StorageError, UsageError
-from recvae.events import Events
-from recvae.synthetic import synthetic_log, write_ratings_csv
 
 # Letters in shape comments: U users, H users held out, I items.
 

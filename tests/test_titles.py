@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recvae.datasets.sources import Source
+from recvae.datasets.titles import read_titles_column
 from recvae.errors import DataError, UsageError
-from recvae.sources import Source
-from recvae.titles import read_titles_column
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import scipy.sparse as sp
 
-from recvae import training
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import TrainingError, UsageError
-from recvae.history import EpochRecord, Silent
-from recvae.hyperparameters import hyperparameters_of
 from recvae.models import MODELS, HVamp, Model, MultVAE
-from recvae.models.variational import find_beta
+from recvae.models.common.hyperparameters import hyperparameters_of
+from recvae.models.common.variational import find_beta
+from recvae.training import trainer
+from recvae.training.records import EpochRecord, Silent
 
 Command = Callable[..., Any]
 Refused = Callable[..., str]
@@ -139,7 +139,7 @@ def test_beta_is_that_of_the_pilots_best_epoch_on_the_same_slope(
     settings = {"hidden_dims": (8,), "latent_dim": 4, "epochs": 8, "batch_size": 40, "learning_rate": 0.01}
     model = MultVAE(**settings, beta=0.1, anneal="cyclical", anneal_steps=anneal_steps)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "validation_ndcg", lambda *_: next(ndcg))
+        patch.setattr(trainer, "validation_ndcg", lambda *_: next(ndcg))
         found = find_beta(model, blocks.train, blocks.validation, "cpu", Watch())
     assert (model.beta, model.anneal, model.n_items_) == (0.1, "cyclical", 0), "a copy was trained"
     assert [record.beta for record in records] == pytest.approx([min(1, slope * (3 * e - 1)) for e in range(1, 9)])
@@ -206,7 +206,7 @@ def test_a_pilot_that_is_best_at_its_end_says_so(
     beta: float, remark: str, toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"beta": beta, "anneal": "linear", "anneal_steps": 3}
-    monkeypatch.setattr("recvae.models.variational.find_beta", lambda *_: found)
+    monkeypatch.setattr("recvae.models.common.variational.find_beta", lambda *_: found)
     assert f"the pilot was best on validation {remark}" in command(*words_for("multvae"), "--find-beta").err
 
 
@@ -214,7 +214,7 @@ def test_ctrl_c_in_the_pilot_leaves_nothing(toy: Path, command: Command, monkeyp
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recvae.models.variational.find_beta", interrupted)
+    monkeypatch.setattr("recvae.models.common.variational.find_beta", interrupted)
     said = command(*words_for("multvae"), "--find-beta")
     assert said.code == 130 and "interrupted in the pilot: nothing was finished, nothing is left" in said.err
     assert not Path("runs").exists()

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.checkpoints import FILE_NAME, Checkpoint
-from recvae.dataset import Dataset
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, StorageError, TrainingError
-from recvae.history import EpochRecord, Silent
-from recvae.models import MultDAE, MultVAE, autoencoder
-from recvae.models.autoencoder import Autoencoder
-from recvae.models.networks import initialise
+from recvae.models import MultDAE, MultVAE
+from recvae.models.common import autoencoder
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.networks import initialise
+from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.records import EpochRecord, Silent
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {"hidden_dims": (4,), "beta": 0.2}}
 BOTH = [MultVAE, MultDAE]

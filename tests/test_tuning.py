@@ -22,14 +22,14 @@ import numpy as np
 import optuna
 import pytest
 
-from recvae.bundles import read_bundle
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import read_bundle
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, StorageError, TrainingError, UsageError
-from recvae.files import locked
-from recvae.history import EpochRecord
-from recvae.hyperparameters import Range, Space, hyperparameter, hyperparameters_of
 from recvae.interactions import HeldOut
 from recvae.models import MODELS, Popularity
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter, hyperparameters_of
+from recvae.storage.files import locked
+from recvae.training.records import EpochRecord
 from recvae.tuning import (
     ALL_DONE,
     COMPLETE,

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from recvae.bundles import read_bundle
-from recvae.cards import read_card
-from recvae.hyperparameters import Range, Space
+from recvae.bundles.bundle import read_bundle
+from recvae.bundles.card import read_card
 from recvae.models import ALS, MultDAE
+from recvae.models.common.hyperparameters import Range, Space
 from recvae.tuning import (
     COMPLETE,
     FAILED,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from recvae.errors import UsageError
-from recvae.weights import ALIGNMENT, read_weights, write_weights
+from recvae.storage.arrays import ALIGNMENT, read_weights, write_weights
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
 WEIGHTS = st.dictionaries(

@@ -9,7 +9,7 @@ import torch
 
 import work
 from recvae import ALS, MultVAE
-from recvae.evaluation import evaluate
+from recvae.evaluation.evaluate import evaluate
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
 from work import Answer, Data, Jobs, recall, serve, timed

@@ -15,9 +15,9 @@ from recvae_cli.console import DataDir, Device, MaxMemory, RunsDir, memory_limit
 from recvae_cli.measuring import dataset_of, label_of_baseline, labels_of, measured, measured_baseline
 
 if TYPE_CHECKING:
-    from recvae.comparison import Comparison
-    from recvae.contenders import Contender
-    from recvae.dataset import Dataset
+    from recvae.datasets.dataset import Dataset
+    from recvae.evaluation.comparison import Comparison
+    from recvae.evaluation.contenders import Contender
 
 _BASELINE = "als"
 _FORMATS = {"table": "", "markdown": ".md", "latex": ".tex", "json": ".json"}
@@ -70,13 +70,13 @@ def compare(
       recvae compare multvae multdae als --to als --seeds 5
       recvae compare --format latex --output comparison.tex
     """
-    from recvae.bundles import read_bundle
-    from recvae.cards import read_card
-    from recvae.comparison import check_names, comparison_of
-    from recvae.contenders import over_seeds
-    from recvae.home import find_dataset
+    from recvae.bundles.bundle import read_bundle
+    from recvae.bundles.card import read_card
+    from recvae.datasets.home import find_dataset
+    from recvae.evaluation.comparison import check_names, comparison_of
+    from recvae.evaluation.contenders import over_seeds
     from recvae.metrics import parse_metrics
-    from recvae.repeats import seeds_for
+    from recvae.runs.repeats import seeds_for
 
     wanted, form, limit = parse_metrics(metrics), _format(form, output), memory_limit(max_memory)
     folders = _folders(runs_dir, runs or [], data)
@@ -129,7 +129,7 @@ def _format(form: str | None, output: Path | None) -> str:
 
 def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
     """Find the runs that are named, or all finished ones beside the newest, without their repeats."""
-    from recvae.finding import find_run, finished_runs
+    from recvae.runs.finding import find_run, finished_runs
 
     if runs:
         return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))
@@ -159,8 +159,8 @@ def _baseline(to: str | None, labels: list[str], folders: list[Path], runs_dir: 
 
 def _repeat(folder: Path, seed: int, dataset: "Dataset", device: str, max_memory: int | None) -> Path:
     """Take or train the run that is another one with another seed."""
-    from recvae.monitors import ProgressBar, TrainingProgress
-    from recvae.repeats import repeat
+    from recvae.runs.repeats import repeat
+    from recvae.training.monitors import ProgressBar, TrainingProgress
 
     try:
         with ProgressBar(f"{folder.name}, seed {seed}") as bar:
@@ -173,7 +173,7 @@ def _repeat(folder: Path, seed: int, dataset: "Dataset", device: str, max_memory
 
 def _write(comparison: "Comparison", form: str, output: Path | None) -> None:
     """Print a comparison, or write it to a file."""
-    from recvae.files import write_text
+    from recvae.storage.files import write_text
 
     if form == "table":
         if output is None:

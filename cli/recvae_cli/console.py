@@ -25,7 +25,7 @@ _WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal that could
 
 def memory_limit(text: str | None) -> int | None:
     """Read --max-memory."""
-    from recvae.memory import parse_limit
+    from recvae.compute.memory import parse_limit
 
     return None if text is None else parse_limit(text)
 

@@ -11,8 +11,8 @@ def datasets(data_dir: DataDir = Path("data"), as_json: Json = False) -> None:
 
     Example: recvae datasets
     """
-    from recvae.catalog import CATALOG
-    from recvae.home import prepared_datasets
+    from recvae.datasets.catalog import CATALOG
+    from recvae.datasets.home import prepared_datasets
 
     prepared = {path.name: str(path) for path in prepared_datasets(data_dir)}
     known = [

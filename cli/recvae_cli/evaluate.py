@@ -9,7 +9,7 @@ from recvae_cli.console import DataDir, Device, MaxMemory, RunsDir, memory_limit
 from recvae_cli.measuring import dataset_of, labels_of, measured, measured_baseline
 
 if TYPE_CHECKING:
-    from recvae.evaluation import Evaluation, Report, Summary
+    from recvae.evaluation.evaluate import Evaluation, Report, Summary
 
 _BASELINES = "als,popularity"
 
@@ -46,13 +46,13 @@ def evaluate(
       recvae evaluate ml-1m/multvae ml-1m/multdae --metrics recall@10,ndcg@10,coverage@10
       recvae evaluate --json report.json --per-user users.parquet
     """
-    from recvae.bundles import read_bundle
+    from recvae.bundles.bundle import read_bundle
+    from recvae.datasets.home import find_dataset
     from recvae.errors import UsageError
-    from recvae.evaluation import Report
-    from recvae.files import write_json
-    from recvae.finding import find_run
-    from recvae.home import find_dataset
+    from recvae.evaluation.evaluate import Report
     from recvae.metrics import parse_metrics
+    from recvae.runs.finding import find_run
+    from recvae.storage.files import write_json
 
     wanted, limit = parse_metrics(metrics), memory_limit(max_memory)
     if per_user is not None and per_user.suffix not in (".parquet", ".pq"):

@@ -42,8 +42,8 @@ def export(
     """
     from recvae.exports.writing import check_exportable
     from recvae.exports.writing import export as write
-    from recvae.finding import find_run
-    from recvae.monitors import ProgressBar
+    from recvae.runs.finding import find_run
+    from recvae.training.monitors import ProgressBar
 
     check_exportable(format_, quantize)
     folder = find_run(runs_dir, run)
@@ -59,10 +59,10 @@ def export(
 
 def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
     """Return the validation users of a run's data set, None where that is not at hand as it was."""
-    from recvae.cards import read_card
-    from recvae.dataset import Dataset
+    from recvae.bundles.card import read_card
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
     from recvae.errors import DataError, UsageError
-    from recvae.home import find_dataset
 
     manifest: dict[str, Any] = read_card(folder)["dataset"]
     name = str(manifest.get("name"))
@@ -78,7 +78,7 @@ def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
 
 
 def _print(folder: Path, made: "Exported") -> None:
-    from recvae.memory import human_bytes
+    from recvae.compute.memory import human_bytes
 
     card, check = made.card, made.card["check"]
     kind = f"{card['format']} {card['quantize'] or 'float32'}"

@@ -23,11 +23,11 @@ def inspect(
     """
     from rich.table import Table
 
-    from recvae.bundles import check_files
-    from recvae.cards import read_card
-    from recvae.export_format import problems_of_exports
-    from recvae.finding import find_run
-    from recvae.memory import human_bytes
+    from recvae.bundles.bundle import check_files
+    from recvae.bundles.card import read_card
+    from recvae.compute.memory import human_bytes
+    from recvae.exports.format import problems_of_exports
+    from recvae.runs.finding import find_run
 
     folder = find_run(runs_dir, run)
     card = read_card(folder)

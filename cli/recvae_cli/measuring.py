@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recvae.bundles import Bundle
-    from recvae.contenders import Contender
-    from recvae.dataset import Dataset
+    from recvae.bundles.bundle import Bundle
+    from recvae.datasets.dataset import Dataset
+    from recvae.evaluation.contenders import Contender
     from recvae.interactions import HeldOut
     from recvae.metrics import Metric
 
@@ -20,8 +20,8 @@ def labels_of(folders: list[Path]) -> list[str]:
 
 def dataset_of(home: Path, manifests: Mapping[str, Mapping[str, Any]]) -> "Dataset":
     """Load a data set; all runs, whose manifests these are, must have been trained on it as it is now."""
-    from recvae.contenders import check_same_data
-    from recvae.dataset import Dataset
+    from recvae.datasets.dataset import Dataset
+    from recvae.evaluation.contenders import check_same_data
 
     dataset = Dataset.load(home)
     check_same_data(manifests, dataset)
@@ -37,8 +37,8 @@ def measured(
     is_baseline: bool = False,
 ) -> "Contender":
     """Measure the bundle of a folder."""
-    from recvae.contenders import measure
-    from recvae.monitors import ProgressBar
+    from recvae.evaluation.contenders import measure
+    from recvae.training.monitors import ProgressBar
 
     with ProgressBar(f"ranking for {label}") as bar:
         return measure(
@@ -68,8 +68,8 @@ def measured_baseline(
     max_memory: int | None,
 ) -> "Contender":
     """Take a tuned baseline from the cache beside the data set, or fit it, and measure it."""
-    from recvae.baselines import cached_baseline
-    from recvae.monitors import ProgressBar
+    from recvae.evaluation.baselines import cached_baseline
+    from recvae.training.monitors import ProgressBar
 
     kept = home / "baselines"
     with ProgressBar(f"tuning {name} on validation") as bar:

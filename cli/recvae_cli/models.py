@@ -7,7 +7,7 @@ import typer
 from recvae_cli.console import Json, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.hyperparameters import Range
+    from recvae.models.common.hyperparameters import Range
 
 
 def models(
@@ -21,8 +21,8 @@ def models(
     from rich.table import Table
     from rich.text import Text
 
-    from recvae.hyperparameters import hyperparameters_of
     from recvae.models import MODELS, model_class
+    from recvae.models.common.hyperparameters import hyperparameters_of
 
     chosen = {name: model_class(name) for name in names or MODELS}
     if as_json:
@@ -67,7 +67,7 @@ def models(
 
 def _searched(space: "Range | tuple[Any, ...] | None") -> str:
     """Write where `recvae tune` looks."""
-    from recvae.hyperparameters import Range
+    from recvae.models.common.hyperparameters import Range
 
     if space is None:
         return ""

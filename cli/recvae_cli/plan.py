@@ -11,9 +11,9 @@ from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from recvae.dataset import Dataset
-    from recvae.models.base import Model
-    from recvae.planning import Plan
+    from recvae.datasets.dataset import Dataset
+    from recvae.models.common.base import Model
+    from recvae.runs.planning import Plan
 
 _DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
 
@@ -46,13 +46,13 @@ def plan(
       recvae plan multvae recvae --set batch_size=200 --max-memory 4GB
       recvae plan blend --set first=recvae --set second=ease
     """
-    from recvae.composition import load_parts
-    from recvae.dataset import Dataset
+    from recvae.compute.devices import resolve_device
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
     from recvae.errors import UsageError
-    from recvae.home import find_dataset
-    from recvae.monitors import ProgressBar
-    from recvae.planning import plan
-    from recvae.precision import resolve_device
+    from recvae.runs.parts import load_parts
+    from recvae.runs.planning import plan
+    from recvae.training.monitors import ProgressBar
 
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")
@@ -88,8 +88,8 @@ def plan(
 def _models(names: list[str], settings: list[str]) -> "list[Model]":
     """Make the models that are named, or all that are not made of others, each with the settings it knows."""
     from recvae.errors import UsageError
-    from recvae.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.models import MODELS, model_class
+    from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
 
     chosen = [model_class(name) for name in dict.fromkeys(names)]
     chosen = chosen or [model for model in MODELS.values() if not model.roles]
@@ -104,14 +104,14 @@ def _models(names: list[str], settings: list[str]) -> "list[Model]":
 
 def _settings_for(model: "type[Model]", settings: list[str]) -> list[str]:
     """Return the settings of hyperparameters that a model has, and those that are not of the form name=value."""
-    from recvae.hyperparameters import hyperparameters_of
+    from recvae.models.common.hyperparameters import hyperparameters_of
 
     known = hyperparameters_of(model)
     return [setting for setting in settings if "=" not in setting or setting.split("=")[0].strip() in known]
 
 
 def _as_json(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> dict[str, Any]:
-    from recvae.hyperparameters import values_of
+    from recvae.models.common.hyperparameters import values_of
 
     n_users, n_items = dataset.train.shape
     return {
@@ -143,7 +143,7 @@ def _as_json(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> dict
 
 
 def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
-    from recvae.memory import available_bytes, human_bytes
+    from recvae.compute.memory import available_bytes, human_bytes
 
     n_users, n_items = dataset.train.shape
     size = f"{n_users:,} training users x {n_items:,} items, {dataset.train.nnz:,} interactions"
@@ -160,7 +160,7 @@ def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
 def _table(plans: "list[Plan]") -> "Table":
     from rich.table import Table
 
-    from recvae.memory import human_bytes
+    from recvae.compute.memory import human_bytes
 
     table = Table()
     for heading in ("model", "parameters", "on host", "on GPU", "to score", "per epoch", "whole run", "fits"):

@@ -9,7 +9,7 @@ import typer
 from recvae_cli.console import DataDir, Json, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.preparation import Prepared
+    from recvae.datasets.preparation import Prepared
 
 _SYNTHETIC = "synthetic"
 _COLUMNS = ("user_col", "item_col", "rating_col", "time_col", "sep", "header")
@@ -99,7 +99,7 @@ def preprocess(
 
 def _kind(log: str | None, given: dict[str, Any]) -> str:
     """Tell what is to be prepared: a pair, the synthetic log, a known data set, or a log of one's own."""
-    from recvae.catalog import CATALOG
+    from recvae.datasets.catalog import CATALOG
     from recvae.errors import UsageError
 
     if "train" in given or "test" in given:
@@ -128,9 +128,9 @@ def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
 def _prepare(
     kind: str, log: str | None, name: str | None, given: dict[str, Any], seed: int, data_dir: Path
 ) -> "Prepared":
-    from recvae.home import check_new
-    from recvae.log_format import LogFormat
-    from recvae.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
+    from recvae.datasets.home import check_new
+    from recvae.datasets.log_format import LogFormat
+    from recvae.datasets.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
 
     log_format = LogFormat(
         separator=_SEPARATORS.get(given.get("sep", ""), given.get("sep")),
@@ -164,9 +164,9 @@ def _prepare(
 
 def _fetch(name: str, downloads: Path) -> Path:
     """Return the zip of a known data set, downloaded unless it is there already."""
-    from recvae.catalog import known_dataset
-    from recvae.downloads import download
-    from recvae.monitors import ProgressBar
+    from recvae.datasets.catalog import known_dataset
+    from recvae.datasets.downloads import download
+    from recvae.training.monitors import ProgressBar
 
     known = known_dataset(name)
     with ProgressBar(f"downloading {name}") as bar:

@@ -41,8 +41,8 @@ def _recommend(data: Path, run: Path) -> None:
     """Recommend to three test users from their fold-in history, as a serving process would."""
     from rich.table import Table
 
-    from recvae.dataset import Dataset
-    from recvae.recommender import Recommender
+    from recvae.datasets.dataset import Dataset
+    from recvae.recommenders.recommender import Recommender
 
     say(f"\n>>> recommender = Recommender.load({str(run)!r})\n>>> recommender.recommend(history, k=5)")
     recommender = Recommender.load(run)

@@ -8,8 +8,8 @@ import typer
 from recvae_cli.console import Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.recommendations import Explanation, Recommendations
-    from recvae.recommender import Recommender
+    from recvae.recommenders.answers import Explanation, Recommendations
+    from recvae.recommenders.recommender import Recommender
 
 
 def recommend(
@@ -44,8 +44,8 @@ def recommend(
       recvae recommend --input histories.csv --output recs.jsonl --explain
     """
     from recvae.errors import UsageError
-    from recvae.finding import find_run
-    from recvae.recommender import Recommender
+    from recvae.recommenders.recommender import Recommender
+    from recvae.runs.finding import find_run
 
     if (items is None) == (source is None) or (source is None) != (output is None):
         raise UsageError(
@@ -84,10 +84,10 @@ def _ids(text: str) -> list[str]:
 def _recommend_file(
     recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any], explain: bool
 ) -> None:
-    from recvae.batch_files import recommend_file
-    from recvae.cards import CARD
-    from recvae.integrity import sha256_of
-    from recvae.monitors import ProgressBar
+    from recvae.bundles.card import CARD
+    from recvae.recommenders.answer_files import recommend_file
+    from recvae.storage.integrity import sha256_of
+    from recvae.training.monitors import ProgressBar
 
     recommender.recommend_batch([], **options)  # wrong options are not the file's fault
     identity = {"run": sha256_of(folder / CARD), **options}

@@ -51,7 +51,7 @@ def serve(
       window_ms batch_users body_bytes history_items histories explained_items k seconds in_flight waiting_users
     """
     from recvae.errors import UsageError
-    from recvae.finding import find_run
+    from recvae.runs.finding import find_run
     from recvae.serving.settings import Settings
 
     settings = Settings(

@@ -23,8 +23,8 @@ def similar(
     """
     from rich.table import Table
 
-    from recvae.finding import find_run
-    from recvae.recommender import Recommender
+    from recvae.recommenders.recommender import Recommender
+    from recvae.runs.finding import find_run
 
     folder = find_run(runs_dir, run)
     recommender = Recommender.load(folder)

@@ -10,9 +10,9 @@ import typer
 from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.bundles import Bundle
-    from recvae.dataset import Dataset
-    from recvae.runs import Run
+    from recvae.bundles.bundle import Bundle
+    from recvae.datasets.dataset import Dataset
+    from recvae.runs.run import Run
 
 
 def train(
@@ -56,9 +56,9 @@ def train(
     """
     from recvae.errors import UsageError
     from recvae.models import model_class
-    from recvae.models.variational import check_has_beta
-    from recvae.monitors import ProgressBar, TrainingProgress
-    from recvae.runs import train
+    from recvae.models.common.variational import check_has_beta
+    from recvae.runs.run import train
+    from recvae.training.monitors import ProgressBar, TrainingProgress
 
     short = {"seed": seed, "precision": precision}
     given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
@@ -105,12 +105,12 @@ def _new_run(
     runs_dir: Path,
 ) -> "tuple[Run, Dataset]":
     """Make a model and choose its place."""
-    from recvae.composition import load_parts
-    from recvae.dataset import Dataset
-    from recvae.home import check_name, find_dataset
-    from recvae.hyperparameters import build, parse_settings
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import check_name, find_dataset
     from recvae.models import model_class
-    from recvae.runs import new_run
+    from recvae.models.common.hyperparameters import build, parse_settings
+    from recvae.runs.parts import load_parts
+    from recvae.runs.run import new_run
 
     chosen = model_class(model)
     fresh = build(chosen, parse_settings(chosen, given))
@@ -129,10 +129,10 @@ def _run_to_resume(
     runs_dir: Path,
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
-    from recvae.composition import load_parts
-    from recvae.dataset import Dataset
-    from recvae.home import find_dataset
-    from recvae.runs import find_unfinished, resumed_run
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
+    from recvae.runs.parts import load_parts
+    from recvae.runs.run import find_unfinished, resumed_run
 
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
@@ -147,7 +147,7 @@ def _remark_on(interrupted: list[Path]) -> None:
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:
-    from recvae.precision import multiplies_bfloat16, resolve_device
+    from recvae.compute.devices import multiplies_bfloat16, resolve_device
 
     if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
         say("there are no instructions for bfloat16 here: it works, but float32 would be faster")
@@ -161,8 +161,8 @@ def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
     """Train a pilot to find the cap of beta, and return the run with it."""
-    from recvae.models.variational import find_beta
-    from recvae.monitors import ProgressBar, TrainingProgress
+    from recvae.models.common.variational import find_beta
+    from recvae.training.monitors import ProgressBar, TrainingProgress
 
     try:
         with ProgressBar(f"{run.model.name} pilot") as bar:

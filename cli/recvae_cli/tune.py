@@ -15,7 +15,7 @@ from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from recvae.monitors import ProgressBar
+    from recvae.training.monitors import ProgressBar
     from recvae.tuning import Trial, Tuning
 
 _DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
@@ -54,11 +54,11 @@ def tune(
       recvae tune --model multvae --trials 50 --set epochs=100
       recvae tune --model als --data ml-1m --timeout 2h
     """
-    from recvae.dataset import Dataset
-    from recvae.home import check_name, find_dataset
-    from recvae.hyperparameters import build, hyperparameters_of, parse_settings
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import check_name, find_dataset
     from recvae.models import model_class
-    from recvae.monitors import ProgressBar
+    from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
+    from recvae.training.monitors import ProgressBar
     from recvae.tuning import check_deliverable, check_optuna, deliver, settings_of, tune
 
     check_optuna()
@@ -140,8 +140,8 @@ def _figures(trial: "Trial") -> str:
 
 
 def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
+    from recvae.training.validation import OBJECTIVE
     from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, PRUNED
-    from recvae.validation import OBJECTIVE
 
     counts = {state: found.count(state) for state in (COMPLETE, PRUNED, FAILED)}
     if as_json:
@@ -173,8 +173,8 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
 def _table(found: "Tuning") -> "Table":
     from rich.table import Table
 
+    from recvae.training.validation import OBJECTIVE
     from recvae.tuning import setting_text
-    from recvae.validation import OBJECTIVE
 
     top = found.top()
     table = Table()  # a column per trial: there are more hyperparameters than fit beside one another

@@ -14,7 +14,7 @@ import torch
 from recvae.errors import ExportError
 from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
-from recvae.models.base import Model
+from recvae.models.common.base import Model
 from recvae.ranking import block_rows, rank
 
 TOLERANCE = 1e-4

@@ -19,8 +19,8 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
 from recvae.errors import UsageError
-from recvae.export_format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPUTS
-from recvae.onnx_scorer import check_onnxruntime
+from recvae.exports.format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPUTS
+from recvae.exports.scorer import check_onnxruntime
 from recvae.version import __version__
 
 _INLINE_BYTES = 1 << 30  # weights beyond that lie beside the graph: a message of protobuf holds 2 GB at most
@@ -99,7 +99,7 @@ def traced(scorer: nn.Module) -> ExportedProgram:
     Returns
     -------
     ExportedProgram
-        Takes items, offsets and weights, gives the scores; see `models.scoring`.
+        Takes items, offsets and weights, gives the scores; see `models.common.scorers`.
     """
     return _traced(scorer, ())
 

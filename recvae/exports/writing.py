@@ -17,10 +17,11 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.bundles import Bundle, read_bundle
-from recvae.cards import CARD
+from recvae.bundles.bundle import Bundle, read_bundle
+from recvae.bundles.card import CARD
 from recvae.errors import ExportError, UsageError
-from recvae.export_format import (
+from recvae.exports.checking import Check, compare, drawn_histories, ndcg_of_both, refuse_if_wrong
+from recvae.exports.format import (
     EXPORT_CARD,
     FORMAT_VERSION,
     INPUTS,
@@ -34,14 +35,13 @@ from recvae.export_format import (
     TORCH,
     write_items,
 )
-from recvae.exports.checking import Check, compare, drawn_histories, ndcg_of_both, refuse_if_wrong
 from recvae.exports.programs import check_onnx, check_torch, quantize_graph, save_program, traced, write_graph
-from recvae.files import check_replaceable, write_file, write_folder, write_json
-from recvae.integrity import described, sha256_of
+from recvae.exports.scorer import OnnxScorer
 from recvae.interactions import HeldOut
-from recvae.models.base import Model
-from recvae.onnx_scorer import OnnxScorer
+from recvae.models.common.base import Model
 from recvae.ranking import block_rows, rank
+from recvae.storage.files import check_replaceable, write_file, write_folder, write_json
+from recvae.storage.integrity import described, sha256_of
 
 FORMATS = (ONNX, TORCH)
 QUANTIZATIONS = ("int8",)

@@ -13,12 +13,12 @@ from typing import ClassVar, cast
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import LIKELIHOODS
-from recvae.models.autoencoder import Autoencoder
-from recvae.models.networks import NoisyInput, SparseLinear, layers
-from recvae.training import Losses
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import NoisyInput, SparseLinear, layers
+from recvae.training.batches import SparseBatch
+from recvae.training.losses import LIKELIHOODS
+from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
 

@@ -17,16 +17,16 @@ import scipy.sparse as sp
 import torch
 from threadpoolctl import threadpool_limits
 
-from recvae.checkpoints import Checkpoint
+from recvae.compute.matmul import product
+from recvae.compute.memory import Needs
 from recvae.errors import TrainingError
-from recvae.history import Monitor
-from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
-from recvae.memory import Needs
-from recvae.models.base import Model
-from recvae.models.footprint import ranking_bytes
-from recvae.products import product
-from recvae.similarity import cosines
+from recvae.models.common.base import Model
+from recvae.models.common.footprint import ranking_bytes
+from recvae.models.common.hyperparameters import Space, check_hyperparameters, hyperparameter
+from recvae.models.common.similarity import cosines
+from recvae.training.checkpoints import Checkpoint
+from recvae.training.records import Monitor
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares

@@ -15,18 +15,18 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.checkpoints import Checkpoint
+from recvae.compute.devices import resolve_device
+from recvae.compute.memory import Needs, in_blocks, rows_within
 from recvae.errors import DataError, UsageError
-from recvae.history import Monitor, Silent
-from recvae.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
-from recvae.memory import Needs, in_blocks, rows_within
 from recvae.metrics import ndcg_at_k
-from recvae.models.base import Model
-from recvae.models.footprint import ranking_bytes
-from recvae.precision import resolve_device
+from recvae.models.common.base import Model
+from recvae.models.common.footprint import ranking_bytes
+from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.ranking import block_rows, rank
-from recvae.validation import OBJECTIVE
+from recvae.training.checkpoints import Checkpoint
+from recvae.training.records import Monitor, Silent
+from recvae.training.validation import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
 

@@ -20,16 +20,16 @@ from scipy.linalg.lapack import spotrf, spotri
 from torch import nn
 from torch.nn import functional
 
-from recvae.checkpoints import Checkpoint
+from recvae.compute.memory import Needs, check_memory
 from recvae.errors import TrainingError
-from recvae.history import Monitor
-from recvae.hyperparameters import Space, check_hyperparameters, hyperparameter
 from recvae.interactions import HeldOut, as_interactions
-from recvae.memory import Needs, check_memory
-from recvae.models.base import Model
-from recvae.models.footprint import ranking_bytes
-from recvae.models.scoring import scorer_of
-from recvae.validation import validation_ndcg
+from recvae.models.common.base import Model
+from recvae.models.common.footprint import ranking_bytes
+from recvae.models.common.hyperparameters import Space, check_hyperparameters, hyperparameter
+from recvae.models.common.scorers import scorer_of
+from recvae.training.checkpoints import Checkpoint
+from recvae.training.records import Monitor
+from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
 

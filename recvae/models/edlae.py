@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from recvae.hyperparameters import Space, hyperparameter
+from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.ease import EASE
 
 

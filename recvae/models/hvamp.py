@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import log_normal
-from recvae.models.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
-from recvae.models.variational import VariationalAutoencoder
-from recvae.products import product
-from recvae.training import Losses
+from recvae.compute.matmul import product
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
+from recvae.models.common.variational import VariationalAutoencoder
+from recvae.training.batches import SparseBatch
+from recvae.training.losses import log_normal
+from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H hidden width, D latent
 # dimensions, K pseudo-inputs.

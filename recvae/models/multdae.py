@@ -11,10 +11,10 @@ from typing import ClassVar, cast
 
 import torch
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
 from recvae.models.ae import AE, AENetwork
-from recvae.models.networks import NOISES, NoisyInput, SparseLinear, corrupt
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import NOISES, NoisyInput, SparseLinear, corrupt
+from recvae.training.batches import SparseBatch
 
 
 @dataclass(kw_only=True)

@@ -14,12 +14,12 @@ from typing import ClassVar, cast
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import LIKELIHOODS, kl_to_standard_normal
-from recvae.models.networks import SparseLinear, dropout, layers, sample
-from recvae.models.variational import VariationalAutoencoder
-from recvae.training import Losses
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import SparseLinear, dropout, layers, sample
+from recvae.models.common.variational import VariationalAutoencoder
+from recvae.training.batches import SparseBatch
+from recvae.training.losses import LIKELIHOODS, kl_to_standard_normal
+from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 

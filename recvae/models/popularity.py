@@ -8,14 +8,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.checkpoints import Checkpoint
-from recvae.history import Monitor
-from recvae.hyperparameters import check_hyperparameters
+from recvae.compute.memory import Needs
 from recvae.interactions import HeldOut, as_interactions
-from recvae.memory import Needs
-from recvae.models.base import Model
-from recvae.models.footprint import ranking_bytes
-from recvae.models.scoring import ConstantScorer
+from recvae.models.common.base import Model
+from recvae.models.common.footprint import ranking_bytes
+from recvae.models.common.hyperparameters import check_hyperparameters
+from recvae.models.common.scorers import ConstantScorer
+from recvae.training.checkpoints import Checkpoint
+from recvae.training.records import Monitor
 
 
 @dataclass(kw_only=True)

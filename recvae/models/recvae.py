@@ -18,13 +18,13 @@ from typing import ClassVar, cast
 import torch
 from torch import nn
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import log_normal
-from recvae.models.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
-from recvae.models.variational import VariationalAutoencoder
-from recvae.schedules import NAMES
-from recvae.training import Losses, Phase
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
+from recvae.models.common.variational import VariationalAutoencoder
+from recvae.training.batches import SparseBatch
+from recvae.training.losses import log_normal
+from recvae.training.schedules import NAMES
+from recvae.training.trainer import Losses, Phase
 
 # Letters in shape comments: B users of a batch, I items, D latent dimensions.
 

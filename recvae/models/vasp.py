@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from recvae.batches import SparseBatch
-from recvae.hyperparameters import Range, Space, hyperparameter
-from recvae.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
-from recvae.models.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
-from recvae.models.variational import VariationalAutoencoder
-from recvae.training import Losses
+from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
+from recvae.models.common.variational import VariationalAutoencoder
+from recvae.training.batches import SparseBatch
+from recvae.training.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
+from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from recvae.recommendations import Recommendations, Request
-from recvae.recommending import Recommending
+from recvae.recommenders.answers import Recommendations, Request
+from recvae.recommenders.base import Recommending
 
 _LOG = logging.getLogger("uvicorn.error")
 

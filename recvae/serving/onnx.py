@@ -11,11 +11,11 @@ from typing import Any, Self
 import numpy as np
 
 from recvae.errors import TrainingError, UsageError
-from recvae.export_format import damaged, read_items, read_neighbours
-from recvae.histories import Histories
+from recvae.exports.format import damaged, read_items, read_neighbours
+from recvae.exports.scorer import OnnxScorer
 from recvae.items import ItemIndex
-from recvae.onnx_scorer import OnnxScorer
-from recvae.recommending import Recommending
+from recvae.recommenders.base import Recommending
+from recvae.recommenders.histories import Histories
 
 __all__ = ["OnnxRecommender", "OnnxScorer"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from recvae.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
+from recvae.recommenders.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
 _SHOWN = 60  # characters of what was sent, in a message

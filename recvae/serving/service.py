@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException
 
 from recvae.errors import DataError, RecvaeError, UsageError
 from recvae.items import ItemIndex, json_id
-from recvae.recommendations import Explanation, Recommendations, Request
+from recvae.recommenders.answers import Explanation, Recommendations, Request
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.guards import RETRY_AFTER
 from recvae.serving.schemas import Question, shown

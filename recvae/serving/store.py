@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recvae.cards import CARD
+from recvae.bundles.card import CARD
 from recvae.errors import UsageError
-from recvae.export_format import EXPORT_CARD, is_of_run
-from recvae.integrity import sha256_of
-from recvae.recommending import Recommending
+from recvae.exports.format import EXPORT_CARD, is_of_run
+from recvae.recommenders.base import Recommending
 from recvae.serving.settings import Settings
+from recvae.storage.integrity import sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class ModelStore:
 
 
 def _load_torch(run: Path, settings: Settings) -> Recommending:
-    from recvae.recommender import Recommender
+    from recvae.recommenders.recommender import Recommender
 
     # Copied: whoever writes into the files of a running server must not change what it serves, or bring it down.
     return Recommender.load(run, settings.device, mapped=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import BundleError, StorageError, UsageError
-from recvae.files import locked, storage_errors, write_file
+from recvae.storage.files import locked, storage_errors, write_file
 from recvae.tuning.search import Search
 from recvae.tuning.study import ID, Study, counted
 

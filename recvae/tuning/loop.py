@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles import Bundle, read_bundle, write_bundle
-from recvae.cards import CARD, RUN_LOG
-from recvae.dataset import Dataset
+from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
+from recvae.bundles.card import CARD, RUN_LOG
+from recvae.compute.devices import resolve_device
+from recvae.compute.memory import is_out_of_memory
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
-from recvae.evaluation import DEFAULT_METRICS, evaluate, summarise
-from recvae.files import write_folder
-from recvae.history import EpochRecord
-from recvae.memory import is_out_of_memory
+from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
 from recvae.metrics import parse_metrics
 from recvae.models import model_class
-from recvae.models.base import Model
-from recvae.monitors import LogFile
-from recvae.precision import resolve_device
+from recvae.models.common.base import Model
+from recvae.storage.files import write_folder
+from recvae.training.monitors import LogFile
+from recvae.training.records import EpochRecord
+from recvae.training.validation import OBJECTIVE
 from recvae.tuning.database import BEST, check_optuna, open_study
+from recvae.tuning.interrupts import Shield
 from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, Tuning, TuningMonitor, Unwatched
 from recvae.tuning.search import Search
-from recvae.tuning.shield import Shield
 from recvae.tuning.study import Running, Study, Trial
-from recvae.validation import OBJECTIVE
 
 
 def tune(

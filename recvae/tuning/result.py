@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from recvae.cards import CARD, read_card
+from recvae.bundles.card import CARD, read_card
 from recvae.errors import BundleError, UsageError
-from recvae.files import check_replaceable, taken_names, write_folder
-from recvae.models.base import Model
-from recvae.runs import new_run
+from recvae.models.common.base import Model
+from recvae.runs.run import new_run
+from recvae.storage.files import check_replaceable, taken_names, write_folder
 from recvae.tuning.study import COMPLETE, Trial
 
 ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME = "all done", "exhausted", "interrupted", "out of time"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from recvae.errors import UsageError
-from recvae.hyperparameters import Range, build, has_effect, hyperparameters_of, values_of
 from recvae.models import MODELS
-from recvae.models.base import Model
+from recvae.models.common.base import Model
+from recvae.models.common.hyperparameters import Range, build, has_effect, hyperparameters_of, values_of
 
 _DIGITS = 3  # of a number drawn from a range: enough for any hyperparameter, and short to type
 _LISTED = 10_000  # points; a space with more is never searched to its end

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recvae.hyperparameters import Range
+from recvae.models.common.hyperparameters import Range
 from recvae.tuning.search import Point, Search, settings_text
 
 if TYPE_CHECKING:

@@ -1,0 +1,203 @@
+"""The bundle on disk: what training writes and serving loads. No pickle, no training data, nothing executed.
+
+    recommender.json      format, model, hyperparameters, manifest of the data, metrics, versions, file sizes
+    weights.safetensors   what the model learned
+    items.parquet         id, title and training count of each column
+    README.md             a model card for people
+
+`recommender.json` is written last: a folder without it is not a bundle.
+"""
+
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from safetensors import SafetensorError
+
+from recvae.bundles.card import CARD, FORMAT_VERSION, UNUSABLE, damaged, read_card
+from recvae.bundles.readme import model_card
+from recvae.compute.memory import check_memory, enough_bytes
+from recvae.errors import BundleError, UsageError
+from recvae.items import ItemIndex
+from recvae.models import MODELS, model_class
+from recvae.models.common.base import Model
+from recvae.models.common.hyperparameters import build, values_of
+from recvae.storage.arrays import read_weights, write_weights
+from recvae.storage.files import storage_errors, write_file, write_json, write_text
+from recvae.storage.integrity import FileState, described, states_of
+from recvae.version import __version__
+
+WEIGHTS = "weights.safetensors"
+ITEMS = "items.parquet"
+_UNUSABLE = (*UNUSABLE, SafetensorError, pa.ArrowException, RuntimeError)  # what reading a damaged file can end in
+_LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A fitted model with everything needed to recommend.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted.
+    items : ItemIndex
+        Of the model's columns.
+    manifest : dict
+        Manifest of the data it was trained on.
+    metrics : dict
+        Mean of each metric by part, such as {"validation": {"ndcg@100": 0.4}}.
+    training : dict
+        How training went: epochs, best epoch, seconds; of a tuned baseline, the grid.
+    interrupted : bool
+        Whether training ended before its time: stopped by hand, or with a loss that is no longer a number.
+    """
+
+    model: Model
+    items: ItemIndex
+    manifest: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle into a folder, made if missing; the card comes last and makes it valid.
+
+    Raises
+    ------
+    NotFittedError
+        If the model is not fitted.
+    StorageError
+        If it cannot be written.
+    """
+    weights = bundle.model.weights()
+    with storage_errors(folder):
+        (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
+    write_weights(folder / WEIGHTS, weights)
+    with write_file(folder / ITEMS) as aside:
+        bundle.items.write(aside)
+    card = {
+        "format": FORMAT_VERSION,
+        "model": bundle.model.name,
+        "hyperparameters": values_of(bundle.model),
+        **_describe_parts(bundle.model),
+        "interrupted": bundle.interrupted,
+        "metrics": bundle.metrics,
+        "training": bundle.training,
+        "dataset": bundle.manifest,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "recvae": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+        "files": described(folder, (WEIGHTS, ITEMS)),
+    }
+    write_text(folder / "README.md", model_card(card))
+    write_json(folder / CARD, card)
+
+
+def _describe_parts(model: Model) -> dict[str, Any]:
+    """Return what a card says of the models that a model is made of; nothing for most."""
+    parts = {
+        role: {"model": part.name, "hyperparameters": values_of(part), **_describe_parts(part)}
+        for role, part in model.parts.items()
+    }
+    return {"parts": parts} if parts else {}
+
+
+def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True) -> Bundle:
+    """Load a bundle: no training data, no network, nothing executed.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+    device : str
+        Where a network shall score: "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that reading and scoring may take; see `Model`.
+    mapped : bool
+        Whether the weights may stay in their file; see `read_weights`.
+
+    Returns
+    -------
+    Bundle
+        With the model ready to recommend.
+
+    Raises
+    ------
+    UsageError
+        If there is no bundle, or no such device.
+    BundleError
+        If it is damaged, unfinished, of a newer format, or of a model this version does not know.
+    MemoryLimitError
+        If `max_memory` is too little for it, before the weights are read.
+    """
+    card = read_card(folder)
+    if str(card.get("model")) not in MODELS:
+        raise BundleError(
+            f"{folder} holds a model '{card.get('model')}', this version knows: {', '.join(MODELS)}; upgrade recvae"
+        )
+    for state in check_files(folder, card).values():
+        if state.problem is not None:
+            raise damaged(folder, state.problem)
+    model = _build(folder, card)
+    model.max_memory = max_memory
+    try:
+        items = ItemIndex.read(folder / ITEMS)
+        if max_memory is not None:
+            needed = model.needs(0, len(items), 0).reading
+            ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
+            check_memory(needed, max_memory, f"reading {folder}", ways)
+        weights = read_weights(folder / WEIGHTS, mapped)
+    except _UNUSABLE as error:
+        raise damaged(folder, str(error)) from error
+    try:
+        model.load_weights(weights, device)
+    except UsageError:
+        raise
+    except _UNUSABLE as error:
+        raise damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
+    if model.n_items_ != len(items):
+        raise damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
+    return Bundle(
+        model=model,
+        items=items,
+        manifest=card.get("dataset", {}),
+        metrics=card.get("metrics", {}),
+        training=card.get("training", {}),
+        interrupted=bool(card.get("interrupted", False)),
+    )
+
+
+def _build(folder: Path, card: dict[str, Any]) -> Model:
+    try:
+        return _model_of(card)
+    except UsageError as error:
+        versions = card.get("versions")
+        written = versions.get("recvae") if isinstance(versions, dict) else None
+        if written == __version__:
+            raise damaged(folder, str(error)) from error
+        raise BundleError(
+            f"{folder} cannot be used: {error}; it was written by recvae {written}, this is {__version__}: "
+            "load it with that version"
+        ) from error
+    except _UNUSABLE as error:
+        raise damaged(folder, str(error)) from error
+
+
+def _model_of(card: dict[str, Any]) -> Model:
+    model = build(model_class(card["model"]), card["hyperparameters"], effects=False)
+    model.parts = {role: _model_of(part) for role, part in card.get("parts", {}).items()}
+    return model
+
+
+def check_files(folder: Path, card: dict[str, Any]) -> dict[str, FileState]:
+    """Say of each file of a bundle whether it is what was written, as the card has it."""
+    return states_of(folder, (WEIGHTS, ITEMS), card, CARD)

@@ -1,0 +1,329 @@
+"""A data set ready to train and evaluate on: matrices, item index, and a manifest of where it all comes from."""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
+from recvae.datasets.splits.base import LIANG_SEED, Split
+from recvae.datasets.splits.protocols import split_events
+from recvae.errors import DataError, UsageError
+from recvae.interactions import HeldOut
+from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
+from recvae.storage.files import check_name, write_folder, write_json
+from recvae.version import __version__
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Train, validation and test of one log under one protocol.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_train_users, n_items), float32
+        The training interactions.
+    validation, test : HeldOut
+        The users asked while training, and once at the end.
+    item_ids : ndarray of shape (n_items,), int64 or object (str)
+        External ids of the item columns.
+    titles : ndarray of shape (n_items,), object (str or None), optional
+        Titles of the items, where known.
+    manifest : dict
+        Name, source, filters, protocol, counts and fingerprint.
+
+    Examples
+    --------
+    >>> from recvae.datasets.synthetic import synthetic_log
+    >>> events, titles = synthetic_log(n_users=200, n_items=100, n_events=5000, seed=1)
+    >>> dataset = Dataset.from_events(events, name="toy", heldout_users=20)
+    >>> dataset.train.shape[0], dataset.test.n_users
+    (146, 20)
+    """
+
+    train: sp.csr_matrix
+    validation: HeldOut
+    test: HeldOut
+    item_ids: np.ndarray
+    titles: np.ndarray | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_events(
+        cls,
+        events: Events,
+        *,
+        name: str,
+        filters: Filters | None = None,
+        split: str = "strong",
+        heldout_users: int | None = None,
+        seed: int = LIANG_SEED,
+        target_share: float = 0.2,
+        titles: dict[str, str] | None = None,
+        source: dict[str, Any] | None = None,
+    ) -> Self:
+        """Filter and split a log.
+
+        Parameters
+        ----------
+        events : Events
+            The log as it was read.
+        name : str
+            What the data set is called.
+        filters : Filters, optional
+            By default those of the command and the paper: ratings >= 4 where the log has ratings, users with at
+            least five items. `Filters()` keeps every rating.
+        split, heldout_users, seed, target_share
+            See `recvae.datasets.splits.split_events`.
+        titles : dict of str to str, optional
+            Titles by item id, the id written as a string.
+        source : dict, optional
+            Where the log came from, for the manifest.
+
+        Returns
+        -------
+        Dataset
+            With a complete manifest.
+
+        Raises
+        ------
+        UsageError, DataError
+            If filters or protocol are wrong in themselves or leave too little.
+        """
+        filters = filters or Filters(min_rating=usual_min_rating(events))
+        left, steps = filter_events(events, filters)
+        parts = split_events(left, split, heldout_users=heldout_users, seed=seed, target_share=target_share)
+        return cls.from_split(
+            parts,
+            name=name,
+            filters={**asdict(filters), "steps": [asdict(step) for step in steps]},
+            titles=titles,
+            source=source,
+        )
+
+    @classmethod
+    def from_split(
+        cls,
+        split: Split,
+        *,
+        name: str,
+        filters: dict[str, Any] | None = None,
+        titles: dict[str, str] | None = None,
+        source: dict[str, Any] | None = None,
+    ) -> Self:
+        """Give a split its titles and its manifest.
+
+        Parameters
+        ----------
+        split : Split
+            The matrices, item ids and protocol.
+        name : str
+            What the data set is called: letters, digits, dots, dashes and underscores.
+        filters, source : dict
+            For the manifest.
+        titles : dict of str to str, optional
+            Titles by item id, the id written as a string.
+
+        Returns
+        -------
+        Dataset
+            With a complete manifest.
+
+        Raises
+        ------
+        UsageError
+            If the name is none for a folder.
+        """
+        known_titles = None
+        if titles:
+            known_titles = np.array([titles.get(str(item)) for item in split.item_ids], dtype=object)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "name": check_name(name),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "recvae": __version__,
+            "source": source or {},
+            "filters": filters or {},
+            "protocol": split.protocol,
+            "counts": _counts(split),
+            "dropped": split.dropped,
+            "fingerprint": _fingerprint(split.train, split.validation, split.test, split.item_ids),
+        }
+        return cls(
+            train=split.train,
+            validation=split.validation,
+            test=split.test,
+            item_ids=split.item_ids,
+            titles=known_titles,
+            manifest=manifest,
+        )
+
+    @property
+    def name(self) -> str:
+        """What the data set is called."""
+        return str(self.manifest.get("name", "unnamed"))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every matrix and item id: equal only where the numbers may be compared."""
+        return str(self.manifest.get("fingerprint", ""))
+
+    @property
+    def items(self) -> ItemIndex:
+        """The item index, with the number of training users of each item."""
+        counts = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.int64)
+        return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=counts)
+
+    def part(self, name: str) -> HeldOut:
+        """Return the held-out users of "validation" or "test".
+
+        Raises
+        ------
+        UsageError
+            If `name` is neither.
+        """
+        if name not in _PARTS:
+            raise UsageError(f"got split '{name}', expected one of: {', '.join(_PARTS)}")
+        return self.test if name == "test" else self.validation
+
+    def save(self, folder: Path | str) -> None:
+        """Write the data set to a folder, whole or not at all, replacing one that stands there.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        """
+        with write_folder(Path(folder), MANIFEST) as aside:
+            sp.save_npz(aside / "train.npz", self.train, compressed=False)
+            for name in _PARTS:
+                part = self.part(name)
+                (aside / name).mkdir()
+                sp.save_npz(aside / name / "fold_in.npz", part.fold_in, compressed=False)
+                sp.save_npz(aside / name / "targets.npz", part.targets, compressed=False)
+                users = pa.table({"id": ids_to_arrow(part.user_ids)})
+                pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
+            self.items.write(aside / "items.parquet")
+            write_json(aside / MANIFEST, self.manifest)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read a data set and check that it is whole.
+
+        Parameters
+        ----------
+        folder : Path or str
+            What `save` or `recvae preprocess` wrote.
+
+        Returns
+        -------
+        Dataset
+            Equal to the one saved.
+
+        Raises
+        ------
+        UsageError
+            If there is no data set.
+        DataError
+            If it is damaged, unfinished or of a newer format.
+        """
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            what = "has no manifest.json: not a finished data set" if folder.is_dir() else "does not exist"
+            raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
+        with _damage(folder):
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            is_newer = manifest["format"] > FORMAT_VERSION
+            name = str(manifest.get("name", "unnamed"))
+        if is_newer:
+            raise DataError(
+                f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
+                "upgrade recvae, or preprocess again"
+            )
+        try:
+            check_name(name)
+        except UsageError as error:  # it becomes a folder of runs
+            raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
+        with _damage(folder):
+            items = ItemIndex.read(folder / "items.parquet")
+            dataset = cls(
+                train=_load_matrix(folder / "train.npz"),
+                validation=_load_part(folder / "validation"),
+                test=_load_part(folder / "test"),
+                item_ids=items.ids,
+                titles=items.titles,
+                manifest=manifest,
+            )
+        found = _fingerprint(dataset.train, dataset.validation, dataset.test, dataset.item_ids)
+        if found != dataset.fingerprint:
+            raise DataError(
+                f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
+                f"{dataset.fingerprint[:12]}; preprocess again"
+            )
+        return dataset
+
+
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turn what is raised on reading a damaged file into a `DataError` that names the data set."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
+
+
+def _counts(split: Split) -> dict[str, int]:
+    counts = {
+        "items": split.train.shape[1],
+        "train_users": split.train.shape[0],
+        "train_interactions": split.train.nnz,
+    }
+    for name, part in (("validation", split.validation), ("test", split.test)):
+        counts[f"{name}_users"] = part.n_users
+        counts[f"{name}_fold_in"] = part.fold_in.nnz
+        counts[f"{name}_targets"] = part.targets.nnz
+        counts[f"{name}_users_without_target"] = part.n_without_target()
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
+    """Return a SHA-256 over positions, values and ids, the same on every machine."""
+    digest = hashlib.sha256()
+    for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
+        digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
+        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # hashed where it lies, without a copy
+        digest.update(matrix.indices.astype("<i4", copy=False).data)
+        digest.update(matrix.data.astype("<f4", copy=False).data)
+    digest.update("\n".join(map(str, item_ids.tolist())).encode())
+    return digest.hexdigest()
+
+
+def _load_matrix(path: Path) -> sp.csr_matrix:
+    with path.open("rb") as file:
+        matrix = sp.csr_matrix(sp.load_npz(file))  # load_npz refuses pickled content
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def _load_part(folder: Path) -> HeldOut:
+    users = pq.read_table(folder / "users.parquet", page_checksum_verification=True)["id"]
+    return HeldOut(
+        fold_in=_load_matrix(folder / "fold_in.npz"),
+        targets=_load_matrix(folder / "targets.npz"),
+        user_ids=ids_from_arrow(users),
+    )

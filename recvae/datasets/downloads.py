@@ -1,0 +1,116 @@
+"""Fetching the zip of a known data set and making sure that it is the one its publisher promised."""
+
+import logging
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+
+from recvae.datasets.catalog import KnownDataset
+from recvae.errors import DownloadError, StorageError
+
+_SECONDS = 30  # without an answer or another byte, before a server counts as unreachable
+_CHUNK_BYTES = 1 << 18
+
+
+def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
+    """Fetch the zip of a data set, unless a verified one is there already.
+
+    Parameters
+    ----------
+    known : KnownDataset
+        What to fetch.
+    folder : Path
+        Where to put the zip, as `NAME.zip`; made if missing.
+    progress : callable, optional
+        Called with the bytes fetched so far, and the bytes in all or None where the server does not say.
+
+    Returns
+    -------
+    Path
+        The zip, with the published MD5 where there is one.
+
+    Raises
+    ------
+    DownloadError
+        If the zip cannot be fetched, or is not the published one; nothing of it stays, nor an empty `folder`.
+    StorageError
+        If it cannot be written.
+    """
+    target = folder / f"{known.name}.zip"
+    pooch.get_logger().setLevel(logging.WARNING)  # it would announce every file on stderr
+    try:
+        _retrieve(known, target, progress)
+    finally:
+        with suppress(OSError):  # it is not empty where all went well
+            folder.rmdir()
+    return target
+
+
+def _retrieve(known: KnownDataset, target: Path, progress: Callable[[int, int | None], None] | None) -> None:
+    md5 = None if known.md5 is None else f"md5:{known.md5}"
+    folder = target.parent.absolute()
+    try:
+        pooch.retrieve(known.url, md5, fname=target.name, path=folder, downloader=_downloader(progress))
+    except (requests.RequestException, ValueError) as error:  # pooch: ValueError where the hash differs
+        raise _failed(known, _reason(error)) from error
+    except OSError as error:
+        raise StorageError(
+            f"could not write {target}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    if known.md5 is None and not zipfile.is_zipfile(target):
+        target.unlink()
+        raise _failed(known, "what came is not a zip")
+
+
+def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # pooch declares less than it documents
+    bar: Any = False if progress is None else _Progress(progress)
+    return pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK_BYTES, timeout=_SECONDS)
+
+
+class _Progress:
+    """The progress bar that pooch expects, passing on to a callback what it is told."""
+
+    def __init__(self, report: Callable[[int, int | None], None]) -> None:
+        self.total = 0  # set by pooch; 0 where the server does not say
+        self._report = report
+        self._done = 0
+
+    def update(self, n_bytes: int) -> None:
+        """Count a chunk; pooch counts the last one as a whole."""
+        self._done += n_bytes
+        if self.total:
+            self._done = min(self._done, self.total)
+        self._report(self._done, self.total or None)
+
+    def reset(self) -> None:
+        """Start again from nothing, as pooch does before it reports the total once more."""
+        if self.total:
+            self._done = 0
+
+    def close(self) -> None:
+        """Do nothing: the callback needs no end."""
+
+
+def _reason(error: Exception) -> str:
+    """Say in plain words why a download failed."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off before the end"
+    if isinstance(error, requests.Timeout):
+        return f"the server did not answer within {_SECONDS} seconds"
+    if isinstance(error, requests.ConnectionError):
+        return "there is no connection to the server, or it was lost"
+    return str(error).partition(". ")[0]
+
+
+def _failed(known: KnownDataset, reason: str) -> DownloadError:
+    return DownloadError(
+        f"could not fetch {known.name} from {known.url}: {reason}; try again later, or read a folder or zip "
+        f"that is on the disk already: recvae preprocess {known.name} --source PATH"
+    )

@@ -1,0 +1,275 @@
+"""From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recvae.datasets.catalog import KnownDataset, check_counts, known_dataset, locate, read_titles
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events, Filters, drop_duplicates, usual_min_rating
+from recvae.datasets.log_format import LogFormat, is_user_lists
+from recvae.datasets.logs import columns_of, read_events, read_user_lists
+from recvae.datasets.sources import Source
+from recvae.datasets.splits.base import LIANG_SEED
+from recvae.datasets.splits.protocols import check_protocol
+from recvae.datasets.splits.ready_made import ready_made
+from recvae.datasets.synthetic import synthetic_log
+from recvae.datasets.titles import read_titles_column
+from recvae.errors import DataError
+from recvae.storage.integrity import sha256_of
+
+_MOST_STARS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a log is filtered and split; None stands for what is usual for the data.
+
+    Parameters
+    ----------
+    min_rating : float, optional
+        Lowest rating that counts; by default 4 where the log has ratings.
+    min_user_items, min_item_users : int
+        See `Filters`.
+    split, heldout_users, seed, target_share
+        See `recvae.datasets.splits.split_events`.
+    """
+
+    min_rating: float | None = None
+    min_user_items: int = 5
+    min_item_users: int = 0
+    split: str = "strong"
+    heldout_users: int | None = None
+    seed: int = LIANG_SEED
+    target_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        # A long log should not be read only to find out that its protocol was never possible.
+        check_protocol(self.split, self.heldout_users, self.seed, self.target_share)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set and what should be said about it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Not written yet.
+    warnings : list of str
+        Counts that are not those published.
+    confirmed : list of str
+        Counts that are.
+    """
+
+    dataset: Dataset
+    warnings: list[str]
+    confirmed: list[str]
+
+
+def _dataset(
+    events: Events, name: str, protocol: Protocol, source: dict[str, Any], titles: dict[str, str] | None
+) -> Dataset:
+    min_rating = usual_min_rating(events) if protocol.min_rating is None else protocol.min_rating
+    return Dataset.from_events(
+        events,
+        name=name,
+        filters=Filters(
+            min_rating=min_rating, min_user_items=protocol.min_user_items, min_item_users=protocol.min_item_users
+        ),
+        split=protocol.split,
+        heldout_users=protocol.heldout_users,
+        seed=protocol.seed,
+        target_share=protocol.target_share,
+        titles=titles,
+        source=source,
+    )
+
+
+def prepare_known(
+    known_name: str,
+    protocol: Protocol,
+    *,
+    source: Path,
+    name: str | None = None,
+) -> Prepared:
+    """Prepare a data set of the catalogue that is on the disk; `recvae.datasets.downloads.download` brings it there.
+
+    Parameters
+    ----------
+    known_name : str
+        A name of `recvae.datasets.catalog.CATALOG`.
+    protocol : Protocol
+        None stands for what is usual for this data.
+    source : Path
+        The folder or zip it is in.
+    name : str, optional
+        What to call the result.
+
+    Returns
+    -------
+    Prepared
+        With a warning for each count that is not the published one.
+
+    Raises
+    ------
+    UsageError, DataError
+        If it cannot be read, or is not what it should be.
+    """
+    known = known_dataset(known_name)
+    ratings, log_format, titles = locate(known, source)
+    events, file = _read(ratings, log_format)
+    if protocol.min_rating is None and events.ratings is not None:
+        protocol = replace(protocol, min_rating=known.min_rating)
+    if protocol.heldout_users is None and protocol.split == "strong":
+        protocol = replace(protocol, heldout_users=known.heldout_users)
+    origin = {"name": known.name, "url": known.url, **file}
+    names = None if titles is None else read_titles(known, titles)
+    dataset = _dataset(events, name or known.name, protocol, origin, names)
+    warnings = check_counts(known, events)
+    confirmed = (
+        [] if warnings else [f"{known.n_events:,} events, {known.n_users:,} users, {known.n_items:,} items read"]
+    )
+    for what, found, expected in _expected(known, dataset, protocol):
+        if found == expected:
+            confirmed.append(f"{expected:,} {what}")
+        else:
+            warnings.append(f"{known.name}: got {found:,} {what}, the paper has {expected:,}")
+    return Prepared(dataset, warnings, confirmed)
+
+
+def _expected(known: KnownDataset, dataset: Dataset, protocol: Protocol) -> list[tuple[str, int, int]]:
+    """Return (what, found, expected) for each count of the paper that this protocol should reproduce."""
+    usual = Protocol(heldout_users=known.heldout_users, min_rating=known.min_rating)
+    if known.expected is None or protocol != usual:
+        return []
+    last = dataset.manifest["filters"]["steps"][-1]
+    found = {key: last[key] for key in ("events", "users", "items")} | {"train_items": dataset.train.shape[1]}
+    words = {"train_items": "training items"}
+    return [(words.get(key, f"{key} after the filters"), found[key], value) for key, value in known.expected.items()]
+
+
+def prepare_log(
+    path: Path,
+    protocol: Protocol,
+    *,
+    name: str,
+    log_format: LogFormat | None = None,
+    titles: Path | None = None,
+) -> Prepared:
+    """Prepare a log of one's own.
+
+    Parameters
+    ----------
+    path : Path
+        CSV, TSV, `::`-separated text (plain, gzip, zip) or Parquet.
+    protocol : Protocol
+        How to filter and split.
+    name : str
+        What to call the result.
+    log_format : LogFormat, optional
+        What is known of the file; the rest is guessed.
+    titles : Path, optional
+        A file with a column of item ids and one of titles.
+
+    Returns
+    -------
+    Prepared
+        With a warning where the ratings are no stars, or titles are missing.
+
+    Raises
+    ------
+    UsageError, DataError
+        If the log cannot be used.
+    """
+    source = Source(path)
+    events, file = _read(source, log_format)
+    names = None if titles is None else read_titles_column(Source(titles))
+    origin = {"name": name, **file, "columns": columns_of(source, log_format)}
+    dataset = _dataset(events, name, protocol, origin, names)
+    warnings = []
+    if protocol.min_rating is None and events.ratings is not None and events.ratings.max() > _MOST_STARS:
+        low, high = events.ratings.min(), events.ratings.max()
+        warnings.append(
+            f"the ratings run from {low:g} to {high:g}, and the default --min-rating of {usual_min_rating(events):g} "
+            "suits stars up to 5; name the one you want"
+        )
+    if dataset.titles is not None:
+        missing = sum(title is None for title in dataset.titles)
+        warnings += [f"{missing:,} of {len(dataset.titles):,} items have no title in {titles}"] if missing else []
+    return Prepared(dataset, warnings, [])
+
+
+def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: int, n_events: int) -> Prepared:
+    """Prepare a made-up log with tastes and a long tail; its seed is 0, the protocol's is that of the split.
+
+    Raises
+    ------
+    UsageError
+        If the shape is not possible.
+    """
+    events, titles = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events, seed=0)
+    names = dict(zip(map(str, events.item_ids.tolist()), titles.tolist(), strict=True))
+    source = {"name": "synthetic", "n_users": n_users, "n_items": n_items, "n_events": n_events, "seed": 0}
+    return Prepared(_dataset(events, name, protocol, source, names), [], [])
+
+
+def prepare_pair(
+    train: Path, test: Path, *, name: str, seed: int = LIANG_SEED, log_format: LogFormat | None = None
+) -> Prepared:
+    """Prepare a train / test pair made elsewhere; nothing is filtered but duplicates.
+
+    Parameters
+    ----------
+    train, test : Path
+        Lines of `user item item ...` (LightGCN), or logs with a user and an item column.
+    name : str
+        What to call the result.
+    seed : int
+        Seed of the draw of validation targets.
+    log_format : LogFormat, optional
+        What is known of the columns; files of which something is known are never taken for lists.
+
+    Returns
+    -------
+    Prepared
+        With the training file's items, validation carved out of its interactions.
+
+    Raises
+    ------
+    UsageError, DataError
+        If a file cannot be used, or they share nothing.
+    """
+    sources = Source(train), Source(test)
+    said_nothing = log_format in (None, LogFormat())
+    events = [
+        read_user_lists(source) if said_nothing and is_user_lists(source) else read_events(source, log_format)
+        for source in sources
+    ]
+    if events[0].item_ids.dtype != events[1].item_ids.dtype or events[0].user_ids.dtype != events[1].user_ids.dtype:
+        raise DataError(
+            f"{train} and {test} write their ids in different ways (numbers in one, words in the other); "
+            "write them alike in both"
+        )
+    unique = [drop_duplicates(part) for part in events]
+    split = ready_made(unique[0], unique[1], seed)
+    dataset = Dataset.from_split(
+        split,
+        name=name,
+        source={"name": name, "train": _origin(sources[0]), "test": _origin(sources[1])},
+    )
+    return Prepared(dataset, [], [])
+
+
+def _read(source: Source, log_format: LogFormat | None) -> tuple[Events, dict[str, Any]]:
+    """Return the events of a log and where they come from; the checksum is taken while the log is read."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        origin = beside.submit(_origin, source)
+        return read_events(source, log_format), origin.result()
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """Return the file's name and checksum; the folder it lay in is nobody's business."""
+    origin = {"file": source.path.name, "sha256": sha256_of(source.path)}
+    return origin if source.member is None else {**origin, "member": source.member}

@@ -1,0 +1,116 @@
+"""What a protocol makes of a log, and the steps that protocols share."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from recvae.datasets.events import Events
+from recvae.errors import UsageError
+from recvae.interactions import HeldOut, interactions
+
+# Letters in shape comments: E events, U users, I items (see interactions.py).
+
+LIANG_SEED = 98765
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What a protocol makes of the events.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_train_users, n_items), float32
+        The training interactions.
+    validation, test : HeldOut
+        The users asked while training, and once at the end.
+    item_ids : ndarray of shape (n_items,)
+        External ids of the columns.
+    protocol : dict
+        What ran, for the manifest: the name as "split", and every setting that had a say.
+    dropped : dict of str to int
+        What had to be left out, by reason.
+    """
+
+    train: sp.csr_matrix
+    validation: HeldOut
+    test: HeldOut
+    item_ids: np.ndarray
+    protocol: dict[str, Any] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The items of the training part: their ids in column order, and the column of each item code (-1: none)."""
+
+    ids: np.ndarray
+    column_of: np.ndarray
+
+    def known(self, events: Events) -> np.ndarray:
+        """Return which events (E,) are on an item of the vocabulary."""
+        return self.column_of[events.items] >= 0  # (E,)
+
+
+def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
+    """Return the items of the events chosen by a mask (E,), in order of first appearance."""
+    codes = pd.unique(events.items[in_train])  # (I,) in order of first appearance
+    column_of = np.full(len(events.item_ids), -1, dtype=np.int32)
+    column_of[codes] = np.arange(len(codes))
+    return Vocabulary(events.item_ids[codes], column_of)
+
+
+def rows_of(events: Events, vocabulary: Vocabulary, chosen: np.ndarray, row: np.ndarray, n_rows: int) -> sp.csr_matrix:
+    """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) gives their rows."""
+    positions = np.flatnonzero(chosen)
+    columns = vocabulary.column_of[events.items[positions]]
+    return interactions(row[positions], columns, (n_rows, len(vocabulary.ids)))
+
+
+def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each event's rank (E,) among its user's events by ascending key, and how many that user has (E,)."""
+    order = np.lexsort((key, events.users))
+    counts = events.user_counts()
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(len(events), dtype=np.int64)
+    rank[order] = np.arange(len(events)) - starts[events.users[order]]
+    return rank, counts[events.users]
+
+
+def timestamps_of(events: Events, protocol: str) -> np.ndarray:
+    """Return the timestamps (E,).
+
+    Raises
+    ------
+    UsageError
+        If the log has none; `protocol` is named as what needs them.
+    """
+    if events.timestamps is None:
+        raise UsageError(f"the split '{protocol}' needs timestamps and the log has none; name them with --time-col")
+    return events.timestamps
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy's legacy generator does not take.
+
+    Raises
+    ------
+    UsageError
+        If it is not within 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
+
+
+def check_share(share: float, name: str = "target share", such_as: float = 0.2) -> None:
+    """Refuse a share outside (0, 1); `name` is how the message calls it.
+
+    Raises
+    ------
+    UsageError
+        If it is.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, such as {such_as}")

@@ -1,0 +1,78 @@
+"""The protocols by name, and the one function that splits events by any of them."""
+
+import numpy as np
+
+from recvae.datasets.events import Events
+from recvae.datasets.splits.base import LIANG_SEED, Split, check_seed, check_share
+from recvae.datasets.splits.same_users import holdout, leave_last_out
+from recvae.datasets.splits.strong import strong
+from recvae.datasets.splits.time import time_split
+from recvae.errors import DataError, UsageError
+
+PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
+
+
+def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_share: float) -> None:
+    """Refuse a protocol that is wrong in itself, whatever the events; the arguments are those of `split_events`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such protocol, or an argument is out of range.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"got split '{protocol}', expected one of: {', '.join(PROTOCOLS)}")
+    check_seed(seed)
+    check_share(target_share)
+    if heldout_users is not None and heldout_users < 1:
+        raise UsageError(f"got {heldout_users} held-out users, expected 1 or more for each of validation and test")
+
+
+def split_events(
+    events: Events,
+    protocol: str = "strong",
+    *,
+    heldout_users: int | None = None,
+    seed: int = LIANG_SEED,
+    target_share: float = 0.2,
+) -> Split:
+    """Split events by the protocol of that name.
+
+    Parameters
+    ----------
+    events : Events
+        Filtered events in file order.
+    protocol : str
+        One of `PROTOCOLS`.
+    heldout_users : int, optional
+        For `strong`: users in each of validation and test. By default a tenth of the users, at least 1 and at
+        most 10,000.
+    seed : int
+        For `strong` and `holdout`: seed of every draw, >= 0.
+    target_share : float
+        For `strong` and `holdout`: share of a user's items that become targets, in (0, 1).
+
+    Returns
+    -------
+    Split
+        Train, validation and test.
+
+    Raises
+    ------
+    UsageError
+        If there is no such protocol, or an argument is out of range.
+    DataError
+        If the events do not allow the split.
+    """
+    check_protocol(protocol, heldout_users, seed, target_share)
+    if not len(events):
+        raise DataError("got no events to split; check the log and the filters")
+    if protocol == "strong":
+        if heldout_users is None:
+            heldout_users = min(10_000, max(1, int(np.count_nonzero(events.user_counts())) // 10))
+        return strong(events, heldout_users, seed, target_share)
+    if protocol == "holdout":
+        return holdout(events, seed, target_share)
+    if protocol == "leave-last-out":
+        return leave_last_out(events)
+    return time_split(events)

@@ -1,0 +1,85 @@
+"""Global moments: nothing that happens after a moment is known in training."""
+
+import numpy as np
+
+from recvae.datasets.events import Events
+from recvae.datasets.splits.base import Split, Vocabulary, check_share, rows_of, timestamps_of, vocabulary_of
+from recvae.errors import DataError, UsageError
+from recvae.interactions import HeldOut
+
+# Letters in shape comments: E events, U users.
+
+
+def time_split(events: Events, validation_share: float = 0.1, test_share: float = 0.1) -> Split:
+    """Split at global moments: train before the first, validation targets up to the second, test targets after.
+
+    Only users with a history before the moment and a target after it are asked.
+
+    Parameters
+    ----------
+    events : Events
+        Filtered events with timestamps.
+    validation_share, test_share : float
+        Shares of all events that fall into the two last periods, each in (0, 1), and together below 1.
+
+    Returns
+    -------
+    Split
+        No event of training is as late as any validation target, and none of validation as any test target.
+
+    Raises
+    ------
+    UsageError
+        If the log has no timestamps, or a share is out of range.
+    DataError
+        If a period would be empty.
+    """
+    check_share(validation_share, "validation share", 0.1)
+    check_share(test_share, "test share", 0.1)
+    if validation_share + test_share >= 1:
+        raise UsageError(
+            f"got validation share {validation_share} and test share {test_share}, expected a sum below 1; "
+            "leave something to train on"
+        )
+    moments = np.sort(timestamps_of(events, "time"))
+    n_later = int(test_share * len(moments)), int((validation_share + test_share) * len(moments))
+    test_start, validation_start = (int(moments[len(moments) - max(1, n)]) for n in n_later)
+    stamps = timestamps_of(events, "time")
+    in_train, in_test = stamps < validation_start, stamps >= test_start
+    if not in_train.any() or validation_start == test_start:
+        raise DataError(
+            "the timestamps are too few or too alike to cut the log at two moments; check the time column, "
+            "or use another --split"
+        )
+    vocabulary = vocabulary_of(events, in_train)
+    known = vocabulary.known(events)
+    users = np.unique(events.users[in_train])
+    rows = np.searchsorted(users, events.users)
+    train = rows_of(events, vocabulary, in_train, rows, len(users))
+    validation = _asked(events, vocabulary, in_train, ~in_train & ~in_test & known)
+    test = _asked(events, vocabulary, ~in_test & known, in_test & known)
+    dropped = {"later events on items not in training": int((~in_train & ~known).sum())}
+    protocol = {
+        "split": "time",
+        "validation_share": float(validation_share),
+        "test_share": float(test_share),
+        "validation_start": validation_start,
+        "test_start": test_start,
+    }
+    return Split(
+        train=train, validation=validation, test=test, item_ids=vocabulary.ids, protocol=protocol, dropped=dropped
+    )
+
+
+def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets: np.ndarray) -> HeldOut:
+    """Return the users that have both a history and a target."""
+    users = np.intersect1d(events.users[history], events.users[targets])
+    if not len(users):
+        raise DataError("no user has events both before and after the moment of the split; use another --split")
+    asked = np.isin(events.users, users)
+    row = np.searchsorted(users, events.users)
+    return HeldOut(
+        fold_in=rows_of(events, vocabulary, history & asked, row, len(users)),
+        targets=rows_of(events, vocabulary, targets & asked, row, len(users)),
+        user_ids=events.user_ids[users],
+    )

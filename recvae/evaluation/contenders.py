@@ -1,0 +1,210 @@
+"""Who takes part in a comparison: a fitted model with its values per user and its cost, once or over seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from recvae.bundles.bundle import WEIGHTS, Bundle
+from recvae.datasets.dataset import Dataset
+from recvae.errors import UsageError
+from recvae.evaluation.baselines import describe_choice
+from recvae.evaluation.evaluate import Evaluation, evaluate, summarise
+from recvae.interactions import HeldOut
+from recvae.metrics import Metric
+from recvae.models.common.base import Model
+from recvae.models.common.hyperparameters import values_of
+
+Fitted = Model | Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender(Evaluation):
+    """What a model reached and what it cost, fitted once or with several seeds.
+
+    Parameters
+    ----------
+    name, model, hyperparameters, is_baseline, note
+        See `Evaluation`; of several seeds, the hyperparameters are those of the first.
+    per_user, overall
+        See `Evaluation`; means over the seeds.
+    seeds : list of int
+        Of each fit; empty where the model has none.
+    seed_means : dict of str to list of float
+        By metric, the mean over users of each fit.
+    seconds : float or None
+        Training time of one fit, the mean over those that tell.
+    n_bytes : int
+        Size of the weights on disk; in memory, where they were never written.
+    n_parameters : int
+        Numbers learned.
+    """
+
+    seeds: list[int] = field(default_factory=list)
+    seed_means: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float | None = None
+    n_bytes: int = 0
+    n_parameters: int = 0
+
+    def seed_sd(self, metric: str) -> float | None:
+        """Return the standard deviation over seeds of the mean of a metric, None with fewer than two."""
+        means = self.seed_means.get(metric, [])
+        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def measure(
+    name: str,
+    fitted: Fitted,
+    held_out: HeldOut,
+    metrics: Sequence[Metric],
+    *,
+    folder: Path | None = None,
+    is_baseline: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Contender:
+    """Evaluate one fitted model and see what it cost.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it.
+    fitted : Model or Bundle
+        Of a bundle, the training time is known.
+    held_out : HeldOut
+        The users to ask.
+    metrics : sequence of Metric
+        What to measure.
+    folder : Path, optional
+        Where the bundle stands.
+    is_baseline : bool
+        Whether others are compared against it; then the note says how it was tuned.
+    progress : callable, optional
+        Called with the users done and the users in all.
+
+    Raises
+    ------
+    NotFittedError, UsageError, DataError
+        See `evaluate`.
+    """
+    bundle = fitted if isinstance(fitted, Bundle) else None
+    model = bundle.model if bundle else cast(Model, fitted)
+    per_user, overall = evaluate(model, held_out, metrics, progress)
+    values, weights = values_of(model), model.weights().values()
+    means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
+    file = folder / WEIGHTS if folder is not None else None
+    return Contender(
+        name=name,
+        model=model.name,
+        hyperparameters=values,
+        per_user=per_user,
+        overall=overall,
+        is_baseline=is_baseline,
+        note=describe_choice(bundle) if is_baseline and bundle else "",
+        seeds=[values["seed"]] if "seed" in values else [],
+        seed_means=means | {metric: [value] for metric, value in overall.items()},
+        seconds=bundle.training.get("seconds") if bundle else None,
+        n_bytes=file.stat().st_size if file is not None and file.is_file() else sum(w.nbytes for w in weights),
+        n_parameters=sum(array.size for array in weights if array.dtype.kind == "f"),  # indices are not learned
+    )
+
+
+def fits_of(name: str, made: Any) -> list[Fitted]:
+    """Return the fits of one contender as a list.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it.
+    made : Model, Bundle or sequence of these
+        One fit, or several.
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or nothing.
+    """
+    fits = list(made) if isinstance(made, list | tuple) else [made]
+    if not fits:
+        raise UsageError(f"got no model for '{name}', expected one or more fitted ones")
+    for fit in fits:
+        if not isinstance(fit, Fitted):
+            raise UsageError(
+                f"got a {type(fit).__name__} for '{name}', expected a fitted model or a bundle, or a list of these; "
+                "a run's bundle is loaded by recvae.bundles.bundle.read_bundle(folder)"
+            )
+    return fits
+
+
+def over_seeds(fits: Sequence[Contender]) -> Contender:
+    """Make one contender of several fits of the same model that differ in their seed.
+
+    Parameters
+    ----------
+    fits : sequence of Contender
+        From `measure`, at least one; name and note are those of the first.
+
+    Raises
+    ------
+    UsageError
+        If they differ in more than the seed, or two have the same one.
+    """
+    first, seeds = fits[0], [seed for fit in fits for seed in fit.seeds]
+    if len(fits) == 1:
+        return first
+    kinds = [(fit.model, {k: v for k, v in fit.hyperparameters.items() if k != "seed"}) for fit in fits]
+    if any(kind != kinds[0] for kind in kinds) or len(set(seeds)) < len(fits):
+        found = "; ".join(f"{kind[0]} {fit.hyperparameters}" for kind, fit in zip(kinds, fits, strict=True))
+        raise UsageError(
+            f"got for '{first.name}' {found}, expected fits that differ in their seed and in nothing else; "
+            "give others a name of their own"
+        )
+    times = [fit.seconds for fit in fits if fit.seconds is not None]
+    return replace(
+        first,
+        per_user={metric: np.mean([fit.per_user[metric] for fit in fits], axis=0) for metric in first.per_user},
+        overall={metric: float(np.mean([fit.overall[metric] for fit in fits])) for metric in first.overall},
+        seeds=seeds,
+        seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
+        seconds=float(np.mean(times)) if times else None,
+    )
+
+
+def check_same_data(manifests: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> None:
+    """Refuse to compare what was trained on other data than that at hand.
+
+    Parameters
+    ----------
+    manifests : mapping of str to mapping
+        By the name of a run, the manifest of the data it was trained on.
+    dataset : Dataset
+        What it would be measured on.
+
+    Raises
+    ------
+    UsageError
+        If fingerprints differ, with all of them and their protocols side by side.
+    """
+    others = [name for name, manifest in manifests.items() if manifest.get("fingerprint") != dataset.fingerprint]
+    if not others:
+        return
+    sides = {**manifests, f"{dataset.name} as it is now": dataset.manifest}
+    width = max(map(len, sides))
+    lines = [f"  {name:<{width}}  {_identity(manifest)}" for name, manifest in sides.items()]
+    fits = [name for name in manifests if name not in others]
+    raise UsageError(
+        f"{others[0]} was not trained on {dataset.name} as it is now, and numbers on different data or protocols "
+        "cannot be compared:\n"
+        + "\n".join(lines)
+        + "\n"
+        + (f"leave out {', '.join(others)}, or " if fits else "")
+        + f"train {'it' if len(others) == 1 else 'them'} again on {dataset.name}, or prepare the data as it was"
+    )
+
+
+def _identity(manifest: Mapping[str, Any]) -> str:
+    """Say in one line what data these are."""
+    protocol = ", ".join(f"{key} {value}" for key, value in manifest.get("protocol", {}).items())
+    fingerprint = str(manifest.get("fingerprint", "unknown"))[:12]
+    return f"fingerprint {fingerprint:<12}  {manifest.get('name', 'unnamed')}: {protocol or 'unknown protocol'}"

@@ -1,0 +1,265 @@
+"""Scores of an exported model, by ONNX Runtime: no torch, no training data, nothing executed but the graph.
+
+Importing this takes numpy alone, and `load` ONNX Runtime beside it.
+
+Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from recvae.errors import DataError, UsageError
+from recvae.exports.format import (
+    INPUTS,
+    K_INPUT,
+    MODEL_FILES,
+    ONNX,
+    OUTPUTS,
+    SCORES,
+    TOP_ITEMS,
+    TOP_OUTPUTS,
+    TOP_SCORES,
+    damaged,
+    read_export,
+)
+from recvae.items import check_k
+from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_BLOCK_BYTES = 64 << 20  # of scores at a time, of weights of all interactions, of users x interactions, at most
+
+
+class OnnxScorer:
+    """A graph of scores in a session of ONNX Runtime; threads may share it.
+
+    Rows of interactions come as the indices, indptr and data of a scipy CSR matrix.
+
+    Parameters
+    ----------
+    path : Path
+        The graph, as `recvae export` writes it.
+    threads : int, optional
+        How many a call may use, >= 1; by default as many as there are cores. A service that answers many requests
+        at a time is faster with 1.
+
+    Raises
+    ------
+    UsageError
+        If ONNX Runtime is missing, or `threads` is not a whole number >= 1.
+    BundleError
+        If it is not such a graph.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise UsageError(f"got threads={threads!r}, expected a whole number, 1 or more")
+        self._session = _session(path, threads)
+        named = ({one.name for one in ends()} for ends in (self._session.get_inputs, self._session.get_outputs))
+        wanted = ({*INPUTS, *K_INPUT}, {*OUTPUTS, *TOP_OUTPUTS})
+        if tuple(named) != wanted:
+            raise damaged(path.parent, f"{path.name} is not a graph of scores")
+        shapes = {one.name: one.shape for one in self._session.get_outputs()}
+        self.n_items = int(shapes[SCORES][1])
+        """Number of items."""
+        self.card: dict[str, Any] = {}
+        """What export.json says, of a loaded one."""
+
+    @classmethod
+    def load(cls, folder: Path | str, threads: int | None = None) -> Self:
+        """Load what `recvae export --format onnx` wrote.
+
+        Parameters
+        ----------
+        folder : Path or str
+            The export.
+        threads : int, optional
+            See `OnnxScorer`.
+
+        Returns
+        -------
+        OnnxScorer
+            Ready to score.
+
+        Raises
+        ------
+        UsageError
+            If there is no export, or ONNX Runtime is missing.
+        BundleError
+            If it is damaged, or of a newer format.
+        """
+        folder = Path(folder)
+        card = read_export(folder)
+        scorer = cls(folder / MODEL_FILES[ONNX], threads)
+        scorer.card = card
+        return scorer
+
+    def score(self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Score every item for each user, those of the history too.
+
+        Parameters
+        ----------
+        items : ndarray of shape (n_interactions,), int
+            Item column of each interaction, user after user; no item twice of a user.
+        offsets : ndarray of shape (n_users + 1,), int
+            Where each user's interactions begin, and the last one's end.
+        weights : ndarray of shape (n_interactions,)
+            Weight of each interaction, > 0.
+
+        Returns
+        -------
+        ndarray of shape (n_users, n_items), float32
+            Higher is better.
+
+        Raises
+        ------
+        DataError
+            If these are not rows of interactions with the model's items.
+        """
+        return self.score_some(items, offsets, weights, slice(None))
+
+    def score_some(
+        self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray, columns: np.ndarray | slice
+    ) -> np.ndarray:
+        """Score some items for each user; all are computed, but block by block.
+
+        Parameters
+        ----------
+        items, offsets, weights : ndarray
+            See `score`.
+        columns : ndarray of shape (n_columns,), int, or slice
+            Which items.
+
+        Returns
+        -------
+        ndarray of shape (n_users, n_columns), float32
+
+        Raises
+        ------
+        DataError
+            See `score`.
+        """
+        rows = self._checked(items, offsets, weights)
+        found = [self._run([SCORES], feed, 1)[0][:, columns] for _, _, feed in self._blocks(*rows)]
+        width = len(np.arange(self.n_items)[columns])
+        return np.concatenate(found) if found else np.empty((0, width), dtype=np.float32)  # (B, C)
+
+    def top_k(
+        self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best items of each user outside the history.
+
+        Parameters
+        ----------
+        items, offsets, weights : ndarray
+            See `score`.
+        k : int
+            How many, >= 1; more than there are items are not returned.
+
+        Returns
+        -------
+        items : ndarray of shape (n_users, k), int64
+            Item columns, best first, equal scores by ascending column; -1 where the items ran out.
+        scores : ndarray of shape (n_users, k), float32
+            Their scores; -inf where the items ran out.
+
+        Raises
+        ------
+        UsageError
+            If k is not a whole number >= 1.
+        DataError
+            See `score`.
+        """
+        check_k(k)
+        rows = self._checked(items, offsets, weights)
+        k = min(int(k), self.n_items)
+        best = np.empty((len(rows[1]) - 1, k), dtype=np.int64)  # (B, k)
+        scores = np.empty(best.shape, dtype=np.float32)  # (B, k)
+        for start, end, feed in self._blocks(*rows):
+            best[start:end], scores[start:end] = self._run([TOP_ITEMS, TOP_SCORES], feed, k)
+        return best, scores
+
+    def _run(self, names: list[str], feed: dict[str, np.ndarray], k: int) -> list[np.ndarray]:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        found = self._session.run(names, {**feed, "k": np.array([k], dtype=np.int64)}, options)
+        return [np.asarray(one) for one in found]
+
+    def _checked(
+        self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows in the graph's types; it would take a column of -1 for the last item, and fail on others."""
+        items, offsets, weights = np.asarray(items), np.asarray(offsets), np.asarray(weights)
+        if items.ndim != 1 or items.shape != weights.shape or offsets.ndim != 1 or not len(offsets):
+            raise DataError(
+                f"got items, offsets and weights of shapes {items.shape}, {offsets.shape} and {weights.shape}, "
+                "expected as many items as weights, and an offset more than users"
+            )
+        if (
+            offsets.dtype.kind not in "iu"
+            or offsets[0] != 0
+            or offsets[-1] != len(items)
+            or (np.diff(offsets) < 0).any()
+        ):
+            raise DataError(
+                f"got offsets that are not whole numbers ascending from 0 to {len(items)}, the number of items given"
+            )
+        if len(items) and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < self.n_items):
+            raise DataError(f"got items that are not columns from 0 to {self.n_items - 1}")
+        if weights.dtype.kind not in "biuf" or not are_weights(weights).all():
+            raise DataError(f"got other weights, {EXPECTED_WEIGHT}; leave these interactions out")
+        return items.astype(np.int64), offsets.astype(np.int64), weights.astype(np.float32)
+
+    def _blocks(
+        self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
+    ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+        """Yield users from start to end, and their rows: so many that what the graph makes of them stays small."""
+        most = max(1, min(_BLOCK_BYTES // (4 * self.n_items), math.isqrt(_BLOCK_BYTES // 4)))  # users, interactions
+        start, n_users = 0, len(offsets) - 1
+        while start < n_users:
+            fitting = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
+            end = min(max(fitting, start + 1), start + most, n_users)
+            here = slice(offsets[start], offsets[end])
+            feed = {
+                "items": items[here],
+                "offsets": offsets[start : end + 1] - offsets[start],
+                "weights": weights[here],
+            }
+            yield start, end, feed
+            start = end
+
+
+def check_onnxruntime() -> None:
+    """Refuse to go on without ONNX Runtime.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed, with the command that installs it.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"this needs ONNX Runtime, which cannot be imported ({error}); install it with: pip install 'recvae[onnx]'"
+        ) from error
+
+
+def _session(path: Path, threads: int | None) -> "onnxruntime.InferenceSession":
+    check_onnxruntime()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; a warning would go to the terminal past every logger
+    options.intra_op_num_threads = threads or 0
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of classes that ONNX Runtime does not share between versions
+        raise damaged(path.parent, f"{path.name} cannot be read: {error}") from error

@@ -1,0 +1,179 @@
+"""What training and scoring a network take in memory, counted from its parameters without allocating any.
+
+Training holds the weights, a gradient of each that learns, Adam's two moments, and the best weights so far (on the
+host, twice while new ones take their place); an update adds blocks of batch x items. Tests hold the figures against
+what is really taken, on the CPU.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from recvae.compute.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
+from recvae.training.batches import RESIDENT_BYTES, SparseRows
+
+RANKING_BYTES = 22
+"""Of an item and a user, while equal scores are put in the order of their columns; beside the scores themselves."""
+
+_FLOAT = 4  # bytes
+_BLOCKS = {"multinomial": 1.3, "bernoulli": 2.5, "gaussian": 4.5}  # logits, their gradient, what lies between
+_OF_WIDTHS = 4  # values of each hidden unit and user: before and after its nonlinearity, with gradients
+_BATCH_BYTES = 60  # of an interaction in a batch
+_CUTTING_BYTES = 44  # of an interaction, while the rows are made that batches are cut from
+
+
+def blocks_of(likelihood: str) -> float:
+    """Return how many blocks of batch x items an update has at its peak, by likelihood."""
+    return _BLOCKS[likelihood]
+
+
+def ranking_bytes(n_items: int, blocks: float = 1.0) -> int:
+    """Return the bytes that scoring and ranking take for each user.
+
+    Parameters
+    ----------
+    n_items : int
+        Scores of a user.
+    blocks : float
+        Blocks of users x items that a model has at a time while it scores.
+    """
+    return int((_FLOAT * blocks + RANKING_BYTES) * n_items)
+
+
+def scoring_rows(needs: Needs, name: str, limit: int, most: int) -> int:
+    """Return how many users to score at a time.
+
+    Parameters
+    ----------
+    needs : Needs
+        Of the model.
+    name : str
+        Of the model, for messages.
+    limit : int
+        Bytes that may be taken.
+    most : int
+        Users at a time where memory is no matter.
+
+    Raises
+    ------
+    MemoryLimitError
+        If not even one user fits.
+    """
+    least = f"raise it to {enough_bytes(needs.scoring)}, the least it works with"
+    check_memory(needs.scoring, limit, f"scoring with {name}, one user at a time,", least)
+    return rows_within(limit, needs.weights, needs.per_user, most)
+
+
+def network_needs(
+    network: nn.Module,
+    prior: nn.Module | None,
+    *,
+    shape: tuple[int, int],
+    n_interactions: int,
+    batch_size: int,
+    blocks: float,
+    scoring_blocks: float,
+    noise_bytes: int,
+    averaged: bool,
+    on_gpu: bool,
+) -> Needs:
+    """Return what a network needs.
+
+    Parameters
+    ----------
+    network : Module
+        What is trained and kept, on any device, such as "meta".
+    prior : Module, optional
+        What only training has besides.
+    shape : tuple of int
+        (n_users, n_items) of the training data.
+    n_interactions : int
+        Stored in them.
+    batch_size : int
+        Users per update.
+    blocks, scoring_blocks : float
+        Blocks of users x items at the peak of an update, and while scoring.
+    noise_bytes : int
+        What an update takes beside batch x items and the widths of the network.
+    averaged : bool
+        Whether there is a running mean of the weights.
+    on_gpu : bool
+        Whether it computes on a GPU.
+    """
+    n_users, n_items = shape
+    kept = _bytes_of(network)
+    weights = kept + (_bytes_of(prior) if prior is not None else 0)
+    learned = kept + (_bytes_of(prior, learned=True) if prior is not None else 0)
+    mean = weights if averaged else 0
+    rows = SparseRows.bytes_for(n_users, n_interactions)
+    resident = not on_gpu or rows <= RESIDENT_BYTES
+    batch = min(batch_size, n_users)
+    widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p.numel() != n_items)
+    update = int(_FLOAT * batch * (blocks * n_items + _OF_WIDTHS * widths)) + noise_bytes
+    update += _BATCH_BYTES * batch * n_interactions // max(n_users, 1)
+    state = weights + 3 * learned + mean + (rows if resident else 0)
+    per_user = ranking_bytes(n_items, scoring_blocks)
+    scoring = state + mean + per_user  # with the mean in their place, the weights are set aside
+    cutting = rows + _CUTTING_BYTES * n_interactions
+    common = {"parameters": kept // _FLOAT, "weights": kept, "per_user": per_user}
+    if on_gpu:  # where a checkpoint is written, all that the GPU holds is there once more
+        host = max(2 * weights, weights + weights + 2 * learned + mean) + (0 if resident else rows)
+        training = max(state + update, scoring)
+        return Needs(training=training, held=state + mean, host=max(host, cutting), **common)
+    training = max(state + weights + update, state + mean + 2 * weights, scoring + weights, weights + cutting)
+    return Needs(training=training, held=state + mean + weights, **common)
+
+
+def check_batches(
+    needs: Callable[[int], Needs], batch: int, limit: int | None, device: torch.device, what: str, smaller: str
+) -> None:
+    """Refuse a network that does not fit, and say with which limit or batches it would.
+
+    Parameters
+    ----------
+    needs : callable
+        Users per update -> what the network needs.
+    batch : int
+        Users per update, >= 1.
+    limit : int, optional
+        Bytes allowed on the host, and on a GPU; None for what is free.
+    device : torch.device
+        Where it is to be trained.
+    what, smaller : str
+        For the message: what needs memory, and what could be made smaller besides batches.
+
+    Raises
+    ------
+    MemoryLimitError
+        With both figures and what would fit.
+    """
+    host = torch.device("cpu")
+
+    def places(n_users: int) -> list[tuple[int, torch.device]]:
+        found = needs(n_users)
+        return [(found.training, device), *([(found.host, host)] if device != host else [])]
+
+    def fits(n_users: int) -> bool:
+        return all(n_bytes <= allowed_on(place, limit) for n_bytes, place in places(n_users))
+
+    if fits(batch):
+        return
+    fitting, too_many = 0, batch
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        fitting, too_many = (middle, too_many) if fits(middle) else (fitting, middle)
+    least, with_one = (enough_bytes(max(n_bytes for n_bytes, _ in places(n_users))) for n_users in (batch, 1))
+    ways = [f"raise --max-memory to {least}"] if limit is not None else []
+    if fitting:
+        ways.append(f"set batch_size={fitting}")
+    else:
+        also = f"even batch_size=1 takes {with_one}: " if with_one != least else ""
+        ways.append(also + smaller)
+    for n_bytes, place in places(batch):
+        check_memory(n_bytes, limit, f"{what} in batches of {batch:,} users", ", or ".join(ways), place)
+
+
+def _bytes_of(module: nn.Module, learned: bool = False) -> int:
+    """Return the bytes of all parameters, or of those that learn."""
+    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or not learned)

@@ -1,0 +1,252 @@
+"""Building blocks of the networks: a first layer that takes sparse rows as they are, and the papers' initialisation.
+
+Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer, D latent
+dimensions.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from recvae.compute.matmul import linear_product, product
+from recvae.training.batches import SparseBatch
+
+BIAS_STD = 1e-3
+
+
+def sparse_product(batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return W^T x of each user without a dense x, shape (n_users, width).
+
+    Parameters
+    ----------
+    batch : SparseBatch
+        Whose items count.
+    inputs : Tensor of shape (n_interactions,)
+        The values of x at these items.
+    weight : Tensor of shape (n_items, width)
+        W.
+    """
+    if torch.compiler.is_compiling():  # ONNX has no embedding_bag
+        user = torch.arange(batch.offsets.shape[0], device=batch.device)
+        rows = (batch.rows == user[:, None]) * inputs  # (B, N)
+        return rows @ functional.embedding(batch.items, weight)  # (B, N) x (N, H) -> (B, H)
+    return functional.embedding_bag(batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs)
+
+
+class SparseLinear(nn.Module):
+    """A linear layer on sparse rows: adds up the weight rows of a user's items, no dense input in between.
+
+    Parameters
+    ----------
+    n_items : int
+        Width of the input.
+    width : int
+        Width of the output.
+    """
+
+    def __init__(self, n_items: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items, width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, batch: SparseBatch, inputs: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
+        """Return W^T x + b of each user, shape (n_users, width).
+
+        Parameters
+        ----------
+        batch : SparseBatch
+            Whose items count.
+        inputs : Tensor of shape (n_interactions,)
+            The values of x at these items.
+        extra : Tensor of shape (n_users, n_items), optional
+            What to add to x at all items, such as noise.
+        """
+        hidden = sparse_product(batch, inputs, self.weight)  # (N,) -> (B, H)
+        if extra is not None:
+            hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
+        return hidden + self.bias
+
+    @property
+    def n_items(self) -> int:
+        """Width of the input."""
+        return len(self.weight)
+
+
+class Linear(nn.Linear):
+    """PyTorch's linear layer, multiplied by the faster library and not initialised."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights to who makes the layer: no global random state is touched."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return W x + b, shape (n_users, n_outputs)."""
+        return linear_product(input, self.weight, self.bias)  # (B, n) x (n, m) -> (B, m)
+
+
+def layers(widths: list[int]) -> nn.ModuleList:
+    """Return linear layers from width to width, not initialised."""
+    return nn.ModuleList(Linear(first, second) for first, second in pairwise(widths))
+
+
+class DenseEncoder(nn.Module):
+    """Layers that each take the sum of all before, swish, layer normalisation; mean and log-variance at the end.
+
+    RecVAE, Shenbin et al., WSDM 2020, section 3.2.
+
+    Parameters
+    ----------
+    n_items, hidden_dim, latent_dim : int
+        Widths.
+    depth : int
+        Number of hidden layers, >= 1.
+    """
+
+    EPS = 0.1  # of the layer normalisation, as in the code of RecVAE's authors
+
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
+        super().__init__()
+        self.first = SparseLinear(n_items, hidden_dim)
+        self.inner = layers([hidden_dim] * depth)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim, eps=self.EPS) for _ in range(depth))
+        self.heads = Linear(hidden_dim, 2 * latent_dim)
+
+    def forward(self, batch: SparseBatch, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x), each of shape (n_users, latent_dim)."""
+        first, *norms = self.norms
+        hidden = before = first(functional.silu(self.first(batch, inputs)))  # (N,) -> (B, H)
+        for layer, norm in zip(self.inner, norms, strict=True):
+            hidden = norm(functional.silu(layer(hidden) + before))
+            before = before + hidden
+        mean, logvar = self.heads(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return mean, logvar
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Fill weights with Glorot's uniform draw and biases with a normal of std 0.001 cut at two std (Liang et al.).
+
+    Parameters
+    ----------
+    network : Module
+        Of linear layers, on the CPU.
+    generator : Generator
+        The only source of randomness.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() == 2:
+            nn.init.xavier_uniform_(parameter, generator=generator)
+        else:
+            nn.init.trunc_normal_(parameter, std=BIAS_STD, a=-2 * BIAS_STD, b=2 * BIAS_STD, generator=generator)
+
+
+def initialise_by_inputs(network: nn.Module, generator: torch.Generator, he: bool = False) -> None:
+    """Fill linear layers by their number of inputs n, biases uniform within 1 / sqrt(n); other modules stay as made.
+
+    Parameters
+    ----------
+    network : Module
+        On the CPU.
+    generator : Generator
+        The only source of randomness.
+    he : bool
+        Whether weights are normal with variance 2 / n (He et al., ICCV 2015) instead of uniform within 1 / sqrt(n),
+        which is PyTorch's way.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | SparseLinear):
+            n_inputs = module.in_features if isinstance(module, nn.Linear) else module.n_items
+            bound = n_inputs**-0.5
+            if he:
+                nn.init.normal_(module.weight, 0, 2**0.5 * bound, generator=generator)
+            else:
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
+def dropout(values: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Set each value to 0 with a probability and scale the others by 1 / (1 - probability).
+
+    Parameters
+    ----------
+    values : Tensor
+        Of any shape. For a sparse row only the stored values need be drawn: the others are 0 anyway.
+    probability : float
+        In [0, 1).
+    generator : Generator
+        On the device of `values`.
+    """
+    if probability == 0:
+        return values
+    kept = torch.rand(values.shape, generator=generator, device=values.device) >= probability
+    return values * kept / (1 - probability)
+
+
+def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a draw from N(mean, exp(logvar)) that gradients pass through, with noise of unit variance.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posterior.
+    generator : Generator
+        On the same device.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + noise * torch.exp(0.5 * logvar)
+
+
+NOISES = ("masking", "gaussian", "salt-and-pepper")
+
+
+@dataclass(frozen=True)
+class NoisyInput:
+    """A corrupted input in two parts, to be added up.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n_interactions,)
+        At the user's own items.
+    extra : Tensor of shape (n_users, n_items) or None
+        At all items, None where it would be 0.
+    """
+
+    values: torch.Tensor
+    extra: torch.Tensor | None = None
+
+
+def corrupt(
+    batch: SparseBatch, n_items: int, noise: str, share: float, level: float, generator: torch.Generator
+) -> NoisyInput:
+    """Return the L2-normalised rows of a batch with noise: Vincent et al., JMLR 2010, section 3.3.
+
+    Noise that also falls on items a user has not touched is a dense block of one batch; masking needs only the stored
+    values.
+
+    Parameters
+    ----------
+    batch : SparseBatch
+        The users.
+    n_items : int
+        Width of the input.
+    noise : str
+        "masking" sets a `share` of the user's values to 0 and scales up the others, so that the mean stays; "gaussian"
+        adds N(0, level^2) to every item's value; "salt-and-pepper" sets a share `level` of all items, the user's own
+        or not, by the toss of a coin to 0 or to the user's highest value.
+    share, level : float
+        In [0, 1), and >= 0 (salt and pepper: at most 1).
+    generator : Generator
+        On the device of the batch.
+    """
+    if noise == "masking":
+        return NoisyInput(dropout(batch.inputs, share, generator))
+    shape = (len(batch), n_items)
+    if noise == "gaussian":
+        extra = torch.randn(shape, generator=generator, device=batch.device) * level  # (B, I)
+        return NoisyInput(batch.inputs, extra)
+    draw = torch.rand(shape, generator=generator, device=batch.device)  # (B, I)
+    highest = torch.zeros(len(batch), device=batch.device)
+    highest = highest.scatter_reduce(0, batch.rows, batch.inputs, "amax")  # (N,) -> (B,)
+    untouched = draw[batch.rows, batch.items.long()] >= level  # (N,)
+    return NoisyInput(batch.inputs * untouched, (draw < level / 2) * highest[:, None])

@@ -1,0 +1,123 @@
+"""Scoring as PyTorch modules, for export: every model's takes the same three tensors and gives the scores.
+
+    items    (N,) int64      item column of each interaction, user after user, no item twice of a user
+    offsets  (B + 1,) int64  where each user's interactions begin, and the last one's end
+    weights  (N,) float32    weight of each interaction, > 0
+
+These are indices, indptr and data of a scipy CSR matrix. A user may have no interaction, and there may be no user.
+
+Letters in shape comments: B users, N interactions of all of them, I items, K weights of an item.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recvae.models.common.networks import sparse_product
+from recvae.training.batches import SparseBatch, batch_of
+
+
+class NetworkScorer(nn.Module):
+    """The scores of a network.
+
+    Parameters
+    ----------
+    network : Module
+        Whose weights are used.
+    logits : callable
+        What makes scores (B, I) of a batch with it.
+    """
+
+    def __init__(self, network: nn.Module, logits: Callable[[SparseBatch], torch.Tensor]) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self._logits = logits
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the scores, shape (n_users, n_items)."""
+        return self._logits(batch_of(items, offsets, weights))  # (N,) -> (B, I)
+
+
+class SimilarityScorer(nn.Module):
+    """The sum of a user's rows of B.
+
+    Parameters
+    ----------
+    similarity : Tensor of shape (n_items, n_items), float32
+        B.
+    """
+
+    similarity: torch.Tensor
+
+    def __init__(self, similarity: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("similarity", similarity)
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the scores, shape (n_users, n_items)."""
+        return sparse_product(batch_of(items, offsets, weights), weights, self.similarity)  # (N,) -> (B, I)
+
+
+class PrunedScorer(nn.Module):
+    """The same where B has few weights in each column: these are what is kept.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n_weights, n_items), int64
+        Which items speak for each; any where there are fewer.
+    values : Tensor of shape (n_weights, n_items), float32
+        How much; 0 where there are fewer.
+    """
+
+    rows: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, rows: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows)
+        self.register_buffer("values", values)
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the scores, shape (n_users, n_items)."""
+        batch = batch_of(items, offsets, weights)
+        histories = weights.new_zeros(offsets.shape[0] - 1, self.rows.shape[1])  # (B, I)
+        histories = histories.index_put((batch.rows, items), weights)
+        scores = torch.zeros_like(histories)
+        for rows, values in zip(self.rows, self.values, strict=True):  # one of K at a time: (B, I, K) would be too much
+            scores = scores + histories[:, rows] * values  # (B, I)
+        return scores
+
+
+def scorer_of(similarity: np.ndarray | sp.csr_matrix) -> nn.Module:
+    """Return what adds up a user's rows of B, whole or pruned."""
+    if isinstance(similarity, np.ndarray):
+        return SimilarityScorer(torch.from_numpy(similarity))
+    columns = sp.csc_matrix(similarity)
+    lengths = np.diff(columns.indptr)  # (I,)
+    is_there = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (I, K)
+    rows, values = np.zeros(is_there.shape, dtype=np.int64), np.zeros(is_there.shape, dtype=np.float32)
+    rows[is_there], values[is_there] = columns.indices, columns.data
+    return PrunedScorer(torch.from_numpy(rows.T.copy()), torch.from_numpy(values.T.copy()))
+
+
+class ConstantScorer(nn.Module):
+    """The same scores for everyone.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n_items,), float32
+        Theirs.
+    """
+
+    scores: torch.Tensor
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scores", scores)
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """Return the scores, shape (n_users, n_items)."""
+        return self.scores.repeat(offsets.shape[0] - 1, 1)  # (I,) -> (B, I)

@@ -1,0 +1,273 @@
+"""Recommendations for a file of histories, block by block, in memory that does not grow with the file.
+
+    .parquet, .csv   a row for each recommendation; a user with none, all items being seen or excluded, has no row
+    .jsonl           a line for each user: {"user": 7, "items": [{"id", "title", "score"}], "fallback", "unknown"}
+
+Each finished block is kept beside the output until all are done, so that an interrupted job goes on where it stopped.
+"""
+
+import itertools
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from recvae.errors import DataError, UsageError
+from recvae.recommenders.answers import BatchRecommendations, Explanation
+from recvae.recommenders.histories import histories_of
+from recvae.recommenders.history_files import BLOCK, Block, read_blocks, users_of
+from recvae.storage.files import storage_errors, write_file, write_json
+
+OUTPUTS = (".parquet", ".csv", ".jsonl")
+_REASONS = 3  # of each item, as `recvae recommend --explain` prints
+
+Explain = Callable[[Mapping[Any, float], list[Any]], list[Explanation]]
+"""A history and recommended ids -> an explanation of each."""
+
+# Letters in shape comments: U users, R recommendations of all of them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What became of a file of histories.
+
+    Parameters
+    ----------
+    users : int
+        Answered.
+    before : int
+        Of these, by an earlier call that was interrupted.
+    fallback : int
+        Of whom nothing was known, so that they got the most popular items.
+    without : int
+        Who may be recommended nothing: all items are seen or excluded.
+    unknown : int
+        Ids of histories that the model does not know, counted for each user.
+    """
+
+    users: int = 0
+    before: int = 0
+    fallback: int = 0
+    without: int = 0
+    unknown: int = 0
+
+
+def recommend_file(
+    source: Path,
+    output: Path,
+    recommend: Callable[[Block], BatchRecommendations],
+    identity: dict[str, Any],
+    progress: Callable[[int], None] | None = None,
+    users: int = BLOCK,
+    explain: Explain | None = None,
+) -> Answered:
+    """Answer all histories of a file, into another.
+
+    Parameters
+    ----------
+    source : Path
+        See `history_files.read_blocks`.
+    output : Path
+        A name ending in one of `OUTPUTS`: the table of `BatchRecommendations.to_arrow`, or as .jsonl a line per user.
+    recommend : callable
+        Block -> BatchRecommendations.
+    identity : dict
+        What the answers depend on besides the histories; parts of another one are thrown away.
+    progress : callable, optional
+        Told how many users are done.
+    users : int
+        Answered at a time, >= 1.
+    explain : callable, optional
+        As `Recommender.explain`; adds `because`, the ids of the history that speak most for each item: at most three,
+        as a list, or in .csv as a text with ";" between them.
+
+    Returns
+    -------
+    Answered
+        How many, and who of them was not answered as usual.
+
+    Raises
+    ------
+    UsageError
+        If the ending of `output` is not known, or it is `source`.
+    UsageError, DataError
+        See `read_blocks`; or what `recommend` raises, with the name of the file.
+    StorageError
+        If something cannot be written.
+    """
+    if output.suffix not in OUTPUTS:
+        raise UsageError(f"got {output.name}, expected a name ending in {', '.join(OUTPUTS)}")
+    if output.resolve() == source.resolve():
+        raise UsageError(f"got {output} for the input and the output, expected two files")
+    blocks = read_blocks(source, users)
+    first = next(blocks, {})  # before anything is written; of nobody, the answers have their columns
+    whose = identity | {"source": str(source.resolve()), "bytes": source.stat().st_size, "users": users}
+    whose |= {"modified": source.stat().st_mtime_ns, "explain": explain is not None, "parts": 2}
+    parts = _parts_folder(output, whose)
+    total: Counter[str] = Counter()
+    written: list[Path] = []
+    try:
+        for number, block in enumerate(itertools.chain([first], blocks)):
+            part = parts / f"{number:06d}.parquet"
+            counts = _counts_of(part)
+            if counts is None:
+                counts = _write_part(part, source, block, recommend, explain)
+            else:
+                total["before"] += counts["users"]
+            written.append(part)
+            total.update(counts)
+            if progress is not None:
+                progress(total["users"])
+    except (DataError, UsageError):  # once the file is mended, these would be of another
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
+    _join(written, output)
+    with storage_errors(parts):
+        shutil.rmtree(parts)
+    return Answered(**total)
+
+
+def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
+    """Return the folder of finished blocks, emptied if they are of another job."""
+    parts = output.with_name(f".{output.name}.parts")
+    state = parts / "job.json"
+    with storage_errors(parts):
+        if parts.exists() and not (state.is_file() and _is_job(state, whose)):
+            shutil.rmtree(parts)
+        parts.mkdir(parents=True, exist_ok=True)
+    write_json(state, whose)
+    return parts
+
+
+def _is_job(state: Path, whose: dict[str, Any]) -> bool:
+    try:
+        return json.loads(state.read_text(encoding="utf-8")) == whose
+    except (ValueError, RecursionError):  # damaged: nobody knows whose these parts are
+        return False
+
+
+def _counts_of(part: Path) -> dict[str, int] | None:
+    """Return the counts of a finished block, None where it is not there or not whole."""
+    try:
+        return json.loads((pq.read_schema(part).metadata or {})[b"counts"])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+
+
+def _write_part(
+    part: Path,
+    source: Path,
+    block: Block,
+    recommend: Callable[[Block], BatchRecommendations],
+    explain: Explain | None,
+) -> dict[str, int]:
+    """Answer a block and keep it: a row for each user, with a list of items. Return counts as of `Answered`."""
+    try:
+        answers = recommend(block)
+        because = None if explain is None else _because(block, answers, explain)
+    except (UsageError, DataError) as error:
+        users = users_of(block)
+        raise type(error)(f"{source}, users {users[0]!r} to {users[-1]!r}: {error}") from error
+    rows = answers.to_arrow()
+    found = {name: rows[name].combine_chunks() for name in ("rank", "id", "title", "score")}
+    if because is not None:
+        found["because"] = pa.array(because, pa.list_(rows["id"].type))
+    lengths = (answers.columns >= 0).sum(axis=1)  # (U,)
+    offsets = pa.array(np.append(0, lengths.cumsum()), pa.int32())
+    items = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(list(found.values()), names=list(found)))
+    unknown = [json.dumps([_plain(item) for item in ids]) for ids in answers.unknown]  # ids may be of any types
+    kind = pa.string() if any(isinstance(user, str) for user in answers.users[:1]) else pa.int64()
+    table = pa.table(
+        {
+            "user": pa.array(answers.users, kind),
+            "items": items,
+            "fallback": pa.array(answers.fallback),
+            "unknown": pa.array(unknown, pa.string()),
+        }
+    )
+    counts = {
+        "users": len(answers),
+        "fallback": int(answers.fallback.sum()),
+        "without": int((lengths == 0).sum()),
+        "unknown": sum(map(len, answers.unknown)),
+    }
+    with write_file(part) as aside:
+        pq.write_table(table.replace_schema_metadata({"counts": json.dumps(counts)}), aside, write_page_checksum=True)
+    return counts
+
+
+def _plain(item: object) -> int | float | str:
+    """Return an id as JSON can have it."""
+    return item if isinstance(item, int | str) or (isinstance(item, float) and math.isfinite(item)) else str(item)
+
+
+def _because(block: Block, answers: BatchRecommendations, explain: Explain) -> list[list[Any]]:
+    """Return which items of the histories speak most for each recommendation (R,), the strongest first."""
+    read = histories_of(block, answers.items)
+    because = []
+    for number, found in enumerate(answers):
+        own = slice(read.offsets[number], read.offsets[number + 1])
+        history = dict(zip(answers.items.ids[read.columns[own]].tolist(), read.weights[own].tolist(), strict=True))
+        for one in explain(history, found.ids):
+            because.append([item for item, _, value in one.reasons[:_REASONS] if value > 0])
+    return because
+
+
+def _join(parts: list[Path], output: Path) -> None:
+    """Write all blocks into one file, one at a time."""
+    with write_file(output) as aside:
+        if output.suffix == ".jsonl":
+            with aside.open("w", encoding="utf-8") as file:
+                for part in parts:
+                    file.writelines(_json_lines(_read_part(part)))
+            return
+        is_csv = output.suffix == ".csv"
+        schema = _rows(_read_part(parts[0]), is_csv).schema
+        write = pacsv.CSVWriter if is_csv else pq.ParquetWriter
+        with write(str(aside), schema) as writer:
+            for part in parts:
+                writer.write_table(_rows(_read_part(part), is_csv))
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            return file.read()
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())  # Arrow writes several lines
+        raise DataError(f"{part} is damaged: {reason}; remove it and start again, the other parts stay") from error
+
+
+def _rows(part: pa.Table, is_csv: bool) -> pa.Table:
+    """Return a row for each recommendation, with the columns of `BatchRecommendations.to_arrow` and `because`."""
+    items = part["items"].combine_chunks()
+    users, found = pc.call_function("list_parent_indices", [items]), items.flatten()  # (R,), (R,)
+    columns = {"user": part["user"].take(users)}
+    columns |= {name: found.field(name) for name in ("rank", "id", "title", "score")}
+    columns["fallback"] = part["fallback"].take(users)
+    names = [field.name for field in found.type]
+    if "because" in names:
+        because = found.field("because")
+        if is_csv:
+            because = pc.call_function("binary_join", [because.cast(pa.list_(pa.string())), pa.scalar(";")])
+        columns["because"] = because
+    return pa.table(columns)
+
+
+def _json_lines(part: pa.Table) -> Iterator[str]:
+    """Yield a line for each user."""
+    for line in part.to_pylist():
+        for item in line["items"]:
+            del item["rank"]  # is the place in the list
+        line["unknown"] = json.loads(line["unknown"])
+        yield json.dumps(line, ensure_ascii=False) + "\n"

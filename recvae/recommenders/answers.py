@@ -1,0 +1,253 @@
+"""What users ask for, what they are recommended, and why: by external ids, ready for programs and tables.
+
+Importing this takes numpy alone, for a service without pandas and Arrow.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from recvae.errors import UsageError
+from recvae.items import ItemIndex, check_k, ids_to_arrow, json_id
+from recvae.recommenders.histories import History
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+# Letters in shape comments: U users, R recommendations of all of them, k ranks.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for; the parameters of `Recommending.recommend`."""
+
+    items: History
+    k: int = 10
+    exclude: Iterable[int | str] = ()
+    allow: Iterable[int | str] | None = None
+    filter_seen: bool = True
+    diversify: float = 0.0
+
+
+def check_request(request: Request) -> None:
+    """Refuse a number of items that is not a whole number >= 1, and a weight of being unlike not in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If either is.
+    """
+    check_k(request.k)
+    diversify = request.diversify
+    if isinstance(diversify, bool) or not isinstance(diversify, int | float) or not 0 <= diversify <= 1:
+        raise UsageError(f"got diversify={diversify!r}, expected a number in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendations:
+    """What a user is recommended, best first.
+
+    Parameters
+    ----------
+    ids : list of int or str
+        External ids, of the type the data had.
+    titles : list of str or None
+        Their titles, None where not known.
+    scores : list of float
+        The model's scores, descending unless the list was diversified; the number of training users where `fallback`
+        is set.
+    unknown : list
+        Ids of the history that the model does not know, as they were given.
+    fallback : bool
+        Whether nothing of the history was known, and the most popular items were returned instead.
+    """
+
+    ids: list[Any]
+    titles: list[str | None]
+    scores: list[float]
+    unknown: list[Any]
+    fallback: bool
+
+    def __len__(self) -> int:
+        """Return the number of items recommended."""
+        return len(self.ids)
+
+    def to_json(self, reasons: "Sequence[Explanation] | None" = None) -> dict[str, Any]:
+        """Return it ready for JSON.
+
+        Parameters
+        ----------
+        reasons : sequence of Explanation, optional
+            One for each item, to stand beside it.
+        """
+        items: list[dict[str, Any]] = [
+            {"id": json_id(item), "title": title, "score": score}
+            for item, title, score in zip(self.ids, self.titles, self.scores, strict=True)
+        ]
+        for item, explained in zip(items, reasons or [], strict=False):
+            item["reasons"] = [
+                {"id": json_id(key), "title": name, "contribution": part} for key, name, part in explained.reasons
+            ]
+        return {"items": items, "unknown": [json_id(item) for item in self.unknown], "fallback": self.fallback}
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with the columns id, title and score."""
+        import pandas as pd
+
+        return pd.DataFrame({"id": self.ids, "title": self.titles, "score": self.scores})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecommendations(Sequence[Recommendations]):
+    """What many users are recommended; as a sequence, what each is.
+
+    Parameters
+    ----------
+    users : list
+        Who they are, in the order of the histories; their positions where these had no names.
+    columns : ndarray of shape (n_users, k), int64
+        Item columns, best first; -1 where the items ran out.
+    scores : ndarray of shape (n_users, k), float32
+        Their scores; -inf where the items ran out.
+    fallback : ndarray of shape (n_users,), bool
+        Whether the most popular items were returned, since nothing of the history was known.
+    unknown : list of list
+        Ids of each history that the model does not know, as they were given.
+    items : ItemIndex
+        What the columns stand for.
+    """
+
+    users: list[Any]
+    columns: np.ndarray
+    scores: np.ndarray
+    fallback: np.ndarray
+    unknown: list[list[Any]]
+    items: ItemIndex
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.users)
+
+    @overload
+    def __getitem__(self, user: int) -> Recommendations: ...
+    @overload
+    def __getitem__(self, user: slice) -> list[Recommendations]: ...
+    def __getitem__(self, user: int | slice) -> Recommendations | list[Recommendations]:
+        """Return what the user at a position is recommended."""
+        if isinstance(user, slice):
+            return [self[number] for number in range(*user.indices(len(self)))]
+        columns = self.columns[user]
+        found = columns[columns >= 0]
+        return Recommendations(
+            ids=self.items.ids[found].tolist(),
+            titles=[self.items.title_of(column) for column in found.tolist()],
+            scores=self.scores[user, : len(found)].tolist(),
+            unknown=self.unknown[user],
+            fallback=bool(self.fallback[user]),
+        )
+
+    def __iter__(self) -> Iterator[Recommendations]:
+        """Yield what each user is recommended."""
+        return (self[user] for user in range(len(self)))
+
+    def to_arrow(self) -> "pa.Table":
+        """Return a table with the columns user, rank (from 1), id, title, score and fallback, user by user.
+
+        Raises
+        ------
+        UsageError
+            If users are of several types, or of one that Arrow does not know.
+        """
+        import pyarrow as pa
+
+        try:
+            users = pa.array(self.users) if self.users else pa.array([], pa.int64())
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise UsageError(f"got users that are no column ({error}), expected all of one type; give texts") from error
+        rows, ranks = np.nonzero(self.columns >= 0)  # (R,)
+        columns = self.columns[rows, ranks]  # (R,)
+        titles = pa.nulls(len(rows), pa.string())
+        if self.items.titles is not None:
+            titles = pa.array(self.items.titles, pa.string()).take(pa.array(columns))
+        return pa.table(
+            {
+                "user": users.take(pa.array(rows)),
+                "rank": pa.array((ranks + 1).astype(np.int32)),
+                "id": ids_to_arrow(self.items.ids[columns]),
+                "title": titles,
+                "score": pa.array(self.scores[rows, ranks]),
+                "fallback": pa.array(self.fallback[rows]),
+            }
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the table of `to_arrow`."""
+        return self.to_arrow().to_pandas()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Which items of a history speak for an item, and how much.
+
+    Parameters
+    ----------
+    id : int or str
+        External id of the item.
+    title : str or None
+        Its title, where known.
+    reasons : list of tuple of (id, title, float)
+        Items of the history and what each contributed to the score, greatest first.
+    """
+
+    id: Any
+    title: str | None
+    reasons: list[tuple[Any, str | None, float]]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with the columns id, title and contribution."""
+        import pandas as pd
+
+        return pd.DataFrame(self.reasons, columns=["id", "title", "contribution"])
+
+
+def explanations_of(
+    columns: np.ndarray,
+    history: np.ndarray,
+    contributions: np.ndarray,
+    items: ItemIndex,
+    most: int | None = None,
+) -> list[Explanation]:
+    """Say which items of a history speak for others, by their external ids.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_columns,), int
+        Items that are explained.
+    history : ndarray of shape (n_history,), int
+        Items of the history.
+    contributions : ndarray of shape (n_history, n_columns)
+        Of each of the latter to each of the former.
+    items : ItemIndex
+        What the columns stand for.
+    most : int, optional
+        Reasons of each at most, the greatest.
+
+    Returns
+    -------
+    list of Explanation
+        One for each of `columns`.
+    """
+
+    def named(column: int) -> tuple[Any, str | None]:
+        return items.id_of(column), items.title_of(column)
+
+    explanations = []
+    for column, of_column in zip(columns.tolist(), contributions.T, strict=True):
+        order = np.argsort(-of_column, kind="stable")[:most]
+        reasons = [(*named(int(history[row])), float(of_column[row])) for row in order]
+        item, title = named(column)
+        explanations.append(Explanation(id=item, title=title, reasons=reasons))
+    return explanations

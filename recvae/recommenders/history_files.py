@@ -1,0 +1,236 @@
+"""Files of histories, read some users at a time, in memory that does not grow with the file but for who has been seen.
+
+    histories.parquet, .csv or .tsv   a row for each user and item: user, item[, weight]; a user's rows together
+    histories.jsonl                   a line for each user: {"user": 7, "items": [318, 296]}
+
+A file's users are all texts or all whole numbers, so that answers written hours apart are of one type. In .csv and .tsv
+ids are texts, since a reader that took 007 for a number would make it 7.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from recvae.errors import DataError, UsageError
+from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights, check_weights, columns_of
+
+INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
+BLOCK = 10_000
+"""Users that are answered and kept at a time."""
+
+_ROWS = 1 << 20  # of a table, read at a time
+_SHOWN = 60  # characters of what was found
+_LINE = '{"user": 7, "items": [318, 296]}'
+
+Block = pa.Table | dict[Any, list[Any] | dict[Any, float]]
+"""Histories of some users, as `Recommender.recommend_batch` takes them; a table of user, item and perhaps weight."""
+
+
+def read_blocks(path: Path, users: int = BLOCK) -> Iterator[Block]:
+    """Yield the histories of a file, so many users at a time.
+
+    Parameters
+    ----------
+    path : Path
+        See above.
+    users : int
+        Of a block, >= 1; the last may have fewer.
+
+    Yields
+    ------
+    pyarrow.Table or dict
+        For `Recommender.recommend_batch`; the users of all blocks are of one type, int or str.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or its ending is not one of `INPUTS`.
+    DataError
+        If it cannot be read, a user comes again after another, or something in it is no user, item or weight.
+    """
+    if not path.is_file():
+        raise UsageError(f"no file {path}; expected histories in {', '.join(INPUTS)}")
+    if path.suffix not in INPUTS:
+        raise UsageError(f"got {path.name}, expected a name ending in {', '.join(INPUTS)}")
+    try:
+        yield from _lines(path, users) if path.suffix == ".jsonl" else _whole_users(_tables(path), users, path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())  # Arrow writes several lines
+        raise DataError(f"{path} cannot be read: {reason}; expected a {path.suffix[1:]} file of histories") from error
+
+
+def users_of(block: Block) -> list[Any]:
+    """Return who the users of a block are, at least the first and the last one."""
+    if isinstance(block, dict):
+        return list(block)
+    return [block["user"][place].as_py() for place in (0, -1)]
+
+
+def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
+    """Yield the rows of a table some at a time: those columns that count, with their names, in one order."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            names = _names(file.schema_arrow.names, path)
+            for batch in file.iter_batches(batch_size=_ROWS, columns=names):
+                yield names, batch.select(names)
+        return
+    parse = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+    with pacsv.open_csv(path, parse_options=parse) as reader:
+        header = reader.schema.names
+    if all(name.lstrip("-").replace(".", "").isdecimal() for name in header):  # a user would be taken for it
+        first = ", ".join(header)
+        raise DataError(f"{path}: got {first} in the first line, expected a header; write one above it, as user,item")
+    names = _names(header, path)
+    convert = pacsv.ConvertOptions(
+        include_columns=names,
+        column_types=dict.fromkeys(names, pa.string()),
+        null_values=[""],  # NA may be somebody's id
+        strings_can_be_null=True,
+    )
+    with pacsv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
+        for batch in reader:
+            yield names, batch
+
+
+def _names(names: list[str], path: Path) -> list[str]:
+    try:
+        return columns_of(names)
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _tables(path: Path) -> Iterator[pa.Table]:
+    """Yield checked rows some at a time: user (int64 or string), item, and weight (float64) where there is one."""
+    n_before = 0
+    for names, batch in _batches(path):
+        for name, column in zip(names[:2], batch.columns, strict=False):
+            if column.null_count:
+                row = n_before + int(np.flatnonzero(column.is_null())[0]) + 1
+                raise DataError(f"{path}, row {row:,}: got an empty cell in {name}, expected a user and an item")
+        columns = {"user": _users(batch.column(0), names[0], path), "item": batch.column(1)}
+        if len(names) > 2:
+            columns["weight"] = pa.array(_weights(batch.column(2), n_before, path))
+        yield pa.table(columns)
+        n_before += len(batch)
+
+
+def _users(column: pa.Array, name: str, path: Path) -> pa.Array:
+    """Return users as int64 or string, whatever kinds of these they are."""
+    values = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):  # data frames make floats of integers
+        return values.cast(pa.int64())
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return values.cast(pa.string())
+    raise DataError(f"{path}: got {name} of type {values.type}, expected whole numbers or texts")
+
+
+def _weights(column: pa.Array, n_before: int, path: Path) -> np.ndarray:
+    values = pd.Series(column.to_pandas())
+    weights = np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
+    wrong = np.flatnonzero(~are_weights(weights))
+    if len(wrong):
+        found = column[int(wrong[0])].as_py()
+        raise DataError(
+            f"{path}, row {n_before + int(wrong[0]) + 1:,}: got weight {found!r:.{_SHOWN}}, {EXPECTED_WEIGHT}; "
+            "leave such rows out"
+        )
+    return weights
+
+
+def _whole_users(tables: Iterator[pa.Table], users: int, path: Path) -> Iterator[pa.Table]:
+    """Cut rows into blocks of whole users, who must not come again later."""
+    seen: set[Any] = set()
+    rest: pa.Table | None = None
+    for table in itertools.chain(tables, [None]):  # the end, after which nobody can go on
+        joined = table if rest is None else rest if table is None else pa.concat_tables([rest, table])
+        if joined is None:
+            return
+        column = joined["user"].to_numpy()
+        starts = np.flatnonzero(np.append(True, column[1:] != column[:-1])) if len(column) else np.empty(0, np.int64)
+        n_whole = len(starts) if table is None else max(len(starts) - 1, 0)  # the last user may go on
+        ends = np.append(starts, len(column))
+        for first in range(0, n_whole if table is None else n_whole // users * users, users):
+            last = min(first + users, n_whole)
+            block = joined.slice(ends[first], ends[last] - ends[first])
+            _check_new(column[starts[first:last]].tolist(), seen, str(path))
+            yield block
+        done = n_whole if table is None else n_whole // users * users
+        rest = joined.slice(ends[done])
+
+
+def _check_new(users: Iterable[Any], seen: set[Any], where: str) -> None:
+    for user in users:
+        if user in seen:
+            raise DataError(
+                f"{where}: user {user!r} comes again after other users, expected the rows of a user together; "
+                "sort the file by user"
+            )
+        seen.add(user)
+
+
+def _lines(path: Path, users: int) -> Iterator[dict[Any, Any]]:
+    block: dict[Any, Any] = {}
+    seen: set[Any] = set()
+    kind: type | None = None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            user, items = _read_line(line, number, where)
+            kind = kind or type(user)
+            if type(user) is not kind:
+                other = "a whole number" if kind is int else "a text"
+                raise DataError(f"{where}: got user {user!r}, expected {other} as before; write all users alike")
+            _check_new([user], seen, where)
+            block[user] = items
+            if len(block) == users:
+                yield block
+                block = {}
+    if block:
+        yield block
+
+
+def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
+    """Return the user of a line, its number where none is named, and the history."""
+    try:
+        content = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} cannot be read: {getattr(error, 'msg', error)}; expected {_LINE}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("items"), list | dict):
+        start = line.strip()[:_SHOWN].decode(errors="replace")
+        raise DataError(f"{where}: got {start}, expected {_LINE}")
+    user, items = content.get("user", number), content["items"]
+    if not _is_id(user):
+        raise DataError(f"{where}: got user {_shown(user)}, expected a whole number of 64 bits or a text in UTF-8")
+    for item in items:
+        if not _is_id(item) and not (isinstance(item, float) and math.isfinite(item)):
+            raise DataError(f"{where}: got item {_shown(item)}, expected a number of 64 bits or a text in UTF-8")
+    if isinstance(items, dict):
+        try:
+            check_weights(items)
+        except (UsageError, OverflowError) as error:
+            raise DataError(f"{where}: {error}") from error
+    return user, items
+
+
+def _is_id(value: object) -> bool:
+    """Say whether a value of JSON can stand for a user in every format: as an int64, or as UTF-8."""
+    if isinstance(value, str):  # JSON can write half a character, which UTF-8 cannot
+        return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _shown(value: object) -> str:
+    """Return how a value of JSON is called in a message; nested ones may be too deep to print."""
+    kinds = {list: "a list", dict: "an object"}
+    return kinds.get(type(value)) or f"{value!a:.{_SHOWN}}"

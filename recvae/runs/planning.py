@@ -1,0 +1,290 @@
+"""Before a long run: what a model will need, and about how long it will take.
+
+Memory is what the model says of itself (`Model.needs`). Time is tried out on a copy of the model: a network makes some
+updates on one batch of users whose histories are as long, on the whole, as everyone's; a closed form is solved on more
+and more of the users or items, until that takes about as long as there is time for. Nothing is written.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.compute.devices import resolve_device
+from recvae.compute.memory import Needs, rows_within
+from recvae.datasets.dataset import Dataset
+from recvae.errors import MemoryLimitError, TrainingError
+from recvae.interactions import HeldOut
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.base import Model
+from recvae.ranking import block_rows
+from recvae.training.records import EpochRecord
+from recvae.training.validation import validation_ndcg
+
+SECONDS = 2.0
+"""About how long a model is tried out."""
+
+_MOST_EPOCHS = 10**6  # of a model that is tried out: it never gets there
+_FIRST_SHARE = 1 / 32  # of the users or items, in the first try of a closed form
+
+# Letters in shape comments: U users, I items.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would need.
+
+    Parameters
+    ----------
+    model : Model
+        Not fitted.
+    device : str
+        Where it would be trained.
+    needs : Needs
+        Memory.
+    peak : int
+        Bytes that training takes where it computes, with its looks at the validation users.
+    rows : int
+        Users that would be scored at a time when it is evaluated.
+    epochs : int
+        Of the whole run, at most; 0 for a model without epochs.
+    epoch_seconds : float or None
+        Training and validation of an epoch, about; None for a model without epochs, or that was not tried out.
+    seconds : float or None
+        The whole run, about, and at most where it may end early; None if it was not tried out.
+    obstacle : str
+        Why it cannot be trained; empty if it can.
+    """
+
+    model: Model
+    device: str
+    needs: Needs
+    peak: int
+    rows: int
+    epochs: int
+    epoch_seconds: float | None
+    seconds: float | None
+    obstacle: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be trained."""
+        return not self.obstacle
+
+    @property
+    def on_host(self) -> int:
+        """Bytes that training takes on the host."""
+        return self.needs.host if self._computes_on_gpu else self.peak
+
+    @property
+    def on_gpu(self) -> int:
+        """Bytes that training takes on a GPU, 0 where none is used."""
+        return self.peak if self._computes_on_gpu else 0
+
+    @property
+    def scoring(self) -> int:
+        """Bytes that scoring takes at most, as many users at a time as there is memory for."""
+        return self.needs.weights + self.rows * self.needs.per_user
+
+    @property
+    def _computes_on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+
+class _Enough(KeyboardInterrupt):
+    """Ends a try as Ctrl-C would."""
+
+
+def plan(model: Model, dataset: Dataset, *, device: str = "auto", seconds: float = SECONDS) -> Plan:
+    """Find out what training a model would need.
+
+    Parameters
+    ----------
+    model : Model
+        With its hyperparameters, parts and `max_memory`; it is left as it is, a copy is tried out.
+    dataset : Dataset
+        Train and validation are used, test users are not looked at.
+    device : str
+        "auto", "cpu" or "cuda".
+    seconds : float
+        About how long to try it out; 0 leaves times out.
+
+    Returns
+    -------
+    Plan
+        Also of a model that does not fit, which is not tried out.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device.
+    """
+    resolved = resolve_device(device)
+    uses_device = isinstance(model, Autoencoder) or bool(model.parts)
+    place = resolved if uses_device else torch.device("cpu")
+    train, epochs = dataset.train, int(getattr(model, "epochs", 0))
+    size = (*train.shape, train.nnz)
+    needs = model.needs(*size, on_gpu=place.type == "cuda")
+    held_out = max(dataset.validation.n_users, dataset.test.n_users)
+    most = min(held_out, block_rows(train.shape[1]))
+    rows = rows_within(model.max_memory, needs.weights, needs.per_user, most)
+    while_training = rows_within(model.max_memory, needs.held, needs.per_user, most)
+    obstacle, of_epoch, whole = "", None, None
+    try:
+        model.check_memory(*size, place)
+        if seconds > 0 and isinstance(model, Autoencoder):
+            of_epoch = _epoch_seconds(model, dataset, place, seconds)
+            whole = of_epoch * epochs
+        elif seconds > 0:
+            whole = _fit_seconds(model, dataset, place, seconds)
+    except MemoryLimitError as error:
+        obstacle = str(error)
+    except TrainingError as error:
+        obstacle = f"{model.name} could not be tried out: {error}"
+    return Plan(
+        model=model,
+        device=str(place),
+        needs=needs,
+        peak=max(needs.training, needs.held + while_training * needs.per_user),
+        rows=rows,
+        epochs=epochs,
+        epoch_seconds=of_epoch,
+        seconds=whole,
+        obstacle=obstacle,
+    )
+
+
+class _Epochs:
+    """A monitor that lets a network go through some epochs of one batch each."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: list[float] = []
+        self.is_over = False
+        self._budget, self._started = seconds, time.perf_counter()
+
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:
+        """Ignore it."""
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:
+        """Ignore it."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Note how long it took; the first warms up."""
+        self.seconds.append(record.seconds)
+        if len(self.seconds) > 2 and time.perf_counter() - self._started > self._budget:
+            self.is_over = True
+            raise _Enough
+
+
+def _epoch_seconds(model: Autoencoder, dataset: Dataset, device: torch.device, seconds: float) -> float:
+    """Return about how long an epoch takes, with its look at the validation users."""
+    users = min(model.batch_size, dataset.train.shape[0])
+    batch = dataset.train[_typical(dataset.train, users)]
+    watch = _Epochs(seconds)
+    tried = replace(model, epochs=_MOST_EPOCHS)
+    tried.fit(batch, device=device, monitor=watch)
+    if tried.history_.interrupted and not watch.is_over:
+        raise KeyboardInterrupt  # typed by somebody, and taken by the training loop for its own
+    updates = dataset.train.shape[0] / users  # the last, smaller batch counts as what it is of a batch
+    return updates * statistics.median(watch.seconds[1:]) + _validation_seconds(tried, dataset.validation)
+
+
+def _validation_seconds(model: Autoencoder, validation: HeldOut) -> float:
+    """Return about how long ranking for the validation users takes, from as many as are scored at a time."""
+    needs = model.needs(0, model.n_items_, 0)
+    rows = rows_within(model.max_memory, needs.held, needs.per_user, block_rows(model.n_items_))
+    rows = min(rows, validation.n_users)
+    part = HeldOut(fold_in=validation.fold_in[:rows], targets=validation.targets[:rows])
+    started = time.perf_counter()
+    validation_ndcg(model._score_block, part, rows)
+    return (time.perf_counter() - started) * validation.n_users / rows
+
+
+class _Steps:
+    """A monitor that lets a closed form go through some of its steps, and says how long all would take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.whole: float | None = None
+        self._budget = seconds
+        self._steps = 0
+        self._first: tuple[float, float] | None = None
+
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
+        """Take over the number of steps."""
+        self._steps = epochs
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
+        """End the fit once two steps are done and the time is over; the first may have been slower."""
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now, epochs_done
+            return
+        started, first = self._first
+        if now - started > self._budget:
+            self.whole = (now - started) / (epochs_done - first) * self._steps
+            raise _Enough
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Ignore it."""
+
+
+def _fit_seconds(model: Model, dataset: Dataset, device: torch.device, seconds: float) -> float:
+    """Return about how long a closed form takes, from more and more of the users or items."""
+    powers = (2, 3) if model.grows_with == "items" else (0, 1)
+    share, tried = _FIRST_SHARE, list[tuple[float, float]]()
+    _time_fit(model, dataset, share, device, seconds)  # warms up
+    while True:
+        took = _time_fit(model, dataset, share, device, seconds / 4)
+        tried.append((share, took))
+        if share == 1:
+            return took
+        if took > seconds / 4 and len(tried) > 1:
+            return _extrapolated(tried[-2:], powers)
+        share = min(1.0, 2 * share)
+
+
+def _extrapolated(tried: list[tuple[float, float]], powers: tuple[int, int]) -> float:
+    """Return a + b where seconds = a share^p + b share^q, neither of them below 0, from two shares."""
+    second, took = tried[1]
+    equations = np.array([[share**power for power in powers] for share, _ in tried])  # (2, 2)
+    parts = np.linalg.solve(equations, np.array([seconds for _, seconds in tried]))
+    if parts.min() < 0:  # noise: all of it grows as one of the two does
+        power = powers[int(parts.argmax())]
+        return took / second**power
+    return float(parts.sum())
+
+
+def _time_fit(model: Model, dataset: Dataset, share: float, device: torch.device, seconds: float) -> float:
+    """Return how long a copy of a model takes on a share of the users or items."""
+    train, validation = dataset.train, dataset.validation
+    held_out: HeldOut | None = None
+    if model.grows_with == "items":
+        columns = _typical(train.T.tocsr(), max(2, round(share * train.shape[1])))
+        train = sp.csr_matrix(train[:, columns])
+    else:
+        with_target = np.flatnonzero(np.diff(validation.targets.indptr))
+        some = with_target[: max(1, round(share * len(with_target)))]
+        if len(some):
+            held_out = HeldOut(fold_in=validation.fold_in[some], targets=validation.targets[some])
+        if not model.parts:
+            train = train[_typical(train, max(1, round(share * train.shape[0])))]
+    watch = _Steps(seconds)
+    copy = replace(model, parts=dict(model.parts), max_memory=None)
+    started = time.perf_counter()
+    try:
+        copy.fit(train, held_out, device=device, monitor=watch)
+    except _Enough:
+        assert watch.whole is not None  # what it is raised after
+        return watch.whole
+    return time.perf_counter() - started
+
+
+def _typical(matrix: Any, n_rows: int) -> np.ndarray:
+    """Return so many rows, in order, whose lengths are spread as those of all rows are."""
+    by_length = np.argsort(np.diff(matrix.indptr), kind="stable")  # (U,)
+    places = ((np.arange(n_rows) + 0.5) * len(by_length) / n_rows).astype(np.int64)  # the middle of each of equal parts
+    return np.sort(by_length[places])

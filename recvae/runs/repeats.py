@@ -1,0 +1,139 @@
+"""Runs repeated with other seeds: `NAME-seed-K` beside the run `NAME`, kept, and taken again where they are there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from recvae.bundles.bundle import read_bundle
+from recvae.bundles.card import RUN_STATE, read_card
+from recvae.datasets.dataset import Dataset
+from recvae.errors import BundleError, UsageError
+from recvae.models import model_class
+from recvae.models.common.base import Model
+from recvae.models.common.hyperparameters import build, values_of
+from recvae.runs.run import Run, new_run, resumed_run, train
+from recvae.training.records import Monitor
+
+
+def seeds_for(folder: Path, n: int) -> list[int]:
+    """Return the seeds of n fits of a run, its own first; none where its model has no seed or is made of other runs.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished run.
+    n : int
+        How many, >= 1.
+
+    Raises
+    ------
+    UsageError
+        If n is below 1, a seed would be out of range, or the run was stopped by hand and n is above 1.
+    BundleError
+        If the run is damaged.
+    """
+    if n < 1:
+        raise UsageError(f"got {n} seeds, expected 1 or more; 1 takes each run as it is")
+    card = read_card(folder)
+    try:
+        values = values_of(_model(card))
+    except (UsageError, LookupError, TypeError, AttributeError):
+        read_bundle(folder)  # says what is wrong with it
+        raise
+    if "seed" not in values or card.get("parts"):
+        return []
+    seeds = [values["seed"] + step for step in range(n)]
+    if n > 1 and card.get("interrupted"):
+        failure = card.get("training", {}).get("failure")
+        raise UsageError(
+            f"got {n} seeds for {folder}, which ended before its time ({failure or 'stopped by hand'}); "
+            + ("train it again" if failure else "finish it with `recvae train --resume`")
+            + " before it is repeated, or leave it out"
+        )
+    for seed in seeds:
+        _model(card, seed=seed)  # refuses what is out of range
+    return seeds
+
+
+def repeat(
+    folder: Path,
+    seed: int,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
+    monitor: Monitor,
+) -> Path:
+    """Return the run that is another one with another seed: the one there is, or one gone on with or trained now.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished run; the repeat stands beside it, as `NAME-seed-K`.
+    seed : int
+        The only hyperparameter that differs.
+    dataset : Dataset
+        What the run was trained on.
+    device : str
+        "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that fitting and scoring may take; see `Model`.
+    monitor : Monitor
+        Is told how training goes; not called where the repeat is there.
+
+    Returns
+    -------
+    Path
+        A finished bundle of the same data and hyperparameters.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If training was stopped by hand; what it reached is kept, and the next call goes on with it.
+    UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
+        See `recvae.runs.run.train`.
+    """
+    card = read_card(folder)
+    wanted = _model(card, seed=seed)
+    folder = folder if folder.name.strip(".") else folder.resolve()
+    name = f"{folder.name}-seed-{seed}"
+    pattern = re.compile(re.escape(name) + r"(-\d+)?")
+    there = sorted(path for path in folder.parent.iterdir() if pattern.fullmatch(path.name))
+    for other in there:
+        if _is_finished(other, wanted, dataset):
+            return other
+    unfinished = (run for other in there if (run := _to_go_on_with(other, wanted, dataset)) is not None)
+    run = next(unfinished, None) or new_run(wanted, folder.parent, name)
+    run.model.max_memory = max_memory
+    bundle, place = train(run, dataset, device=device, monitor=monitor)
+    if bundle.interrupted:
+        raise KeyboardInterrupt
+    return place
+
+
+def _model(card: dict[str, Any], **changes: Any) -> Model:
+    return build(model_class(str(card["model"])), card["hyperparameters"] | changes)
+
+
+def _is_finished(folder: Path, wanted: Model, dataset: Dataset) -> bool:
+    """Whether a folder has a finished bundle of this model, its hyperparameters and these data."""
+    try:
+        card = read_card(folder)
+        same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
+        return same_data and not card.get("interrupted") and _is_same(_model(card), wanted)
+    except (UsageError, BundleError, KeyError, TypeError, AttributeError):
+        return False  # unfinished, damaged or of another version: not to be relied on
+
+
+def _to_go_on_with(folder: Path, wanted: Model, dataset: Dataset) -> Run | None:
+    if not (folder / RUN_STATE).is_file():
+        return None
+    try:
+        run = resumed_run(folder, dataset)
+    except (UsageError, BundleError):
+        return None
+    return run if _is_same(run.model, wanted) else None
+
+
+def _is_same(one: Model, other: Model) -> bool:
+    return type(one) is type(other) and values_of(one) == values_of(other)

@@ -1,0 +1,296 @@
+"""A training run on disk: where it stands, how it is made, how it goes on after a kill.
+
+While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a line per epoch) and
+`checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
+from recvae.compute.devices import resolve_device
+from recvae.datasets.dataset import Dataset
+from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
+from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
+from recvae.metrics import parse_metrics
+from recvae.models import model_class
+from recvae.models.common.base import Model
+from recvae.models.common.hyperparameters import build, parse_settings, values_of
+from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
+from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.monitors import LogFile, Together
+from recvae.training.records import Monitor
+
+_LOCK = "run.lock"
+_LATER = "; where more memory is free, `recvae train --resume` goes on"
+_MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run to be trained, or one to go on with.
+
+    Parameters
+    ----------
+    model : Model
+        Not fitted.
+    folder : Path
+        Where the bundle shall stand.
+    work : Path
+        Where it is made: the same, unless it replaces a bundle that stays until the new one is whole.
+    resumes : bool
+        Whether there may be a checkpoint to go on from.
+    overwrites : bool
+        Whether an unfinished run in `work` may be removed.
+    """
+
+    model: Model
+    folder: Path
+    work: Path
+    resumes: bool = False
+    overwrites: bool = False
+
+
+def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> Run:
+    """Choose a folder for a new run.
+
+    Parameters
+    ----------
+    model : Model
+        What to train.
+    parent : Path
+        The runs of one data set.
+    name : str
+        The folder's name; where it is taken, "-2", "-3" and so on are tried.
+    overwrite : bool
+        Replace the run of that name instead, once the new one is whole.
+
+    Raises
+    ------
+    UsageError
+        If what would be replaced is not a run.
+    """
+    folder = parent / name
+    if overwrite:
+        check_replaceable(folder, CARD, RUN_STATE)
+        work = parent / f".{name}.new" if (folder / CARD).is_file() else folder
+        return Run(model=model, folder=folder, work=work, overwrites=True)
+    folder = _free(folder)
+    return Run(model=model, folder=folder, work=folder)
+
+
+def _free(folder: Path) -> Path:
+    """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
+    n_taken = len(taken_names(folder.parent, folder.name))
+    return folder.with_name(f"{folder.name}-{n_taken + 1}") if n_taken else folder
+
+
+def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:
+    """Find the newest run that was killed or interrupted.
+
+    Parameters
+    ----------
+    runs_dir : Path
+        Where runs are kept.
+    data, model, name : str, optional
+        Only a run on this data set, of this model, or of this name.
+
+    Returns
+    -------
+    Path
+        Its folder, in that of its data set.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    BundleError
+        If its state cannot be read.
+    """
+    states = sorted(runs_dir.glob(f"*/*/{RUN_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for state in states:
+        work = state.parent
+        if data not in (None, work.parent.name) or _is_locked(work):
+            continue
+        known = _read_state(state)
+        if model in (None, known["model"]) and name in (None, known["folder"]):
+            return work
+    what = " ".join(word for word in ("no unfinished", model or "", "run", name or "") if word)
+    where = f"on {data} in {runs_dir}" if data else f"in {runs_dir}"
+    raise UsageError(f"{what} {where}; train without --resume")
+
+
+def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
+    """Go on with an unfinished run.
+
+    Parameters
+    ----------
+    work : Path
+        From `find_unfinished`.
+    dataset : Dataset
+        The data it must have been started on.
+    settings : sequence of str
+        Hyperparameters to change, "name=value" each; only `epochs` and `patience` may.
+
+    Returns
+    -------
+    Run
+        With the model as it was started.
+
+    Raises
+    ------
+    UsageError
+        If a hyperparameter may not change.
+    BundleError
+        If it was started on other data, or its state cannot be read.
+    """
+    state = _read_state(work / RUN_STATE)
+    if state["fingerprint"] != dataset.fingerprint:
+        raise BundleError(
+            f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
+            f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
+        )
+    changes = parse_settings(model_class(state["model"]), settings)
+    fixed = [key for key in changes if key not in _MAY_CHANGE]
+    if fixed:
+        raise UsageError(
+            f"got {', '.join(fixed)} to change with --resume, only {' and '.join(_MAY_CHANGE)} may change; "
+            "train anew without --resume"
+        )
+    model = build(model_class(state["model"]), state["hyperparameters"] | changes)
+    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
+
+
+def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> tuple[Bundle, Path]:
+    """Train a run to its end and leave a bundle.
+
+    Parameters
+    ----------
+    run : Run
+        From `new_run` or `resumed_run`.
+    dataset : Dataset
+        Train and validation are used, test users are not looked at.
+    device : str
+        "auto", "cpu" or "cuda".
+    monitor : Monitor
+        Is told how it goes; the log file is written besides.
+
+    Returns
+    -------
+    bundle : Bundle
+        As it was written.
+    folder : Path
+        Where it stands: `run.folder`, or a free name beside it if the run was interrupted before it could replace
+        a finished one.
+
+    Raises
+    ------
+    UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
+        See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
+        a bundle of the best weights, marked as interrupted.
+    """
+    run.model.check_memory(*dataset.train.shape, dataset.train.nnz, resolve_device(device))  # before all else
+    work = run.work
+    _claim(run)
+    with _locked(work):
+        try:
+            bundle, failure = _fit(run, dataset, device, monitor)
+            write_bundle(work, bundle)
+        except BaseException:
+            if not (work / FILE_NAME).exists() and not (work / CARD).exists():
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        folder = run.folder
+        if bundle.interrupted and work != folder:
+            folder = _free(folder)  # the finished run stays
+            write_json(work / RUN_STATE, {**_read_state(work / RUN_STATE), "folder": folder.name})
+        with storage_errors(folder):
+            if work != folder:
+                move_folder(work, folder)
+            if not bundle.interrupted or not isinstance(failure, OutOfMemoryError | None):
+                (folder / FILE_NAME).unlink(missing_ok=True)
+                (folder / RUN_STATE).unlink()
+            (folder / _LOCK).unlink(missing_ok=True)
+    if failure is not None:
+        raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
+    return bundle, folder
+
+
+def _claim(run: Run) -> None:
+    """Make the folder of a new run, or tidy up that of one to go on with."""
+    with storage_errors(run.work):
+        if run.overwrites and run.work.is_dir():
+            with _locked(run.work):
+                shutil.rmtree(run.work)
+        run.work.mkdir(parents=True, exist_ok=run.resumes)
+        for half_written in run.work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
+            half_written.unlink()
+
+
+def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> tuple[Bundle, TrainingError | None]:
+    model, work = run.model, run.work
+    hyperparameters = values_of(model)
+    identity = {
+        "model": model.name,
+        "fingerprint": dataset.fingerprint,
+        "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
+    }
+    write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
+    started = time.perf_counter()
+    failure: TrainingError | None = None
+    try:
+        model.fit(
+            dataset.train,
+            dataset.validation,
+            device=device,
+            monitor=Together(LogFile(work / RUN_LOG), monitor),
+            checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+        )
+    except TrainingError as error:
+        if not model.n_items_:
+            raise
+        failure = error.with_traceback(None)  # whose frames would hold on to what training had
+    metrics: dict[str, float] = {}
+    if dataset.validation.n_without_target() < dataset.validation.n_users:
+        per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
+        metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
+    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
+    bundle = Bundle(
+        model=model,
+        items=dataset.items,
+        manifest=dataset.manifest,
+        metrics={"validation": metrics},
+        interrupted=training.pop("interrupted", False) or failure is not None,
+        training=training | ({"failure": str(failure)} if failure else {}),  # why these are the best until then
+    )
+    return bundle, failure
+
+
+def _locked(work: Path) -> AbstractContextManager[None]:
+    """Keep a run for this process."""
+    return locked(work / _LOCK, f"{work} is being trained by another process; wait for it, or take another --name")
+
+
+def _is_locked(work: Path) -> bool:
+    if not (work / _LOCK).exists():
+        return False
+    try:
+        with _locked(work):
+            return False
+    except UsageError:
+        return True

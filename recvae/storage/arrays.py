@@ -1,0 +1,85 @@
+"""Weights on disk as safetensors, laid so that large ones are used where the file is mapped, without a copy.
+
+The safetensors library orders tensors by name, and after a bias of odd length all others lie askew: BLAS is then slower
+and rounds another way than before saving. Here those whose length keeps the next one aligned come first.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from recvae.errors import UsageError
+from recvae.storage.files import write_file
+
+ALIGNMENT = 64  # bytes, of a cache line and the widest vector register
+_NAMES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
+
+
+def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a safetensors file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    weights : mapping of str to ndarray
+        Arrays by name, of float32, float64, int32, int64, uint8 or bool.
+
+    Raises
+    ------
+    UsageError
+        If an array is of another type.
+    StorageError
+        If it cannot be written.
+    """
+    for name, array in weights.items():
+        if str(array.dtype) not in _NAMES:
+            raise UsageError(
+                f"got {name} of type {array.dtype}, expected one of {', '.join(_NAMES)}; convert it with astype"
+            )
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
+    order = sorted(arrays, key=lambda name: arrays[name].nbytes % ALIGNMENT != 0)  # stable: by name otherwise
+    header: dict[str, Any] = {}
+    end = 0
+    for name in order:
+        start, end = end, end + arrays[name].nbytes
+        shape = list(weights[name].shape)
+        header[name] = {"dtype": _NAMES[str(arrays[name].dtype)], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    with write_file(path) as aside, aside.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            file.write(arrays[name].data)
+
+
+def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:
+    """Map a safetensors file; what does not lie aligned in it is copied.
+
+    Parameters
+    ----------
+    path : Path
+        The file; while it is mapped it may be replaced by another, but not written into.
+    mapped : bool
+        False to copy everything, and be done with the file.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Arrays by name.
+
+    Raises
+    ------
+    SafetensorError
+        If it is damaged.
+    """
+    found = {}
+    for name, tensor in load_file(path).items():
+        stays = mapped and tensor.data_ptr() % ALIGNMENT == 0
+        found[name] = (tensor if stays else tensor.clone()).numpy()
+    return found

@@ -1,0 +1,15 @@
+"""The one training loop and what goes through it.
+
+    batches           sparse rows of users on the device
+    losses            likelihoods and KL divergences
+    sampled_softmax   the softmax over drawn items, for large catalogues
+    schedules         how the weight of the KL term grows
+    averaging         a running mean of the weights over epochs
+    records           a record per epoch
+    monitors          progress on a terminal, `log.jsonl`
+    checkpoints       the state after an epoch, to resume from
+    validation        what validation users choose by
+    trainer           the loop
+
+Importing this package imports none of them.
+"""

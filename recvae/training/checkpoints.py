@@ -1,0 +1,136 @@
+"""A run's state after an epoch, on disk, so that a killed run goes on as if nothing had happened.
+
+One safetensors file: tensors by name, everything else as JSON in its header. Nothing is executed on load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from recvae.errors import BundleError
+from recvae.storage.files import write_file
+
+FILE_NAME = "checkpoint.safetensors"
+FORMAT_VERSION = 3
+_UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Everything the next epoch depends on.
+
+    Parameters
+    ----------
+    weights, best_weights : dict of str to Tensor
+        State of the network now, and at its best validation.
+    average : dict of str to Tensor
+        Running mean of its states, empty without one.
+    optimizers : dict of str to dict of int to dict of str to Tensor
+        State of each phase's optimiser by parameter.
+    generators : dict of str to Tensor
+        States of the random generators, uint8.
+    progress : dict
+        Counters and log records, as JSON has them.
+    """
+
+    weights: dict[str, torch.Tensor]
+    best_weights: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
+    optimizers: Mapping[str, Mapping[int, Mapping[str, torch.Tensor]]]
+    generators: dict[str, torch.Tensor]
+    progress: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state, and what run it is.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint file.
+    identity : dict
+        What must be the same to go on: model, hyperparameters, data fingerprint.
+    resumes : bool
+        Whether to start from what the file holds.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    resumes: bool = False
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, whole or not at all.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; the checkpoint before it is untouched.
+        """
+        tensors = {f"weights/{name}": value for name, value in state.weights.items()}
+        tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
+        tensors |= {f"average/{name}": value for name, value in state.average.items()}
+        tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
+        for phase, parameters in state.optimizers.items():
+            for parameter, values in parameters.items():
+                tensors |= {f"optimizers/{phase}/{parameter}/{name}": value for name, value in values.items()}
+        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+        header = {
+            "identity": json.dumps({"format": FORMAT_VERSION, **self.identity}),
+            "progress": json.dumps(state.progress),
+        }
+        with write_file(self.path) as aside:
+            save_file(tensors, aside, metadata=header)
+
+    def load(self) -> TrainingState:
+        """Read the state back.
+
+        Raises
+        ------
+        BundleError
+            If the file is missing, damaged, or belongs to another run.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                header = file.metadata()
+                identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            state = _state_from(tensors, progress)
+            wanted = json.loads(json.dumps({"format": FORMAT_VERSION, **self.identity}))
+            different = [key for key in wanted if identity.get(key) != wanted[key]]
+        except FileNotFoundError as error:
+            raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error
+        except _UNREADABLE as error:
+            raise BundleError(f"{self.path} is damaged ({error}); train again without --resume") from error
+        if different:
+            found = {key: identity.get(key) for key in different}
+            expected = {key: wanted[key] for key in different}
+            raise BundleError(
+                f"{self.path} belongs to another run: it has {found}, this run has {expected}; "
+                "resume with the same data and hyperparameters, or train without --resume"
+            )
+        return state
+
+
+def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
+    def group(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    optimizers: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    for name, value in group("optimizers/").items():
+        phase, parameter, key = name.split("/")
+        optimizers.setdefault(phase, {}).setdefault(int(parameter), {})[key] = value
+    return TrainingState(
+        weights=group("weights/"),
+        best_weights=group("best/"),
+        average=group("average/"),
+        optimizers=optimizers,
+        generators=group("generators/"),
+        progress=progress,
+    )

@@ -1,0 +1,315 @@
+"""The one training loop: epochs of batches, validation, early stopping, checkpoints.
+
+A model hands in a `Task`: its network, its phases (an optimiser and a loss each), its KL schedule and a way to
+score. The loop knows nothing of what they are. Checkpoint selection sees validation users only.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recvae.compute.allocator import kept_blocks
+from recvae.compute.memory import is_out_of_memory
+from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
+from recvae.interactions import HeldOut
+from recvae.training.averaging import WeightAverage
+from recvae.training.batches import SparseBatch, SparseBatches
+from recvae.training.checkpoints import Checkpoint, TrainingState
+from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
+from recvae.training.schedules import Schedule
+from recvae.training.validation import validation_ndcg
+
+# Letters in shape comments: B users of a batch, U users, I items.
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over the users of a batch: what is minimised, and its parts for the log.
+
+    Parameters
+    ----------
+    total : Tensor of shape ()
+        Differentiable; reconstruction + beta * kl, where a model does not weigh the latter by user.
+    reconstruction, kl : Tensor of shape ()
+        The negative log-likelihood, and the KL divergence before beta.
+    """
+
+    total: torch.Tensor
+    reconstruction: torch.Tensor
+    kl: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of every epoch, in which some of the parameters learn and the others stand still.
+
+    Parameters
+    ----------
+    name : str
+        What checkpoints call it.
+    optimizer : Optimizer
+        Over the parameters that learn.
+    loss : callable
+        (batch, beta, generator) -> Losses; noise is drawn from the generator.
+    passes : int
+        How often every training user is seen, >= 1.
+    after : callable, optional
+        Called once the passes are done.
+    """
+
+    name: str
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[SparseBatch, float, torch.Generator], Losses]
+    passes: int = 1
+    after: Callable[[], None] | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a model states about its training.
+
+    Parameters
+    ----------
+    network : Module
+        On the device already.
+    phases : sequence of Phase
+        What happens in an epoch, in this order; most models have one phase of one pass.
+    schedule : callable
+        Total number of updates -> Schedule, or None without a KL term.
+    score : callable
+        Block of users -> Tensor of shape (n_users, n_items), without noise.
+    rows : int, optional
+        How many users to score at a time; None for as many as `block_rows` says.
+    """
+
+    network: nn.Module
+    phases: Sequence[Phase]
+    schedule: Callable[[int], Schedule | None]
+    score: Callable[[sp.csr_matrix], torch.Tensor]
+    rows: int | None = None
+
+
+class Trainer:
+    """The state of one run between two epochs, and the loop over them.
+
+    Parameters
+    ----------
+    task : Task
+        What the model states.
+    train : csr_matrix of shape (n_users, n_items)
+        Training interactions, checked.
+    validation : HeldOut, optional
+        Users that choose the epoch to keep; without them, the last one is kept.
+    epochs, batch_size, patience : int
+        Length of the run, users per update, and epochs without improvement before it ends (0: never).
+    seed : int
+        Seed of the shuffling and of the noise.
+    device : torch.device
+        Where the network lies.
+    averaging : float
+        Share of the running mean of weights that validation sees and that is kept; see `WeightAverage`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: sp.csr_matrix,
+        validation: HeldOut | None,
+        *,
+        epochs: int,
+        batch_size: int,
+        patience: int,
+        seed: int,
+        device: torch.device,
+        averaging: float = 0.0,
+    ) -> None:
+        self.task = task
+        self.validation = validation
+        self.epochs, self.patience = epochs, patience
+        self.device = device
+        self.batches = SparseBatches(train, batch_size, device)
+        self.passes = sum(phase.passes for phase in task.phases)
+        self.beta = task.schedule(epochs * self.passes * len(self.batches))
+        shuffle_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint64)
+        self.shuffle = torch.Generator().manual_seed(int(shuffle_seed >> 1))
+        self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
+        self.history = History()
+        self.updates = 0
+        self.average = WeightAverage(task.network, averaging)
+        self.best_weights = self._weights()
+
+    def run(self, monitor: Monitor, checkpoint: Checkpoint | None = None) -> History:
+        """Train to the end, and leave the best weights in the network.
+
+        Ctrl-C, or a loss that is no longer a number, ends the run with the best weights so far, once there is a
+        finished epoch; `History` says so.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is no longer a number in the first epoch.
+        UsageError
+            If more epochs are done already than the run shall have.
+        BundleError
+            If a checkpoint to go on from is damaged or belongs to another run.
+        """
+        if checkpoint is not None and checkpoint.resumes:
+            state = checkpoint.load()
+            try:
+                self._restore(state)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise BundleError(
+                    f"{checkpoint.path} does not fit this run ({error}); "
+                    "resume on the kind of device it was started on, or train again without --resume"
+                ) from error
+        done = len(self.history.records)
+        if done > self.epochs:
+            raise UsageError(f"got epochs={self.epochs}, but {done} are done already; expected {done} or more")
+        monitor.start(self.epochs, self.history.records)
+        try:
+            with kept_blocks(self.device):
+                self._train(monitor, checkpoint)
+        except KeyboardInterrupt:
+            if not self.history.best_epoch:
+                raise
+            self.history.interrupted = True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._end_without_memory(error)
+        self.task.network.load_state_dict(self.best_weights)
+        return self.history
+
+    def _train(self, monitor: Monitor, checkpoint: Checkpoint | None) -> None:
+        for epoch in self._epochs_left():
+            record = self._epoch(epoch, monitor)
+            if record is None:
+                return
+            self.history.records.append(record)
+            if checkpoint is not None:
+                checkpoint.save(self._state())
+            monitor.epoch(record)
+
+    def _end_without_memory(self, error: Exception) -> None:
+        """Note that memory ran out, and give back what the update had, for the best weights to be scored with."""
+        self.history.out_of_memory_at = self.updates + 1
+        if not self.history.best_epoch:
+            raise OutOfMemoryError(f"{shortage(self.history, self.batches.batch_size)} ({error})") from error
+        for phase in self.task.phases:
+            phase.optimizer.zero_grad(set_to_none=True)
+            phase.optimizer.state.clear()
+
+    def _epochs_left(self) -> Iterator[int]:
+        for epoch in range(len(self.history.records) + 1, self.epochs + 1):
+            if self.patience and self.validation and epoch - 1 - self.history.best_epoch >= self.patience:
+                self.history.stopped_early = True
+                return
+            yield epoch
+
+    def _epoch(self, epoch: int, monitor: Monitor) -> EpochRecord | None:
+        """Go through all phases, then look at the validation users; None if the loss is no longer a number."""
+        started = time.perf_counter()
+        first_update = self.updates
+        self.task.network.train()
+        passes = [self._pass(phase, monitor) for phase in self._passes_of_an_epoch()]
+        losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
+        seconds = time.perf_counter() - started
+        broken = (~losses.isfinite()).any(dim=1).nonzero()  # updates whose loss is no number
+        if len(broken) or not self._weights_are_finite():
+            self.history.diverged_at = first_update + 1 + int(broken[0]) if len(broken) else self.updates
+            if not self.history.best_epoch:
+                raise TrainingError(divergence(self.history))
+            return None
+        of_first_phase = torch.cat(passes[: self.task.phases[0].passes]).cpu().double()
+        means = (of_first_phase[:, :3] * of_first_phase[:, 3:]).sum(dim=0) / of_first_phase[:, 3].sum()
+        loss, reconstruction, kl = means.tolist()
+        beta = None if self.beta is None else self.beta(self.updates - 1)
+        self.average.add(epoch)
+        with self.average.in_place():
+            held_out, task = self.validation, self.task
+            ndcg = None if held_out is None else validation_ndcg(task.score, held_out, task.rows)
+            best = self._keep_if_best(epoch, ndcg)
+        speed = self.passes * self.batches.n_users / seconds
+        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
+
+    def _passes_of_an_epoch(self) -> Iterator[Phase]:
+        for phase in self.task.phases:
+            self.task.network.requires_grad_(False)  # what stands still needs no gradient
+            for parameter in phase.parameters():
+                parameter.requires_grad_(True)
+            for _ in range(phase.passes):
+                yield phase
+            if phase.after is not None:
+                phase.after()
+
+    def _pass(self, phase: Phase, monitor: Monitor) -> torch.Tensor:
+        """Train on every user once; return total, reconstruction, KL and number of users of each update."""
+        rows = []  # left on the device: reading each would make a GPU wait
+        for batch in self.batches.epoch(self.shuffle):
+            beta = None if self.beta is None else self.beta(self.updates)
+            phase.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
+            losses = phase.loss(batch, beta or 0.0, self.noise)
+            losses.total.backward()
+            phase.optimizer.step()
+            self.updates += 1
+            users = losses.total.new_full((), len(batch))  # made on the device
+            rows.append(torch.stack([losses.total, losses.reconstruction, losses.kl, users]).detach())
+            monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
+        return torch.stack(rows)
+
+    def _keep_if_best(self, epoch: int, ndcg: float | None) -> bool:
+        best = self.history.best_ndcg
+        if ndcg is not None and best is not None and ndcg <= best:
+            return False
+        self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
+        self.history.best_ndcg, self.history.best_epoch = ndcg, epoch
+        return True
+
+    def _weights_are_finite(self) -> bool:
+        """Whether the last update, whose effect no loss has shown yet, left numbers."""
+        return all(bool(value.sum().isfinite()) for value in self.task.network.parameters())
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.task.network.state_dict().items()}
+
+    def _state(self) -> TrainingState:
+        return TrainingState(
+            weights=dict(self.task.network.state_dict()),
+            best_weights=self.best_weights,
+            average=self.average.mean,
+            optimizers={phase.name: phase.optimizer.state_dict()["state"] for phase in self.task.phases},
+            generators={"shuffle": self.shuffle.get_state(), "noise": self.noise.get_state()},
+            progress={
+                "updates": self.updates,
+                "best_epoch": self.history.best_epoch,
+                "best_ndcg": self.history.best_ndcg,
+                "records": [asdict(record) for record in self.history.records],
+            },
+        )
+
+    def _restore(self, state: TrainingState) -> None:
+        self.task.network.load_state_dict(state.weights)
+        for phase in self.task.phases:
+            groups = phase.optimizer.state_dict()["param_groups"]
+            phase.optimizer.load_state_dict({"state": state.optimizers[phase.name], "param_groups": groups})
+        self.shuffle.set_state(state.generators["shuffle"])
+        self.noise.set_state(state.generators["noise"])
+        self.best_weights = state.best_weights
+        self.average.mean = {name: value.to(self.device) for name, value in state.average.items()}
+        progress: dict[str, Any] = state.progress
+        self.updates = progress["updates"]
+        self.history = History(
+            records=[EpochRecord(**record) for record in progress["records"]],
+            best_epoch=progress["best_epoch"],
+            best_ndcg=progress["best_ndcg"],
+        )
