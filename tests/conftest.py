@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its de
     | {"learning_rate": 0.01},
     "vasp": {"hidden_dim": 16, "latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
     "ae": {"latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},
+    "elsa": {"latent_dim": 8, "epochs": 25, "batch_size": 10},
     "ease": {"l2": 5.0},
     "edlae": {"l2": 5.0},
     "blend": {"weight": 0.7},

@@ -144,7 +144,7 @@ def test_a_weight_that_is_no_share_is_refused(weight: float, blocks: Dataset) ->
 def test_parts_of_other_numbers_of_items_are_refused(blocks: Dataset) -> None:
     other = Popularity().fit(blocks.train[:, :-1])
     for place, parts in (("first", (other, EASE())), ("second", (EASE(), other))):
-        said = rf"the {place} part of the blend knows 31 items, the training data have 32; blend models of the same"
+        said = rf"the {place} part of the blend has 31 items, the training data have 32; blend models of the same"
         with pytest.raises(DataError, match=said):
             Blend.of(*parts, weight=0.5).fit(blocks.train)
 

@@ -26,7 +26,7 @@ Weights = dict[str, torch.Tensor]
 N_USERS, N_ITEMS, HIDDEN, LATENT, DEPTH = 23, 11, 6, 3, 5
 SMALL: dict[str, Any] = {"hidden_dim": HIDDEN, "latent_dim": LATENT, "batch_size": 8, "learning_rate": 0.01}
 UPDATES = 3  # per pass: 8, 8 and 7 users
-PARTS = ("encoder", "decoder", "old_encoder")
+PARTS = ("encoder", "decoder", "prior")
 
 
 def layer_norm(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ def paper_losses(
     logits = z @ weights["decoder.weight"].T + weights["decoder.bias"]
     reconstruction = -(x * torch.log_softmax(logits, dim=1)).sum(dim=1)
     kl = density(z, mean, logvar.exp()).log().sum(dim=1)
-    return reconstruction, kl - paper_log_prior(z, *paper_encoder(weights, "old_encoder", functional.normalize(x)))
+    return reconstruction, kl - paper_log_prior(z, *paper_encoder(weights, "prior", functional.normalize(x)))
 
 
 def rows() -> sp.csr_matrix:
@@ -109,7 +109,7 @@ class Watch(Silent):
         self.model = model
         self.states: list[dict[str, Weights]] = []
         self.betas: list[float | None] = []
-        self.seen: dict[str, list[tuple[SparseBatch, torch.Tensor]]] = {"encoder": [], "old_encoder": []}
+        self.seen: dict[str, list[tuple[SparseBatch, torch.Tensor]]] = {"encoder": [], "prior": []}
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002
         for part, seen in self.seen.items():
@@ -185,7 +185,7 @@ def test_encoder_loss_and_gradients_are_those_of_the_paper() -> None:
     assert losses.kl.item() == pytest.approx(kl.mean().item(), rel=1e-5)
     assert losses.total.item() == pytest.approx(total.item(), rel=1e-5)
     for name, parameter in model.network_.named_parameters():
-        if name.startswith("old_encoder"):
+        if name.startswith("prior"):
             assert parameter.grad is None, name
             continue
         assert parameter.grad is not None, name
@@ -242,7 +242,7 @@ def test_encoder_passes_leave_the_decoder_alone_and_decoder_passes_the_encoder_t
 
 def test_the_prior_becomes_the_encoder_once_per_epoch_between_encoder_and_decoder_passes(watched: Watch) -> None:
     """Updated after each batch it would hold the encoder where it is; never updated, it is noise."""
-    old = [state["old_encoder"] for state in watched.states]
+    old = [state["prior"] for state in watched.states]
     assert not same(old[0], watched.states[0]["encoder"])  # drawn on its own, as the authors'
     changes = [update for update in range(1, len(old)) if not same(old[update - 1], old[update])]
     assert changes == [3 * UPDATES + 1, 7 * UPDATES + 1]  # seen after the first update of the decoder
@@ -266,7 +266,7 @@ def test_the_encoder_sees_a_part_of_the_row_only_while_it_learns_and_the_prior_a
         assert np.mean(epoch[: 3 * UPDATES]) == pytest.approx(0.5, abs=0.1)
         assert min(epoch[: 3 * UPDATES]) > 0.2
         assert epoch[3 * UPDATES :] == [0.0] * UPDATES
-    assert [hidden(seen) for seen in watched.seen["old_encoder"]] == [0.0] * 6 * UPDATES
+    assert [hidden(seen) for seen in watched.seen["prior"]] == [0.0] * 6 * UPDATES
 
 
 def test_gamma_is_the_same_in_every_update_unless_asked_otherwise(watched: Watch) -> None:
@@ -306,7 +306,7 @@ def test_two_epochs_are_the_papers_alternation_of_two_adams(monkeypatch: pytest.
     target, noise = dense_of(x), torch.zeros(N_USERS, LATENT)
     for learns in 2 * ["encoder", "encoder", "encoder", "update", "decoder"]:
         if learns == "update":
-            for new, old in zip(parts["encoder"], parts["old_encoder"], strict=True):
+            for new, old in zip(parts["encoder"], parts["prior"], strict=True):
                 old.data = new.data.clone()
             continue
         reconstruction, kl = paper_losses(weights, target, functional.normalize(target), noise)
@@ -337,7 +337,7 @@ def test_weights_start_as_pytorchs_and_the_norms_have_an_eps_of_a_tenth() -> Non
 def test_what_is_kept_of_a_run_holds_no_frozen_encoder(watched: Watch) -> None:
     names = watched.model.weights()
     assert {name.split(".")[0] for name in names} == {"encoder", "decoder"}
-    assert cast(RecVAENetwork, watched.model.network_).old_encoder is None
+    assert cast(RecVAENetwork, watched.model.network_).prior is None
 
 
 def test_defaults_are_the_authors() -> None:

@@ -15,7 +15,7 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "items", "interactions"),
+    *("version", "errors", "imports", "items", "interactions"),
     *("compute", "storage", "ranking", "metrics"),
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "runs", "tuning"),  # the numbers wing

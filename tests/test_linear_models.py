@@ -72,13 +72,13 @@ def thin_stripes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("model_class", BOTH)
 def test_too_many_items_are_refused_before_anything_of_that_size_is_allocated(model_class: type[EASE]) -> None:
     train = sp.csr_matrix((2, 500_000))
-    model = model_class(max_memory=10**9)
+    model = model_class()
     said = (
         rf"^{model.name} on 500,000 items needs 2\.0 TB of memory, 1\.0 GB is allowed by --max-memory; raise "
-        r"--max-memory, leave out rare items \(recvae preprocess --min-item-users\), or take multvae or als, which"
+        r"--max-memory, leave out rare items \(recvae preprocess --min-item-users\), or use multvae or als, which"
     )
     with measured() as peak, pytest.raises(MemoryLimitError, match=said):
-        model.fit(train)
+        model.fit(train, max_memory=10**9)
     assert peak.n_bytes < 50e6
 
 
@@ -88,25 +88,23 @@ def test_fitting_takes_no_more_than_two_blocks_whatever_the_stripes_come_to(
     model_class: type[EASE], top_k: int | None, many_items: sp.csr_matrix, thin_stripes: None
 ) -> None:
     """LAPACK works in place, and X^T X, the mirror and the pruning go stripe by stripe."""
-    model = model_class(top_k=top_k, max_memory=2 * BLOCK)
+    model = model_class(top_k=top_k)
     with measured() as peak:
-        model.fit(many_items)
+        model.fit(many_items, max_memory=2 * BLOCK)
     assert BLOCK <= peak.n_bytes <= 1.5 * BLOCK
 
 
 def test_fitting_takes_no_more_than_the_limit_it_was_given(many_items: sp.csr_matrix) -> None:
-    model = EASE(max_memory=2 * BLOCK)
     with measured() as peak:
-        model.fit(many_items)
+        EASE().fit(many_items, max_memory=2 * BLOCK)
     assert peak.n_bytes <= 2 * BLOCK
 
 
 def test_pruning_to_many_weights_counts_them_too(many_items: sp.csr_matrix, thin_stripes: None) -> None:
     with pytest.raises(MemoryLimitError, match="ease on 1,500 items needs"):
-        EASE(top_k=N_ITEMS // 2, max_memory=2 * BLOCK).fit(many_items)
-    model = EASE(top_k=N_ITEMS // 2, max_memory=3 * BLOCK)  # 8 bytes a weight, by column and then by row
-    with measured() as peak:
-        model.fit(many_items)
+        EASE(top_k=N_ITEMS // 2).fit(many_items, max_memory=2 * BLOCK)
+    with measured() as peak:  # 8 bytes a weight, by column and then by row
+        EASE(top_k=N_ITEMS // 2).fit(many_items, max_memory=3 * BLOCK)
     assert peak.n_bytes <= 3.05 * BLOCK  # and a stripe
 
 

@@ -204,11 +204,10 @@ def test_the_limit_that_is_set_counts_instead_of_the_machine(
 ) -> None:
     monkeypatch.setattr(memory, "_total_bytes", lambda: 1)  # nothing fits
     train = sp.csr_matrix([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
-    model.max_memory = model.needs(*train.shape, train.nnz).training
-    assert model.fit(train).n_items_ == 3
-    model.max_memory -= 1
+    limit = model.needs(*train.shape, train.nnz).training
+    assert model.fit(train, max_memory=limit).n_items_ == 3
     with pytest.raises(MemoryLimitError, match=r"(83 B|\d\.\d kB) is allowed by --max-memory"):
-        model.fit(train)
+        model.fit(train, max_memory=limit - 1)
     assert model.n_items_ == 3, "what was fitted before is still there"
 
 

@@ -13,7 +13,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
-from recvae.models.common import base as models_base
+from recvae.models.common import scoring
 from recvae.models.common.hyperparameters import Range, hyperparameters_of, values_of
 from recvae.training.records import EpochRecord, Silent
 
@@ -171,7 +171,7 @@ def test_block_size_does_not_matter(
 ) -> None:
     model, users = fitted(model_name), histories(blocks)
     scores, (items, _) = model.score(users), model.recommend(users, 5)
-    monkeypatch.setattr(models_base, "block_rows", lambda _: 3)  # 20 users: the last block is smaller
+    monkeypatch.setattr(scoring, "block_rows", lambda _: 3)  # 20 users: the last block is smaller
     np.testing.assert_allclose(model.score(users), scores, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(model.recommend(users, 5)[0], items)
 

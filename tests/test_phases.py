@@ -244,16 +244,16 @@ def test_recvae_learns_encoder_and_decoder_in_turn_and_the_prior_follows_in_betw
     for (phase, before, learns), (_, after, _) in pairwise(states):
         assert all(learns[name] == name.startswith(f"{phase}.") for name in learns)
         changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
-        assert changed - {"old_encoder"} == {phase}
+        assert changed - {"prior"} == {phase}
     in_decoder = [weights for phase, weights, _ in states if phase == "decoder"]
     for weights in in_decoder:  # the prior became the encoder just before, and both stand still
         for name, value in weights.items():
             if name.startswith("encoder."):
-                assert torch.equal(weights[f"old_{name}"], value)
+                assert torch.equal(weights[name.replace("encoder.", "prior.", 1)], value)
     in_encoder = [weights for phase, weights, _ in states if phase == "encoder"]
     for first, later in pairwise(in_encoder[: 3 * BATCHES]):
-        assert all(torch.equal(first[name], later[name]) for name in first if name.startswith("old_encoder."))
-    assert not [name for name in model.weights() if name.startswith("old_")], "no bundle holds the prior"
+        assert all(torch.equal(first[name], later[name]) for name in first if name.startswith("prior."))
+    assert not [name for name in model.weights() if name.startswith("prior.")], "no bundle holds the prior"
 
 
 @pytest.mark.parametrize("passes", [(1, 1), (3, 2)])

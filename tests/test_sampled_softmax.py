@@ -13,7 +13,8 @@ from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.evaluate import evaluate
 from recvae.metrics import parse_metrics
-from recvae.models import AE, VASP, HVamp, MultDAE, MultVAE, RecVAE
+from recvae.models import AE, ELSA, VASP, HVamp, MultDAE, MultVAE, RecVAE
+from recvae.models.common.hyperparameters import build
 from recvae.training.batches import whole_batch
 from recvae.training.losses import output_nll
 from recvae.training.sampled_softmax import ItemSampler, sampled_nll
@@ -128,8 +129,6 @@ def test_the_same_seed_draws_the_same_and_bfloat16_is_close() -> None:
             "sampled_items=5 with sampling=none, where it has no effect; leave it out, or set",
         ),
         (AE, {"sampling": "uniform", "likelihood": "gaussian"}, "with likelihood=gaussian, where it has no effect"),
-        (VASP, {"sampling": "uniform"}, "got sampling='uniform', expected one of none"),
-        (VASP, {"sampled_items": 5}, "with sampling=none, where it has no effect; leave it out$"),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind: Any, settings: dict[str, Any], message: str) -> None:
@@ -142,3 +141,10 @@ def test_the_command_says_where_drawing_does_not_pay(toy: Path, command: Any) ->
     said = command(*words)
     assert said.code == 0 and "8,192 draws for 118 items: the full softmax (sampling=none) would take less" in said.err
     assert "draws for" not in command(*words, "--set", "sampled_items=20").err
+
+
+@pytest.mark.parametrize("setting", ["sampling", "sampled_items", "likelihood"])
+def test_a_model_without_a_softmax_over_all_items_has_no_such_hyperparameter(setting: str) -> None:
+    for kind in (VASP, ELSA):
+        with pytest.raises(UsageError, match=f"got unknown hyperparameter '{setting}'; .*{kind.__name__} has: "):
+            build(kind, {setting: "none"})

@@ -148,11 +148,10 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
         if state.problem is not None:
             raise damaged(folder, state.problem)
     model = _build(folder, card)
-    model.max_memory = max_memory
     try:
         items = ItemIndex.read(folder / ITEMS)
         if max_memory is not None:
-            needed = model.needs(0, len(items), 0).reading
+            needed = model.scoring_needs(len(items)).reading
             ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
             check_memory(needed, max_memory, f"reading {folder}", ways)
         weights = read_weights(folder / WEIGHTS, mapped)

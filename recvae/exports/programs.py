@@ -99,7 +99,7 @@ def traced(scorer: nn.Module) -> ExportedProgram:
     Returns
     -------
     ExportedProgram
-        Takes items, offsets and weights, gives the scores; see `models.common.scorers`.
+        Takes items, offsets and weights, gives the scores; see `models.common.graphs`.
     """
     return _traced(scorer, ())
 

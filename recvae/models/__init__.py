@@ -1,50 +1,97 @@
-"""The models, one paper per file, and the one registry of them."""
+"""The models, one paper per file, and the one registry of them.
 
+A new model is one file and one line here: it is then known to the command, the tests, the tables and the docs.
+"""
+
+import re
+
+# ruff: noqa: I001  (models are listed in this order)
 from recvae.errors import UsageError
-from recvae.models.ae import AE
-from recvae.models.als import ALS
-from recvae.models.blend import Blend
-from recvae.models.common.base import Model
-from recvae.models.ease import EASE
-from recvae.models.edlae import EDLAE
-from recvae.models.hvamp import HVamp
-from recvae.models.multdae import MultDAE
-from recvae.models.multvae import MultVAE
-from recvae.models.popularity import Popularity
-from recvae.models.recvae import RecVAE
-from recvae.models.vasp import VASP
+from recvae.imports import import_named
+from recvae.models.common.base import FitOptions as FitOptions, Model as Model
+from recvae.models.common.hyperparameters import Range as Range, hyperparameter as hyperparameter
+from recvae.models.common.learned import learned as learned
+
+from recvae.models.multvae import MultVAE as MultVAE
+from recvae.models.multdae import MultDAE as MultDAE
+from recvae.models.recvae import RecVAE as RecVAE
+from recvae.models.hvamp import HVamp as HVamp
+from recvae.models.vasp import VASP as VASP
+from recvae.models.ae import AE as AE
+from recvae.models.elsa import ELSA as ELSA
+from recvae.models.ease import EASE as EASE
+from recvae.models.edlae import EDLAE as EDLAE
+from recvae.models.blend import Blend as Blend
+from recvae.models.als import ALS as ALS
+from recvae.models.popularity import Popularity as Popularity
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (MultVAE, MultDAE, RecVAE, HVamp, VASP, AE, EASE, EDLAE, Blend, ALS, Popularity)
+    model.name: model
+    for model in tuple(globals().values())
+    if isinstance(model, type) and issubclass(model, Model) and model is not Model
 }
+"""The models of this package by name."""
 
 
 def model_class(name: str) -> type[Model]:
-    """Return the model of that name.
+    """Return the model of that name, or import one of your own.
+
+    Parameters
+    ----------
+    name : str
+        Name of a registered model, or `MODULE:CLASS` for a subclass of `Model`; the module is imported.
+
+    Returns
+    -------
+    type of Model
 
     Raises
     ------
     UsageError
-        If there is none, with the list of those there are.
+        If there is no such model, or what is imported is none; with what was expected.
     """
-    if name not in MODELS:
-        raise UsageError(f"got model '{name}', expected one of: {', '.join(MODELS)} (see `recvae models`)")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if ":" in name:
+        return check_own_model(import_named(name, "a model"), name)
+    raise UsageError(
+        f"got model '{name}', expected one of: {', '.join(MODELS)} (see `recvae models`), "
+        "or MODULE:CLASS for a model of your own"
+    )
 
 
-__all__ = [
-    "AE",
-    "ALS",
-    "EASE",
-    "EDLAE",
-    "MODELS",
-    "VASP",
-    "Blend",
-    "HVamp",
-    "Model",
-    "MultDAE",
-    "MultVAE",
-    "Popularity",
-    "RecVAE",
-    "model_class",
-]
+def check_own_model(found: object, source: str | None = None) -> type[Model]:
+    """Refuse what cannot take part as a model of your own.
+
+    Parameters
+    ----------
+    found : object
+        What should be a subclass of `Model`.
+    source : str, optional
+        How messages call it; by default its own name.
+
+    Returns
+    -------
+    type of Model
+
+    Raises
+    ------
+    UsageError
+        If it is no concrete subclass of `Model`, has no name, or the name of a registered model.
+    """
+    source = source or str(getattr(found, "__name__", repr(found)))
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise UsageError(f"got {source}, which is not a subclass of recvae.Model; write `class MyModel(Model)`")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise UsageError(f"got {source}, which does not define {', '.join(missing)}; see recvae.Model for what they do")
+    for known in ("name", "paper"):
+        if not isinstance(getattr(found, known, None), str):
+            raise UsageError(f'got {source} without a {known}, expected a class attribute such as {known} = "itemknn"')
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", found.name):
+        raise UsageError(
+            f"got {source} with name '{found.name}', expected letters, digits, '_', '-' or '.', e.g. itemknn"
+        )
+    if MODELS.get(found.name, found) is not found:
+        raise UsageError(f"got {source} with name '{found.name}', which is a model of recvae; choose another name")
+    return found

@@ -8,22 +8,21 @@ users' rows AutoRec, Sedhain et al., WWW 2015.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import NoisyInput, SparseLinear, layers
+from recvae.models.common.likelihood import LikelihoodChoice
+from recvae.models.common.networks import LogitNetwork, NoisyInput, SparseLinear, layers
 from recvae.training.batches import SparseBatch
-from recvae.training.losses import LIKELIHOODS
 from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
 
 
-class AENetwork(nn.Module):
+class AENetwork(LogitNetwork):
     """Items, hidden layers, items again, with tanh after every layer but the last.
 
     Parameters
@@ -37,14 +36,14 @@ class AENetwork(nn.Module):
     """
 
     def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
-        super().__init__()
+        super().__init__(n_items)
         widths = [*hidden_dims, latent_dim, *reversed(hidden_dims), n_items]
         self.encoder = nn.ModuleList([SparseLinear(n_items, widths[0])])
         self.decoder = layers(widths)
         self._depth = len(hidden_dims)  # layers between the first and the code
 
     def encode(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
-        """Return the code, shape (n_users, latent_dim)."""
+        """Return the code of what the encoder sees, shape (n_users, latent_dim)."""
         hidden = torch.tanh(self.encoder[0](batch, inputs.values, inputs.extra))  # (N,) and (B, I) -> (B, H)
         for layer in self.decoder[: self._depth]:
             hidden = torch.tanh(layer(hidden))
@@ -59,11 +58,21 @@ class AENetwork(nn.Module):
     @property
     def output(self) -> nn.Linear:
         """The last layer, whose outputs are the logits f(x) of the items."""
-        return cast(nn.Linear, self.decoder[-1])
+        layer = self.decoder[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the code, shape (n_users, latent_dim)."""
+        return self.encode(batch, NoisyInput(batch.inputs))  # (B, D)
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the logits, shape (n_users, n_items)."""
+        return self.output(self.decode(self.code(batch)))  # (B, H) -> (B, I)
 
 
 @dataclass(kw_only=True)
-class AE(Autoencoder):
+class AE(LikelihoodChoice[AENetwork]):
     """The plain autoencoder: no noise, no distribution, one reconstruction loss.
 
     Examples
@@ -87,10 +96,6 @@ class AE(Autoencoder):
 
     hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)
     latent_dim: int = hyperparameter(200, "width of the code", low=1)
-    likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
-    confidence: float = hyperparameter(
-        1.0, "weight of an interaction in the Gaussian likelihood", low=1, only_with=("likelihood", "gaussian")
-    )
     weight_decay: float = hyperparameter(4e-5, "L2 penalty added to the gradient, on weights only", low=0)
 
     def _network(self, n_items: int) -> AENetwork:
@@ -106,18 +111,8 @@ class AE(Autoencoder):
         """Return what the encoder sees in training."""
         return NoisyInput(batch.inputs)
 
-    def _likelihood(self) -> tuple[str, float]:
-        return self.likelihood, self.confidence
-
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no KL)
-        network = cast(AENetwork, self.network_)
-        hidden = network.decode(network.encode(batch, self._noisy(batch, generator)))
-        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
-        return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
-
-    def _code(self, batch: SparseBatch) -> torch.Tensor:
-        return cast(AENetwork, self.network_).encode(batch, NoisyInput(batch.inputs))  # (B, D)
-
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        network = cast(AENetwork, self.network_)
-        return network.output(network.decode(self._code(batch)))  # (B, H) -> (B, I)
+        network = self.network_
+        hidden = network.decode(network.encode(batch, self._noisy(batch, generator)))  # (B, H)
+        reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
+        return Losses(reconstruction, reconstruction)

@@ -1,7 +1,7 @@
 """Implicit ALS: weighted matrix factorisation, Hu, Koren and Volinsky, ICDM 2008. The baseline to beat.
 
-Fitting is done by the `implicit` package. A user, seen in training or not, is folded in by solving his own
-least-squares problem against the item factors (their eq. 4), so nothing but the item factors is kept.
+Fitting is done by the `implicit` package. A user, seen in training or not, is folded in by solving their own
+least-squares problem against the item factors (eq. 4 of the paper), so nothing but the item factors is kept.
 """
 
 import functools
@@ -20,13 +20,12 @@ from threadpoolctl import threadpool_limits
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
 from recvae.errors import TrainingError
-from recvae.interactions import HeldOut, as_interactions
-from recvae.models.common.base import Model
+from recvae.interactions import HeldOut
+from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
-from recvae.models.common.hyperparameters import Space, check_hyperparameters, hyperparameter
+from recvae.models.common.hyperparameters import Space, hyperparameter
+from recvae.models.common.learned import learned
 from recvae.models.common.similarity import cosines
-from recvae.training.checkpoints import Checkpoint
-from recvae.training.records import Monitor
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -90,32 +89,18 @@ class ALS(Model):
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
-    item_factors_: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False, compare=False)
+    item_factors_: np.ndarray = learned()
 
-    def fit(
-        self,
-        train: sp.csr_matrix,
-        validation: HeldOut | tuple[Any, Any] | None = None,  # noqa: ARG002  (every model's signature)
-        *,
-        device: str | torch.device = "auto",  # noqa: ARG002
-        monitor: Monitor | None = None,
-        checkpoint: Checkpoint | None = None,  # noqa: ARG002
-    ) -> Self:
-        """Alternate; see `Model.fit`. Validation users are not needed."""
-        check_hyperparameters(self)
-        train = as_interactions(train, "the training interactions")
-        self.check_memory(*train.shape, train.nnz)
-        if monitor is not None:
-            monitor.start(self.iterations, [])
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:  # noqa: ARG002
+        options.monitor.start(self.iterations, [])
 
-        def tell(iteration: int, seconds: float, loss: float | None) -> None:  # noqa: ARG001  (implicit's signature)
-            if monitor is not None:
-                monitor.advance(iteration + 1, None)
+        def show(iteration: int, seconds: float, loss: float | None) -> None:  # noqa: ARG001  (implicit's signature)
+            options.monitor.advance(iteration + 1, None)
 
         with _solving():
             solver = self._solver()
-            solver.fit(train, show_progress=False, callback=tell)
-        return self.load_weights({"item_factors": solver.item_factors})
+            solver.fit(train, show_progress=False, callback=show)
+        self.load_weights({"item_factors": solver.item_factors})
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
         """Count both factors, and the interactions by user and by item; see `Model.needs`."""
@@ -157,7 +142,13 @@ class ALS(Model):
         self.check_fitted()
         return cosines(self.item_factors_, columns, others)
 
-    def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+    def contributions(
+        self,
+        user_items: sp.csr_matrix,
+        columns: np.ndarray,
+        *,
+        max_memory: int | None = None,  # noqa: ARG002  (no users are scored)
+    ) -> np.ndarray:
         """Return c_ui y_j^T (Y^T C Y + r 1)^-1 y_i, which add up to the score: Hu et al. 2008, section 5."""
         history = self._check_histories(user_items)
         factors = self.item_factors_.astype(np.float64)
@@ -167,18 +158,11 @@ class ALS(Model):
         solved = np.linalg.solve(system, own.T)  # (F, N)
         return ((factors[columns] @ solved).T * confidence[:, None]).astype(np.float32)  # (C, N) -> (N, C)
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return the item factors, shape (n_items, factors); see `Model.weights`."""
-        self.check_fitted()
-        return {"item_factors": self.item_factors_}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
-        """Take over item factors; see `Model.load_weights`."""
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Load item factors; see `Model.load_weights`."""
         factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
         if factors.ndim != 2 or factors.shape[1] != self.factors:
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
-        # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
-        self.item_factors_ = torch.tensor(factors).numpy()
         self._folding = None
-        self.n_items_ = len(factors)
-        return self
+        # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
+        return super().load_weights({"item_factors": torch.tensor(factors).numpy()}, device)

@@ -15,17 +15,14 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, in_blocks, rows_within
 from recvae.errors import DataError, UsageError
-from recvae.interactions import HeldOut, as_interactions
+from recvae.interactions import HeldOut
 from recvae.metrics import ndcg_at_k
-from recvae.models.common.base import Model
+from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
-from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
+from recvae.models.common.hyperparameters import hyperparameter
 from recvae.ranking import block_rows, rank
-from recvae.training.checkpoints import Checkpoint
-from recvae.training.records import Monitor, Silent
 from recvae.training.validation import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
@@ -78,74 +75,65 @@ class Blend(Model):
         """
         return cls(first=first.name, second=second.name, weight=weight, parts={"first": first, "second": second})
 
-    def fit(
-        self,
-        train: sp.csr_matrix,
-        validation: HeldOut | tuple[Any, Any] | None = None,
-        *,
-        device: str | torch.device = "auto",
-        monitor: Monitor | None = None,
-        checkpoint: Checkpoint | None = None,  # noqa: ARG002  (every model's signature)
-    ) -> Self:
-        """Fit the parts that are not fitted yet, and choose the weight; see `Model.fit`.
+    @property
+    def uses_device(self) -> bool:
+        """Whether it computes on the device that `fit` is given: if a part does."""
+        return any(part.uses_device for part in self.parts.values())
 
-        Raises
-        ------
-        UsageError
-            If there are not two parts, or the weight is to be chosen and there are no validation users.
-        DataError
-            If a part was fitted on another number of items.
-        """
-        check_hyperparameters(self)
-        train = as_interactions(train, "the training interactions")
-        held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
+    def _check_parts(self, train: sp.csr_matrix, validation: HeldOut | None) -> None:  # noqa: ARG002
+        """Refuse a blend that has not two parts, or nothing to choose its weight by."""
         if set(self.parts) != set(self.roles):
             raise UsageError(
                 "got a blend without two runs, expected both; say --set first=RUN --set second=RUN, "
                 "or Blend.of(model, model)"
             )
-        if self.weight is None and (held_out is None or held_out.n_without_target() == held_out.n_users):
+        if self.weight is None and (validation is None or validation.n_without_target() == validation.n_users):
             raise UsageError(
                 "got weight=None and no validation user with a target to choose it by; set a weight in [0, 1]"
             )
-        self.check_memory(*train.shape, train.nnz, resolve_device(device))
-        self.n_items_ = 0
+
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
+        """Fit the parts that are not fitted yet, and choose the weight.
+
+        Raises
+        ------
+        DataError
+            If a part was fitted on another number of items.
+        """
         self.parts_ = {}
         for name, part in self.parts.items():
             fitted = part
             if not part.n_items_:
-                limit = part.max_memory if self.max_memory is None else self.max_memory
-                fitted = replace(part, max_memory=limit).fit(train, held_out, device=device)
+                fitted = replace(part).fit(train, validation, device=options.device, max_memory=options.max_memory)
             if fitted.n_items_ != train.shape[1]:
                 raise DataError(
-                    f"the {name} part of the blend knows {fitted.n_items_:,} items, the training data have "
+                    f"the {name} part of the blend has {fitted.n_items_:,} items, the training data have "
                     f"{train.shape[1]:,}; blend models of the same data set"
                 )
             self.parts_[name] = fitted
-        self._choose_weight(held_out, monitor or Silent())
-        self.n_items_ = train.shape[1]
-        return self
+        self._choose_weight(validation, options)
 
-    def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> None:
-        """Take the weight as given, or the best of `WEIGHTS` on validation."""
+    def _choose_weight(self, held_out: HeldOut | None, options: FitOptions) -> None:
+        """Use the weight as given, or the best of `WEIGHTS` on validation."""
         self.summary_ = {}
         if self.weight is not None:
-            monitor.start(1, [])
+            options.monitor.start(1, [])
             self.weight_ = self.weight
-            monitor.advance(1, None)
+            options.monitor.advance(1, None)
         else:
-            assert held_out is not None  # `fit` has refused it
-            tried = self._ndcg_by_weight(held_out, monitor)
+            assert held_out is not None  # `_check_parts` has refused it
+            tried = self._ndcg_by_weight(held_out, options)
             self.weight_ = max(tried, key=tried.__getitem__)
             self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}
         self.summary_["weight"] = self.weight_
 
-    def _ndcg_by_weight(self, held_out: HeldOut, monitor: Monitor) -> dict[float, float]:
+    def _ndcg_by_weight(self, held_out: HeldOut, options: FitOptions) -> dict[float, float]:
         """Return the validation NDCG@100 of each weight; each part scores each user once."""
-        monitor.start(held_out.n_users, [])
+        options.monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
-        needs = self.needs(0, held_out.fold_in.shape[1], 0)
-        rows = rows_within(self.max_memory, needs.held, needs.per_user, block_rows(held_out.fold_in.shape[1]))
+        n_items = held_out.fold_in.shape[1]
+        needs = self.scoring_needs(n_items)
+        rows = rows_within(options.max_memory, needs.held, needs.per_user, block_rows(n_items))
 
         def work(start: int, end: int) -> None:
             fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
@@ -153,14 +141,24 @@ class Blend(Model):
             found = [rank(_mix(first.clone(), second, w), OBJECTIVE.k, seen=fold_in)[0] for w in values]
             for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none
                 of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
-            monitor.advance(end, None)
+            options.monitor.advance(end, None)
 
         in_blocks(held_out.n_users, rows, work)
         return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
 
     def _standardised(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
-        first, second = (standardise(self.parts_[role]._score_block(user_items)) for role in self.roles)
+        first, second = (standardise(self.parts_[role].scores_of(user_items)) for role in self.roles)
         return first, second.to(first.device)
+
+    @property
+    def has_similarities(self) -> bool:
+        """Whether `similarities` works: if both parts have similarities."""
+        return all(part.has_similarities for part in (self.parts_ or self.parts).values())
+
+    @property
+    def is_exportable(self) -> bool:
+        """Whether `scorer` works: if both parts can be exported."""
+        return all(part.is_exportable for part in (self.parts_ or self.parts).values())
 
     def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return those of the parts, standardised and weighted as scores are; see `Model.similarities`."""
@@ -194,7 +192,7 @@ class Blend(Model):
         )
 
     def training_summary(self) -> dict[str, Any]:
-        """Say which weight was chosen, and what each reached; see `Model.training_summary`."""
+        """Return which weight was chosen, and what each reached; see `Model.training_summary`."""
         return self.summary_
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -204,7 +202,7 @@ class Blend(Model):
         return {"weight": np.array([self.weight_], dtype=np.float64), **arrays}
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Take over the arrays of both parts; see `Model.load_weights`."""
+        """Load the arrays of both parts; see `Model.load_weights`."""
         if weights["weight"].shape != (1,):
             raise ValueError(f"a weight of shape {weights['weight'].shape} is not one number")
         self.weight_ = float(weights["weight"][0])

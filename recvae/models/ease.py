@@ -22,13 +22,12 @@ from torch.nn import functional
 
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import TrainingError
-from recvae.interactions import HeldOut, as_interactions
-from recvae.models.common.base import Model
+from recvae.interactions import HeldOut
+from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
-from recvae.models.common.hyperparameters import Space, check_hyperparameters, hyperparameter
-from recvae.models.common.scorers import scorer_of
-from recvae.training.checkpoints import Checkpoint
-from recvae.training.records import Monitor
+from recvae.models.common.graphs import scorer_of
+from recvae.models.common.hyperparameters import Space, hyperparameter
+from recvae.models.common.learned import learned
 from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
@@ -63,49 +62,28 @@ class EASE(Model):
     l2: float = hyperparameter(500.0, "weight of the squared weights, in interactions", low=0)
     top_k: int | None = hyperparameter(None, "weights kept per item for serving, the largest by size", low=1)
 
-    similarity_: np.ndarray | sp.csr_matrix = field(
-        default_factory=lambda: np.empty((0, 0), dtype=np.float32), init=False, repr=False, compare=False
-    )
+    similarity_: np.ndarray | sp.csr_matrix = learned()
     summary_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def fit(
-        self,
-        train: sp.csr_matrix,
-        validation: HeldOut | tuple[Any, Any] | None = None,
-        *,
-        device: str | torch.device = "auto",  # noqa: ARG002  (every model's signature)
-        monitor: Monitor | None = None,
-        checkpoint: Checkpoint | None = None,  # noqa: ARG002
-    ) -> Self:
-        """Solve for the weights; see `Model.fit`. Validation users only tell what pruning by `top_k` costs.
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
+        """Solve for the weights; validation users only show what pruning by `top_k` costs.
 
         Raises
         ------
-        MemoryLimitError
-            If two items x items blocks do not fit, before anything is allocated.
         TrainingError
-            If there is no unique answer, which takes an l2 near 0.
+            If there is no unique solution, which takes an l2 near 0.
         """
-        check_hyperparameters(self)
-        train = as_interactions(train, "the training interactions")
-        held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
-        self.check_memory(*train.shape, train.nnz)
-        self.n_items_ = 0
-        if monitor is not None:
-            monitor.start(1, [])
+        options.monitor.start(1, [])
         started = time.perf_counter()
         self.similarity_ = _weights_without_diagonal(self._regularised_gram(train))
         self.summary_ = {"seconds": time.perf_counter() - started}
         if self.top_k is not None:
-            whole = None if held_out is None else validation_ndcg(self._score_block, held_out)
+            whole = None if validation is None else validation_ndcg(self._score_block, validation)
             self.similarity_ = prune(self.similarity_, self.top_k)
-            pruned = None if held_out is None else validation_ndcg(self._score_block, held_out)
+            pruned = None if validation is None else validation_ndcg(self._score_block, validation)
             kept = self.similarity_.nnz / train.shape[1] ** 2
             self.summary_["pruning"] = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
-        if monitor is not None:
-            monitor.advance(1, None)
-        self.n_items_ = train.shape[1]
-        return self
+        options.monitor.advance(1, None)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
         """Count the items x items blocks, which lie on the host always; see `Model.needs`."""
@@ -127,13 +105,15 @@ class EASE(Model):
         n_items: int,
         n_interactions: int,
         device: str | torch.device = "cpu",  # noqa: ARG002
+        *,
+        max_memory: int | None = None,
     ) -> None:
         """Refuse items x items blocks that cannot fit; see `Model.check_memory`."""
         check_memory(
             self.needs(n_users, n_items, n_interactions).training,
-            self.max_memory,
+            max_memory,
             f"{self.name} on {n_items:,} items",
-            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or take multvae or als, "
+            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use multvae or als, "
             "which need memory in proportion to the items",
         )
 
@@ -163,37 +143,27 @@ class EASE(Model):
         rows = self.similarity_[columns] if others is None else self.similarity_[columns[:, None], others]
         return rows if isinstance(rows, np.ndarray) else rows.toarray()
 
-    def contributions(self, user_items: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+    def contributions(
+        self,
+        user_items: sp.csr_matrix,
+        columns: np.ndarray,
+        *,
+        max_memory: int | None = None,  # noqa: ARG002  (no users are scored)
+    ) -> np.ndarray:
         """Return x_i B_ij, which add up to the score; see `Model.contributions`."""
         history = self._check_histories(user_items)
         return history.data[:, None] * self.similarities(history.indices, columns)  # (N, C)
 
     def training_summary(self) -> dict[str, Any]:
-        """Say how long the solution took and what pruning cost; see `Model.training_summary`."""
+        """Return how long the solution took and what pruning cost; see `Model.training_summary`."""
         return self.summary_
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return B, whole or as the parts of a CSR matrix; see `Model.weights`."""
-        self.check_fitted()
-        if isinstance(self.similarity_, np.ndarray):
-            return {"similarity": self.similarity_}
-        csr = self.similarity_
-        return {"similarity.data": csr.data, "similarity.indices": csr.indices, "similarity.indptr": csr.indptr}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
-        """Take over B; see `Model.load_weights`."""
-        if self.top_k is None:
-            self.similarity_ = weights["similarity"]
-            n_items = len(self.similarity_)
-        else:
-            n_items = len(weights["similarity.indptr"]) - 1
-            parts = tuple(weights[f"similarity.{part}"] for part in ("data", "indices", "indptr"))
-            self.similarity_ = sp.csr_matrix(parts, shape=(n_items, n_items))
-            self.similarity_.check_format()
-        if self.similarity_.shape != (n_items, n_items):
-            raise ValueError(f"weights of shape {self.similarity_.shape} are not items x items")
-        self.n_items_ = n_items
-        return self
+    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
+        """Load B, whole or pruned as `top_k` says; see `Model.load_weights`."""
+        array = weights["similarity" if self.top_k is None else "similarity.indptr"]
+        if self.top_k is None and (array.ndim != 2 or array.shape[0] != array.shape[1]):
+            raise ValueError(f"weights of shape {array.shape} are not items x items")
+        return super().load_weights(weights, device)
 
 
 def gram_matrix(train: sp.csr_matrix) -> np.ndarray:

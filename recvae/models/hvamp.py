@@ -12,16 +12,26 @@ and a mean and its log-variance, are one parameter each and are normed together.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import nn
 
 from recvae.compute.matmul import product
+from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
+from recvae.models.common.likelihood import ItemLikelihood
+from recvae.models.common.networks import (
+    ItemNetwork,
+    Linear,
+    LogitNetwork,
+    SparseLinear,
+    dropout,
+    initialise_by_inputs,
+    sample,
+)
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
@@ -90,7 +100,7 @@ class VampPrior(nn.Module):
         self.z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
 
 
-class HVampNetwork(nn.Module):
+class HVampNetwork(LogitNetwork):
     """The encoders of both layers and the decoder, and while training the prior.
 
     Parameters
@@ -100,7 +110,7 @@ class HVampNetwork(nn.Module):
     """
 
     def __init__(self, n_items: int, hidden_dim: int, latent_dim: int) -> None:
-        super().__init__()
+        super().__init__(n_items)
         h, d = hidden_dim, latent_dim
         self.items_to_z2 = SparseLinear(n_items, 2 * h)
         self.q_z2 = nn.Sequential(Gated(h, h), Head(h, d))
@@ -108,7 +118,7 @@ class HVampNetwork(nn.Module):
         self.z2_to_q_z1 = Gated(d, h)
         self.q_z1 = nn.Sequential(Gated(2 * h, h), Head(h, d))
         self.prior: VampPrior | None
-        self.register_module("prior", None)
+        self.register_module("prior", None)  # here, since weights are drawn in this order
         self.z1_to_items, self.z2_to_items = Gated(d, h), Gated(d, h)
         self.p_x = nn.Sequential(Gated(2 * h, h), Linear(h, n_items))
 
@@ -128,7 +138,20 @@ class HVampNetwork(nn.Module):
     @property
     def output(self) -> nn.Linear:
         """The last layer, whose outputs are the logits f(z1, z2) of the items."""
-        return cast(nn.Linear, self.p_x[1])
+        layer = self.p_x[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the means of z1 and z2, shape (n_users, 2 latent_dim)."""
+        z2, _ = self.posterior_z2(batch, batch.inputs)
+        z1, _ = self.posterior_z1(batch, batch.inputs, z2)
+        return torch.cat([z1, z2], dim=1)  # (B, D), (B, D) -> (B, 2 D)
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the logits at these means, shape (n_users, n_items)."""
+        z1, z2 = self.code(batch).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return self.output(self.decode(z1, z2))  # (B, H) -> (B, I)
 
     def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
         """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
@@ -146,7 +169,7 @@ class HVampNetwork(nn.Module):
 
 
 @dataclass(kw_only=True)
-class HVamp(VariationalAutoencoder):
+class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
     """The hierarchical variational autoencoder with learned pseudo-inputs as prior and gated layers.
 
     Examples
@@ -190,18 +213,16 @@ class HVamp(VariationalAutoencoder):
     def _prior(self, n_items: int) -> VampPrior:
         return VampPrior(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
 
-    def _noise_bytes(self, n_items: int, n_users: int) -> int:  # noqa: ARG002  (those of a batch)
-        return 20 * self.pseudo_inputs * n_items  # clamped, drawn, masked, with gradients
+    def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
+        batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)
+        pseudo_inputs = 20 * self.pseudo_inputs * network.n_items  # clamped, drawn, masked, with gradients
+        return replace(batch, more=batch.more + pseudo_inputs)
 
     def _initialise(self, generator: torch.Generator) -> None:
-        network = cast(HVampNetwork, self.network_)
-        n_items = network.items_to_z2.n_items
-        network.prior = self._prior(n_items)
+        network = self.network_
+        network.prior = prior = self._prior(network.n_items)
         initialise_by_inputs(network, generator, he=True)
-        nn.init.normal_(network.prior.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
-
-    def _finish(self) -> None:
-        cast(HVampNetwork, self.network_).prior = None  # scoring needs no prior, so no bundle holds it
+        nn.init.normal_(prior.pseudo_inputs, _PSEUDO_MEAN, _PSEUDO_STD, generator=generator)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = super()._optimizer()
@@ -209,20 +230,17 @@ class HVamp(VariationalAutoencoder):
         return optimizer
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Take over a network's weights, without the prior that older bundles hold; see `Model.load_weights`."""
+        """Load a network's weights, without the prior that older bundles hold; see `Model.load_weights`."""
         needed = {name: value for name, value in weights.items() if name.partition(".")[0] not in _OLD_PRIOR}
         return super().load_weights(needed, device)
-
-    def _highest_beta(self) -> float:
-        return self.beta
 
     def _likelihood(self) -> tuple[str, float]:
         return self.likelihood, 1.0
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
-        network = cast(HVampNetwork, self.network_)
+        network = self.network_
         prior = network.prior
-        assert prior is not None  # from `_initialise` to `_finish`
+        assert prior is not None  # while training
         q_z2 = network.posterior_z2(batch, dropout(batch.inputs, self.dropout, generator))
         z2 = sample(*q_z2, generator)  # (B, D)
         q_z1 = network.posterior_z1(batch, dropout(batch.inputs, self.dropout, generator), z2)
@@ -232,21 +250,8 @@ class HVamp(VariationalAutoencoder):
         log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
         hidden = network.decode(z1, z2)
-        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
+        reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
-
-    def _code(self, batch: SparseBatch) -> torch.Tensor:
-        network = cast(HVampNetwork, self.network_)
-        z2, _ = network.posterior_z2(batch, batch.inputs)
-        z1, _ = network.posterior_z1(batch, batch.inputs, z2)
-        return torch.cat([z1, z2], dim=1)  # (B, D), (B, D) -> (B, 2 D)
-
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        network = cast(HVampNetwork, self.network_)
-        z1, z2 = self._code(batch).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
-        return network.output(network.decode(z1, z2))  # (B, H) -> (B, I)
-
-    _item_weight = "items_to_z2.weight"
 
 
 def _norm_gradients(optimizer: torch.optim.Optimizer, args: Sequence[Any], kwargs: dict[str, Any]) -> None:  # noqa: ARG001

@@ -6,14 +6,15 @@ The released best is one hidden layer of 200 with tanh (vae_cf notebook). Their 
 lambda = 2e-5 on the weights, not the biases, is Adam's L2 weight decay of 2 lambda = 4e-5.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
-from recvae.models.ae import AE, AENetwork
+from recvae.models.ae import AE
+from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import NOISES, NoisyInput, SparseLinear, corrupt
+from recvae.models.common.networks import NOISES, ItemNetwork, NoisyInput, corrupt
 from recvae.training.batches import SparseBatch
 
 
@@ -58,9 +59,10 @@ class MultDAE(AE):
         only_with=("noise", "gaussian", "salt-and-pepper"),
     )
 
-    def _noise_bytes(self, n_items: int, n_users: int) -> int:
-        return 0 if self.noise == "masking" else 6 * n_items * n_users  # drawn for all items
+    def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
+        batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)
+        drawn = 0 if self.noise == "masking" else 6 * network.n_items * n_users  # noise on all items
+        return replace(batch, more=batch.more + drawn)
 
     def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:
-        first = cast(SparseLinear, cast(AENetwork, self.network_).encoder[0])
-        return corrupt(batch, first.n_items, self.noise, self.dropout, self.noise_level, generator)
+        return corrupt(batch, self.network_.n_items, self.noise, self.dropout, self.noise_level, generator)

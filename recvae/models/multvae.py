@@ -9,22 +9,23 @@ a cap below 1. Scores are f(mu(x_u)): nothing is sampled once training is over.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import SparseLinear, dropout, layers, sample
+from recvae.models.common.likelihood import LikelihoodChoice
+from recvae.models.common.networks import LogitNetwork, SparseLinear, dropout, layers, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
-from recvae.training.losses import LIKELIHOODS, kl_to_standard_normal
+from recvae.training.losses import kl_to_standard_normal
 from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
 
-class MultVAENetwork(nn.Module):
+class MultVAENetwork(LogitNetwork):
     """Encoder and decoder with tanh between linear layers.
 
     Parameters
@@ -38,7 +39,7 @@ class MultVAENetwork(nn.Module):
     """
 
     def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
-        super().__init__()
+        super().__init__(n_items)
         first, *others = [*hidden_dims, 2 * latent_dim]
         self.encoder = nn.ModuleList([SparseLinear(n_items, first), *layers([first, *others])])
         self.decoder = layers([latent_dim, *reversed(hidden_dims), n_items])
@@ -60,11 +61,22 @@ class MultVAENetwork(nn.Module):
     @property
     def output(self) -> nn.Linear:
         """The last layer, whose outputs are the logits f(z) of the items."""
-        return cast(nn.Linear, self.decoder[-1])
+        layer = self.decoder[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the mean of q(z | x), shape (n_users, latent_dim)."""
+        mean, _ = self.encode(batch, batch.inputs)
+        return mean  # (B, D)
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the logits at that mean, shape (n_users, n_items)."""
+        return self.output(self.decode(self.code(batch)))  # (B, H) -> (B, I)
 
 
 @dataclass(kw_only=True)
-class MultVAE(VariationalAutoencoder):
+class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENetwork]):
     """The variational autoencoder with a multinomial likelihood; defaults are the paper's for MovieLens-20M.
 
     Examples
@@ -92,33 +104,15 @@ class MultVAE(VariationalAutoencoder):
     dropout: float = hyperparameter(
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
-    likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
-    confidence: float = hyperparameter(
-        1.0, "weight of an interaction in the Gaussian likelihood", low=1, only_with=("likelihood", "gaussian")
-    )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
 
     def _network(self, n_items: int) -> MultVAENetwork:
         return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim)
 
-    def _highest_beta(self) -> float:
-        return self.beta
-
-    def _likelihood(self) -> tuple[str, float]:
-        return self.likelihood, self.confidence
-
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
-        network = cast(MultVAENetwork, self.network_)
+        network = self.network_
         mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
-        hidden = network.decode(sample(mean, logvar, generator))
-        reconstruction = self._nll(hidden, network.output, batch, generator).mean()  # (B,) -> ()
+        hidden = network.decode(sample(mean, logvar, generator))  # (B, D) -> (B, H)
+        reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
-
-    def _code(self, batch: SparseBatch) -> torch.Tensor:
-        mean, _ = cast(MultVAENetwork, self.network_).encode(batch, batch.inputs)
-        return mean  # (B, D)
-
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        network = cast(MultVAENetwork, self.network_)
-        return network.output(network.decode(self._code(batch)))  # (B, H) -> (B, I)

@@ -13,13 +13,14 @@ draw of log q(z) - log p(z).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
+from recvae.models.common.likelihood import ItemLikelihood
+from recvae.models.common.networks import DenseEncoder, Linear, LogitNetwork, dropout, initialise_by_inputs, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
@@ -32,7 +33,7 @@ _PRIOR = ((3 / 20, 0.0), (1 / 10, 10.0))  # weight and log-variance of the two c
 _WEIGHT_OF_OLD = 3 / 4
 
 
-class RecVAENetwork(nn.Module):
+class RecVAENetwork(LogitNetwork):
     """Encoder, decoder, and while training the frozen encoder of the prior.
 
     Parameters
@@ -42,15 +43,24 @@ class RecVAENetwork(nn.Module):
     """
 
     def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
-        super().__init__()
+        super().__init__(n_items)
         self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
         self.decoder = Linear(latent_dim, n_items)
-        self.old_encoder: DenseEncoder | None = None
+        self.prior: DenseEncoder | None = None
 
     @property
     def output(self) -> nn.Linear:
         """The last layer, which is the whole decoder."""
-        return cast(nn.Linear, self.decoder)
+        return self.decoder
+
+    def code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the mean of q(z | x), shape (n_users, latent_dim)."""
+        mean, _ = self.encoder(batch, batch.inputs)
+        return mean  # (B, D)
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the logits at that mean, shape (n_users, n_items)."""
+        return self.decoder(self.code(batch))  # (B, D) -> (B, I)
 
 
 def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: torch.Tensor) -> torch.Tensor:
@@ -72,7 +82,7 @@ def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: tor
 
 
 @dataclass(kw_only=True)
-class RecVAE(VariationalAutoencoder):
+class RecVAE(ItemLikelihood[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     """The variational autoencoder with a composite prior and alternating updates; defaults are the authors'.
 
     Examples
@@ -86,6 +96,7 @@ class RecVAE(VariationalAutoencoder):
     """
 
     name: ClassVar[str] = "recvae"
+    kl_weight: ClassVar[str] = "gamma"
     paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 1e-3, log=True),
@@ -116,23 +127,15 @@ class RecVAE(VariationalAutoencoder):
         return DenseEncoder(n_items, self.hidden_dim, self.latent_dim, self.depth).requires_grad_(False)
 
     def _initialise(self, generator: torch.Generator) -> None:
-        network = self._typed
-        n_items = network.decoder.out_features
-        network.old_encoder = self._prior(n_items)
+        network = self.network_
+        network.prior = self._prior(network.n_items)
         initialise_by_inputs(network, generator)
-
-    @property
-    def _typed(self) -> RecVAENetwork:
-        return cast(RecVAENetwork, self.network_)
-
-    def _highest_beta(self) -> float:
-        return self.gamma
 
     def _phases(self) -> Sequence[Phase]:
         def adam(part: nn.Module) -> torch.optim.Optimizer:
             return torch.optim.Adam(part.parameters(), lr=self.learning_rate, fused=True)
 
-        network = self._typed
+        network = self.network_
         return [
             Phase(
                 name="encoder",
@@ -150,39 +153,26 @@ class RecVAE(VariationalAutoencoder):
         ]
 
     def _update_prior(self) -> None:
-        network = self._typed
-        assert network.old_encoder is not None  # from `_initialise` to `_finish`
-        network.old_encoder.load_state_dict(network.encoder.state_dict())
-
-    def _finish(self) -> None:
-        self._typed.old_encoder = None  # scoring needs no prior, so no bundle holds it
+        assert self.network_.prior is not None  # while training
+        self.network_.prior.load_state_dict(self.network_.encoder.state_dict())
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
-        network = self._typed
-        assert network.old_encoder is not None
+        network = self.network_
+        assert network.prior is not None
         mean, logvar = network.encoder(batch, dropout(batch.inputs, self.dropout, generator))
         z = sample(mean, logvar, generator)  # (B, D)
         with torch.no_grad():
-            old = network.old_encoder(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
-        reconstruction = self._nll(z, network.decoder, batch, generator)  # (B, D) -> (B,)
+            old = network.prior(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
+        reconstruction = self._nll(z, batch, generator)  # (B, D) -> (B,)
         kl = log_normal(z, mean, logvar).sum(dim=1) - composite_log_prior(z, *old)  # (B, D) -> (B,)
         total = (reconstruction + beta * batch.totals * kl).mean()
         return Losses(total, reconstruction.mean(), kl.mean())
 
     def _decoder_loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """Return the reconstruction from the whole row; the KL term does not depend on the decoder."""
-        network = self._typed
+        network = self.network_
         with torch.no_grad():
             mean, logvar = network.encoder(batch, batch.inputs)
             z = sample(mean, logvar, generator)  # (B, D)
-        reconstruction = self._nll(z, network.decoder, batch, generator).mean()
-        return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction))
-
-    def _code(self, batch: SparseBatch) -> torch.Tensor:
-        mean, _ = self._typed.encoder(batch, batch.inputs)
-        return mean  # (B, D)
-
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        return self._typed.decoder(self._code(batch))  # (B, D) -> (B, I)
-
-    _item_weight = "encoder.first.weight"
+        reconstruction = self._nll(z, batch, generator).mean()
+        return Losses(reconstruction, reconstruction)

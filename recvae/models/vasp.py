@@ -13,14 +13,24 @@ an update takes one direction of a random split instead of both.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
+from recvae.models.common.likelihood import ReducedPrecision
+from recvae.models.common.networks import (
+    DenseEncoder,
+    ItemNetwork,
+    Linear,
+    LogitNetwork,
+    initialise_by_inputs,
+    sample,
+    sparse_product,
+)
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
@@ -32,17 +42,20 @@ _ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss
 _TINY = 1e-12
 
 
-class VASPNetwork(nn.Module):
+class VASPNetwork(LogitNetwork):
     """The deep path and the shallow one.
 
     Parameters
     ----------
     n_items, hidden_dim, latent_dim, depth : int
-        See `DenseEncoder`; the decoder has one hidden layer.
+        See `DenseEncoder`; the decoder is one linear layer.
+    joint : str
+        "sum" or "product".
     """
 
-    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int) -> None:
-        super().__init__()
+    def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, depth: int, joint: str) -> None:
+        super().__init__(n_items)
+        self.joint = joint
         self.encoder = DenseEncoder(n_items, hidden_dim, latent_dim, depth)
         self.decoder = Linear(latent_dim, n_items)
         self.shallow = nn.Parameter(torch.empty(n_items, n_items))
@@ -50,7 +63,18 @@ class VASPNetwork(nn.Module):
     @property
     def output(self) -> nn.Linear:
         """The last layer of the deep path, which is its whole decoder."""
-        return cast(nn.Linear, self.decoder)
+        return self.decoder
+
+    def code(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the mean of q(z | x), shape (n_users, latent_dim)."""
+        mean, _ = self.encoder(batch, batch.inputs)
+        return mean  # (B, D)
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what both paths say together, shape (n_users, n_items)."""
+        deep = self.decoder(self.code(batch))  # (B, D) -> (B, I)
+        shallow = self.shallow_logits(batch, batch.inputs)  # (B, I)
+        return deep + shallow if self.joint == "sum" else log_product(deep, shallow)
 
     def shallow_logits(self, batch: SparseBatch, inputs: torch.Tensor) -> torch.Tensor:
         """Return W^T x, shape (n_users, n_items)."""
@@ -114,7 +138,7 @@ def focal_loss(log_p: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
 
 
 @dataclass(kw_only=True)
-class VASP(VariationalAutoencoder):
+class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
     """A variational autoencoder and a linear model in parallel, trained on split histories.
 
     Examples
@@ -136,7 +160,6 @@ class VASP(VariationalAutoencoder):
         "shallow_decay": Range(1e-6, 1e-3, log=True),
     }
 
-    sampling: str = hyperparameter("none", "the shallow path needs all items", choices=("none",))
     batch_size: int = hyperparameter(100, "users per update", low=1)
     learning_rate: float = hyperparameter(5e-4, "step size of Adam", low=0)
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
@@ -146,45 +169,46 @@ class VASP(VariationalAutoencoder):
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     shallow_decay: float = hyperparameter(1e-5, "L2 penalty added to the gradient of the item-item weights", low=0)
 
-    def _blocks(self) -> tuple[float, float]:
-        return (4.0, 3.0) if self.joint == "sum" else (20.0, 5.0)  # the focal loss keeps many of its steps
+    def _footprint(
+        self,
+        network: ItemNetwork,  # noqa: ARG002
+        n_users: int,  # noqa: ARG002
+        n_interactions: int,  # noqa: ARG002
+        *,
+        on_gpu: bool,
+    ) -> BatchFootprint:
+        # The focal loss keeps many of its steps.
+        blocks, scoring_blocks = (4.0, 3.0) if self.joint == "sum" else (20.0, 5.0)
+        return BatchFootprint(blocks=blocks + on_gpu, scoring_blocks=scoring_blocks)
 
     def _smaller(self) -> str:
         return (
-            "leave out rare items (recvae preprocess --min-item-users), or take recvae or multvae, "
+            "leave out rare items (recvae preprocess --min-item-users), or use recvae or multvae, "
             "which need memory in proportion to the items"
         )
 
     def _network(self, n_items: int) -> VASPNetwork:
-        return VASPNetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
+        return VASPNetwork(n_items, self.hidden_dim, self.latent_dim, self.depth, self.joint)
 
     def _initialise(self, generator: torch.Generator) -> None:
-        network = self._typed
-        initialise_by_inputs(network, generator)
-        nn.init.zeros_(network.shallow)
-
-    @property
-    def _typed(self) -> VASPNetwork:
-        return cast(VASPNetwork, self.network_)
+        initialise_by_inputs(self.network_, generator)
+        nn.init.zeros_(self.network_.shallow)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        deep = [*self._typed.encoder.parameters(), *self._typed.decoder.parameters()]
-        groups = [{"params": deep}, {"params": [self._typed.shallow], "weight_decay": self.shallow_decay}]
+        deep = [*self.network_.encoder.parameters(), *self.network_.decoder.parameters()]
+        groups = [{"params": deep}, {"params": [self.network_.shallow], "weight_decay": self.shallow_decay}]
         optimizer = torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
         optimizer.register_step_pre_hook(self._keep_diagonal)
         return optimizer
 
     def _keep_diagonal(self, *_: Any) -> None:
         """Take the diagonal out of the gradient: it starts at 0 and stays there."""
-        gradient = self._typed.shallow.grad
+        gradient = self.network_.shallow.grad
         assert gradient is not None  # a step follows a backward pass
         gradient.fill_diagonal_(0)
 
-    def _highest_beta(self) -> float:
-        return self.beta
-
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
-        network = self._typed
+        network = self.network_
         inputs, targets = split_histories(batch, generator)
         mean, logvar = network.encoder(batch, inputs)
         deep = linear_logits(sample(mean, logvar, generator), network.decoder, self.dtype_)  # (B, D) -> (B, I)
@@ -196,15 +220,3 @@ class VASP(VariationalAutoencoder):
         reconstruction = per_user.mean()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
-
-    def _code(self, batch: SparseBatch) -> torch.Tensor:
-        mean, _ = self._typed.encoder(batch, batch.inputs)
-        return mean  # (B, D)
-
-    def _logits(self, batch: SparseBatch) -> torch.Tensor:
-        network = self._typed
-        deep = network.decoder(self._code(batch))  # (B, D) -> (B, I)
-        shallow = network.shallow_logits(batch, batch.inputs)  # (B, I)
-        return deep + shallow if self.joint == "sum" else log_product(deep, shallow)
-
-    _item_weight = "encoder.first.weight"

@@ -106,7 +106,8 @@ class TrainingProgress:
         if self._last is not None:
             words.append(f"loss {self._last.loss:.1f}")
         if beta is not None:
-            words += [*([f"KL {self._last.kl:.1f}"] if self._last else []), f"beta {beta:.3f}"]
+            kl = None if self._last is None else self._last.kl
+            words += [*([] if kl is None else [f"KL {kl:.1f}"]), f"beta {beta:.3f}"]
         if self._last is not None and self._best is not None and self._last.ndcg is not None:
             words.insert(1, f"ndcg@100 {self._last.ndcg:.4f} (best {self._best.ndcg:.4f} at {self._best.epoch})")
         if self._last is not None:

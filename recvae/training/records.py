@@ -12,8 +12,10 @@ class EpochRecord:
     ----------
     epoch : int
         From 1.
-    loss, reconstruction, kl : float
+    loss, reconstruction : float
         Means over the users of the epoch, in all passes of its first phase.
+    kl : float or None
+        The same of the KL divergence, None for a model without one.
     beta : float or None
         Weight of the KL term in the epoch's last update, None where there is no such term.
     ndcg : float or None
@@ -27,7 +29,7 @@ class EpochRecord:
     epoch: int
     loss: float
     reconstruction: float
-    kl: float
+    kl: float | None
     beta: float | None
     ndcg: float | None
     best: bool

@@ -36,13 +36,15 @@ class Losses:
     ----------
     total : Tensor of shape ()
         Differentiable; reconstruction + beta * kl, where a model does not weigh the latter by user.
-    reconstruction, kl : Tensor of shape ()
-        The negative log-likelihood, and the KL divergence before beta.
+    reconstruction : Tensor of shape ()
+        The negative log-likelihood, or what a model has in its place.
+    kl : Tensor of shape (), optional
+        The KL divergence before beta; None for a model without one.
     """
 
     total: torch.Tensor
     reconstruction: torch.Tensor
-    kl: torch.Tensor
+    kl: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ class Trainer:
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
         self.history = History()
         self.updates = 0
+        self._has_kl = False
         self.average = WeightAverage(task.network, averaging)
         self.best_weights = self._weights()
 
@@ -232,7 +235,8 @@ class Trainer:
             return None
         of_first_phase = torch.cat(passes[: self.task.phases[0].passes]).cpu().double()
         means = (of_first_phase[:, :3] * of_first_phase[:, 3:]).sum(dim=0) / of_first_phase[:, 3].sum()
-        loss, reconstruction, kl = means.tolist()
+        loss, reconstruction, mean_kl = means.tolist()
+        kl = mean_kl if self._has_kl else None
         beta = None if self.beta is None else self.beta(self.updates - 1)
         self.average.add(epoch)
         with self.average.in_place():
@@ -263,7 +267,9 @@ class Trainer:
             phase.optimizer.step()
             self.updates += 1
             users = losses.total.new_full((), len(batch))  # made on the device
-            rows.append(torch.stack([losses.total, losses.reconstruction, losses.kl, users]).detach())
+            kl = losses.total.new_zeros(()) if losses.kl is None else losses.kl
+            self._has_kl |= losses.kl is not None
+            rows.append(torch.stack([losses.total, losses.reconstruction, kl, users]).detach())
             monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
         return torch.stack(rows)
 

@@ -6,11 +6,13 @@ what is really taken, on the CPU.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from recvae.compute.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
+from recvae.models.common.networks import ItemNetwork
 from recvae.training.batches import RESIDENT_BYTES, SparseRows
 
 RANKING_BYTES = 22
@@ -65,16 +67,33 @@ def scoring_rows(needs: Needs, name: str, limit: int, most: int) -> int:
     return rows_within(limit, needs.weights, needs.per_user, most)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchFootprint:
+    """What a batch takes beside the weights and the widths of the network.
+
+    Parameters
+    ----------
+    blocks : float
+        Blocks of users x items of float32 at the peak of an update.
+    scoring_blocks : float
+        The same while scoring.
+    more : int
+        Bytes that an update takes besides.
+    """
+
+    blocks: float
+    scoring_blocks: float = 1.2
+    more: int = 0
+
+
 def network_needs(
-    network: nn.Module,
+    network: ItemNetwork,
     prior: nn.Module | None,
+    batch: BatchFootprint,
     *,
-    shape: tuple[int, int],
+    n_users: int,
     n_interactions: int,
     batch_size: int,
-    blocks: float,
-    scoring_blocks: float,
-    noise_bytes: int,
     averaged: bool,
     on_gpu: bool,
 ) -> Needs:
@@ -82,38 +101,35 @@ def network_needs(
 
     Parameters
     ----------
-    network : Module
-        What is trained and kept, on any device, such as "meta".
+    network : ItemNetwork
+        What is trained and kept, on any device, e.g. "meta".
     prior : Module, optional
-        What only training has besides.
-    shape : tuple of int
-        (n_users, n_items) of the training data.
-    n_interactions : int
-        Stored in them.
+        What only training has.
+    batch : BatchFootprint
+        What an update and scoring take.
+    n_users, n_interactions : int
+        Of the training data.
     batch_size : int
         Users per update.
-    blocks, scoring_blocks : float
-        Blocks of users x items at the peak of an update, and while scoring.
-    noise_bytes : int
-        What an update takes beside batch x items and the widths of the network.
     averaged : bool
         Whether there is a running mean of the weights.
     on_gpu : bool
         Whether it computes on a GPU.
     """
-    n_users, n_items = shape
+    n_items = network.n_items
     kept = _bytes_of(network)
     weights = kept + (_bytes_of(prior) if prior is not None else 0)
     learned = kept + (_bytes_of(prior, learned=True) if prior is not None else 0)
     mean = weights if averaged else 0
     rows = SparseRows.bytes_for(n_users, n_interactions)
     resident = not on_gpu or rows <= RESIDENT_BYTES
-    batch = min(batch_size, n_users)
-    widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p.numel() != n_items)
-    update = int(_FLOAT * batch * (blocks * n_items + _OF_WIDTHS * widths)) + noise_bytes
-    update += _BATCH_BYTES * batch * n_interactions // max(n_users, 1)
+    users = min(batch_size, n_users)
+    of_items = getattr(network.output, "bias", None)
+    widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p is not of_items)  # one bias per unit
+    update = int(_FLOAT * users * (batch.blocks * n_items + _OF_WIDTHS * widths)) + batch.more
+    update += _BATCH_BYTES * users * n_interactions // max(n_users, 1)
     state = weights + 3 * learned + mean + (rows if resident else 0)
-    per_user = ranking_bytes(n_items, scoring_blocks)
+    per_user = ranking_bytes(n_items, batch.scoring_blocks)
     scoring = state + mean + per_user  # with the mean in their place, the weights are set aside
     cutting = rows + _CUTTING_BYTES * n_interactions
     common = {"parameters": kept // _FLOAT, "weights": kept, "per_user": per_user}

@@ -1,15 +1,14 @@
 """What the variational autoencoders share: a KL term whose weight follows a schedule."""
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import scipy.sparse as sp
 import torch
 
 from recvae.errors import TrainingError, UsageError
 from recvae.interactions import HeldOut, as_interactions
-from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.autoencoder import Autoencoder, NetworkT
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.training.records import Monitor
@@ -19,8 +18,11 @@ _CYCLES = 4  # of a cyclical schedule, by default
 
 
 @dataclass(kw_only=True)
-class VariationalAutoencoder(Autoencoder):
+class VariationalAutoencoder(Autoencoder[NetworkT]):
     """An autoencoder with a distribution of latent variables, held near a prior by a weighted KL term."""
+
+    kl_weight: ClassVar[str] = "beta"
+    """Name of the hyperparameter that is the highest weight of the KL term."""
 
     anneal: str = hyperparameter("linear", "how the weight of the KL term grows", choices=NAMES)
     anneal_fraction: float = hyperparameter(
@@ -30,17 +32,13 @@ class VariationalAutoencoder(Autoencoder):
         None, "updates until it is at its cap (Liang et al.: cap x T), instead", low=0
     )
     anneal_cycles: int = hyperparameter(
-        _CYCLES, "how often a cyclical schedule begins anew", low=1, only_with=("anneal", "cyclical")
+        _CYCLES, "how often a cyclical schedule starts again", low=1, only_with=("anneal", "cyclical")
     )
-
-    @abstractmethod
-    def _highest_beta(self) -> float:
-        """Return the cap of the schedule."""
 
     def _schedule(self, total_updates: int) -> Schedule:
         return schedule(
             self.anneal,
-            self._highest_beta(),
+            getattr(self, self.kl_weight),
             total_updates,
             self.anneal_steps,
             self.anneal_fraction,
@@ -56,8 +54,8 @@ def check_has_beta(model: Model) -> None:
     UsageError
         If it has none.
     """
-    if not isinstance(model, VariationalAutoencoder) or not hasattr(model, "beta"):
-        raise UsageError(f"got {model.name}, which has no beta to find; take a model that has: multvae, hvamp or vasp")
+    if not isinstance(model, VariationalAutoencoder) or model.kl_weight != "beta":
+        raise UsageError(f"got {model.name}, which has no beta to find; use a model that has: multvae, hvamp or vasp")
 
 
 def find_beta(

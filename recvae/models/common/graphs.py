@@ -1,4 +1,4 @@
-"""Scoring as PyTorch modules, for export: every model's takes the same three tensors and gives the scores.
+"""Scoring as PyTorch modules, for export: each takes the same three tensors and returns the scores.
 
     items    (N,) int64      item column of each interaction, user after user, no item twice of a user
     offsets  (B + 1,) int64  where each user's interactions begin, and the last one's end
@@ -9,15 +9,13 @@ These are indices, indptr and data of a scipy CSR matrix. A user may have no int
 Letters in shape comments: B users, N interactions of all of them, I items, K weights of an item.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.models.common.networks import sparse_product
-from recvae.training.batches import SparseBatch, batch_of
+from recvae.models.common.networks import ItemNetwork, sparse_product
+from recvae.training.batches import batch_of
 
 
 class NetworkScorer(nn.Module):
@@ -25,20 +23,17 @@ class NetworkScorer(nn.Module):
 
     Parameters
     ----------
-    network : Module
+    network : ItemNetwork
         Whose weights are used.
-    logits : callable
-        What makes scores (B, I) of a batch with it.
     """
 
-    def __init__(self, network: nn.Module, logits: Callable[[SparseBatch], torch.Tensor]) -> None:
+    def __init__(self, network: ItemNetwork) -> None:
         super().__init__()
         self.network = network.eval()
-        self._logits = logits
 
     def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return the scores, shape (n_users, n_items)."""
-        return self._logits(batch_of(items, offsets, weights))  # (N,) -> (B, I)
+        return self.network(batch_of(items, offsets, weights))  # (N,) -> (B, I)
 
 
 class SimilarityScorer(nn.Module):
