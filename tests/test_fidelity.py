@@ -18,7 +18,7 @@ from recvae.models import MultDAE, MultVAE, multvae
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.networks import dropout
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items, N stored interactions, D latent dimensions, H width of a layer.
 
@@ -96,7 +96,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps what a run tells, and the weights after each epoch."""
 
     def __init__(self, model: Autoencoder) -> None:

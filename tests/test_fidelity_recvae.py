@@ -17,7 +17,7 @@ from torch.nn import functional
 from recvae.models import RecVAE, recvae
 from recvae.models.recvae import RecVAENetwork, composite_log_prior
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.trainer import Phase
 
 # Letters in shape comments: U users, I items, D latent dimensions, H width of a layer.
@@ -102,7 +102,7 @@ def as_leaves(model: RecVAE) -> Weights:
     return {name: value.double().requires_grad_() for name, value in model.network_.state_dict().items()}
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps the state of each part before the first update and after every one, and who went through the encoders."""
 
     def __init__(self, model: RecVAE) -> None:

@@ -19,7 +19,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.models.common.variational import VariationalAutoencoder, find_beta
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.trainer import Losses, Phase
 
 Make = Callable[..., Any]
@@ -50,7 +50,7 @@ def with_phases(model: Autoencoder, change: Callable[[Phase], Phase], monkeypatc
     return model
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps the KL weights that a run tells, and the network after each epoch."""
 
     def __init__(self, model: Any) -> None:

@@ -46,6 +46,10 @@ def _import_implicit() -> None:
         import implicit.cpu.als  # noqa: F401
 
 
+class _Stop(Exception):
+    """Leaves implicit's loop, which has no other way out."""
+
+
 @contextmanager
 def _solving() -> Iterator[None]:
     """Keep BLAS from adding its own threads to implicit's, which makes it many times slower, and name its failures."""
@@ -109,12 +113,16 @@ class ALS(Model):
             monitor.start(self.iterations, [])
 
         def tell(iteration: int, seconds: float, loss: float | None) -> None:  # noqa: ARG001  (implicit's signature)
-            if monitor is not None:
-                monitor.advance(iteration + 1, None)
+            if monitor is not None and monitor.advance(iteration + 1, None) is not None:
+                raise _Stop
 
-        with _solving():
-            solver = self._solver()
-            solver.fit(train, show_progress=False, callback=tell)
+        self.n_items_ = 0
+        try:
+            with _solving():
+                solver = self._solver()
+                solver.fit(train, show_progress=False, callback=tell)
+        except _Stop:
+            return self  # there are no factors to keep
         return self.load_weights({"item_factors": solver.item_factors})
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002

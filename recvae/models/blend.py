@@ -25,7 +25,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.ranking import block_rows, rank
 from recvae.training.checkpoints import Checkpoint
-from recvae.training.records import Monitor, Silent
+from recvae.training.records import Monitor, NullMonitor, StopTraining
 from recvae.training.validation import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
@@ -122,12 +122,11 @@ class Blend(Model):
                     f"{train.shape[1]:,}; blend models of the same data set"
                 )
             self.parts_[name] = fitted
-        self._choose_weight(held_out, monitor or Silent())
-        self.n_items_ = train.shape[1]
+        self.n_items_ = train.shape[1] if self._choose_weight(held_out, monitor or NullMonitor()) else 0
         return self
 
-    def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> None:
-        """Take the weight as given, or the best of `WEIGHTS` on validation."""
+    def _choose_weight(self, held_out: HeldOut | None, monitor: Monitor) -> bool:
+        """Take the weight as given, or the best of `WEIGHTS` on validation; False if the monitor stopped that."""
         self.summary_ = {}
         if self.weight is not None:
             monitor.start(1, [])
@@ -136,26 +135,36 @@ class Blend(Model):
         else:
             assert held_out is not None  # `fit` has refused it
             tried = self._ndcg_by_weight(held_out, monitor)
+            if not tried:
+                return False
             self.weight_ = max(tried, key=tried.__getitem__)
             self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}
         self.summary_["weight"] = self.weight_
+        return True
 
     def _ndcg_by_weight(self, held_out: HeldOut, monitor: Monitor) -> dict[float, float]:
-        """Return the validation NDCG@100 of each weight; each part scores each user once."""
+        """Return the validation NDCG@100 of each weight, none if the monitor stopped; each part scores a user once."""
         monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
         needs = self.needs(0, held_out.fold_in.shape[1], 0)
         rows = rows_within(self.max_memory, needs.held, needs.per_user, block_rows(held_out.fold_in.shape[1]))
 
+        stop: StopTraining | None = None
+
         def work(start: int, end: int) -> None:
+            nonlocal stop
+            if stop is not None:
+                return
             fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
             found = [rank(_mix(first.clone(), second, w), OBJECTIVE.k, seen=fold_in)[0] for w in values]
             for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none
                 of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
-            monitor.advance(end, None)
+            stop = monitor.advance(end, None)
 
         in_blocks(held_out.n_users, rows, work)
+        if stop is not None:
+            return {}
         return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
 
     def _standardised(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.losses import output_nll
-from recvae.training.records import EpochRecord, History, Monitor, Silent, divergence, shortage
+from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, divergence, shortage
 from recvae.training.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
 from recvae.training.schedules import Schedule
 from recvae.training.trainer import Losses, Phase, Task, Trainer
@@ -225,10 +225,12 @@ class Autoencoder(Model):
             device=self.device_,
         )
         try:
-            self.history_ = trainer.run(monitor or Silent(), checkpoint)
+            self.history_ = trainer.run(monitor or NullMonitor(), checkpoint)
         finally:
             self.sampler_ = None
             self._finish()
+        if not self.history_.best_epoch:
+            return self  # stopped by its monitor before there was anything to keep
         self.n_items_ = train.shape[1]
         kept = f"the weights of epoch {self.history_.best_epoch} are kept"
         if self.history_.diverged_at:
@@ -257,6 +259,7 @@ class Autoencoder(Model):
             "epochs": len(self.log_),
             "best_epoch": self.history_.best_epoch,
             "stopped_early": self.history_.stopped_early,
+            **({} if self.history_.stop is None else {"stopped": self.history_.stop.reason}),
         }
 
     def _stop_training(self) -> None:
