@@ -15,7 +15,7 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "items", "interactions"),
+    *("version", "errors", "items", "interactions", "user_code", "ranked_lists"),
     *("compute", "storage", "ranking", "metrics", "progress"),
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "runs", "tuning"),  # the numbers wing
