@@ -21,12 +21,12 @@ from measuring import Times, by_turns, machine_line, write_results
 from recvae import MultVAE
 from recvae.compute.devices import resolve_device
 from recvae.errors import RecvaeError
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: B users of a batch, I items, H width of the hidden layer.
 
 
-class Speeds(Silent):
+class Speeds(NullMonitor):
     """A monitor that keeps the seconds of each epoch but the first."""
 
     def __init__(self) -> None:

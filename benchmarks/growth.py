@@ -27,7 +27,7 @@ from dense import HIDDEN, LATENT
 from epoch import made_up
 from measuring import MemoryMeter, machine_line, write_results
 from recvae import MultVAE
-from recvae.training.records import Silent
+from recvae.training.records import NullMonitor
 
 PER_USER = 77  # interactions, as in the training matrix of MovieLens-20M
 WARM_UP = 2  # batches that do not count
@@ -70,7 +70,7 @@ class Point:
         return {"users": self.users, "items": self.items, "batch size": self.batch_size}[self.what]
 
 
-class Stopwatch(Silent):
+class Stopwatch(NullMonitor):
     """A monitor that takes the time of each batch."""
 
     def __init__(self) -> None:

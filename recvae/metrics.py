@@ -11,103 +11,90 @@ With n targets of a user and hit(j) = 1 where the item at rank j (from 1) is a t
     mrr@k          1 / rank of the first hit, 0 without one
     coverage@k     share of all items that are in anyone's first k: one value for the whole, not per user
 
-Ranking is always over all items. Users without a target have NaN and are left out of means.
+Ranking is always over all items. Users without a target have NaN and are left out of means. A new metric is a function
+of `RankedLists` and an entry in `METRICS`; your own needs neither, see `Metric`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import UsageError
-from recvae.interactions import as_interactions
 from recvae.items import check_k
+from recvae.ranked_lists import RankedLists, Targets, look_up
+from recvae.user_code import import_object
 
-Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
+MetricFunction = Callable[[np.ndarray, sp.csr_matrix, int], Any]
+"""(ranked (n_users, k), targets (n_users, n_items), k) -> one float per user; see `Metric`."""
 
 # Letters in shape comments: U users, I items, k ranks.
 
 
-def _hits(ranked: np.ndarray, targets: Targets, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of the first k ranked items are targets, (U, k) bool; -1 never is.
-
-    And the number of targets of each user, (U,) float, NaN where there is none.
-    """
-    check_k(k)
-    ranked = np.asarray(ranked)
-    nobody = sp.issparse(targets) and cast(Any, targets).shape[0] == 0  # to rank for nobody is no mistake
-    targets = sp.csr_matrix(cast(Any, targets)) if nobody else as_interactions(targets, "the targets")
-    if ranked.ndim != 2 or ranked.shape[1] < k or ranked.shape[0] != targets.shape[0]:
-        raise UsageError(
-            f"got ranked items of shape {ranked.shape} for {targets.shape[0]} users and k={k}, "
-            f"expected shape ({targets.shape[0]}, {k} or more); rank more items or lower k"
-        )
-    first = ranked[:, :k].astype(np.int64)  # (U, k)
-    if first.size and (first.max() >= targets.shape[1] or first.min() < -1):
-        raise UsageError(
-            f"got ranked items from {first.min()} to {first.max()}, expected item columns from 0 to "
-            f"{targets.shape[1] - 1}, or -1 where a list ended"
-        )
-    n_items = targets.shape[1]
-    rows = np.repeat(np.arange(targets.shape[0], dtype=np.int64), np.diff(targets.indptr))
-    wanted = rows * n_items + targets.indices  # each target as one number, ascending
-    counts = np.diff(targets.indptr).astype(np.float64)  # (U,)
-    n_targets = np.where(counts > 0, counts, np.nan)  # (U,)
-    if not len(wanted):
-        return np.zeros(first.shape, dtype=bool), n_targets
-    keys = np.arange(len(first), dtype=np.int64)[:, None] * n_items + first  # (U, k)
-    place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
-    return (wanted[place] == keys) & (first >= 0), n_targets
+def _recall(lists: RankedLists) -> np.ndarray:
+    return lists.hits.sum(axis=1) / np.minimum(lists.k, lists.n_targets)
 
 
-def _recall(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    return hits.sum(axis=1) / np.minimum(hits.shape[1], n_targets)
+def _recall_all(lists: RankedLists) -> np.ndarray:
+    return lists.hits.sum(axis=1) / lists.n_targets
 
 
-def _recall_all(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    return hits.sum(axis=1) / n_targets
-
-
-def _ndcg(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    k = hits.shape[1]
-    discount = 1 / np.log2(np.arange(2, k + 2))  # (k,)
+def _ndcg(lists: RankedLists) -> np.ndarray:
+    discount = 1 / np.log2(np.arange(2, lists.k + 2))  # (k,)
     ideal = np.append(np.nan, np.cumsum(discount))  # (k + 1,) by number of hits
-    n_ideal = np.minimum(k, np.nan_to_num(n_targets)).astype(np.int64)  # (U,)
-    return (hits @ discount) / ideal[n_ideal]
+    n_ideal = np.minimum(lists.k, np.nan_to_num(lists.n_targets)).astype(np.int64)  # (U,)
+    return (lists.hits @ discount) / ideal[n_ideal]
 
 
-def _precision(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(n_targets), np.nan, hits.sum(axis=1) / hits.shape[1])
+def _precision(lists: RankedLists) -> np.ndarray:
+    return lists.of_users_with_targets(lists.hits.sum(axis=1) / lists.k)
 
 
-def _hit_rate(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(n_targets), np.nan, hits.any(axis=1))
+def _hit_rate(lists: RankedLists) -> np.ndarray:
+    return lists.of_users_with_targets(np.asarray(lists.hits.any(axis=1)))
 
 
-def _average_precision(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    k = hits.shape[1]
-    precision = np.cumsum(hits, axis=1) / np.arange(1, k + 1)  # (U, k)
-    return (hits * precision).sum(axis=1) / np.minimum(k, n_targets)
+def _average_precision(lists: RankedLists) -> np.ndarray:
+    precision = np.cumsum(lists.hits, axis=1) / np.arange(1, lists.k + 1)  # (U, k)
+    return (lists.hits * precision).sum(axis=1) / np.minimum(lists.k, lists.n_targets)
 
 
-def _reciprocal_rank(hits: np.ndarray, n_targets: np.ndarray) -> np.ndarray:
-    value = np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0)
-    return np.where(np.isnan(n_targets), np.nan, value)
+def _reciprocal_rank(lists: RankedLists) -> np.ndarray:
+    rank = lists.hits.argmax(axis=1) + 1  # (U,) of the first hit
+    return lists.of_users_with_targets(np.where(lists.hits.any(axis=1), 1 / rank, 0.0))
 
 
-_OF_HITS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "recall": _recall,
-    "recall_all": _recall_all,
-    "ndcg": _ndcg,
-    "precision": _precision,
-    "hit_rate": _hit_rate,
-    "map": _average_precision,
-    "mrr": _reciprocal_rank,
+def _coverage(lists: RankedLists) -> float:
+    n_items = lists.targets.shape[1]
+    listed = np.zeros(n_items + 1, dtype=bool)  # (I + 1,); -1, where a list ended, marks the one too many
+    listed[lists.ranked] = True
+    return np.count_nonzero(listed[:-1]) / n_items
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How a metric is computed: one value per user, NaN where there is no target, or one value for all of them."""
+
+    function: Callable[[RankedLists], Any]
+    is_per_user: bool = True
+
+
+METRICS = {
+    "recall": Definition(_recall),
+    "recall_all": Definition(_recall_all),
+    "ndcg": Definition(_ndcg),
+    "precision": Definition(_precision),
+    "hit_rate": Definition(_hit_rate),
+    "map": Definition(_average_precision),
+    "mrr": Definition(_reciprocal_rank),
+    "coverage": Definition(_coverage, is_per_user=False),
 }
-"""Each metric per user: from hits in the first k (U, k) and numbers of targets (U,) to values (U,)."""
+"""All metrics by name."""
+
+NAMES = tuple(METRICS)
 
 
 def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
@@ -129,10 +116,8 @@ def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
     Raises
     ------
-    UsageError
-        If k is not a whole number >= 1, or above the ranks given, or the shapes do not fit.
-    DataError
-        If `targets` are not sparse, or hold a value that is negative, NaN or infinite.
+    UsageError, DataError
+        See `recvae.ranked_lists.look_up`.
 
     References
     ----------
@@ -144,7 +129,7 @@ def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     >>> recall_at_k(np.array([[1, 3]]), targets, k=2)
     array([0.5])
     """
-    return _recall(*_hits(ranked, targets, k))
+    return _recall(look_up(ranked, targets, k))
 
 
 def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
@@ -152,7 +137,7 @@ def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
     Parameters, returns and errors are those of `recall_at_k`.
     """
-    return _recall_all(*_hits(ranked, targets, k))
+    return _recall_all(look_up(ranked, targets, k))
 
 
 def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
@@ -165,27 +150,27 @@ def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     ----------
     Liang et al. 2018, section 4.2; ideal truncated at min(k, n_targets) as in their code.
     """
-    return _ndcg(*_hits(ranked, targets, k))
+    return _ndcg(look_up(ranked, targets, k))
 
 
 def precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return hits / k. Parameters, returns and errors are those of `recall_at_k`."""
-    return _precision(*_hits(ranked, targets, k))
+    return _precision(look_up(ranked, targets, k))
 
 
 def hit_rate_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 where any of the first k is a target, else 0. Otherwise as `recall_at_k`."""
-    return _hit_rate(*_hits(ranked, targets, k))
+    return _hit_rate(look_up(ranked, targets, k))
 
 
 def average_precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the mean of precision at each hit, over min(k, n_targets). Otherwise as `recall_at_k`."""
-    return _average_precision(*_hits(ranked, targets, k))
+    return _average_precision(look_up(ranked, targets, k))
 
 
 def reciprocal_rank_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return 1 / rank of the first hit, 0 without one in the first k. Otherwise as `recall_at_k`."""
-    return _reciprocal_rank(*_hits(ranked, targets, k))
+    return _reciprocal_rank(look_up(ranked, targets, k))
 
 
 def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
@@ -193,26 +178,7 @@ def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
 
     Parameters and errors are those of `recall_at_k`; `targets` only gives the number of items.
     """
-    _hits(ranked, targets, k)  # the same checks
-    return _coverage(np.asarray(ranked)[:, :k], targets.shape[1])
-
-
-def _coverage(ranked: np.ndarray, n_items: int) -> float:
-    listed = np.zeros(n_items + 1, dtype=bool)  # (I + 1,); -1, where a list ended, marks the one too many
-    listed[ranked] = True
-    return np.count_nonzero(listed[:-1]) / n_items
-
-
-PER_USER: dict[str, Callable[[np.ndarray, Targets, int], np.ndarray]] = {
-    "recall": recall_at_k,
-    "recall_all": recall_all_at_k,
-    "ndcg": ndcg_at_k,
-    "precision": precision_at_k,
-    "hit_rate": hit_rate_at_k,
-    "map": average_precision_at_k,
-    "mrr": reciprocal_rank_at_k,
-}
-NAMES = (*PER_USER, "coverage")
+    return _coverage(look_up(ranked, targets, k))
 
 
 @dataclass(frozen=True)
@@ -222,13 +188,42 @@ class Metric:
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `NAMES`, or the name of your own.
     k : int
         Number of ranks that count, >= 1.
+    function : callable, optional
+        Your own: (ranked, targets, k) -> one float per user. `ranked` has shape (n_users, k), int64: item columns, best
+        first, -1 where a list ended. `targets` is a csr_matrix of shape (n_users, n_items). What is returned for users
+        without a target does not matter.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, your own has the name of another metric, or k is not a whole number >= 1.
+
+    Examples
+    --------
+    >>> def first_hit(ranked, targets, k):
+    ...     return [float(targets[user, items[0]] > 0) for user, items in enumerate(ranked)]
+    >>> Metric("first_hit", 2, first_hit).per_user(np.array([[1, 0], [1, 0]]), sp.csr_matrix([[0, 1], [1, 0]]))
+    array([1., 0.])
     """
 
     name: str
     k: int
+    function: MetricFunction | None = None
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+        if self.function is None and self.name not in METRICS:
+            raise UsageError(f"got metric '{self.name}', expected one of: {', '.join(NAMES)}; or pass its function")
+        if self.function is not None and self.name in METRICS:
+            raise UsageError(f"got a metric of your own called {self.name}, which is another one; choose another name")
+        if self.function is not None and not callable(self.function):
+            raise UsageError(
+                f"got a {type(self.function).__name__} for the metric {self}, expected a function: "
+                "(ranked, targets, k) -> one float per user"
+            )
 
     def __str__(self) -> str:
         return f"{self.name}@{self.k}"
@@ -236,11 +231,40 @@ class Metric:
     @property
     def is_per_user(self) -> bool:
         """Whether it has one value per user, and so an interval."""
-        return self.name in PER_USER
+        return self.function is not None or METRICS[self.name].is_per_user
 
     def per_user(self, ranked: np.ndarray, targets: Targets) -> np.ndarray:
         """Return one value per user, shape (n_users,), NaN where a user has no target."""
-        return PER_USER[self.name](ranked, targets, self.k)
+        return self.of(look_up(ranked, targets, self.k))
+
+    def of(self, lists: RankedLists) -> Any:
+        """Return the values of lists of at least k ranks: one per user, or one for all."""
+        first = lists.first(self.k)
+        return METRICS[self.name].function(first) if self.function is None else _own_values(self, first)
+
+
+def _own_values(metric: Metric, lists: RankedLists) -> np.ndarray:
+    """Call a user's own function, and refuse what is not one number per user who has a target."""
+    assert metric.function is not None
+    n_users = len(lists.ranked)
+    expected = f"expected ({n_users},), one float per user"
+    try:
+        found = metric.function(lists.ranked.copy(), lists.targets.copy(), metric.k)  # which may be changed there
+        values = np.asarray(found, dtype=np.float64)
+    except Exception as error:
+        raise UsageError(
+            f"the metric {metric} failed with {type(error).__name__}: {error}; it was called with ranked items of "
+            f"shape {lists.ranked.shape}, targets of shape {lists.targets.shape} and k={metric.k}; mend the function"
+        ) from error
+    if values.shape != (n_users,):
+        raise UsageError(f"got values of shape {values.shape} from the metric {metric}, {expected}; mend the function")
+    wrong = np.count_nonzero(~np.isfinite(values) & ~np.isnan(lists.n_targets))
+    if wrong:
+        raise UsageError(
+            f"got NaN or infinity from the metric {metric} for {wrong:,} users who have a target, expected numbers; "
+            "return 0 where nothing was found"
+        )
+    return lists.of_users_with_targets(values)
 
 
 def measure(
@@ -267,47 +291,59 @@ def measure(
     Raises
     ------
     UsageError, DataError
-        As `recall_at_k`.
+        As `recall_at_k`; also if a metric of your own fails, or does not return one number per user.
     """
-    hits, n_targets = _hits(ranked, targets, max(metric.k for metric in metrics))  # (U, k), (U,)
-    per_user = {str(m): _OF_HITS[m.name](hits[:, : m.k], n_targets) for m in metrics if m.is_per_user}
-    overall = {str(m): _coverage(ranked[:, : m.k], targets.shape[1]) for m in metrics if not m.is_per_user}
+    lists = look_up(ranked, targets, max(metric.k for metric in metrics))
+    per_user = {str(metric): metric.of(lists) for metric in metrics if metric.is_per_user}
+    overall = {str(metric): metric.of(lists) for metric in metrics if not metric.is_per_user}
     return per_user, overall
 
 
-def parse_metrics(text: str | Sequence[str]) -> list[Metric]:
-    """Read metrics written as "recall@20,ndcg@100".
+def parse_metrics(given: str | Sequence[str | Metric]) -> list[Metric]:
+    """Return the metrics written as "recall@20,ndcg@100,my_module:serendipity@10", in the order given.
 
     Parameters
     ----------
-    text : str or sequence of str
-        Names with their cut-off, separated by commas; each counts once.
-
-    Returns
-    -------
-    list of Metric
-        In the order given.
+    given : str or sequence of str and Metric
+        Names with their cut-off, separated by commas; each counts once. A name with a colon is your own function, which
+        is imported; see `Metric` for what it takes.
 
     Raises
     ------
     UsageError
-        If a metric is unknown or its cut-off is not a whole number >= 1.
+        If a metric is unknown, its cut-off is not a whole number >= 1, or your own cannot be imported.
 
     Examples
     --------
     >>> [str(metric) for metric in parse_metrics("recall@20, ndcg@100")]
     ['recall@20', 'ndcg@100']
     """
-    words = text.split(",") if isinstance(text, str) else list(text)
+    words = given.split(",") if isinstance(given, str) else list(given)
     metrics: dict[str, Metric] = {}
-    for word in (word.strip().lower() for word in words):
-        name, _, cutoff = word.partition("@")
-        if name not in NAMES:
-            close = get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {close[0]}@{cutoff or 10}?" if close else f"known: {', '.join(NAMES)}"
-            raise UsageError(f"got metric '{word}', expected NAME@K such as recall@20; {hint}")
-        if not cutoff.isdecimal() or int(cutoff) < 1:
-            raise UsageError(f"got metric '{word}', expected a whole number after the @, such as {name}@20")
-        metric = Metric(name, int(cutoff))
-        metrics[str(metric)] = metric
+    for metric in (word if isinstance(word, Metric) else _parse_metric(word) for word in words):
+        known = metrics.setdefault(str(metric), metric)
+        if known.function is not metric.function:
+            raise UsageError(f"got two metrics called {metric}, expected a name of its own for each; rename a function")
     return list(metrics.values())
+
+
+def _parse_metric(word: Any) -> Metric:
+    """Read one metric."""
+    if not isinstance(word, str):
+        raise UsageError(
+            f"got a {type(word).__name__} among the metrics, expected a text such as 'ndcg@10', or "
+            "Metric('my_metric', 10, my_function) for your own"
+        )
+    name, _, cutoff = (part.strip() for part in word.partition("@"))
+    is_own = ":" in name
+    name = name if is_own else name.lower()
+    word = f"{name}@{cutoff}" if "@" in word else name
+    if not is_own and name not in NAMES:
+        close = get_close_matches(name, NAMES, n=1)
+        known = f"known: {', '.join(NAMES)}; your own: MODULE:FUNCTION@K"
+        hint = f"did you mean {close[0]}@{cutoff or 10}?" if close else known
+        raise UsageError(f"got metric '{word}', expected NAME@K such as recall@20; {hint}")
+    if not cutoff.isdecimal() or int(cutoff) < 1:
+        raise UsageError(f"got metric '{word}', expected a whole number after the @, such as {name}@20")
+    function = import_object(name, "metric") if is_own else None
+    return Metric(name.partition(":")[2] if is_own else name, int(cutoff), function)

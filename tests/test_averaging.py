@@ -16,7 +16,7 @@ from recvae.models import MultDAE, RecVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.training.averaging import WeightAverage
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
-from recvae.training.records import Silent
+from recvae.training.records import NullMonitor
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {}}
 SMALL = {
@@ -33,7 +33,7 @@ def fitted(kind: type[Autoencoder], data: Dataset, **settings: Any) -> Autoencod
     return model.fit(data.train, fit.pop("validation", None), device="cpu", **fit)
 
 
-class Stops(Silent):
+class Stops(NullMonitor):
     """Ends a run after so many epochs as a kill would."""
 
     def __init__(self, epochs: int) -> None:

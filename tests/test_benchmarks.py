@@ -86,6 +86,7 @@ def test_both_sides_compute_the_same_loss_and_gradients(dense: ModuleType) -> No
         torch.manual_seed(6)  # the same noise: without dropout, it is all that either side draws
         loss = other.loss(torch.from_numpy(rows.toarray()), BETA)
     loss.backward()
+    assert losses.kl is not None
     assert losses.kl.item() > 0.01  # so that a KL term left out would be seen
     torch.testing.assert_close(loss, losses.total, rtol=1e-5, atol=1e-5)
     for first, second, turn in pairs:

@@ -17,7 +17,7 @@ from recvae.metrics import parse_metrics
 from recvae.models import ALS, EASE, Blend, Model, MultDAE, Popularity
 from recvae.models.blend import WEIGHTS
 from recvae.recommenders.recommender import Recommender
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items.
 
@@ -92,7 +92,7 @@ def test_parts_that_are_not_fitted_are_fitted_as_copies_on_the_same_users(blocks
 def test_the_weight_is_the_best_on_validation_and_all_that_were_tried_are_told(blocks: Dataset) -> None:
     told: list[float] = []
 
-    class Watch(Silent):
+    class Watch(NullMonitor):
         def start(self, epochs: int, done: list[EpochRecord]) -> None:
             told.extend([epochs, len(done)])
 
@@ -101,13 +101,14 @@ def test_the_weight_is_the_best_on_validation_and_all_that_were_tried_are_told(b
 
     first, second = Popularity().fit(blocks.train), EASE(l2=5.0).fit(blocks.train)
     blend = Blend.of(first, second).fit(blocks.train, blocks.validation, monitor=Watch())
-    tried = blend.training_summary()["tried"]
+    tried = blend.training_summary().tried
+    assert isinstance(tried, dict)
     assert [float(weight) for weight in tried] == list(WEIGHTS) == pytest.approx(np.arange(21) / 20)
     for weight in (0.0, 0.5, 0.95, 1.0):
         alone = Blend.of(first, second, weight=weight).fit(blocks.train)
         assert tried[str(weight)] == pytest.approx(ndcg(alone, blocks))
     assert tried[str(blend.weight_)] == max(tried.values()) == pytest.approx(ndcg(blend, blocks))
-    assert blend.training_summary()["weight"] == blend.weight_ < 1.0 and blend.weight is None
+    assert blend.training_summary().weight == blend.weight_ < 1.0 and blend.weight is None
     assert told == [n_users := blocks.validation.n_users, 0, n_users]
 
 
@@ -180,7 +181,10 @@ def test_a_bundle_comes_back_with_its_parts_and_scores_to_the_bit(kind: str, blo
     assert card_of(tmp_path)["parts"]["second"]["model"] == ("als" if kind == "nested" else "multdae")
     users = sp.csr_matrix(sp.vstack([blocks.test.fold_in, sp.csr_matrix((1, 32))]))
     np.testing.assert_array_equal(copy.score(users), model.score(users))
-    write_bundle(tmp_path / "again", Bundle(model=copy, items=blocks.items, training=model.training_summary()))
+    write_bundle(
+        tmp_path / "again",
+        Bundle(model=copy, items=blocks.items, training=model.training_summary()),
+    )
     for name in ("weights.safetensors", "items.parquet"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
@@ -222,13 +226,13 @@ def runs(toy: Path, command: Command) -> Path:
 
 def test_two_runs_are_blended_measured_and_loaded(runs: Path, command: Command) -> None:
     said = command(*BLEND, *BOTH)
-    assert said.code == 0 and "written to runs/toy/blend in" in said.out, said.err
+    assert said.code == 0 and "saved to runs/toy/blend after" in said.out, said.err
     card = card_of(RUN)
     assert (card["hyperparameters"]["first"], card["hyperparameters"]["second"]) == ("ease", "popularity")
     assert card["parts"]["first"]["hyperparameters"]["l2"] == 20 and card["interrupted"] is False
     tried = card["training"]["tried"]
     assert card["training"]["weight"] == float(max(tried, key=tried.__getitem__))
-    assert f"weight {card['training']['weight']:g} of the first run" in said.out and "chosen on validation" in said.out
+    assert f"weight {card['training']['weight']:g} for the first run" in said.out and "chosen on validation" in said.out
     report = command("evaluate", "toy/blend", "toy/ease", "--baselines", "none", "--split", "validation", "--json", "-")
     reached = {run["model"]: run["metrics"]["ndcg@100"]["mean"] for run in json.loads(report.out)["runs"]}
     assert reached["blend"] == pytest.approx(card["metrics"]["validation"]["ndcg@100"])
@@ -268,7 +272,7 @@ def test_a_weight_that_was_set_is_not_said_to_be_chosen(runs: Path, command: Com
 @pytest.mark.parametrize(("weight", "which"), [(0, "second"), (1, "first")])
 def test_a_weight_that_leaves_one_run_out_is_remarked_on(weight: int, which: str, runs: Path, command: Command) -> None:
     said = command(*BLEND, *BOTH, "--set", f"weight={weight}")
-    assert f"ranks as the {which} run alone does: the other one adds nothing" in said.err
+    assert f"the {which} run alone ranks the same: the other one adds nothing" in said.err
 
 
 def test_a_part_may_be_named_by_the_whole_path_of_its_folder(runs: Path, command: Command) -> None:

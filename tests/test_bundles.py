@@ -25,6 +25,7 @@ from recvae.models import MODELS, Model
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.recommenders.recommender import Recommender
 from recvae.storage.integrity import sha256_of
+from recvae.training.records import TrainingSummary
 
 FILES = ["README.md", ITEMS, CARD, WEIGHTS]
 METRICS = {"validation": {"ndcg@100": 0.25, "recall@20": 1 / 3}}
@@ -33,7 +34,7 @@ METRICS = {"validation": {"ndcg@100": 0.25, "recall@20": 1 / 3}}
 @pytest.fixture(scope="session")
 def bundle_of(fitted: Callable[[str], Model], blocks: Dataset) -> Callable[[str], Bundle]:
     def make(name: str) -> Bundle:
-        training = {"epochs": 3, "best_epoch": 2}
+        training = TrainingSummary(epochs=3, best_epoch=2)
         return Bundle(
             model=fitted(name), items=blocks.items, manifest=blocks.manifest, metrics=METRICS, training=training
         )
@@ -118,7 +119,7 @@ def test_the_card_says_what_the_bundle_is(sound: Path) -> None:
 
 def test_an_interrupted_run_says_so(bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
     bundle = bundle_of("multdae")
-    write_bundle(tmp_path, Bundle(model=bundle.model, items=bundle.items, interrupted=True))
+    write_bundle(tmp_path, Bundle(model=bundle.model, items=bundle.items, training=TrainingSummary(interrupted=True)))
     assert read_bundle(tmp_path).interrupted
     assert "stopped by hand" in (tmp_path / "README.md").read_text()
 

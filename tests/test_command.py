@@ -66,7 +66,7 @@ def test_the_whole_way_from_a_log_to_a_comparison_ends_well(story: dict[str, Any
 def test_results_go_to_the_standard_output_and_everything_else_to_the_standard_error(story: dict[str, Any]) -> None:
     results = {
         "preprocess": ("events after each filter", "rating >= 4", "without target", "fingerprint"),
-        "multvae": ("best epoch", "validation: recall@20", "written to runs/films/multvae in"),
+        "multvae": ("best epoch", "validation: recall@20", "saved to runs/films/multvae after"),
         "evaluate": ("ndcg@100", "│ multvae", "als (baseline)", "paired by user", "chosen on validation"),
     }
     remarks = {
@@ -224,9 +224,9 @@ def test_what_is_still_being_written_is_not_taken_for_the_newest(toy: Path, comm
 def test_a_second_run_gets_a_new_name_and_the_first_stays(toy: Path, command: Command) -> None:
     command("train", *QUICK)
     card = Path("runs/toy/popularity/recommender.json").read_bytes()
-    assert "written to runs/toy/popularity-2" in command("train", *QUICK).out
-    assert "written to runs/toy/popularity-3" in command("train", *QUICK).out
-    assert "written to runs/toy/mine in" in command("train", *QUICK, "--name", "mine").out
+    assert "saved to runs/toy/popularity-2" in command("train", *QUICK).out
+    assert "saved to runs/toy/popularity-3" in command("train", *QUICK).out
+    assert "saved to runs/toy/mine after" in command("train", *QUICK, "--name", "mine").out
     assert Path("runs/toy/popularity/recommender.json").read_bytes() == card
 
 

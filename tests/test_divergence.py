@@ -18,7 +18,7 @@ from recvae.models import AE, VASP, HVamp, MultDAE, MultVAE, RecVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.recommenders.recommender import Recommender
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.trainer import Losses
 
 Command = Callable[..., Any]
@@ -162,7 +162,7 @@ def test_weights_that_are_kept_are_numbers(blocks: Dataset) -> None:
 def test_a_resumed_run_that_diverges_keeps_the_weights_from_before(
     blocks: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Killed(Silent):
+    class Killed(NullMonitor):
         def epoch(self, record: EpochRecord) -> None:
             if record.epoch == 2:
                 raise ZeroDivisionError
@@ -213,11 +213,11 @@ def diverged(updates: int, command: Command) -> Path:
 
 def test_the_bundle_of_a_diverged_run_is_marked_loaded_and_measured(diverged: Path, command: Command) -> None:
     bundle: Bundle = read_bundle(diverged)
-    assert bundle.interrupted and bundle.training["epochs"] == 2
-    assert "the loss is no longer a number at update" in bundle.training["failure"]
-    assert "interrupted" not in bundle.training and set(bundle.metrics["validation"]) >= {"ndcg@100"}
+    assert bundle.interrupted and bundle.training.epochs == 2
+    assert "the loss is no longer a number at update" in str(bundle.training.failure)
+    assert "interrupted" not in bundle.training.to_json() and set(bundle.metrics["validation"]) >= {"ndcg@100"}
     page = (diverged / "README.md").read_text()
-    assert "the loss is no longer a number at update" in page and "best weights until then" in page
+    assert "the loss is no longer a number at update" in page and "best weights so far" in page
     assert "stopped by hand" not in page
     recommender = Recommender.load(diverged)
     assert len(recommender.recommend(recommender.item_ids[:3], k=5)) == 5

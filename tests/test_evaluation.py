@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
-from recvae.evaluation.baselines import cached_baseline, describe_choice, fit_baseline
+from recvae.evaluation.baselines import cached_baseline, describe_choice, fit_baseline, validation_of
 from recvae.evaluation.evaluate import Evaluation, Report, Summary, evaluate, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MODELS, Popularity
 from recvae.models.common.hyperparameters import grid_of
 from recvae.runs.run import new_run, train
-from recvae.training.records import Silent
+from recvae.training.records import NullMonitor
 
 METRICS = parse_metrics("recall@3,recall_all@3,ndcg@10,precision@3,hit_rate@3,map@10,mrr@10,coverage@3")
 GRID = {"factors": (2, 8), "regularization": (0.1, 50.0), "alpha": (10.0,)}
@@ -201,11 +201,19 @@ def test_a_baseline_is_the_point_of_its_grid_that_is_best_on_validation(
     for point in grid_of(ALS.space):
         per_user, _ = evaluate(ALS(**point).fit(films.train), films.validation, parse_metrics("ndcg@100"))
         reached.append({**point, "ndcg@100": pytest.approx(float(np.nanmean(per_user["ndcg@100"])))})
-    assert len(reached) == 4 and bundle.training["tried"] == reached
-    best = max(bundle.training["tried"], key=lambda tried: tried["ndcg@100"])
+    assert len(reached) == 4 and bundle.training.tried == reached
+    assert isinstance(bundle.training.tried, list)
+    best = max(bundle.training.tried, key=lambda tried: tried["ndcg@100"])
     assert {name: getattr(bundle.model, name) for name in GRID} == {name: best[name] for name in GRID}
-    assert best is not bundle.training["tried"][0], "the first one would be no choice"
-    assert bundle.metrics == {"validation": {"ndcg@100": best["ndcg@100"]}}
+    assert best is not bundle.training.tried[0], "the first one would be no choice"
+    assert list(bundle.metrics) == ["validation"] and bundle.metrics["validation"]["ndcg@100"] == best["ndcg@100"]
+    assert set(bundle.metrics["validation"]) == {"recall@20", "recall@50", "ndcg@100"}, "as every run has them"
+
+
+def test_a_baseline_without_a_grid_is_measured_on_validation_too(films: Dataset) -> None:
+    bundle = fit_baseline("popularity", films)
+    per_user, _ = evaluate(bundle.model, films.validation, parse_metrics("ndcg@100"))
+    assert validation_of(bundle) == pytest.approx(float(np.nanmean(per_user["ndcg@100"]))) and not bundle.training.tried
 
 
 def test_tuning_and_training_never_look_at_test(
@@ -217,12 +225,12 @@ def test_tuning_and_training_never_look_at_test(
         bundles = []
         for place, dataset in (("seeing", films), ("blind", blind)):
             run = new_run(make_model(name), tmp_path / place, name)
-            bundles.append(train(run, dataset, device="cpu", monitor=Silent())[0])
+            bundles.append(train(run, dataset, device="cpu", monitor=NullMonitor())[0])
         for key, value in bundles[0].model.weights().items():
             np.testing.assert_array_equal(bundles[1].model.weights()[key], value)
         assert bundles[0].metrics == bundles[1].metrics
     seeing, blindly = fit_baseline("als", films), fit_baseline("als", blind)
-    assert seeing.training == blindly.training | {"seconds": seeing.training["seconds"]}
+    assert seeing.training == replace(blindly.training, seconds=seeing.training.seconds)
     for key, value in seeing.model.weights().items():
         np.testing.assert_array_equal(blindly.model.weights()[key], value)
 

@@ -18,7 +18,7 @@ from recvae.models import MultDAE, MultVAE, multvae
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.networks import dropout
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items, N stored interactions, D latent dimensions, H width of a layer.
 
@@ -96,7 +96,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps what a run tells, and the weights after each epoch."""
 
     def __init__(self, model: Autoencoder) -> None:
@@ -186,6 +186,7 @@ def test_reported_losses_are_means_over_users_and_kl_is_a_sum_over_latent_dimens
     _, kl = paper_vae(as_leaves(model), inputs, torch.zeros(x.shape[0], 3))
     assert record.kl == pytest.approx(kl.mean().item(), rel=1e-3)
     assert record.beta == model.beta
+    assert record.kl is not None
     assert record.loss == pytest.approx(record.reconstruction + model.beta * record.kl, rel=1e-6)
 
     model = untrained(MultDAE(latent_dim=3, dropout=0.0, batch_size=5), x)

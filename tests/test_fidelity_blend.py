@@ -74,9 +74,9 @@ def test_the_weight_is_the_best_of_those_tried_on_validation(blocks: Dataset) ->
     for weight in WEIGHTS:
         ranked, _ = Blend.of(first, second, weight=weight).fit(blocks.train).recommend(validation.fold_in, 100)
         by_hand[weight] = float(np.nanmean(ndcg_at_k(ranked, validation.targets, 100)))
-    tried = model.training_summary()["tried"]
+    tried = model.training_summary().tried
     assert tried == pytest.approx({str(weight): ndcg for weight, ndcg in by_hand.items()})
-    assert model.weight_ == model.training_summary()["weight"] == max(by_hand, key=by_hand.__getitem__)
+    assert model.weight_ == model.training_summary().weight == max(by_hand, key=by_hand.__getitem__)
     assert 0 < model.weight_ < 1
     assert by_hand[model.weight_] > max(by_hand[0.0], by_hand[1.0])
     assert (WEIGHTS[0], WEIGHTS[-1], len(WEIGHTS)) == (0.0, 1.0, 21)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from recvae.models import RecVAE, recvae
 from recvae.models.recvae import RecVAENetwork, composite_log_prior
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.trainer import Phase
 
 # Letters in shape comments: U users, I items, D latent dimensions, H width of a layer.
@@ -102,7 +102,7 @@ def as_leaves(model: RecVAE) -> Weights:
     return {name: value.double().requires_grad_() for name, value in model.network_.state_dict().items()}
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps the state of each part before the first update and after every one, and who went through the encoders."""
 
     def __init__(self, model: RecVAE) -> None:
@@ -182,6 +182,7 @@ def test_encoder_loss_and_gradients_are_those_of_the_paper() -> None:
     total.backward()
 
     assert losses.reconstruction.item() == pytest.approx(reconstruction.mean().item(), rel=1e-5)
+    assert losses.kl is not None
     assert losses.kl.item() == pytest.approx(kl.mean().item(), rel=1e-5)
     assert losses.total.item() == pytest.approx(total.item(), rel=1e-5)
     for name, parameter in model.network_.named_parameters():
@@ -217,6 +218,7 @@ def test_kl_of_each_user_weighs_gamma_times_the_size_of_his_history() -> None:
     for user in range(N_USERS):
         batch = whole_batch(sp.csr_matrix(x[user]), torch.device("cpu"))
         losses = model._loss(batch, gamma, torch.Generator().manual_seed(user))
+        assert losses.kl is not None
         expected = gamma * x[user].sum() * losses.kl.item()
         assert (losses.total - losses.reconstruction).item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
 

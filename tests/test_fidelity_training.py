@@ -20,7 +20,7 @@ from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.models.common.likelihood import ItemLikelihood
 from recvae.models.common.variational import VariationalAutoencoder, find_beta
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.trainer import Losses, Phase
 
 Make = Callable[..., Any]
@@ -51,7 +51,7 @@ def with_phases(model: Autoencoder, change: Callable[[Phase], Phase], monkeypatc
     return model
 
 
-class Watch(Silent):
+class Watch(NullMonitor):
     """Keeps the KL weights that a run tells, and the network after each epoch."""
 
     def __init__(self, model: Any) -> None:
@@ -139,6 +139,7 @@ def test_beta_multiplies_the_kl_term_once(name: str, make_model: Make, monkeypat
     batch = whole_batch(rows(), torch.device("cpu"))
     for beta in (0.0, 0.2, 1.0):
         losses = cast(Losses, model._loss(batch, beta, torch.Generator().manual_seed(0)))
+        assert losses.kl is not None
         expected = losses.reconstruction + beta * losses.kl
         assert losses.total.item() == pytest.approx(expected.item(), rel=1e-6)
         assert losses.kl.abs().item() > 1e-4

@@ -16,7 +16,7 @@ from torch.nn import functional
 from recvae.models import VASP, vasp
 from recvae.models.vasp import VASPNetwork, focal_loss, log_product, split_histories
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items.
 
@@ -144,7 +144,7 @@ def test_the_shallow_diagonal_is_exactly_0_after_every_update(settings: dict[str
     model = VASP(**SMALL, **settings, epochs=4, batch_size=8, learning_rate=0.05)
     diagonals: list[torch.Tensor] = []
 
-    class Watch(Silent):
+    class Watch(NullMonitor):
         def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
             diagonals.append(cast(VASPNetwork, model.network_).shallow.detach().diagonal().clone())
 
@@ -175,6 +175,7 @@ def test_loss_and_gradients_are_those_of_the_formulas(joint: str) -> None:
     total.backward()
 
     assert losses.reconstruction.item() == pytest.approx(per_user.mean().item(), rel=1e-5)
+    assert losses.kl is not None
     assert losses.kl.item() == pytest.approx(kl.mean().item(), rel=1e-5)
     assert losses.total.item() == pytest.approx(total.item(), rel=1e-5)
     for name, parameter in model.network_.named_parameters():
@@ -245,7 +246,7 @@ def test_the_shallow_path_starts_at_nothing_and_alone_is_decayed() -> None:
 def test_the_record_of_an_epoch_is_the_mean_of_its_users() -> None:
     records: list[EpochRecord] = []
 
-    class Watch(Silent):
+    class Watch(NullMonitor):
         def epoch(self, record: EpochRecord) -> None:
             records.append(record)
 
@@ -254,4 +255,5 @@ def test_the_record_of_an_epoch_is_the_mean_of_its_users() -> None:
     )
     assert records == model.log_
     for record in records:
+        assert record.kl is not None
         assert record.loss == pytest.approx(record.reconstruction + 0.2 * record.kl, rel=1e-5)

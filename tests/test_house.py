@@ -15,8 +15,8 @@ SOURCES = sorted([*ROOT.glob("recvae/**/*.py"), *ROOT.glob("cli/recvae_cli/*.py"
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "imports", "items", "interactions"),
-    *("compute", "storage", "ranking", "metrics"),
+    *("version", "errors", "items", "interactions", "user_code", "ranked_lists"),
+    *("compute", "storage", "ranking", "metrics", "progress"),
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "runs", "tuning"),  # the numbers wing
     *("recommenders", "exports", "serving"),  # the answers wing

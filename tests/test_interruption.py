@@ -116,7 +116,7 @@ def test_an_interrupted_run_leaves_a_finished_bundle_that_says_so(
 ) -> None:
     code, out, err = interrupted
     assert code == 0 and "Traceback" not in err
-    assert "interrupted: the best weights so far are kept" in out and "written to runs/films/multvae" in out
+    assert "interrupted: the best weights so far are kept" in out and "saved to runs/films/multvae" in out
     assert card()["interrupted"] is True and "stopped by hand" in (RUN / "README.md").read_text()
     assert card()["training"]["epochs"] >= 3 and set(card()["metrics"]["validation"]) >= {"ndcg@100"}
     assert len(Recommender.load(RUN).recommend([], k=3)) == 3
@@ -256,10 +256,10 @@ def test_an_interrupted_run_does_not_replace_a_finished_one(program: list[str], 
     whole = (RUN / "weights.safetensors").read_bytes()
     new = Path("runs/films/.multvae.new")
     code, out, _ = stopped(program, here, signal.SIGINT, 2, "--overwrite", *ENDLESS, run=new)
-    assert code == 0 and "written to runs/films/multvae-2" in out
+    assert code == 0 and "saved to runs/films/multvae-2" in out
     assert (RUN / "weights.safetensors").read_bytes() == whole and not new.exists()
     said = command("train", "--resume", "--name", "multvae-2", "--set", "epochs=10000", "--set", "patience=1")
-    assert said.code == 0 and "written to runs/films/multvae-2" in said.out
+    assert said.code == 0 and "saved to runs/films/multvae-2" in said.out
 
 
 def test_a_damaged_checkpoint_is_refused_with_a_way_out(killed: Path, command: Command) -> None:

@@ -1,7 +1,9 @@
 """The metrics: worked out by hand, by a plain loop over users, and by scikit-learn where the definitions meet."""
 
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
+from recvae import metrics as functions
 from recvae.errors import DataError, UsageError
-from recvae.metrics import NAMES, PER_USER, Metric, _hits, coverage_at_k, measure, parse_metrics
+from recvae.metrics import METRICS, NAMES, Metric, coverage_at_k, measure, parse_metrics
+from recvae.ranked_lists import look_up
 
 # Letters in shape comments: U users, I items, k ranks.
+
+PER_USER: dict[str, Callable[[np.ndarray, Any, int], np.ndarray]] = {
+    "recall": functions.recall_at_k,
+    "recall_all": functions.recall_all_at_k,
+    "ndcg": functions.ndcg_at_k,
+    "precision": functions.precision_at_k,
+    "hit_rate": functions.hit_rate_at_k,
+    "map": functions.average_precision_at_k,
+    "mrr": functions.reciprocal_rank_at_k,
+}
 
 LOG2_3 = math.log2(3)  # the discount of rank 2; that of rank 1 is 1, of rank 3 is 2
 
@@ -61,7 +75,7 @@ def test_values_are_those_worked_out_by_hand(name: str, k: int) -> None:
 
 def test_every_metric_has_a_value_worked_out_by_hand() -> None:
     assert {name for name, _ in GOLDEN} == set(PER_USER)
-    assert set(NAMES) - set(PER_USER) == {"coverage"}
+    assert set(NAMES) - set(PER_USER) == {name for name in METRICS if not METRICS[name].is_per_user} == {"coverage"}
 
 
 def test_coverage_is_the_share_of_items_in_any_list() -> None:
@@ -73,7 +87,7 @@ def test_coverage_is_the_share_of_items_in_any_list() -> None:
 def test_measured_together_each_metric_is_what_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = [Metric(name, k) for k in (2, 4, 1) for name in NAMES]
     looked_up = []
-    monkeypatch.setattr("recvae.metrics._hits", lambda *given: looked_up.append(given[2]) or _hits(*given))
+    monkeypatch.setattr("recvae.metrics.look_up", lambda *given: looked_up.append(given[2]) or look_up(*given))
     per_user, overall = measure(metrics, RANKED, TARGETS)
     assert looked_up == [4], "once for all, as deep as the deepest"
     assert [*per_user, *overall] == [str(m) for m in sorted(metrics, key=lambda m: not m.is_per_user)]
@@ -243,3 +257,89 @@ def test_targets_that_are_no_interactions_are_refused(name: str) -> None:
         metric(RANKED, TARGETS.toarray(), 2)
     with pytest.raises(DataError, match=r"^the targets hold negative, NaN or infinite values"):
         metric(RANKED, -TARGETS, 2)
+
+
+# ---------------------------------------------------------------- metrics of one's own
+
+
+def reach(ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:
+    """Return the share of the first k items that are not the most popular one, as an example."""
+    assert ranked.shape == (targets.shape[0], k) and ranked.dtype == np.int64
+    ranked[ranked == 0] = -1  # what is handed over may be changed
+    targets.data[:] = 0
+    return (ranked >= 0).sum(axis=1) / k
+
+
+def test_a_metric_of_your_own_is_measured_beside_the_others() -> None:
+    wanted = parse_metrics(["ndcg@2", Metric("reach", 3, reach), "ndcg@4"])
+    per_user, overall = measure(wanted, RANKED, TARGETS)
+    assert list(per_user) == ["ndcg@2", "reach@3", "ndcg@4"] and not overall
+    np.testing.assert_allclose(per_user["reach@3"], [2 / 3, 2 / 3, np.nan])
+    np.testing.assert_array_equal(per_user["ndcg@4"], functions.ndcg_at_k(RANKED, TARGETS, 4))
+    np.testing.assert_array_equal(Metric("reach", 3, reach).per_user(RANKED, TARGETS), per_user["reach@3"])
+    assert Metric("reach", 3, reach).is_per_user
+
+
+def fails(*_: Any) -> Any:
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (fails, r"the metric own@2 failed with ZeroDivisionError: .*ranked items of shape \(3, 2\), targets of shape"),
+        (lambda *_: 0.5, r"got values of shape \(\) from the metric own@2, expected \(3,\), one float per user"),
+        (lambda *_: None, r"got values of shape \(\) from the metric own@2"),
+        (lambda *_: np.ones((3, 2)), r"got values of shape \(3, 2\) from the metric own@2"),
+        (lambda *_: ["a", "b", "c"], r"the metric own@2 failed with ValueError"),
+        (lambda *_: [1, np.nan, 1], "got NaN or infinity from the metric own@2 for 1 users who have a target"),
+        (lambda *_: [np.inf, np.nan, 1], "for 2 users who have a target, expected numbers; return 0"),
+    ],
+    ids=["raises", "one number", "nothing", "one per rank", "texts", "nan", "infinity"],
+)
+def test_what_your_own_metric_does_wrong_is_said(function: Callable[..., Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        measure([Metric("own", 2, function)], RANKED, TARGETS)
+
+
+def test_a_metric_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"got metric 'own', expected one of: recall, .*; or pass its function"):
+        Metric("own", 5)
+    with pytest.raises(UsageError, match="got a metric of your own called ndcg, which is another one"):
+        Metric("ndcg", 5, reach)
+    with pytest.raises(UsageError, match="got a int for the metric own@5, expected a function"):
+        Metric("own", 5, 3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="got k=0, expected a whole number"):
+        Metric("recall", 0)
+    with pytest.raises(
+        UsageError, match=r"got a function among the metrics, expected a text such as 'ndcg@10', or Metr"
+    ):
+        parse_metrics([reach])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"got two metrics called reach@3, expected a name of its own for each"):
+        parse_metrics([Metric("reach", 3, reach), Metric("reach", 3, fails)])
+    assert len(parse_metrics([Metric("reach", 3, reach), Metric("reach", 3, reach)])) == 1
+
+
+def test_a_metric_is_imported_from_the_current_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("shelf.py").write_text(
+        "def Variety(ranked, targets, k):\n    return [len(set(row)) / k for row in ranked]\nn = 1\n"
+    )
+    Path("broken_shelf.py").write_text("import nothing_of_the_kind\n")
+    Path("leaving_shelf.py").write_text("raise SystemExit(3)\n")
+    metrics = parse_metrics("ndcg@2, shelf:Variety@2")
+    per_user, _ = measure(metrics, RANKED, TARGETS)
+    assert per_user["Variety@2"][:2].tolist() == [1, 1]
+    for text, message in (
+        ("shelf:Variety", "got metric 'shelf:Variety', expected a whole number after the @"),
+        ("shelf:variety@2", "but shelf has no 'variety'; it has: Variety, n"),
+        ("shelf:n@2", "got a int for the metric n@2, expected a function"),
+        ("no_shelf:n@2", r"there is no module no_shelf; expected no_shelf\.py in /"),
+        ("shelf.py:n@2", "but importing shelf.py failed|there is no module shelf.py"),
+        ("my shelf:n@2", "got metric 'my shelf:n', expected MODULE:NAME such as my_module:my_metric"),
+        ("shelf:@2", "expected MODULE:NAME"),
+        ("broken_shelf:n@2", "but importing broken_shelf failed with ModuleNotFoundError: No module named 'nothing_of"),
+        ("leaving_shelf:n@2", "but importing leaving_shelf failed with SystemExit: 3; make `python -c"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_metrics(text)

@@ -15,7 +15,7 @@ from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
 from recvae.models.common import scoring
 from recvae.models.common.hyperparameters import Range, hyperparameters_of, values_of
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items, k ranks.
 
@@ -82,7 +82,7 @@ def test_whoever_watches_a_fit_hears_of_its_start_and_its_end(
 ) -> None:
     told: list[float] = []
 
-    class Watch(Silent):
+    class Watch(NullMonitor):
         def start(self, epochs: int, done: list[EpochRecord]) -> None:
             told.extend([epochs, len(done)])
 

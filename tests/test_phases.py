@@ -19,7 +19,7 @@ from recvae.models import AE, VASP, HVamp, RecVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.schedules import Schedule, linear
 from recvae.training.trainer import Losses, Phase, Task, Trainer
 
@@ -38,7 +38,7 @@ class Killed(Exception):
     """Ends a run as a kill would: nothing after it is done."""
 
 
-class Tells(Silent):
+class Tells(NullMonitor):
     """Keeps what it is told, and raises once so many epochs are over."""
 
     def __init__(self, after: float = np.inf) -> None:
@@ -122,7 +122,7 @@ class Watched:
 
 def test_every_epoch_goes_through_all_passes_of_all_phases_in_order(blocks: Dataset) -> None:
     watched = Watched()
-    watched.trainer(blocks).run(Silent())
+    watched.trainer(blocks).run(NullMonitor())
     an_epoch = ["left"] * 2 * BATCHES + ["after left"] + ["right"] * BATCHES + ["after right"]
     assert [seen["phase"] for seen in watched.seen] == an_epoch * EPOCHS
     users = [update["users"] for update in watched.updates()]
@@ -144,7 +144,7 @@ def test_progress_and_the_schedule_count_the_updates_of_all_passes(blocks: Datas
 
 def test_in_each_phase_only_its_own_parameters_have_gradients_and_move(blocks: Dataset) -> None:
     watched = Watched()
-    watched.trainer(blocks).run(Silent())
+    watched.trainer(blocks).run(NullMonitor())
     updates = watched.updates()
     for update in updates:
         assert update["learns"] == {"left": update["phase"] == "left", "right": update["phase"] == "right"}
@@ -156,7 +156,7 @@ def test_in_each_phase_only_its_own_parameters_have_gradients_and_move(blocks: D
 def test_records_have_the_means_over_the_users_of_all_passes_of_the_first_phase(blocks: Dataset) -> None:
     watched = Watched()
     totals: list[float] = []
-    history = watched.trainer(blocks, epochs=2).run(Silent())
+    history = watched.trainer(blocks, epochs=2).run(NullMonitor())
     for number, seen in enumerate(watched.seen, start=1):
         left, right = seen.get("values", (0.0, 0.0))
         totals.append((left - right) ** 2 + number if seen["phase"] == "left" else np.nan)

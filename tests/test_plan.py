@@ -26,6 +26,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.runs import planning
 from recvae.runs.planning import plan
 from recvae.training.checkpoints import FILE_NAME
+from recvae.training.records import StopTraining
 from recvae.training.trainer import Losses
 
 Command = Callable[..., Any]
@@ -233,19 +234,18 @@ def test_a_limit_makes_blocks_small_and_lists_stay_the_same(
 ) -> None:
     model = replace(fitted(model_name)).load_weights(fitted(model_name).weights())
     items, _ = model.recommend(blocks.test.fold_in, 5)
-    needs = model.needs(0, 32, 0)
-    model.max_memory = needs.weights + 2 * needs.per_user
+    needs = model.scoring_needs(32)
+    limit = needs.weights + 2 * needs.per_user
     sizes, original = [], type(model)._score_block
     monkeypatch.setattr(
         type(model), "_score_block", lambda self, rows: (sizes.append(rows.shape[0]), original(self, rows))[1]
     )
-    np.testing.assert_array_equal(model.recommend(blocks.test.fold_in, 5)[0], items)
+    np.testing.assert_array_equal(model.recommend(blocks.test.fold_in, 5, max_memory=limit)[0], items)
     assert 2 in sizes and max(sizes) <= 2
-    model.max_memory = needs.scoring - 1
     with pytest.raises(
         MemoryLimitError, match=rf"^scoring with {model.name}, one user at a time, needs .* --max-memory; ra"
     ):
-        model.recommend(blocks.test.fold_in, 5)
+        model.recommend(blocks.test.fold_in, 5, max_memory=needs.scoring - 1)
 
 
 @pytest.mark.parametrize("name", [name for name, model in MODELS.items() if issubclass(model, Autoencoder)])
@@ -255,12 +255,11 @@ def test_validation_while_training_keeps_within_the_limit(
     model = make_model(name, epochs=2, batch_size=2)
     free = make_model(name, epochs=2, batch_size=2).fit(blocks.train, blocks.validation, device="cpu")
     needs = model.needs(*blocks.train.shape, blocks.train.nnz)
-    model.max_memory = needs.training
     sizes, original = [], type(model)._score_block
     monkeypatch.setattr(
         type(model), "_score_block", lambda self, rows: (sizes.append(rows.shape[0]), original(self, rows))[1]
     )
-    model.fit(blocks.train, blocks.validation, device="cpu")
+    model.fit(blocks.train, blocks.validation, device="cpu", max_memory=needs.training)
     most = max(1, (needs.training - needs.held) // needs.per_user)
     assert max(sizes) == min(most, blocks.validation.n_users)
     assert model.history_.best_ndcg == pytest.approx(free.history_.best_ndcg)
@@ -272,22 +271,20 @@ def test_validation_while_training_keeps_within_the_limit(
 def test_a_network_that_does_not_fit_is_refused_with_what_would(blocks: Dataset) -> None:
     model = MultVAE(hidden_dims=(16,), latent_dim=4, batch_size=80, epochs=1)
     size = (*blocks.train.shape, blocks.train.nnz)
-    model.max_memory = replace(model, batch_size=33).needs(*size).training
+    limit = replace(model, batch_size=33).needs(*size).training
     said = r"^multvae on 32 items in batches of 80 users needs .* kB is allowed by --max-memory; raise --max-memory to "
     with pytest.raises(MemoryLimitError, match=said) as caught:
-        model.fit(blocks.train, device="cpu")
+        model.fit(blocks.train, device="cpu", max_memory=limit)
     assert not model.n_items_
     found = re.search(r"raise --max-memory to (\S+), or set batch_size=(\d+)$", str(caught.value))
     assert found is not None and int(found[2]) == 33
     replace(model, batch_size=33).fit(blocks.train, device="cpu")
-    replace(model, max_memory=parse_bytes(found[1])).fit(blocks.train, device="cpu")
+    model.fit(blocks.train, device="cpu", max_memory=parse_bytes(found[1]))
 
 
 def test_a_network_that_is_too_large_in_itself_is_told_to_be_narrower(blocks: Dataset) -> None:
-    model = MultVAE(batch_size=80, max_memory=20_000)
-    said = (
-        r"raise --max-memory to \S+, or even batch_size=1 takes \S+: take smaller hidden_dims, latent_dim, or leave out"
-    )
+    model = MultVAE(batch_size=80)
+    said = r"raise --max-memory to \S+, or even batch_size=1 takes \S+: set a smaller hidden_dims or latent_dim, or leave out"
     with pytest.raises(MemoryLimitError, match=said):
         model.check_memory(*blocks.train.shape, blocks.train.nnz)
 
@@ -297,7 +294,7 @@ def test_without_a_limit_what_is_free_counts(blocks: Dataset, monkeypatch: pytes
     with pytest.raises(MemoryLimitError, match=r"20\.0 kB this machine has free; even batch_size=1 takes"):
         MultVAE().fit(blocks.train, device="cpu")
     with pytest.raises(MemoryLimitError, match=r"^als on 32 items needs .* leave out rare items"):
-        model_class("als")(max_memory=100).fit(blocks.train)
+        model_class("als")().fit(blocks.train, max_memory=100)
 
 
 def test_on_a_gpu_host_and_gpu_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +305,7 @@ def test_on_a_gpu_host_and_gpu_are_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(MemoryLimitError, match=r"10\.0 MB cuda has free; "):
         MultVAE().check_memory(*size, "cuda")
     with pytest.raises(MemoryLimitError, match=r"10\.0 MB cuda has free; raise"):
-        MultVAE(max_memory=10**11).check_memory(*size, "cuda")
+        MultVAE().check_memory(*size, "cuda", max_memory=10**11)
     free |= {"cuda": 10**12, "cpu": 10**6}
     with pytest.raises(MemoryLimitError, match=r"1\.0 MB this machine has free; "):
         MultVAE().check_memory(*size, "cuda")
@@ -358,7 +355,7 @@ def test_baselines_and_repeats_are_given_device_and_limit(
     original = Autoencoder.fit
 
     def fit(self: Any, *arguments: Any, **options: Any) -> Any:
-        given.append((options["device"], self.max_memory))
+        given.append((options["device"], options["max_memory"]))
         self.epochs = min(self.epochs, 4)  # a baseline has the defaults
         return original(self, *arguments, **options)
 
@@ -393,7 +390,7 @@ def test_without_time_nothing_is_tried_out(blocks: Dataset, monkeypatch: pytest.
 
 def test_what_does_not_fit_is_not_tried_out(blocks: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MultVAE, "_loss", lambda *_: pytest.fail("it was trained"))
-    found = plan(MultVAE(max_memory=1000), blocks, device="cpu")
+    found = plan(MultVAE(), blocks, device="cpu", max_memory=1000)
     assert not found.fits and "is allowed by --max-memory" in found.obstacle and found.seconds is None
 
 
@@ -452,11 +449,10 @@ def test_times_are_carried_on_from_the_last_two_tries(
 
 
 def test_steps_of_a_closed_form_are_counted_until_the_time_is_over() -> None:
-    steps = planning._Steps(0.0)
+    steps = planning._StepTimer(0.0)
     steps.start(10, [])
     steps.advance(1, None)
-    with pytest.raises(KeyboardInterrupt):
-        steps.advance(2, None)
+    assert isinstance(steps.advance(2, None), StopTraining)
     assert steps.whole is not None and 0 < steps.whole < 10
 
 
@@ -548,7 +544,7 @@ def test_a_blend_of_what_is_still_to_be_fitted_counts_its_training(blocks: Datas
     assert whole.training >= sum(part.needs(*size).training for part in parts)
     assert isinstance(whole, Needs) and whole.parameters == sum(part.needs(*size).parameters for part in parts)
     with pytest.raises(MemoryLimitError, match="blend on 32 items needs"):
-        replace(Blend.of(*parts), max_memory=1000).fit(blocks.train, blocks.validation)
+        Blend.of(*parts).fit(blocks.train, blocks.validation, max_memory=1000)
 
 
 # Memory that runs out on the way

@@ -107,7 +107,7 @@ def test_each_network_learns_as_well_in_bfloat16(kind: Any, blocks: Dataset) -> 
         model = kind(**settings | SMALL.get(kind, {})).fit(blocks.train, blocks.validation, device="cpu")
         per_user, _ = evaluate(model, blocks.test, parse_metrics("ndcg@10"))
         found[precision] = float(np.nanmean(per_user["ndcg@10"])), model.weights()
-        assert model.training_summary()["precision"] == precision
+        assert model.training_summary().precision == precision
         assert all(array.dtype == np.float32 for array in model.weights().values())
     assert found["bfloat16"][0] > found["float32"][0] - 0.05
     assert any((found["bfloat16"][1][name] != array).any() for name, array in found["float32"][1].items())

@@ -15,7 +15,7 @@ from recvae.models import MODELS, HVamp, Model, MultVAE
 from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.models.common.variational import find_beta
 from recvae.training import trainer
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.records import EpochRecord, NullMonitor
 
 Command = Callable[..., Any]
 Refused = Callable[..., str]
@@ -132,7 +132,7 @@ def test_beta_is_that_of_the_pilots_best_epoch_on_the_same_slope(
     ndcg = iter([0.1, 0.2, 0.5, 0.3, 0.5, 0.4, 0.1, 0.1])
     records: list[EpochRecord] = []
 
-    class Watch(Silent):
+    class Watch(NullMonitor):
         def epoch(self, record: EpochRecord) -> None:
             records.append(record)
 
@@ -233,7 +233,7 @@ def test_a_pilot_is_refused_like_the_run_for_memory_and_bad_values(refused: Refu
 
 
 def test_ctrl_c_in_the_pilot_is_passed_on(blocks: Dataset) -> None:
-    class Stop(Silent):
+    class Stop(NullMonitor):
         def epoch(self, record: EpochRecord) -> None:
             if record.epoch == 2:
                 raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """The training loop: resumed to the bit, stopped early or by hand, refused when it makes no sense."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recvae.bundles.bundle import read_bundle
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, NotFittedError, StorageError, TrainingError
 from recvae.models import MultDAE, MultVAE
 from recvae.models.common import autoencoder
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.networks import initialise
+from recvae.runs.run import new_run, train
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
-from recvae.training.records import EpochRecord, Silent
+from recvae.training.monitors import MonitorList
+from recvae.training.records import EpochRecord, NullMonitor, StopTraining, TrainingSummary
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {"hidden_dims": (4,), "beta": 0.2}}
 BOTH = [MultVAE, MultDAE]
@@ -27,7 +31,7 @@ class Killed(Exception):
     """Ends a run as a kill would: nothing after it is done."""
 
 
-class Tells(Silent):
+class Tells(NullMonitor):
     """Raises an error once an epoch is over, or before the first one is; keeps what it was told."""
 
     def __init__(self, error: type[BaseException] = Killed, after: float = np.inf) -> None:
@@ -187,7 +191,7 @@ def test_patience_0_and_no_validation_users_mean_every_epoch(blocks: Dataset) ->
 def test_without_validation_users_or_targets_the_last_weights_are_kept(blocks: Dataset) -> None:
     last: dict[str, np.ndarray] = {}
 
-    class Last(Silent):
+    class Last(NullMonitor):
         def epoch(self, record: EpochRecord) -> None:  # noqa: ARG002
             last.update({name: value.numpy().copy() for name, value in model.network_.state_dict().items()})
 
@@ -212,6 +216,7 @@ def test_the_history_is_complete(blocks: Dataset) -> None:
         assert record.ndcg is not None
         assert 0 <= record.ndcg <= 1
         assert record.users_per_second == pytest.approx(100 / record.seconds)
+        assert record.kl is not None
         assert record.loss == pytest.approx(record.reconstruction + (record.beta or 0) * record.kl, rel=0.1)
     best = model.log_[model.history_.best_epoch - 1]
     assert best.ndcg == model.history_.best_ndcg == max(record.ndcg or 0 for record in model.log_)
@@ -301,3 +306,82 @@ def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> Non
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"is damaged \(.*\); train again without --resume"):
         Checkpoint(path, IDENTITY).load()
+
+
+# ---------------------------------------------------------------- a monitor that stops training
+
+
+class Stops(NullMonitor):
+    """Stops training once some epochs are done, or within an epoch; counts what it is told afterwards."""
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        self.calls_after = 0
+        self._stopped = False
+
+    def _stop(self, done: float) -> StopTraining | None:
+        self.calls_after += self._stopped
+        self._stopped = self._stopped or done >= self.after
+        return StopTraining("good enough") if self._stopped else None
+
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:  # noqa: ARG002
+        return self._stop(epochs_done) if self.after % 1 else None
+
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
+        return self._stop(record.epoch)
+
+
+@pytest.mark.parametrize("after", [3, 3.5])
+def test_a_monitor_ends_training_with_the_best_weights_so_far(after: float, blocks: Dataset) -> None:
+    stops = Stops(after)
+    model = fit(small(MultVAE), blocks, monitor=MonitorList(NullMonitor(), stops, NullMonitor()))
+    assert len(model.log_) == 3 and stops.calls_after == 0
+    assert model.history_.stop == StopTraining("good enough")
+    assert not model.history_.interrupted and not model.history_.stopped_early
+    assert model.training_summary().stopped == "good enough"
+    shorter = fit(small(MultVAE, epochs=10, patience=0), blocks, monitor=(tells := Tells(KeyboardInterrupt, after=3)))
+    assert len(tells.records) == 3
+    for name, value in shorter.weights().items():
+        np.testing.assert_array_equal(model.weights()[name], value)
+
+
+@pytest.mark.parametrize("name", ["multvae", "recvae", "als", "blend"])
+def test_a_model_that_is_stopped_before_it_has_weights_stays_unfitted(
+    name: str, make_model: Callable[..., Any], blocks: Dataset
+) -> None:
+    model = make_model(name, weight=None) if name == "blend" else make_model(name)
+    model.fit(blocks.train, blocks.validation, device="cpu")
+    assert model.n_items_
+    model.fit(blocks.train, blocks.validation, device="cpu", monitor=Stops(after=0.001))
+    with pytest.raises(NotFittedError):
+        model.check_fitted()
+    model.fit(blocks.train, blocks.validation, device="cpu", monitor=NullMonitor()).check_fitted()
+
+
+def test_a_run_that_is_stopped_is_finished_and_says_why(toy: Path) -> None:
+    dataset = Dataset.load(toy)
+    run = new_run(small(MultDAE), Path("runs/toy"), "short")
+    bundle, folder = train(run, dataset, device="cpu", monitor=Stops(after=2))
+    assert not bundle.interrupted and bundle.training.stopped == "good enough" and bundle.training.epochs == 2
+    assert read_bundle(folder).training == bundle.training
+    assert not (folder / "checkpoint.safetensors").exists()
+    run = new_run(small(MultDAE), Path("runs/toy"), "nothing")
+    with pytest.raises(TrainingError, match=r"training of multdae was stopped \(good enough\) before there were any"):
+        train(run, dataset, device="cpu", monitor=Stops(after=0.001))
+    assert not Path("runs/toy/nothing").exists()
+
+
+def test_what_is_known_of_training_is_written_under_the_same_names_and_nothing_is_lost() -> None:
+    whole = TrainingSummary(seconds=1.5, epochs=3, best_epoch=2, stopped_early=False, interrupted=True, tried=[])
+    assert whole.to_json() == {"seconds": 1.5, "epochs": 3, "best_epoch": 2, "stopped_early": False, "tried": []}
+    assert TrainingSummary().to_json() == {}
+    later = {"seconds": 2, "carbon": {"grams": 3}, "further": 1}
+    read = TrainingSummary.from_json(later)
+    assert read.further == {"carbon": {"grams": 3}, "further": 1} and read.to_json() == later
+    for values, said in (
+        ({"seconds": "long"}, "got seconds 'long' of training, expected a number"),
+        ({"epochs": True}, "got epochs True of training, expected a whole number"),
+        ({"stopped_early": 1}, "got stopped_early 1 of training, expected true or false"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            TrainingSummary.from_json(values)

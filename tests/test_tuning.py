@@ -46,7 +46,7 @@ from recvae.tuning import (
     settings_of,
     tune,
 )
-from recvae.tuning.study import Running, Study
+from recvae.tuning.study import OpenTrial, Study
 
 Command = Callable[..., Any]
 STUDY = Path("study")
@@ -60,6 +60,7 @@ class Rigged(Popularity):
     name: ClassVar[str] = "rigged"
     space: ClassVar[Space] = {"quality": Range(0.0, 1.0), "layers": ((), (5,), (7, 5)), "kind": ("a", "b", None)}
     fitted: ClassVar[list["Rigged"]] = []
+    limits: ClassVar[list[int | None]] = []
 
     quality: float = hyperparameter(0.5, "what it reaches", low=0, high=1)
     layers: tuple[int, ...] = hyperparameter((5,), "of no effect", low=1)
@@ -75,9 +76,11 @@ class Rigged(Popularity):
             self.happens(epoch)
             if monitor is not None:
                 ndcg = self.quality * epoch / self.epochs
-                monitor.advance(epoch, None)
-                monitor.epoch(EpochRecord(epoch, 1.0, 1.0, 0.0, None, ndcg, True, 0.1, 10.0))
+                record = EpochRecord(epoch, 1.0, 1.0, 0.0, None, ndcg, True, 0.1, 10.0)
+                if monitor.advance(epoch, None) or monitor.epoch(record):
+                    return self
         self.fitted.append(self)
+        self.limits.append(rest["max_memory"])
         super().fit(train)
         return self
 
@@ -102,7 +105,7 @@ def rigged(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> type[Rigged]:
     monkeypatch.setattr(sqlite3, "connect", connect_without_waiting)  # for the disk: nobody pulls the plug here
     monkeypatch.setattr(os, "fsync", abs)
     monkeypatch.setitem(MODELS, "rigged", Rigged)
-    monkeypatch.setattr("recvae.tuning.loop.evaluate", measure)
+    monkeypatch.setattr("recvae.evaluation.fitting.evaluate", measure)
     monkeypatch.setattr(Rigged, "fitted", [])
     return Rigged
 
@@ -140,7 +143,7 @@ def test_the_defaults_come_first_and_numbers_are_short_and_the_best_is_kept(
     assert [trial.ndcg for trial in found.top(3)] == sorted((t.ndcg for t in complete), reverse=True)[:3]  # type: ignore[type-var]
     kept = read_bundle(found.bundle)
     assert kept.model == found.model and kept.metrics["validation"]["ndcg@100"] == found.best.ndcg
-    assert kept.training["trial"] == found.best.key and not kept.interrupted
+    assert kept.training.trial == found.best.key and not kept.interrupted
     log = [json.loads(line) for line in (found.bundle / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in log] == list(range(1, EPOCHS + 1))
 
@@ -178,7 +181,7 @@ def test_hopeless_trials_are_ended_early_and_others_are_not(rigged: type[Rigged]
 def test_a_trial_is_judged_by_its_best_until_then_after_a_warm_up_and_not_in_its_last_epoch() -> None:
     study = optuna.create_study(direction="maximize")
     for _ in range(4):
-        other = Running(study, study.ask())
+        other = OpenTrial(study, study.ask())
         other.start(10)
         assert not any(other.is_hopeless(epoch, 0.5) for epoch in range(1, 9)), "too few to compare with"
         study.tell(other.key, 0.5)
@@ -187,7 +190,7 @@ def test_a_trial_is_judged_by_its_best_until_then_after_a_warm_up_and_not_in_its
         (0.1, 0.4, 0.5, 0.5): [False, True, False, False],
         (0.4, 0.4, 0.4, 0.4): [False, True, True, True],
     }.items():
-        running = Running(study, study.ask())
+        running = OpenTrial(study, study.ask())
         running.start(10)
         assert [running.is_hopeless(epoch, ndcg) for epoch, ndcg in enumerate(curve, start=1)] == expected
         assert not running.is_hopeless(9, 0.0), "nobody has come so far"
@@ -258,7 +261,7 @@ def test_where_every_trial_fails_the_last_error_is_told(
 
     monkeypatch.setattr(Rigged, "happens", happens)
     for _ in range(2):
-        with pytest.raises(TrainingError, match="none of 3 trials came to an end; the last one: nan in epoch 1 of rig"):
+        with pytest.raises(TrainingError, match="all 3 trials failed; last error: nan in epoch 1 of rig"):
             tune("rigged", blocks, STUDY, trials=3)
 
 
@@ -281,7 +284,7 @@ def test_an_interrupted_trial_does_not_count_and_is_tried_again(
 
 @pytest.mark.parametrize(
     ("owner", "name", "finished"),
-    [(Study, "complete", 2), (Study, "begin", 1), (Study, "propose", 1), (Running, "is_hopeless", 1)],
+    [(Study, "complete", 2), (Study, "begin", 1), (Study, "propose", 1), (OpenTrial, "is_hopeless", 1)],
 )
 def test_ctrl_c_waits_until_what_is_being_written_is_whole(
     owner: Any, name: str, finished: int, rigged: type[Rigged], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
@@ -348,7 +351,7 @@ def test_a_call_ends_when_its_time_is_over(
         clock[0] += 1
 
     monkeypatch.setattr(Rigged, "happens", happens)
-    with pytest.raises(TrainingError, match="the time was over before a trial was finished; give more of it"):
+    with pytest.raises(TrainingError, match="no trial finished within --timeout; allow more time or fewer epochs"):
         tune("rigged", blocks, STUDY, trials=5, timeout=EPOCHS - 1)
     found = tune("rigged", blocks, STUDY, trials=5, timeout=2 * EPOCHS + 5)
     assert (found.ended, len(found.trials)) == (OUT_OF_TIME, 2) and found.trials[0].seconds == EPOCHS
@@ -547,7 +550,7 @@ def test_optuna_is_silent_here_and_as_before_elsewhere(
 
 def test_the_memory_limit_reaches_every_model(rigged: type[Rigged], blocks: Dataset) -> None:
     tune("rigged", blocks, STUDY, trials=2, max_memory=12345)
-    assert [model.max_memory for model in Rigged.fitted] == [12345, 12345]
+    assert Rigged.limits[-2:] == [12345, 12345]
 
 
 def test_a_watcher_sees_every_trial_and_the_best_so_far(rigged: type[Rigged], blocks: Dataset) -> None:

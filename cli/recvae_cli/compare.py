@@ -92,7 +92,7 @@ def compare(
     def measure(label: str, folder: Path) -> "Contender":
         bundle = read_bundle(folder, device, limit)
         found = measured(label, bundle, held_out, wanted, folder)
-        why = bundle.training.get("failure", "stopped by hand")
+        why = bundle.training.failure or "stopped by hand"
         note = f"{label} ended before its time ({why}): measured with its best weights until then"
         return replace(found, note=note) if bundle.interrupted else found
 

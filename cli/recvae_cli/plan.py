@@ -63,12 +63,11 @@ def plan(
     dataset = Dataset.load(home)
     plans = []
     for model in models:
-        model.max_memory = limit
         load_parts(model, runs_dir, dataset, device)
     with ProgressBar("trying out models") as bar:
         for done, model in enumerate(models):
             bar(done, len(models), model.name)
-            plans.append(plan(model, dataset, device=device, seconds=seconds))
+            plans.append(plan(model, dataset, device=device, seconds=seconds, max_memory=limit))
     if as_json:
         show_json(_as_json(plans, dataset, limit))
     else:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
     from recvae.runs.run import Run
+    from recvae.training.records import TrainingSummary
 
 
 def train(
@@ -75,7 +76,6 @@ def train(
         run, dataset = _run_to_resume(data, model, name, given, device, data_dir, runs_dir)
     else:
         run, dataset = _new_run(data, model or "multvae", name, given, overwrite, device, data_dir, runs_dir)
-    run.model.max_memory = limit
     if find_beta:
         check_has_beta(run.model)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
@@ -83,10 +83,10 @@ def train(
     _remark_on_sampling(run, dataset)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
-        run = _with_found_beta(run, dataset, device)
+        run = _with_found_beta(run, dataset, device, limit)
     try:
         with ProgressBar(run.model.name) as bar:
-            bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar))
+            bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=limit)
     except KeyboardInterrupt:
         goes_on = "`recvae train --resume` goes on" if run.work.exists() else "nothing was finished, nothing is left"
         say(f"interrupted: {goes_on}")
@@ -159,14 +159,14 @@ def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
         say(f"{draws:,} draws for {n_items:,} items: the full softmax (sampling=none) would take less time and memory")
 
 
-def _with_found_beta(run: "Run", dataset: "Dataset", device: str) -> "Run":
+def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "Run":
     """Train a pilot to find the cap of beta, and return the run with it."""
     from recvae.models.common.variational import find_beta
     from recvae.training.monitors import ProgressBar, TrainingProgress
 
     try:
         with ProgressBar(f"{run.model.name} pilot") as bar:
-            found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar))
+            found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar), max_memory)
     except KeyboardInterrupt:
         say("interrupted in the pilot: nothing was finished, nothing is left")
         raise
@@ -181,29 +181,34 @@ def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal hand
     raise KeyboardInterrupt
 
 
+def _show_parts(training: "TrainingSummary") -> None:
+    """Say how a blend is weighed, or what pruning cost."""
+    pruning, weight = training.pruning, training.weight
+    if weight is not None:
+        chosen = ", chosen on validation" if training.tried is not None else ""
+        show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")
+        if weight in (0, 1):
+            say(f"the {'first' if weight else 'second'} run alone ranks the same: the other one adds nothing")
+    if pruning is not None and pruning["ndcg@100 before"] is not None:
+        before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
+        show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")
+
+
 def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
     training, metrics = bundle.training, bundle.metrics.get("validation", {})
     if as_json:
         content = {"folder": str(folder), "model": bundle.model.name, "interrupted": bundle.interrupted}
-        show_json({**content, "training": training, "metrics": bundle.metrics})
+        show_json({**content, "training": training.to_json(), "metrics": bundle.metrics})
     else:
         if bundle.interrupted:
-            show("interrupted: the best weights so far are kept; `recvae train --resume` goes on")
-        if "best_epoch" in training:
-            end = ", ended early" if training["stopped_early"] else ""
-            show(f"best epoch {training['best_epoch']} of {training['epochs']}{end}, on {training['device']}")
+            show("interrupted: the best weights so far are kept; run `recvae train --resume` to continue")
+        if training.best_epoch is not None:
+            end = ", stopped early" if training.stopped_early else ""
+            show(f"best epoch {training.best_epoch} of {training.epochs}{end}, on {training.device}")
+        _show_parts(training)
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        pruning, weight = training.get("pruning"), training.get("weight")
-        if weight is not None:
-            chosen = ", chosen on validation" if "tried" in training else ""
-            show(f"weight {weight:g} of the first run, {1 - weight:.3g} of the second{chosen}")
-            if weight in (0, 1):
-                say(f"so it ranks as the {'first' if weight else 'second'} run alone does: the other one adds nothing")
-        if pruning is not None and pruning["ndcg@100 before"] is not None:
-            before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
-            show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")
         show(f"validation: {reached or 'no user has a target'}")
-        show(f"written to {folder} in {training['seconds']:.1f} s")
-        if 0 < training.get("epochs", 0) == training["best_epoch"] and not bundle.interrupted:
-            say("the last epoch was the best one: more of them (--set epochs=...) may do better still")
+        show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
+        if training.epochs and training.epochs == training.best_epoch and not bundle.interrupted:
+            say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
     say_next(f"recvae evaluate {folder}")

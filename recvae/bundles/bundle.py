@@ -29,6 +29,7 @@ from recvae.models.common.hyperparameters import build, values_of
 from recvae.storage.arrays import read_weights, write_weights
 from recvae.storage.files import storage_errors, write_file, write_json, write_text
 from recvae.storage.integrity import FileState, described, states_of
+from recvae.training.records import TrainingSummary
 from recvae.version import __version__
 
 WEIGHTS = "weights.safetensors"
@@ -51,18 +52,20 @@ class Bundle:
         Manifest of the data it was trained on.
     metrics : dict
         Mean of each metric by part, such as {"validation": {"ndcg@100": 0.4}}.
-    training : dict
+    training : TrainingSummary
         How training went: epochs, best epoch, seconds; of a tuned baseline, the grid.
-    interrupted : bool
-        Whether training ended before its time: stopped by hand, or with a loss that is no longer a number.
     """
 
     model: Model
     items: ItemIndex
     manifest: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    interrupted: bool = False
+    training: TrainingSummary = field(default_factory=TrainingSummary)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether training was ended by hand or by a failure; the model has the best weights so far."""
+        return self.training.interrupted
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
@@ -88,7 +91,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         **_describe_parts(bundle.model),
         "interrupted": bundle.interrupted,
         "metrics": bundle.metrics,
-        "training": bundle.training,
+        "training": bundle.training.to_json(),
         "dataset": bundle.manifest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -168,11 +171,24 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
     return Bundle(
         model=model,
         items=items,
-        manifest=card.get("dataset", {}),
-        metrics=card.get("metrics", {}),
-        training=card.get("training", {}),
-        interrupted=bool(card.get("interrupted", False)),
+        manifest=card["dataset"],
+        metrics=card["metrics"],
+        training=training_of(folder, card),
     )
+
+
+def training_of(folder: Path, card: dict[str, Any]) -> TrainingSummary:
+    """Return how the training of a bundle went, as its card has it.
+
+    Raises
+    ------
+    BundleError
+        If the card does not say it as it is written.
+    """
+    try:
+        return TrainingSummary.from_json({**card["training"], "interrupted": card["interrupted"]})
+    except TypeError as error:
+        raise damaged(folder, f"{CARD}: {error}") from error
 
 
 def _build(folder: Path, card: dict[str, Any]) -> Model:

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from recvae.models import MODELS
+from recvae.training.records import TrainingSummary
 
 _TAGS = ("recommender-systems", "collaborative-filtering", "implicit-feedback")
 
@@ -33,8 +34,9 @@ def model_card(card: dict[str, Any]) -> str:
         for metric, value in values.items()
     )
     paper = MODELS[card["model"]].paper
-    why = card["training"].get("failure", "Training was stopped by hand")
-    note = f"\n{why}; these are the best weights until then.\n" if card["interrupted"] else ""
+    training = TrainingSummary.from_json(card["training"])
+    why = training.failure or "Training was stopped by hand"
+    note = f"\n{why}; these are the best weights so far.\n" if card["interrupted"] else ""
     return f"""{_front_matter(card)}
 # {card["model"]} on {name}
 
@@ -43,7 +45,7 @@ def model_card(card: dict[str, Any]) -> str:
 | hyperparameter | value |
 |---|---|
 {settings}
-{_list_parts(card)}
+{_list_parts(card, training.weight)}
 | part | metric | mean |
 |---|---|---|
 {metrics}
@@ -99,12 +101,11 @@ def _one_line(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _list_parts(card: dict[str, Any]) -> str:
+def _list_parts(card: dict[str, Any], weight: float | None) -> str:
     """Return a Markdown list of the models that a model is made of; empty for most."""
     parts = [
         f"- {role}: {part['model']}, " + ", ".join(f"{name} {value}" for name, value in part["hyperparameters"].items())
         for role, part in card.get("parts", {}).items()
     ]
-    weight = card["training"].get("weight")
     share = "" if weight is None else f", {weight:g} of the first and {1 - weight:.3g} of the second"
     return f"\nMade of two runs{share}:\n\n" + "\n".join(parts) + "\n" if parts else ""

@@ -1,8 +1,7 @@
 """Baselines that are fair: fitted on the same training users, hyperparameters chosen on validation."""
 
-import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.card import CARD
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, StorageError, UsageError
-from recvae.evaluation.evaluate import evaluate, summarise
+from recvae.evaluation.fitting import fit
 from recvae.models import model_class
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import grid_of, values_of
+from recvae.progress import Progress
 from recvae.storage.files import write_folder
 from recvae.training.validation import OBJECTIVE
 
@@ -21,7 +21,7 @@ from recvae.training.validation import OBJECTIVE
 def fit_baseline(
     name: str,
     dataset: Dataset,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     *,
     device: str = "auto",
     max_memory: int | None = None,
@@ -34,8 +34,8 @@ def fit_baseline(
         Name of a registered model.
     dataset : Dataset
         Test users are not looked at.
-    progress : callable, optional
-        Called with the fits done, the fits in all, and the settings of the next.
+    progress : Progress, optional
+        Called with the fits done, the fits in all, and the settings of the next one.
     device : str
         "auto", "cpu" or "cuda", for a network.
     max_memory : int, optional
@@ -44,7 +44,8 @@ def fit_baseline(
     Returns
     -------
     Bundle
-        The best model; `training` holds the seconds of its fit, the grid and what each point reached.
+        The best model with its metrics on the validation users; `training` also holds the grid and what each point
+        of it reached.
 
     Raises
     ------
@@ -56,42 +57,36 @@ def fit_baseline(
     model_type = model_class(name)
     grid = grid_of(model_type.space)
     tried: list[dict[str, Any]] = []
-    best: tuple[float, Model, float] | None = None
+    best: Bundle | None = None
     if dataset.validation.n_without_target() == dataset.validation.n_users:
         grid = [{}]  # nothing to choose by: the model's defaults
     for done, settings in enumerate(grid):
         if progress is not None:
             progress(done, len(grid), ", ".join(f"{key} {_short(value)}" for key, value in settings.items()))
-        started = time.perf_counter()
-        model = model_type(max_memory=max_memory, **settings).fit(dataset.train, dataset.validation, device=device)
-        seconds = round(time.perf_counter() - started, 2)
-        reached = 0.0
+        fitted = fit(model_type(**settings), dataset, device=device, max_memory=max_memory)
+        if fitted.failure is not None:
+            raise fitted.failure
+        if fitted.training.interrupted:
+            raise KeyboardInterrupt
+        bundle = fitted.bundle(chosen_on="validation", grid=_values_of_grid(model_type))
         if len(grid) > 1:
-            per_user, _ = evaluate(model, dataset.validation, [OBJECTIVE])
-            reached = summarise(per_user[str(OBJECTIVE)]).mean or 0.0
-            tried.append({**settings, str(OBJECTIVE): reached})
-        if best is None or reached > best[0]:
-            best = reached, model, seconds
+            tried.append({**settings, str(OBJECTIVE): validation_of(bundle)})
+        if best is None or (validation_of(bundle) or 0.0) > (validation_of(best) or 0.0):
+            best = bundle
     assert best is not None  # a grid has at least one point
-    return Bundle(
-        model=best[1],
-        items=dataset.items,
-        manifest=dataset.manifest,
-        metrics={"validation": {str(OBJECTIVE): best[0]}} if tried else {},
-        training={
-            "seconds": best[2],
-            "chosen_on": "validation",
-            "grid": _values_of_grid(model_type),
-            "tried": tried,
-        },
-    )
+    return replace(best, training=replace(best.training, tried=tried))
+
+
+def validation_of(bundle: Bundle) -> float | None:
+    """Return the validation NDCG@100 of a bundle, None where it does not say one."""
+    return bundle.metrics.get("validation", {}).get(str(OBJECTIVE))
 
 
 def cached_baseline(
     name: str,
     dataset: Dataset,
     folder: Path,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     *,
     device: str = "auto",
     max_memory: int | None = None,
@@ -106,15 +101,15 @@ def cached_baseline(
         What to fit on.
     folder : Path
         Where baselines of this data set are kept; the bundle is `folder / name`.
-    progress : callable, optional
-        See `fit_baseline`; not called where a bundle is there.
+    progress : Progress, optional
+        See `fit_baseline`; not called if the baseline is in the cache.
     device, max_memory
         See `fit_baseline`.
 
     Returns
     -------
     Bundle
-        Read from the disk if it was made from the same data with the same grid, else fitted and written.
+        Read from disk if it was made from the same data with the same grid, otherwise fitted and written.
 
     Raises
     ------
@@ -129,14 +124,21 @@ def cached_baseline(
     try:
         bundle = read_bundle(folder / name, device, max_memory)
         same_data = bundle.manifest.get("fingerprint") == dataset.fingerprint
-        if same_data and bundle.training.get("grid") == grid and fixed.items() <= values_of(bundle.model).items():
+        same_grid = bundle.training.grid == grid and fixed.items() <= values_of(bundle.model).items()
+        if same_data and same_grid and _is_measured(bundle, dataset):
             return bundle
     except (UsageError, BundleError):
-        pass  # none yet, or one that is damaged or of another version: fit anew
+        pass  # none yet, or one that is damaged or of another version: fit it again
     bundle = fit_baseline(name, dataset, progress, device=device, max_memory=max_memory)
     with suppress(StorageError), write_folder(folder / name, CARD) as aside:  # a cache only saves time
         write_bundle(aside, bundle)
     return bundle
+
+
+def _is_measured(bundle: Bundle, dataset: Dataset) -> bool:
+    """Whether a bundle has its validation metric, where there is one; earlier versions left it out without a grid."""
+    without_target = dataset.validation.n_without_target() == dataset.validation.n_users
+    return without_target or validation_of(bundle) is not None
 
 
 def _values_of_grid(model: type[Model]) -> dict[str, list[Any]]:
@@ -147,10 +149,10 @@ def _values_of_grid(model: type[Model]) -> dict[str, list[Any]]:
 
 def describe_choice(bundle: Bundle) -> str:
     """Say in one line how a tuned baseline's hyperparameters were chosen; empty where there was no grid."""
-    grid = bundle.training.get("grid") or {}
+    grid = bundle.training.grid or {}
     if not grid:
         return ""
-    if not bundle.training.get("tried"):
+    if not bundle.training.tried:
         return f"{bundle.model.name} has its default hyperparameters: no validation user has a target to choose by"
     values = values_of(bundle.model)
     chosen = ", ".join(f"{key} {_short(values[key])} of {'/'.join(map(_short, v))}" for key, v in grid.items())

@@ -103,6 +103,8 @@ def evaluate(
     held_out: HeldOut,
     metrics: Sequence[Metric],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    max_memory: int | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Rank all items for held-out users and measure how well their targets were found.
 
@@ -116,6 +118,8 @@ def evaluate(
         What to measure.
     progress : callable, optional
         Called with the users done and the users in all.
+    max_memory : int, optional
+        Bytes that scoring may take.
 
     Returns
     -------
@@ -143,7 +147,7 @@ def evaluate(
     rows = block_rows(held_out.fold_in.shape[1])
     for start in range(0, held_out.n_users, rows):
         block = held_out.fold_in[start : start + rows]
-        ranked[start : start + rows], _ = model.recommend(block, k)  # (B, k)
+        ranked[start : start + rows], _ = model.recommend(block, k, max_memory=max_memory)  # (B, k)
         if progress is not None:
             progress(min(start + rows, held_out.n_users), held_out.n_users)
     return measure(metrics, ranked, held_out.targets)

@@ -7,7 +7,7 @@ import re
 
 # ruff: noqa: I001  (models are listed in this order)
 from recvae.errors import UsageError
-from recvae.imports import import_named
+from recvae.user_code import import_object
 from recvae.models.common.base import FitOptions as FitOptions, Model as Model
 from recvae.models.common.hyperparameters import Range as Range, hyperparameter as hyperparameter
 from recvae.models.common.learned import learned as learned
@@ -53,7 +53,7 @@ def model_class(name: str) -> type[Model]:
     if name in MODELS:
         return MODELS[name]
     if ":" in name:
-        return check_own_model(import_named(name, "a model"), name)
+        return check_own_model(import_object(name, "model"), name)
     raise UsageError(
         f"got model '{name}', expected one of: {', '.join(MODELS)} (see `recvae models`), "
         "or MODULE:CLASS for a model of your own"

@@ -26,6 +26,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.similarity import cosines
+from recvae.training.records import StopTraining
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -43,6 +44,14 @@ def _import_implicit() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in a notebook, tqdm complains of a progress bar that nobody asked for
         import implicit.cpu.als  # noqa: F401
+
+
+class _Stop(Exception):
+    """Leaves implicit's loop, which has no other way out."""
+
+    def __init__(self, stop: StopTraining) -> None:
+        super().__init__(stop.reason)
+        self.stop = stop
 
 
 @contextmanager
@@ -91,16 +100,27 @@ class ALS(Model):
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
     item_factors_: np.ndarray = learned()
 
-    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:  # noqa: ARG002
+    def _fit(
+        self,
+        train: sp.csr_matrix,
+        validation: HeldOut | None,  # noqa: ARG002  (nothing is chosen by them)
+        options: FitOptions,
+    ) -> StopTraining | None:
         options.monitor.start(self.iterations, [])
 
         def show(iteration: int, seconds: float, loss: float | None) -> None:  # noqa: ARG001  (implicit's signature)
-            options.monitor.advance(iteration + 1, None)
+            stop = options.monitor.advance(iteration + 1, None)
+            if stop is not None:
+                raise _Stop(stop)
 
-        with _solving():
-            solver = self._solver()
-            solver.fit(train, show_progress=False, callback=show)
+        try:
+            with _solving():
+                solver = self._solver()
+                solver.fit(train, show_progress=False, callback=show)
+        except _Stop as end:
+            return end.stop  # there are no factors to keep
         self.load_weights({"item_factors": solver.item_factors})
+        return None
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
         """Count both factors, and the interactions by user and by item; see `Model.needs`."""

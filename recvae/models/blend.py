@@ -8,7 +8,7 @@ means the same for everyone. A blend may itself be part of a blend.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,6 +23,7 @@ from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.ranking import block_rows, rank
+from recvae.training.records import StopTraining, TrainingSummary
 from recvae.training.validation import OBJECTIVE
 
 # Letters in shape comments: I items, B users of a block.
@@ -55,7 +56,7 @@ class Blend(Model):
 
     parts_: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
     weight_: float = field(default=0.5, init=False, repr=False, compare=False)
-    summary_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, first: Model, second: Model, weight: float | None = None) -> Self:
@@ -92,7 +93,7 @@ class Blend(Model):
                 "got weight=None and no validation user with a target to choose it by; set a weight in [0, 1]"
             )
 
-    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> StopTraining | None:
         """Fit the parts that are not fitted yet, and choose the weight.
 
         Raises
@@ -111,11 +112,11 @@ class Blend(Model):
                     f"{train.shape[1]:,}; blend models of the same data set"
                 )
             self.parts_[name] = fitted
-        self._choose_weight(validation, options)
+        return self._choose_weight(validation, options)
 
-    def _choose_weight(self, held_out: HeldOut | None, options: FitOptions) -> None:
-        """Use the weight as given, or the best of `WEIGHTS` on validation."""
-        self.summary_ = {}
+    def _choose_weight(self, held_out: HeldOut | None, options: FitOptions) -> StopTraining | None:
+        """Use the weight as given, or the best of `WEIGHTS` on validation, unless the monitor stops that."""
+        tried: dict[float, float] | StopTraining = {}
         if self.weight is not None:
             options.monitor.start(1, [])
             self.weight_ = self.weight
@@ -123,11 +124,14 @@ class Blend(Model):
         else:
             assert held_out is not None  # `_check_parts` has refused it
             tried = self._ndcg_by_weight(held_out, options)
+            if isinstance(tried, StopTraining):
+                return tried
             self.weight_ = max(tried, key=tried.__getitem__)
-            self.summary_["tried"] = {str(weight): ndcg for weight, ndcg in tried.items()}
-        self.summary_["weight"] = self.weight_
+        by_weight = {str(weight): ndcg for weight, ndcg in tried.items()}
+        self.summary_ = TrainingSummary(weight=self.weight_, tried=by_weight or None)
+        return None
 
-    def _ndcg_by_weight(self, held_out: HeldOut, options: FitOptions) -> dict[float, float]:
+    def _ndcg_by_weight(self, held_out: HeldOut, options: FitOptions) -> dict[float, float] | StopTraining:
         """Return the validation NDCG@100 of each weight; each part scores each user once."""
         options.monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
@@ -135,15 +139,22 @@ class Blend(Model):
         needs = self.scoring_needs(n_items)
         rows = rows_within(options.max_memory, needs.held, needs.per_user, block_rows(n_items))
 
+        stop: StopTraining | None = None
+
         def work(start: int, end: int) -> None:
+            nonlocal stop
+            if stop is not None:
+                return
             fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
             found = [rank(_mix(first.clone(), second, w), OBJECTIVE.k, seen=fold_in)[0] for w in values]
             for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none
                 of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
-            options.monitor.advance(end, None)
+            stop = options.monitor.advance(end, None)
 
         in_blocks(held_out.n_users, rows, work)
+        if stop is not None:
+            return stop
         return {weight: float(np.nanmean(np.concatenate(of_users))) for weight, of_users in values.items()}
 
     def _standardised(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +202,7 @@ class Blend(Model):
             per_user=per_user,
         )
 
-    def training_summary(self) -> dict[str, Any]:
+    def training_summary(self) -> TrainingSummary:
         """Return which weight was chosen, and what each reached; see `Model.training_summary`."""
         return self.summary_
 

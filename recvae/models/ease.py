@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +28,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import scorer_of
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
+from recvae.training.records import TrainingSummary
 from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
@@ -63,7 +64,7 @@ class EASE(Model):
     top_k: int | None = hyperparameter(None, "weights kept per item for serving, the largest by size", low=1)
 
     similarity_: np.ndarray | sp.csr_matrix = learned()
-    summary_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
 
     def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
         """Solve for the weights; validation users only show what pruning by `top_k` costs.
@@ -76,13 +77,14 @@ class EASE(Model):
         options.monitor.start(1, [])
         started = time.perf_counter()
         self.similarity_ = _weights_without_diagonal(self._regularised_gram(train))
-        self.summary_ = {"seconds": time.perf_counter() - started}
+        seconds, pruning = time.perf_counter() - started, None
         if self.top_k is not None:
             whole = None if validation is None else validation_ndcg(self._score_block, validation)
             self.similarity_ = prune(self.similarity_, self.top_k)
             pruned = None if validation is None else validation_ndcg(self._score_block, validation)
             kept = self.similarity_.nnz / train.shape[1] ** 2
-            self.summary_["pruning"] = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
+            pruning = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
+        self.summary_ = TrainingSummary(seconds=seconds, pruning=pruning)
         options.monitor.advance(1, None)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
@@ -154,7 +156,7 @@ class EASE(Model):
         history = self._check_histories(user_items)
         return history.data[:, None] * self.similarities(history.indices, columns)  # (N, C)
 
-    def training_summary(self) -> dict[str, Any]:
+    def training_summary(self) -> TrainingSummary:
         """Return how long the solution took and what pruning cost; see `Model.training_summary`."""
         return self.summary_
 

@@ -22,7 +22,7 @@ from recvae.interactions import HeldOut
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
 from recvae.ranking import block_rows
-from recvae.training.records import EpochRecord
+from recvae.training.records import EpochRecord, NullMonitor, StopTraining
 from recvae.training.validation import validation_ndcg
 
 SECONDS = 2.0
@@ -95,23 +95,31 @@ class Plan:
         return self.device != "cpu"
 
 
-class _Enough(KeyboardInterrupt):
-    """Ends a try as Ctrl-C would."""
+_ENOUGH = StopTraining("it was tried out for long enough")
 
 
-def plan(model: Model, dataset: Dataset, *, device: str = "auto", seconds: float = SECONDS) -> Plan:
+def plan(
+    model: Model,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    seconds: float = SECONDS,
+    max_memory: int | None = None,
+) -> Plan:
     """Find out what training a model would need.
 
     Parameters
     ----------
     model : Model
-        With its hyperparameters, parts and `max_memory`; it is left as it is, a copy is tried out.
+        With its hyperparameters and parts; it is left as it is, a copy is tried out.
     dataset : Dataset
         Train and validation are used, test users are not looked at.
     device : str
         "auto", "cpu" or "cuda".
     seconds : float
         About how long to try it out; 0 leaves times out.
+    max_memory : int, optional
+        Bytes that training may take, on the host and on a GPU each; by default what is free.
 
     Returns
     -------
@@ -124,20 +132,19 @@ def plan(model: Model, dataset: Dataset, *, device: str = "auto", seconds: float
         If there is no such device.
     """
     resolved = resolve_device(device)
-    uses_device = isinstance(model, Autoencoder) or bool(model.parts)
-    place = resolved if uses_device else torch.device("cpu")
+    place = resolved if model.uses_device else torch.device("cpu")
     train, epochs = dataset.train, int(getattr(model, "epochs", 0))
     size = (*train.shape, train.nnz)
     needs = model.needs(*size, on_gpu=place.type == "cuda")
     held_out = max(dataset.validation.n_users, dataset.test.n_users)
     most = min(held_out, block_rows(train.shape[1]))
-    rows = rows_within(model.max_memory, needs.weights, needs.per_user, most)
-    while_training = rows_within(model.max_memory, needs.held, needs.per_user, most)
+    rows = rows_within(max_memory, needs.weights, needs.per_user, most)
+    while_training = rows_within(max_memory, needs.held, needs.per_user, most)
     obstacle, of_epoch, whole = "", None, None
     try:
-        model.check_memory(*size, place)
+        model.check_memory(*size, place, max_memory=max_memory)
         if seconds > 0 and isinstance(model, Autoencoder):
-            of_epoch = _epoch_seconds(model, dataset, place, seconds)
+            of_epoch = _epoch_seconds(model, dataset, place, seconds, max_memory)
             whole = of_epoch * epochs
         elif seconds > 0:
             whole = _fit_seconds(model, dataset, place, seconds)
@@ -158,45 +165,39 @@ def plan(model: Model, dataset: Dataset, *, device: str = "auto", seconds: float
     )
 
 
-class _Epochs:
+class _EpochTimer(NullMonitor):
     """A monitor that lets a network go through some epochs of one batch each."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds: list[float] = []
-        self.is_over = False
         self._budget, self._started = seconds, time.perf_counter()
 
-    def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Ignore it."""
-
-    def advance(self, epochs_done: float, beta: float | None) -> None:
-        """Ignore it."""
-
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
         """Note how long it took; the first warms up."""
         self.seconds.append(record.seconds)
-        if len(self.seconds) > 2 and time.perf_counter() - self._started > self._budget:
-            self.is_over = True
-            raise _Enough
+        is_over = len(self.seconds) > 2 and time.perf_counter() - self._started > self._budget
+        return _ENOUGH if is_over else None
 
 
-def _epoch_seconds(model: Autoencoder, dataset: Dataset, device: torch.device, seconds: float) -> float:
+def _epoch_seconds(
+    model: Autoencoder[Any], dataset: Dataset, device: torch.device, seconds: float, max_memory: int | None
+) -> float:
     """Return about how long an epoch takes, with its look at the validation users."""
     users = min(model.batch_size, dataset.train.shape[0])
     batch = dataset.train[_typical(dataset.train, users)]
-    watch = _Epochs(seconds)
+    watch = _EpochTimer(seconds)
     tried = replace(model, epochs=_MOST_EPOCHS)
-    tried.fit(batch, device=device, monitor=watch)
-    if tried.history_.interrupted and not watch.is_over:
-        raise KeyboardInterrupt  # typed by somebody, and taken by the training loop for its own
+    tried.fit(batch, device=device, monitor=watch, max_memory=max_memory)
+    if tried.history_.interrupted:
+        raise KeyboardInterrupt  # typed by somebody; the training loop ends well after it
     updates = dataset.train.shape[0] / users  # the last, smaller batch counts as what it is of a batch
-    return updates * statistics.median(watch.seconds[1:]) + _validation_seconds(tried, dataset.validation)
+    return updates * statistics.median(watch.seconds[1:]) + _validation_seconds(tried, dataset.validation, max_memory)
 
 
-def _validation_seconds(model: Autoencoder, validation: HeldOut) -> float:
+def _validation_seconds(model: Autoencoder[Any], validation: HeldOut, max_memory: int | None) -> float:
     """Return about how long ranking for the validation users takes, from as many as are scored at a time."""
-    needs = model.needs(0, model.n_items_, 0)
-    rows = rows_within(model.max_memory, needs.held, needs.per_user, block_rows(model.n_items_))
+    needs = model.scoring_needs(model.n_items_)
+    rows = rows_within(max_memory, needs.held, needs.per_user, block_rows(model.n_items_))
     rows = min(rows, validation.n_users)
     part = HeldOut(fold_in=validation.fold_in[:rows], targets=validation.targets[:rows])
     started = time.perf_counter()
@@ -204,7 +205,7 @@ def _validation_seconds(model: Autoencoder, validation: HeldOut) -> float:
     return (time.perf_counter() - started) * validation.n_users / rows
 
 
-class _Steps:
+class _StepTimer(NullMonitor):
     """A monitor that lets a closed form go through some of its steps, and says how long all would take."""
 
     def __init__(self, seconds: float) -> None:
@@ -217,19 +218,17 @@ class _Steps:
         """Take over the number of steps."""
         self._steps = epochs
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:  # noqa: ARG002
         """End the fit once two steps are done and the time is over; the first may have been slower."""
         now = time.perf_counter()
         if self._first is None:
             self._first = now, epochs_done
-            return
+            return None
         started, first = self._first
-        if now - started > self._budget:
-            self.whole = (now - started) / (epochs_done - first) * self._steps
-            raise _Enough
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Ignore it."""
+        if now - started <= self._budget:
+            return None
+        self.whole = (now - started) / (epochs_done - first) * self._steps
+        return _ENOUGH
 
 
 def _fit_seconds(model: Model, dataset: Dataset, device: torch.device, seconds: float) -> float:
@@ -272,15 +271,11 @@ def _time_fit(model: Model, dataset: Dataset, share: float, device: torch.device
             held_out = HeldOut(fold_in=validation.fold_in[some], targets=validation.targets[some])
         if not model.parts:
             train = train[_typical(train, max(1, round(share * train.shape[0])))]
-    watch = _Steps(seconds)
-    copy = replace(model, parts=dict(model.parts), max_memory=None)
+    watch = _StepTimer(seconds)
+    copy = replace(model, parts=dict(model.parts))
     started = time.perf_counter()
-    try:
-        copy.fit(train, held_out, device=device, monitor=watch)
-    except _Enough:
-        assert watch.whole is not None  # what it is raised after
-        return watch.whole
-    return time.perf_counter() - started
+    copy.fit(train, held_out, device=device, monitor=watch)
+    return time.perf_counter() - started if watch.whole is None else watch.whole
 
 
 def _typical(matrix: Any, n_rows: int) -> np.ndarray:

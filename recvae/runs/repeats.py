@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles.bundle import read_bundle
+from recvae.bundles.bundle import read_bundle, training_of
 from recvae.bundles.card import RUN_STATE, read_card
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
@@ -44,7 +44,7 @@ def seeds_for(folder: Path, n: int) -> list[int]:
         return []
     seeds = [values["seed"] + step for step in range(n)]
     if n > 1 and card.get("interrupted"):
-        failure = card.get("training", {}).get("failure")
+        failure = training_of(folder, card).failure
         raise UsageError(
             f"got {n} seeds for {folder}, which ended before its time ({failure or 'stopped by hand'}); "
             + ("train it again" if failure else "finish it with `recvae train --resume`")
@@ -104,8 +104,7 @@ def repeat(
             return other
     unfinished = (run for other in there if (run := _to_go_on_with(other, wanted, dataset)) is not None)
     run = next(unfinished, None) or new_run(wanted, folder.parent, name)
-    run.model.max_memory = max_memory
-    bundle, place = train(run, dataset, device=device, monitor=monitor)
+    bundle, place = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
     if bundle.interrupted:
         raise KeyboardInterrupt
     return place

@@ -6,7 +6,6 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,15 +16,14 @@ from recvae.bundles.bundle import Bundle, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.datasets.dataset import Dataset
-from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
-from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
-from recvae.metrics import parse_metrics
+from recvae.errors import BundleError, OutOfMemoryError, UsageError
+from recvae.evaluation.fitting import Fit, fit
 from recvae.models import model_class
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
-from recvae.training.monitors import LogFile, Together
+from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 
 _LOCK = "run.lock"
@@ -176,7 +174,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
 
 
-def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor) -> tuple[Bundle, Path]:
+def train(
+    run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor, max_memory: int | None = None
+) -> tuple[Bundle, Path]:
     """Train a run to its end and leave a bundle.
 
     Parameters
@@ -188,7 +188,9 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor
-        Is told how it goes; the log file is written besides.
+        Follows the run; the log file is also written.
+    max_memory : int, optional
+        Bytes that fitting and scoring may take; see `Model.fit`.
 
     Returns
     -------
@@ -204,12 +206,14 @@ def train(run: Run, dataset: Dataset, *, device: str = "auto", monitor: Monitor)
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
         a bundle of the best weights, marked as interrupted.
     """
-    run.model.check_memory(*dataset.train.shape, dataset.train.nnz, resolve_device(device))  # before all else
+    size = (*dataset.train.shape, dataset.train.nnz)
+    run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else
     work = run.work
     _claim(run)
     with _locked(work):
         try:
-            bundle, failure = _fit(run, dataset, device, monitor)
+            fitted = _fit(run, dataset, device, monitor, max_memory)
+            bundle, failure = fitted.bundle(), fitted.failure
             write_bundle(work, bundle)
         except BaseException:
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
@@ -242,7 +246,8 @@ def _claim(run: Run) -> None:
             half_written.unlink()
 
 
-def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> tuple[Bundle, TrainingError | None]:
+def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
+    """Fit the model of a run, with everything that a kill would need beside it."""
     model, work = run.model, run.work
     hyperparameters = values_of(model)
     identity = {
@@ -251,34 +256,14 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor) -> tuple[Bun
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
     }
     write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
-    started = time.perf_counter()
-    failure: TrainingError | None = None
-    try:
-        model.fit(
-            dataset.train,
-            dataset.validation,
-            device=device,
-            monitor=Together(LogFile(work / RUN_LOG), monitor),
-            checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
-        )
-    except TrainingError as error:
-        if not model.n_items_:
-            raise
-        failure = error.with_traceback(None)  # whose frames would hold on to what training had
-    metrics: dict[str, float] = {}
-    if dataset.validation.n_without_target() < dataset.validation.n_users:
-        per_user, _ = evaluate(model, dataset.validation, parse_metrics(DEFAULT_METRICS))
-        metrics = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
-    training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
-    bundle = Bundle(
-        model=model,
-        items=dataset.items,
-        manifest=dataset.manifest,
-        metrics={"validation": metrics},
-        interrupted=training.pop("interrupted", False) or failure is not None,
-        training=training | ({"failure": str(failure)} if failure else {}),  # why these are the best until then
+    return fit(
+        model,
+        dataset,
+        device=device,
+        monitor=MonitorList(LogFile(work / RUN_LOG), monitor),
+        checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+        max_memory=max_memory,
     )
-    return bundle, failure
 
 
 def _locked(work: Path) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from recvae.storage.files import storage_errors
-from recvae.training.records import EpochRecord, Monitor
+from recvae.training.records import EpochRecord, Monitor, StopTraining
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -152,8 +152,8 @@ class LogFile:
             file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
 
 
-class Together:
-    """A monitor that passes everything on to several.
+class MonitorList:
+    """Several monitors as one: each is told everything, and any of them may stop training.
 
     Parameters
     ----------
@@ -169,12 +169,12 @@ class Together:
         for monitor in self._monitors:
             monitor.start(epochs, done)
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:
-        """Pass it on."""
-        for monitor in self._monitors:
-            monitor.advance(epochs_done, beta)
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:
+        """Pass it on; return the first wish to stop."""
+        wishes = [monitor.advance(epochs_done, beta) for monitor in self._monitors]
+        return next((wish for wish in wishes if wish is not None), None)
 
-    def epoch(self, record: EpochRecord) -> None:
-        """Pass it on."""
-        for monitor in self._monitors:
-            monitor.epoch(record)
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
+        """Pass it on; return the first wish to stop."""
+        wishes = [monitor.epoch(record) for monitor in self._monitors]
+        return next((wish for wish in wishes if wish is not None), None)

@@ -1,7 +1,8 @@
 """What a run tells of itself: a record per epoch, how it went as a whole, and whoever watches it."""
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, Self
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class EpochRecord:
     users_per_second: float
 
 
+@dataclass(frozen=True)
+class StopTraining:
+    """What a monitor returns to end training; the best weights so far are kept.
+
+    Parameters
+    ----------
+    reason : str
+        Why, in a few words.
+    """
+
+    reason: str
+
+
 @dataclass(kw_only=True)
 class History:
     """How a run went.
@@ -53,6 +67,8 @@ class History:
         Whether the run was stopped by hand before its end.
     stopped_early : bool
         Whether it ended because validation had not improved for `patience` epochs.
+    stop : StopTraining or None
+        What its monitor ended it with.
     diverged_at : int
         The update, from 1, at which the loss was no longer a number; 0 if it never was.
     out_of_memory_at : int
@@ -64,8 +80,112 @@ class History:
     best_ndcg: float | None = None
     interrupted: bool = False
     stopped_early: bool = False
+    stop: StopTraining | None = None
     diverged_at: int = 0
     out_of_memory_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """How a fit went as a whole: what a model says of its last fit, and what its bundle keeps.
+
+    A model sets what it knows, whoever fits it adds the rest; what is None is not known or does not apply.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        How long training took.
+    device, precision : str, optional
+        Where a network was trained, and in which precision.
+    epochs, best_epoch : int, optional
+        Epochs trained, and the one whose weights are kept.
+    stopped_early : bool, optional
+        Whether training ended because validation had not improved for `patience` epochs.
+    stopped : str, optional
+        Why the monitor ended training.
+    interrupted : bool
+        Whether training was ended by hand or by a failure, so that more of it could do better.
+    failure : str, optional
+        What ended it: the loss was no longer a number, or memory ran out.
+    weight : float, optional
+        Of a blend: the weight of the first run.
+    pruning : dict, optional
+        Of a pruned linear model: the share of weights kept, and validation NDCG@100 before and after.
+    tried : dict or list of dict, optional
+        Validation NDCG@100 by weight of a blend, or of each point of a baseline's grid.
+    grid : dict, optional
+        Of a tuned baseline: the values tried of each hyperparameter.
+    chosen_on : str, optional
+        The users that hyperparameters were chosen on: "validation".
+    searched : list of str, optional
+        Hyperparameters that were searched by `tune`.
+    trial : int, optional
+        Which trial of the search it was.
+    study : str, optional
+        Id of the search's study.
+    further : dict
+        What a newer or older version wrote and this one does not know; written back as it is.
+    """
+
+    seconds: float | None = None
+    device: str | None = None
+    precision: str | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    stopped_early: bool | None = None
+    stopped: str | None = None
+    interrupted: bool = False
+    failure: str | None = None
+    weight: float | None = None
+    pruning: dict[str, Any] | None = None
+    chosen_on: str | None = None
+    grid: dict[str, list[Any]] | None = None
+    tried: dict[str, float] | list[dict[str, Any]] | None = None
+    searched: list[str] | None = None
+    trial: int | None = None
+    study: str | None = None
+    further: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is set, ready for JSON; `interrupted` has its own place in a bundle's card."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        del values["further"], values["interrupted"]
+        return {name: value for name, value in values.items() if value is not None} | self.further
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned, of this version or another.
+
+        Parameters
+        ----------
+        values : mapping
+            By name; a name that this version does not know is kept in `further`.
+
+        Raises
+        ------
+        TypeError
+            If a value is of another kind than what is written.
+        """
+        known = {item.name for item in fields(cls)} - {"further"}
+        for name, (kind, wanted) in _KINDS.items():
+            found = values.get(name)
+            if found is not None and (not isinstance(found, kind) or isinstance(found, bool) != (kind is bool)):
+                raise TypeError(f"got {name} {found!r:.60} of training, expected {wanted}")
+        return cls(
+            **{name: value for name, value in values.items() if name in known},
+            further={name: value for name, value in values.items() if name not in known},
+        )
+
+
+_KINDS: dict[str, tuple[Any, str]] = {  # of what others compute with, print or look into
+    **dict.fromkeys(("seconds", "weight"), (int | float, "a number")),
+    **dict.fromkeys(("epochs", "best_epoch", "trial"), (int, "a whole number")),
+    **dict.fromkeys(("stopped_early", "interrupted"), (bool, "true or false")),
+    **dict.fromkeys(("device", "precision", "stopped", "failure", "chosen_on", "study"), (str, "a text")),
+    **dict.fromkeys(("pruning", "grid"), (dict, "an object")),
+    "tried": (dict | list, "an object or a list"),
+    "searched": (list, "a list"),
+}
 
 
 def divergence(history: History) -> str:
@@ -85,26 +205,29 @@ def shortage(history: History, batch_size: int) -> str:
 
 
 class Monitor(Protocol):
-    """Whoever watches a run: a progress bar, a log file."""
+    """What follows a run, such as a progress bar or a log file, and may end it.
+
+    A run that is stopped before its first epoch is finished leaves the model unfitted.
+    """
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Say that a run of so many epochs begins, with the records of those done before it was resumed."""
+        """Take note that a run of so many epochs begins, with the records of those done before it was resumed."""
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:
-        """Say how far the run is, in epochs and parts of one, and the KL weight where there is one."""
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:
+        """Take note how far the run is, in epochs and parts of one, and of the KL weight where there is one."""
 
-    def epoch(self, record: EpochRecord) -> None:
-        """Say how an epoch went."""
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
+        """Take note how an epoch went."""
 
 
-class Silent:
+class NullMonitor:
     """A monitor that ignores everything."""
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
         """Ignore it."""
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:
         """Ignore it."""
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
         """Ignore it."""

@@ -154,8 +154,8 @@ class Trainer:
     def run(self, monitor: Monitor, checkpoint: Checkpoint | None = None) -> History:
         """Train to the end, and leave the best weights in the network.
 
-        Ctrl-C, or a loss that is no longer a number, ends the run with the best weights so far, once there is a
-        finished epoch; `History` says so.
+        Ctrl-C, a loss that is no longer a number, or its monitor ends the run with the best weights so far, once
+        there is a finished epoch; `History` says so. Stopped by the monitor before that, there are none to keep.
 
         Raises
         ------
@@ -201,7 +201,9 @@ class Trainer:
             self.history.records.append(record)
             if checkpoint is not None:
                 checkpoint.save(self._state())
-            monitor.epoch(record)
+            self.history.stop = monitor.epoch(record)
+            if self.history.stop is not None:
+                return
 
     def _end_without_memory(self, error: Exception) -> None:
         """Note that memory ran out, and give back what the update had, for the best weights to be scored with."""
@@ -220,11 +222,18 @@ class Trainer:
             yield epoch
 
     def _epoch(self, epoch: int, monitor: Monitor) -> EpochRecord | None:
-        """Go through all phases, then look at the validation users; None if the loss is no longer a number."""
+        """Go through all phases, then look at the validation users; None if the epoch did not come to its end.
+
+        It does not if the monitor stops training, or the loss is no longer a number.
+        """
         started = time.perf_counter()
         first_update = self.updates
         self.task.network.train()
-        passes = [self._pass(phase, monitor) for phase in self._passes_of_an_epoch()]
+        passes: list[torch.Tensor] = []
+        for phase in self._passes_of_an_epoch():
+            passes.append(self._pass(phase, monitor))
+            if self.history.stop is not None:
+                return None
         losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
         seconds = time.perf_counter() - started
         broken = (~losses.isfinite()).any(dim=1).nonzero()  # updates whose loss is no number
@@ -257,7 +266,7 @@ class Trainer:
                 phase.after()
 
     def _pass(self, phase: Phase, monitor: Monitor) -> torch.Tensor:
-        """Train on every user once; return total, reconstruction, KL and number of users of each update."""
+        """Train on every user once, unless stopped; return total, reconstruction, KL and users of each update."""
         rows = []  # left on the device: reading each would make a GPU wait
         for batch in self.batches.epoch(self.shuffle):
             beta = None if self.beta is None else self.beta(self.updates)
@@ -270,7 +279,9 @@ class Trainer:
             kl = losses.total.new_zeros(()) if losses.kl is None else losses.kl
             self._has_kl |= losses.kl is not None
             rows.append(torch.stack([losses.total, losses.reconstruction, kl, users]).detach())
-            monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
+            self.history.stop = monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
+            if self.history.stop is not None:
+                break
         return torch.stack(rows)
 
     def _keep_if_best(self, epoch: int, ndcg: float | None) -> bool:

@@ -16,19 +16,18 @@ from recvae.compute.devices import resolve_device
 from recvae.compute.memory import is_out_of_memory
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
-from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
-from recvae.metrics import parse_metrics
+from recvae.evaluation.fitting import Fit, fit
 from recvae.models import model_class
 from recvae.models.common.base import Model
 from recvae.storage.files import write_folder
 from recvae.training.monitors import LogFile
-from recvae.training.records import EpochRecord
+from recvae.training.records import EpochRecord, StopTraining
 from recvae.training.validation import OBJECTIVE
 from recvae.tuning.database import BEST, check_optuna, open_study
 from recvae.tuning.interrupts import Shield
-from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, Tuning, TuningMonitor, Unwatched
+from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, NullTuningMonitor, Tuning, TuningMonitor
 from recvae.tuning.search import Search
-from recvae.tuning.study import Running, Study, Trial
+from recvae.tuning.study import OpenTrial, Study, Trial
 
 
 def tune(
@@ -104,7 +103,7 @@ def tune(
             deadline=None if timeout is None else time.monotonic() + timeout,
             device=device,
             max_memory=max_memory,
-            monitor=monitor or Unwatched(),
+            monitor=monitor or NullTuningMonitor(),
         )
         return tuner.run(seed)
 
@@ -124,39 +123,40 @@ def _check(dataset: Dataset, trials: int, timeout: float | None, seed: int) -> N
     check_optuna()
 
 
-class _OutOfTime(Exception):
-    """Ends a trial that the call has no time for."""
+_NO_TIME = StopTraining("the time of the search is over")
+_HOPELESS = StopTraining("worse than most trials at this epoch")
 
 
-class _Hopeless(Exception):
-    """Ends a trial that is worse than most."""
-
-
-class _Watch:
+class _TrialMonitor:
     """A model's monitor that tells a trial how its epochs go, and ends it where it should."""
 
-    def __init__(self, tuner: "_Tuner", trial: Running) -> None:
+    def __init__(self, tuner: "_Tuner", trial: OpenTrial) -> None:
         self._tuner, self._trial = tuner, trial
         self._epochs = 1
         self.records: list[EpochRecord] = []
+        self.stop: StopTraining | None = None  # remembered here, since models of one step cannot be stopped
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
         """Begin."""
         self._epochs = epochs
         self._trial.start(epochs)
 
-    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
-        """Show it, and see what time it is."""
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:  # noqa: ARG002
+        """Show it, and stop once the time is over."""
         self._tuner.show(epochs_done / self._epochs)
+        if self._tuner.is_out_of_time():
+            self.stop = _NO_TIME
+        return self.stop
 
-    def epoch(self, record: EpochRecord) -> None:
-        """Ask whether to go on."""
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
+        """Stop a trial that is worse than most."""
         self.records.append(record)
         if record.ndcg is not None:
             with self._tuner.shield.closed():
                 is_hopeless = self._trial.is_hopeless(record.epoch, record.ndcg)
             if is_hopeless:
-                raise _Hopeless
+                self.stop = _HOPELESS
+        return self.stop
 
 
 @dataclass(kw_only=True)
@@ -181,9 +181,10 @@ class _Tuner:
         begun_with = self.done
         try:
             ended = self._try_points(seed)
-        except (KeyboardInterrupt, _OutOfTime) as stop:
+        except KeyboardInterrupt:
             self.shield.close()  # it may have been interrupted while closing
-            ended = OUT_OF_TIME if isinstance(stop, _OutOfTime) else INTERRUPTED
+            ended = INTERRUPTED
+        if ended in (INTERRUPTED, OUT_OF_TIME):
             self.study.settle(self._kept())
         trials, best = self.study.trials(), self.study.best()
         if best is None and ended == INTERRUPTED:
@@ -192,7 +193,7 @@ class _Tuner:
             raise TrainingError(_nothing_finished(trials))
         model = self.study.search.build(best.settings)
         if best.key not in self._kept():
-            self._write(self._fitted(model, best.key), [])  # somebody has removed or changed it
+            self._write(self._bundle(self._fit(model), best.key), [])  # somebody has removed or changed it
         return Tuning(
             model=model,
             best=best,
@@ -206,14 +207,17 @@ class _Tuner:
         """Return the NDCG by trial of the bundle that is kept, if it is whole."""
         try:
             bundle = read_bundle(self.place)
-            return {int(bundle.training["trial"]): bundle.metrics["validation"][str(OBJECTIVE)]}
-        except (UsageError, BundleError, KeyError, TypeError, ValueError):
+            trial = bundle.training.trial
+            return {} if trial is None else {trial: bundle.metrics["validation"][str(OBJECTIVE)]}
+        except (UsageError, BundleError, KeyError):
             return {}
 
+    def is_out_of_time(self) -> bool:
+        """Whether this call has to end."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
     def show(self, share: float) -> None:
-        """Show how far the trial under way is, or end it if the time is over."""
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise _OutOfTime
+        """Show how much of the current trial is done."""
         self.monitor.advance(self.done + min(share, 1.0), self.trials, self.best)
 
     def _try_points(self, seed: int) -> str:
@@ -223,58 +227,58 @@ class _Tuner:
             point = self.study.propose(seed)
             if point is None:
                 return EXHAUSTED
+            if self.is_out_of_time():
+                return OUT_OF_TIME
             self.show(0)
-            self._try(self.study.begin(point), self.study.search.build(point))
+            if not self._try(self.study.begin(point), self.study.search.build(point)):
+                return OUT_OF_TIME
             finished, self.best = self.study.trials(), self.study.best()
             self.done = len(finished)
             self.monitor.trial(finished[-1], self.trials, self.best)
         return EXHAUSTED if points is not None and self.done >= len(points) else ALL_DONE
 
-    def _try(self, trial: Running, model: Model) -> None:
+    def _try(self, trial: OpenTrial, model: Model) -> bool:
+        """Fit a point and write down what it reached; False if the time was over before that."""
         started = time.monotonic()
-        watch = _Watch(self, trial)
+        watch = _TrialMonitor(self, trial)
         try:
-            bundle = self._fitted(model, trial.key, watch)
-        except _Hopeless:
-            trial.note(seconds=time.monotonic() - started)
-            self.study.prune(trial)
-            return
+            fitted = self._fit(model, watch)
+            if watch.stop is _NO_TIME:
+                return False
+            if watch.stop is _HOPELESS:
+                trial.note(seconds=time.monotonic() - started)
+                self.study.prune(trial)
+                return True
+            bundle = self._bundle(fitted, trial.key)
         except MemoryLimitError:
             raise  # says what is free now, and nothing of the point: another call may have more
         except Exception as error:
             if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
                 raise
             self.study.fail(trial, str(error))
-            return
+            return True
         trial.note(seconds=time.monotonic() - started)
         ndcg = bundle.metrics["validation"][str(OBJECTIVE)]
         if self.best is None or ndcg > (self.best.ndcg or 0.0):
             self._write(bundle, watch.records)
         self.study.complete(trial, ndcg)
+        return True
 
-    def _fitted(self, model: Model, key: int, watch: _Watch | None = None) -> Bundle:
-        """Fit a model as `recvae train` does, and measure it on the validation users."""
-        started = time.perf_counter()
-        model.max_memory = self.max_memory
+    def _fit(self, model: Model, watch: _TrialMonitor | None = None) -> Fit:
+        """Fit a model; one that was interrupted, or whose training failed, is no result."""
         with self.shield.opened():
-            model.fit(self.dataset.train, self.dataset.validation, device=self.device, monitor=watch)
-            training = {"seconds": round(time.perf_counter() - started, 2), **model.training_summary()}
-            if training.pop("interrupted", False):
+            fitted = fit(model, self.dataset, device=self.device, monitor=watch, max_memory=self.max_memory)
+            if fitted.failure is not None:
+                raise fitted.failure
+            if fitted.training.interrupted:
                 raise KeyboardInterrupt
-            per_user, _ = evaluate(model, self.dataset.validation, parse_metrics(DEFAULT_METRICS))
-        return Bundle(
-            model=model,
-            items=self.dataset.items,
-            manifest=self.dataset.manifest,
-            metrics={"validation": {name: summarise(values).mean or 0.0 for name, values in per_user.items()}},
-            training={
-                **training,
-                "chosen_on": "validation",
-                "searched": list(self.study.search.space),
-                "trial": key,
-                "study": self.study.id,
-            },
-        )
+        return fitted
+
+    def _bundle(self, fitted: Fit, key: int) -> Bundle:
+        """Measure a model on the validation users, and note which trial it is."""
+        searched = list(self.study.search.space)
+        with self.shield.opened():
+            return fitted.bundle(chosen_on="validation", searched=searched, trial=key, study=self.study.id)
 
     def _write(self, bundle: Bundle, records: list[EpochRecord]) -> None:
         with write_folder(self.place, CARD) as aside:
@@ -286,5 +290,6 @@ class _Tuner:
 def _nothing_finished(trials: list[Trial]) -> str:
     errors = [trial.error for trial in trials if trial.error]
     if not errors:
-        return "the time was over before a trial was finished; give more of it, or make trials shorter (fewer epochs)"
-    return f"none of {len(trials)} trials came to an end; the last one: {errors[-1]}"
+        return "no trial finished within --timeout; allow more time or fewer epochs"
+    which = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
+    return f"{which} failed; last error: {errors[-1]}"

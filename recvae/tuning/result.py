@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from recvae.bundles.bundle import training_of
 from recvae.bundles.card import CARD, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.models.common.base import Model
@@ -25,7 +26,7 @@ class TuningMonitor(Protocol):
         """Say how a trial ended."""
 
 
-class Unwatched:
+class NullTuningMonitor:
     """A monitor that ignores everything."""
 
     def advance(self, done: float, total: int, best: Trial | None) -> None:
@@ -120,7 +121,7 @@ def _delivered(bundle: Path, parent: Path, name: str) -> Path | None:
 def _study_of(folder: Path) -> str | None:
     """Return the study that a run comes from, None where it says nothing of one."""
     try:
-        return read_card(folder).get("training", {}).get("study")
+        return training_of(folder, read_card(folder)).study
     except (UsageError, BundleError):
         return None
 

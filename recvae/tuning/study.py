@@ -63,7 +63,7 @@ class Trial:
     error: str = ""
 
 
-class Running:
+class OpenTrial:
     """A trial that has begun; made by `Study.begin`.
 
     Parameters
@@ -211,22 +211,22 @@ class Study:
                 distributions[name] = FloatDistribution(domain.low, domain.high, log=domain.log)
         return distributions
 
-    def begin(self, point: Point) -> Running:
+    def begin(self, point: Point) -> OpenTrial:
         """Write down that a point is being tried."""
         self._study.enqueue_trial({name: _encoded(value) for name, value in point.items()})
-        return Running(self._study, self._study.ask(self._distributions()))
+        return OpenTrial(self._study, self._study.ask(self._distributions()))
 
-    def complete(self, trial: Running, ndcg: float) -> None:
+    def complete(self, trial: OpenTrial, ndcg: float) -> None:
         """Write down what a trial reached."""
         self._study.tell(trial.key, ndcg)
 
-    def prune(self, trial: Running) -> None:
+    def prune(self, trial: OpenTrial) -> None:
         """Write down that a trial was hopeless."""
         from optuna.trial import TrialState
 
         self._study.tell(trial.key, state=TrialState.PRUNED)
 
-    def fail(self, trial: Running, error: str) -> None:
+    def fail(self, trial: OpenTrial, error: str) -> None:
         """Write down that a trial came to nothing, and why."""
         from optuna.trial import TrialState
 

@@ -7,7 +7,7 @@ prior and memory; see `multvae.py`.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +26,7 @@ from recvae.models.common.networks import ItemNetwork, initialise
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.records import EpochRecord, History, divergence, shortage
+from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
 from recvae.training.trainer import Losses, Phase, Task, Trainer
 
@@ -150,7 +150,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         widths = [name for name in ("hidden_dims", "hidden_dim", "latent_dim", "pseudo_inputs") if hasattr(self, name)]
         return f"set a smaller {' or '.join(widths)}, {FEWER_ITEMS}"
 
-    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> StopTraining | None:
         """Train from a fresh initialisation.
 
         The log of the run is in `history_`. On Ctrl-C, and when the loss is no longer a number (`TrainingError`),
@@ -184,12 +184,15 @@ class Autoencoder(Model, Generic[NetworkT]):
             self.history_ = trainer.run(options.monitor, options.checkpoint)
         finally:
             self._finish()
+        if not self.history_.best_epoch:
+            return self.history_.stop  # before there was anything to keep
         self.n_items_ = train.shape[1]  # fitted, also where an error follows
         kept = f"the weights of epoch {self.history_.best_epoch} are kept"
         if self.history_.diverged_at:
             raise TrainingError(f"{divergence(self.history_)}; {kept}")
         if self.history_.out_of_memory_at:
             raise OutOfMemoryError(f"{shortage(self.history_, self.batch_size)}; {kept}")
+        return None
 
     def _rows_while_training(self, train: sp.csr_matrix, max_memory: int | None) -> int:
         """Return how many validation users to score at a time beside everything that training holds."""
@@ -201,17 +204,18 @@ class Autoencoder(Model, Generic[NetworkT]):
         """One record per epoch of the last fit."""
         return self.history_.records
 
-    def training_summary(self) -> dict[str, Any]:
+    def training_summary(self) -> TrainingSummary:
         """Return how the last fit went; see `Model.training_summary`."""
-        return {
-            "interrupted": self.history_.interrupted,
-            "seconds": sum(record.seconds for record in self.log_),
-            "device": str(self.device_),
-            "precision": str(self.dtype_).removeprefix("torch."),
-            "epochs": len(self.log_),
-            "best_epoch": self.history_.best_epoch,
-            "stopped_early": self.history_.stopped_early,
-        }
+        return TrainingSummary(
+            interrupted=self.history_.interrupted,
+            seconds=sum(record.seconds for record in self.log_),
+            device=str(self.device_),
+            precision=str(self.dtype_).removeprefix("torch."),
+            epochs=len(self.log_),
+            best_epoch=self.history_.best_epoch,
+            stopped_early=self.history_.stopped_early,
+            stopped=None if self.history_.stop is None else self.history_.stop.reason,
+        )
 
     def _stop_training(self) -> None:
         if self.network_.training:  # looked up once: telling every layer takes longer than some of them

@@ -20,7 +20,7 @@ from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import learned_arrays, load_learned_arrays
 from recvae.models.common.scoring import ScoringModel
 from recvae.training.checkpoints import Checkpoint
-from recvae.training.records import Monitor, Silent
+from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 
 FEWER_ITEMS = "or leave out rare items (recvae preprocess --min-item-users)"
 
@@ -74,8 +74,8 @@ class Model(ScoringModel):
         return False
 
     @abstractmethod
-    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:
-        """Learn from checked interactions, forgetting earlier fits; everything kept goes into fields made by `learned`.
+    def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> StopTraining | None:
+        """Learn from checked interactions, forgetting earlier fits; what is kept goes into fields made by `learned`.
 
         Parameters
         ----------
@@ -84,7 +84,12 @@ class Model(ScoringModel):
         validation : HeldOut, optional
             Users to choose the best epoch by.
         options : FitOptions
-            Where, watched by whom, within which memory.
+            Where, followed by which monitor, within which memory.
+
+        Returns
+        -------
+        StopTraining or None
+            What the monitor returned, if that ended it before there was anything to keep; None once it is fitted.
         """
 
     def fit(
@@ -118,7 +123,7 @@ class Model(ScoringModel):
         Returns
         -------
         Model
-            Itself.
+            Itself; not fitted where its monitor stopped it before there was anything to keep.
 
         Raises
         ------
@@ -135,12 +140,14 @@ class Model(ScoringModel):
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
-        options = FitOptions(device=place, monitor=monitor or Silent(), checkpoint=checkpoint, max_memory=max_memory)
+        options = FitOptions(
+            device=place, monitor=monitor or NullMonitor(), checkpoint=checkpoint, max_memory=max_memory
+        )
         self._check_parts(train, held_out)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
         self.n_items_ = 0  # not fitted until it has ended well
-        self._fit(train, held_out, options)
-        self.n_items_ = train.shape[1]
+        stop = self._fit(train, held_out, options)
+        self.n_items_ = train.shape[1] if stop is None else 0
         return self
 
     def _check_parts(self, train: sp.csr_matrix, validation: HeldOut | None) -> None:
@@ -244,12 +251,6 @@ class Model(ScoringModel):
             needs.training, max_memory, f"{self.name} on {n_items:,} items", f"raise --max-memory, {FEWER_ITEMS}"
         )
 
-    def training_summary(self) -> dict[str, Any]:
-        """Return how the last fit went, for the bundle.
-
-        Returns
-        -------
-        dict
-            Ready for JSON; `interrupted` where it was stopped by hand. Empty for models without epochs.
-        """
-        return {}
+    def training_summary(self) -> TrainingSummary:
+        """Return how the last fit went, for the bundle; nothing is set for a model without epochs."""
+        return TrainingSummary()

@@ -64,6 +64,7 @@ def find_beta(
     validation: HeldOut | tuple[Any, Any],
     device: str | torch.device = "auto",
     monitor: Monitor | None = None,
+    max_memory: int | None = None,
 ) -> dict[str, Any]:
     """Find the cap of beta as Liang et al. 2018, section 2.2.2: anneal to 1, and note where validation is best.
 
@@ -78,7 +79,9 @@ def find_beta(
     device : str or torch.device
         "auto", "cpu" or "cuda".
     monitor : Monitor, optional
-        Is told how the pilot goes.
+        Follows the pilot.
+    max_memory : int, optional
+        Bytes that the pilot may take; see `Model.fit`.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def find_beta(
     if held_out.n_without_target() == held_out.n_users:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
     pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES).fit(
-        train, validation, device=device, monitor=monitor
+        train, validation, device=device, monitor=monitor, max_memory=max_memory
     )
     if pilot.history_.interrupted:
         raise KeyboardInterrupt  # half a pilot has not seen what a higher beta does

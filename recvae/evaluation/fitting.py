@@ -1,0 +1,133 @@
+"""From a model to a bundle: fit it, measure it on the validation users, and put down how that went."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recvae.bundles.bundle import Bundle
+from recvae.datasets.dataset import Dataset
+from recvae.errors import TrainingError
+from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
+from recvae.metrics import parse_metrics
+from recvae.models.common.base import Model
+from recvae.training.checkpoints import Checkpoint
+from recvae.training.records import Monitor, TrainingSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A model that was fitted to a data set; made by `fit`.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted, unless its monitor stopped it before it had learned anything.
+    dataset : Dataset
+        What it was fitted to.
+    training : TrainingSummary
+        How that went.
+    max_memory : int, optional
+        Bytes that scoring may take.
+    failure : TrainingError, optional
+        What ended training, where the model has its best weights so far nevertheless.
+    """
+
+    model: Model
+    dataset: Dataset
+    training: TrainingSummary
+    max_memory: int | None = None
+    failure: TrainingError | None = None
+
+    def bundle(self, **facts: Any) -> Bundle:
+        """Measure the model on the validation users, and return it with everything needed to recommend.
+
+        Parameters
+        ----------
+        **facts
+            Further fields of `TrainingSummary`, such as how the hyperparameters were chosen.
+
+        Returns
+        -------
+        Bundle
+            `metrics` holds the means over the validation users; none where no validation user has a target.
+
+        Raises
+        ------
+        TrainingError
+            If training was stopped before the model had learned anything.
+        """
+        if not self.model.n_items_:
+            why = f" ({self.training.stopped})" if self.training.stopped else ""
+            raise TrainingError(f"training of {self.model.name} was stopped{why} before there were any weights to keep")
+        held_out, means = self.dataset.validation, dict[str, float]()
+        if held_out.n_without_target() < held_out.n_users:
+            per_user, _ = evaluate(self.model, held_out, parse_metrics(DEFAULT_METRICS), max_memory=self.max_memory)
+            means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
+        return Bundle(
+            model=self.model,
+            items=self.dataset.items,
+            manifest=self.dataset.manifest,
+            metrics={"validation": means},
+            training=replace(self.training, **facts),
+        )
+
+
+def fit(
+    model: Model,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    monitor: Monitor | None = None,
+    checkpoint: Checkpoint | None = None,
+    max_memory: int | None = None,
+) -> Fit:
+    """Fit a model to a data set, as `train`, `tune` and baselines all do.
+
+    Parameters
+    ----------
+    model : Model
+        With its hyperparameters and parts.
+    dataset : Dataset
+        Train and validation are used, test users are not looked at.
+    device : str
+        "auto", "cpu" or "cuda".
+    monitor : Monitor, optional
+        Is told how training goes, and may stop it.
+    checkpoint : Checkpoint, optional
+        Where to keep the state after each epoch.
+    max_memory : int, optional
+        Bytes that fitting and scoring may take; see `Model.fit`.
+
+    Returns
+    -------
+    Fit
+        Also of a model whose training was interrupted or failed after its first epoch, with its best weights so far.
+
+    Raises
+    ------
+    KeyboardInterrupt, TrainingError
+        If there are no weights to keep.
+    UsageError, DataError, MemoryLimitError, StorageError, BundleError
+        See `Model.fit` and `Checkpoint`.
+    """
+    started = time.perf_counter()
+    failure: TrainingError | None = None
+    try:
+        model.fit(
+            dataset.train,
+            dataset.validation,
+            device=device,
+            monitor=monitor,
+            checkpoint=checkpoint,
+            max_memory=max_memory,
+        )
+    except TrainingError as error:
+        if not model.n_items_:
+            raise
+        failure = error.with_traceback(None)  # whose frames would hold on to what training had
+    seconds = round(time.perf_counter() - started, 2)
+    summary = model.training_summary()
+    training = replace(summary, seconds=summary.seconds or seconds)
+    if failure is not None:
+        training = replace(training, interrupted=True, failure=str(failure))
+    return Fit(model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure)

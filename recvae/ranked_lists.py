@@ -1,0 +1,97 @@
+"""Ranked items beside the targets of their users: what every ranking metric is computed from.
+
+Letters in shape comments: U users, I items, k ranks.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+
+from recvae.errors import UsageError
+from recvae.interactions import as_interactions
+from recvae.items import check_k
+
+Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """The first k ranked items of each user, and what was found.
+
+    Parameters
+    ----------
+    ranked : ndarray of shape (n_users, k), int64
+        Item columns, best first; -1 where a list ended.
+    hits : ndarray of shape (n_users, k), bool
+        Which of them are targets.
+    n_targets : ndarray of shape (n_users,), float64
+        NaN where a user has none.
+    targets : csr_matrix of shape (n_users, n_items)
+        The targets themselves.
+    """
+
+    ranked: np.ndarray
+    hits: np.ndarray
+    n_targets: np.ndarray
+    targets: sp.csr_matrix
+
+    @property
+    def k(self) -> int:
+        """The number of ranks."""
+        return self.hits.shape[1]
+
+    def first(self, k: int) -> "RankedLists":
+        """Return the same with fewer ranks."""
+        return replace(self, ranked=self.ranked[:, :k], hits=self.hits[:, :k])
+
+    def of_users_with_targets(self, values: np.ndarray) -> np.ndarray:
+        """Return values (n_users,) with NaN for users without a target."""
+        return np.where(np.isnan(self.n_targets), np.nan, values)
+
+
+def look_up(ranked: np.ndarray, targets: Targets, k: int) -> RankedLists:
+    """Check ranked items and targets, and look up which of the first k are targets.
+
+    Parameters
+    ----------
+    ranked : ndarray of shape (n_users, >= k), integer
+        Item columns, best first; -1 where a list ended, which never is a target.
+    targets : scipy sparse matrix of shape (n_users, n_items)
+        Entries above 0 are the targets.
+    k : int
+        Number of ranks that count, >= 1.
+
+    Raises
+    ------
+    UsageError
+        If k is not a whole number >= 1, or above the ranks given, or the shapes do not fit.
+    DataError
+        If `targets` are not sparse, or hold a value that is negative, NaN or infinite.
+    """
+    check_k(k)
+    ranked = np.asarray(ranked)
+    nobody = sp.issparse(targets) and cast(Any, targets).shape[0] == 0  # to rank for nobody is no mistake
+    targets = sp.csr_matrix(cast(Any, targets)) if nobody else as_interactions(targets, "the targets")
+    if ranked.ndim != 2 or ranked.shape[1] < k or ranked.shape[0] != targets.shape[0]:
+        raise UsageError(
+            f"got ranked items of shape {ranked.shape} for {targets.shape[0]} users and k={k}, "
+            f"expected shape ({targets.shape[0]}, {k} or more); rank more items or lower k"
+        )
+    first = ranked[:, :k].astype(np.int64)  # (U, k)
+    if first.size and (first.max() >= targets.shape[1] or first.min() < -1):
+        raise UsageError(
+            f"got ranked items from {first.min()} to {first.max()}, expected item columns from 0 to "
+            f"{targets.shape[1] - 1}, or -1 where a list ended"
+        )
+    n_items = targets.shape[1]
+    rows = np.repeat(np.arange(targets.shape[0], dtype=np.int64), np.diff(targets.indptr))
+    wanted = rows * n_items + targets.indices  # each target as one number, ascending
+    counts = np.diff(targets.indptr).astype(np.float64)  # (U,)
+    n_targets = np.where(counts > 0, counts, np.nan)  # (U,)
+    if not len(wanted):
+        return RankedLists(first, np.zeros(first.shape, dtype=bool), n_targets, targets)
+    keys = np.arange(len(first), dtype=np.int64)[:, None] * n_items + first  # (U, k)
+    place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
+    return RankedLists(first, (wanted[place] == keys) & (first >= 0), n_targets, targets)
