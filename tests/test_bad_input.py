@@ -165,7 +165,7 @@ def test_every_protocol_cuts_the_same_log(split: str, workplace: Path, command: 
     manifest = json.loads(said.out)
     assert manifest["protocol"]["split"] == split and manifest["counts"]["test_targets"] > 0
     assert command("train", "--model", "popularity").code == 0
-    report = json.loads(command("evaluate", "--baselines", "none", "--json", "-").out)
+    report = json.loads(command("evaluate", "--baselines", "none", "--json").out)
     assert report["protocol"]["split"] == split and report["n_users"] > 0
 
 

@@ -233,7 +233,7 @@ def test_two_runs_are_blended_measured_and_loaded(runs: Path, command: Command) 
     tried = card["training"]["tried"]
     assert card["training"]["weight"] == float(max(tried, key=tried.__getitem__))
     assert f"weight {card['training']['weight']:g} for the first run" in said.out and "chosen on validation" in said.out
-    report = command("evaluate", "toy/blend", "toy/ease", "--baselines", "none", "--split", "validation", "--json", "-")
+    report = command("evaluate", "toy/blend", "toy/ease", "--baselines", "none", "--split", "validation", "--json")
     reached = {run["model"]: run["metrics"]["ndcg@100"]["mean"] for run in json.loads(report.out)["runs"]}
     assert reached["blend"] == pytest.approx(card["metrics"]["validation"]["ndcg@100"])
     assert reached["blend"] == pytest.approx(max(tried.values())) and reached["blend"] >= reached["ease"]

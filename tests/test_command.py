@@ -51,12 +51,13 @@ def story(
             settings = dict(zip(MODELS[name].roles, ("multdae", "ease"), strict=False)) | small_settings(name)
             said[name] = command("train", "--model", name, *(f"--set={key}={value}" for key, value in settings.items()))
         runs = [f"films/{name}" for name in MODELS]
-        said["evaluate"] = command("evaluate", *runs, "--json", "report.json", "--per-user", "users.parquet")
+        said["evaluate"] = command("evaluate", *runs)
+        said["report"] = command("evaluate", *runs, "--output", "report.json", "--per-user", "users.parquet")
     return {**said, "folder": folder}
 
 
 def test_the_whole_way_from_a_log_to_a_comparison_ends_well(story: dict[str, Any]) -> None:
-    for step in ("preprocess", *MODELS, "evaluate"):
+    for step in ("preprocess", *MODELS, "evaluate", "report"):
         assert story[step].code == 0, story[step].err
     for name in MODELS:
         recommender = Recommender.load(story["folder"] / "runs" / "films" / name)
@@ -109,9 +110,16 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         "n_users": manifest["counts"]["test_users"] - manifest["counts"]["test_users_without_target"],
         "n_users_without_target": manifest["counts"]["test_users_without_target"],
         "confidence": 0.95,
+        "test": "two-sided paired t-test over users, Holm over contenders",
+        "baseline": "als (baseline)",
     }
-    assert [run["name"] for run in runs] == [*MODELS, "als (baseline)", "popularity (baseline)"]
-    assert [run["baseline"] for run in runs] == [False] * len(MODELS) + [True, True]
+    by_name = {run["name"]: run for run in runs}
+    assert set(by_name) == {*MODELS, "als (baseline)", "popularity (baseline)"}
+    assert [name for name, run in by_name.items() if run["baseline"]] == [
+        name for name in by_name if name.endswith("(baseline)")
+    ]
+    means = [run["metrics"]["ndcg@100"]["mean"] for run in runs]
+    assert means == sorted(means, reverse=True)
     for run in runs:
         known = hyperparameters_of(MODELS[run["model"]])
         assert list(run["hyperparameters"]) == list(known)
@@ -119,10 +127,11 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         for value in run["metrics"].values():
             assert set(value) == {"mean", "low", "high", "se"}
             assert 0 <= value["low"] < value["mean"] < value["high"] <= 1 and value["se"] > 0
-    assert runs[0]["hyperparameters"]["hidden_dims"] == [16] and runs[0]["hyperparameters"]["latent_dim"] == 8
-    strongest = max(runs[-2:], key=lambda run: run["metrics"]["ndcg@100"]["mean"])
-    assert {run["difference"]["to"] for run in runs if run is not strongest} == {strongest["name"]}
-    assert "difference" not in strongest and "of 4/8" in runs[-2]["note"]
+    multvae, baseline = by_name["multvae"], by_name["als (baseline)"]
+    assert multvae["hyperparameters"]["hidden_dims"] == [16] and multvae["hyperparameters"]["latent_dim"] == 8
+    assert {run["difference"]["to"] for run in runs if run is not baseline} == {"als (baseline)"}
+    assert set(multvae["difference"]["metrics"]["ndcg@100"]) >= {"mean", "se", "low", "high", "p", "p_holm"}
+    assert "difference" not in baseline and "of 4/8" in baseline["note"]
 
 
 def test_the_per_user_file_has_a_row_per_run_and_user_whose_means_are_those_of_the_report(
@@ -155,7 +164,7 @@ def test_json_of_every_verb_is_all_that_is_on_the_standard_output(toy: Path, com
     trained = json.loads(command("train", *QUICK, "--data", "toy", "--json").out)
     assert (trained["folder"], trained["model"], trained["interrupted"]) == ("runs/toy/popularity", "popularity", False)
     assert trained["metrics"]["validation"]["ndcg@100"] > 0
-    report = json.loads(command("evaluate", "--baselines", "none", "--split", "validation", "--json", "-").out)
+    report = json.loads(command("evaluate", "--baselines", "none", "--split", "validation", "--json").out)
     assert report["split"] == "validation"
     reached = {name: value["mean"] for name, value in report["runs"][0]["metrics"].items()}
     assert reached == pytest.approx(trained["metrics"]["validation"])
@@ -171,26 +180,29 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
         baselines, "fit_baseline", lambda name, *rest, **more: fitted.append(name) or fit(name, *rest, **more)
     )
     command("train", *QUICK)
-    first = command("evaluate", "--json", "-")
+    first = command("evaluate", "--json")
     assert fitted == ["als", "popularity"]
     assert {path.name for path in (toy / "baselines").iterdir()} == {"als", "popularity"}
-    assert command("evaluate", "--json", "-").out == first.out and len(fitted) == 2
+    assert command("evaluate", "--json").out == first.out and len(fitted) == 2
     (toy / "baselines" / "als" / "weights.safetensors").write_bytes(b"damaged")
-    assert command("evaluate", "--json", "-").out == first.out and fitted[2:] == ["als"]
+    again = json.loads(command("evaluate", "--json").out)
+    for run, before in zip(again["runs"], json.loads(first.out)["runs"], strict=True):
+        assert run == before | {"training_seconds": run["training_seconds"]}
+    assert fitted[2:] == ["als"]
     monkeypatch.setattr(ALS, "space", {"factors": (4,)})
-    assert command("evaluate", "--json", "-").code == 0 and fitted[3:] == ["als"], "another grid is another baseline"
+    assert command("evaluate", "--json").code == 0 and fitted[3:] == ["als"], "another grid is another baseline"
 
 
 def test_without_baselines_the_runs_stand_alone(toy: Path, command: Command) -> None:
     command("train", *QUICK)
-    report = json.loads(command("evaluate", "--baselines", "none", "--json", "-").out)
+    report = json.loads(command("evaluate", "--baselines", "none", "--json").out)
     assert [run["name"] for run in report["runs"]] == ["popularity"] and "difference" not in report["runs"][0]
     assert not (toy / "baselines").exists()
 
 
 def test_a_run_or_baseline_named_twice_is_measured_once(toy: Path, command: Command) -> None:
     command("train", *QUICK)
-    words = ("evaluate", "popularity", "toy/popularity", "--baselines", "popularity,popularity", "--json", "-")
+    words = ("evaluate", "popularity", "toy/popularity", "--baselines", "popularity,popularity", "--json")
     names = [run["name"] for run in json.loads(command(*words).out)["runs"]]
     assert names == ["popularity", "popularity (baseline)"]
 
@@ -276,7 +288,7 @@ def test_models_and_data_sets_are_listed_with_all_that_can_be_set(toy: Path, com
 
 def test_a_path_is_printed_as_it_is_however_long_or_odd(toy: Path, command: Command) -> None:
     place = "runs [old] :smile: " + "/".join(["a folder of a long name"] * 8)
-    assert f"written to {place}/toy/popularity in" in command("train", *QUICK, "--runs-dir", place).out
+    assert f"saved to {place}/toy/popularity after" in command("train", *QUICK, "--runs-dir", place).out
 
 
 def test_the_version_is_that_of_the_installed_package(command: Command) -> None:
@@ -305,7 +317,7 @@ def _quickstart_twice(command: Command) -> None:
     for _ in range(2):
         said = command("quickstart")
         assert said.code == 0, said.err
-        assert said.out.count("A user never seen in training") == 3 and "ndcg@100 minus als" in said.out
+        assert said.out.count("A user never seen in training") == 3 and "ndcg@100 difference" in said.out
         assert said.err.count("$ recvae ") == 3 and "next: recvae preprocess ml-1m" in said.err
     assert [path.name for path in Path("runs/quickstart").iterdir()] == ["multvae"]
 
@@ -332,6 +344,7 @@ def test_a_pair_without_validation_targets_is_evaluated_with_default_baselines(
     assert command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair").code == 0
     assert command("train", "--model", "popularity").code == 0
     said = command("evaluate")
+    assert "the baseline is als: the first of als, popularity (baseline), none of which has a validation" in said.out
     assert said.code == 0 and "als has its default hyperparameters: no validation user has a target" in said.out
 
 

@@ -75,8 +75,8 @@ def comparison(*contenders: Contender, **changes: Any) -> Comparison:
     given: dict[str, Any] = {
         "manifest": {"name": "made up", "protocol": {"split": "strong"}, "fingerprint": "0" * 64},
         "split": "test",
+        "user_ids": np.arange(4),
         "n_users": 4,
-        "n_users_without_target": 0,
         "metrics": ["ndcg@10", "coverage@5"],
         "baseline": contenders[0].name,
     }
@@ -167,7 +167,7 @@ def test_the_correction_is_over_all_others_for_each_metric_by_itself() -> None:
 def test_models_are_compared_in_one_call(films: Dataset) -> None:
     tuned = fit_baseline("als", films)
     popular = Popularity().fit(films.train)
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[float, float | None, str]] = []
     found = compare(
         {"als": tuned, "popular": popular, "again": popular},
         films,
@@ -176,7 +176,7 @@ def test_models_are_compared_in_one_call(films: Dataset) -> None:
         progress=lambda *words: told.append(words),
     )
     users = films.test.n_users
-    assert told == [(name, users, users) for name in ("als", "popular", "again")]
+    assert told == [((n + 1) * users, 3 * users, name) for n, name in enumerate(("als", "popular", "again"))]
     assert found.main_metric == "ndcg@10"
     means = [one.summary("ndcg@10").mean or 0 for one in found.ranking]
     assert means == sorted(means, reverse=True)
@@ -208,7 +208,7 @@ def test_several_fits_of_a_model_count_as_their_mean(films: Dataset) -> None:
         assert found.tests(metric)["als"].p == pytest.approx(pair.pvalue)
     assert als.overall["coverage@5"] == pytest.approx(np.mean([one.overall["coverage@5"] for one in single]))
     assert als.seed_sd("coverage@5") is not None and found.contenders[1].seed_sd("ndcg@10") is None
-    assert "chosen on these users" in found.to_markdown(), "validation is no fair ground"
+    assert "were chosen on these users" in found.to_markdown(), "validation is no fair ground"
 
 
 def test_fits_of_one_name_differ_in_their_seed_alone(films: Dataset) -> None:
@@ -230,6 +230,7 @@ def test_a_comparison_that_makes_no_sense_is_refused(films: Dataset) -> None:
         comparison(one, other, baseline="none")
     with pytest.raises(UsageError, match="got one alone, expected two or more"):
         comparison(one)
+    assert comparison(one, baseline=None).tests("ndcg@10") == {}
     with pytest.raises(UsageError, match="got 'one' twice"):
         comparison(one, one)
     with pytest.raises(UsageError, match="got ndcg@10 of different users"):
@@ -239,8 +240,11 @@ def test_a_comparison_that_makes_no_sense_is_refused(films: Dataset) -> None:
         compare({"a": model, "b": model}, films, to="ease")
     with pytest.raises(UsageError, match="got no model for 'b'"):
         compare({"a": model, "b": []}, films)
-    with pytest.raises(UsageError, match="expected one of: none"):
+    with pytest.raises(UsageError, match="got no model, expected one or more"):
         compare({}, films)
+    with pytest.raises(UsageError, match="got a alone, expected two or more"):
+        compare({"a": model}, films, to="a")
+    assert compare({"a": model}, films).baseline is None, "a model alone is measured"
     with pytest.raises(UsageError, match="got a PosixPath for 'b', expected a fitted model or a bundle"):
         compare({"a": model, "b": Path("runs/films/b")}, films)  # type: ignore[dict-item]
     with pytest.raises(UsageError, match="got a list of models, expected a dictionary"):
@@ -275,8 +279,8 @@ def made_up() -> Comparison:
         contender("my_base & co", base.tolist(), seconds=None),
         contender("100 % | _new_", good.tolist(), seconds=83.4, n_bytes=3 << 20, n_parameters=2_900_000, **seeds),
         contender("level", level.tolist(), seeds=[], note="level is level_"),
+        user_ids=np.arange(52),
         n_users=50,
-        n_users_without_target=2,
     )
 
 
@@ -302,7 +306,7 @@ def test_markdown_has_a_cell_for_each_column_and_marks_the_best() -> None:
     assert cost[0][2:] == ["<0.0001", "1 min 23 s", "3.1 MB", "2.9 M"]
     assert cost[1][1:4] == ["baseline", "-", "-"]
     assert re.fullmatch(r"[+-]0\.\d{4} \[[+-]0\.\d{4}, [+-]0\.\d{4}\]", cost[2][1])
-    assert "50 test users, 2 without a target left out" in text and "- level is level\\_" in text
+    assert "50 test users (2 users without a target are left out)" in text and "- level is level\\_" in text
     assert "over users" in text and "standard deviation over seeds" in text
 
 
@@ -379,7 +383,7 @@ def test_numbers_as_people_read_them() -> None:
 
 def test_json_has_the_promised_form() -> None:
     found = json.loads(json.dumps(made_up().to_json(), allow_nan=False))
-    rows = found.pop("contenders")
+    rows = found.pop("runs")
     assert found == {
         "dataset": "made up",
         "protocol": {"split": "strong"},
@@ -397,13 +401,14 @@ def test_json_has_the_promised_form() -> None:
     assert set(best["metrics"]["ndcg@10"]) == {"mean", "se", "low", "high"}
     assert best["over_seeds"]["ndcg@10"] == {"means": [0.5, 0.6], "sd": pytest.approx(np.std([0.5, 0.6], ddof=1))}
     assert base["over_seeds"]["ndcg@10"]["sd"] is None
-    assert list(best["difference"]) == ["ndcg@10"] and "difference" not in base
-    assert set(best["difference"]["ndcg@10"]) == {"mean", "se", "low", "high", "p", "p_holm", "significant"}
-    assert best["difference"]["ndcg@10"]["significant"] is True
+    assert best["difference"]["to"] == "my_base & co" and "difference" not in base
+    assert list(best["difference"]["metrics"]) == ["ndcg@10"]
+    assert set(best["difference"]["metrics"]["ndcg@10"]) == {"mean", "se", "low", "high", "p", "p_holm", "significant"}
+    assert best["difference"]["metrics"]["ndcg@10"]["significant"] is True
     assert (best["training_seconds"], best["weights_bytes"], best["parameters"]) == (83.4, 3 << 20, 2_900_000)
     assert base["training_seconds"] is None and level["note"] == "level is level_"
-    one_user = comparison(contender("a", [0.5, NAN]), contender("b", [0.25, NAN])).to_json()["contenders"]
-    assert one_user[1]["difference"]["ndcg@10"]["p"] is None
+    one_user = comparison(contender("a", [0.5, NAN]), contender("b", [0.25, NAN])).to_json()["runs"]
+    assert one_user[1]["difference"]["metrics"]["ndcg@10"]["p"] is None
 
 
 # ---------------------------------------------------------------- seeds
@@ -503,19 +508,21 @@ def test_the_command_compares_all_finished_runs_with_tuned_als(toy: Path, comman
     command("train", "--model", "popularity")
     command("train", "--model", "popularity", "--name", "again")
     found = compared(command)
-    rows = {row["name"]: row for row in found["contenders"]}
+    rows = {row["name"]: row for row in found["runs"]}
     assert set(rows) == {"als", "popularity", "again", "als (baseline)"}
     assert found["baseline"] == "als (baseline)" and "of 4/8" in rows["als (baseline)"]["note"]
-    assert all("p_holm" in row["difference"]["ndcg@10"] for name, row in rows.items() if name != found["baseline"])
-    means = [row["metrics"]["ndcg@10"]["mean"] for row in found["contenders"]]
+    assert all(
+        "p_holm" in row["difference"]["metrics"]["ndcg@10"] for name, row in rows.items() if name != found["baseline"]
+    )
+    means = [row["metrics"]["ndcg@10"]["mean"] for row in found["runs"]]
     assert means == sorted(means, reverse=True)
     assert rows["als (baseline)"]["training_seconds"] >= 0
     for name, folder in (("als", "runs/toy/als"), ("als (baseline)", "data/toy/baselines/als")):
         assert rows[name]["weights_bytes"] == Path(folder, "weights.safetensors").stat().st_size
     assert rows["als"]["training_seconds"] == read_card(Path("runs/toy/als"))["training"]["seconds"]
     alone = compared(command, "again", "popularity", "--to", "popularity")
-    assert [row["name"] for row in alone["contenders"]] == ["again", "popularity"]
-    assert alone["contenders"][0]["difference"]["ndcg@10"]["p_holm"] == 1
+    assert [row["name"] for row in alone["runs"]] == ["again", "popularity"]
+    assert alone["runs"][0]["difference"]["metrics"]["ndcg@10"]["p_holm"] == 1
     assert compared(command, "again", "als", "--to", "toy/als")["baseline"] == "als"
     assert compared(command, "again", "--to", "popularity")["baseline"] == "popularity", "the model, not compared yet"
 
@@ -526,17 +533,21 @@ def test_seeds_are_repeated_used_again_and_told(toy: Path, command: Command, fit
     words = ("compare", "als", "popularity", "--to", "popularity", "--seeds", 3, "--metrics", "ndcg@10")
     said = command(*words)
     assert said.code == 0 and fits == [6, 7], said.err
-    assert "taken once: popularity" in said.err and "5, 6, 7" in said.out and "sd of ndcg@10" in said.out
+    assert (
+        "measured once: popularity (no seed to vary)" in said.err
+        and "5, 6, 7" in said.out
+        and "sd of ndcg@10" in said.out
+    )
     assert command(*words).out == said.out and fits == [6, 7]
     found = compared(command, "als", "popularity", "--to", "popularity", "--seeds", 2)
-    als = found["contenders"][0]
-    single = compared(command, "als", "als-seed-6", "--to", "als")["contenders"]
+    als = found["runs"][0]
+    single = compared(command, "als", "als-seed-6", "--to", "als")["runs"]
     means = {row["name"]: row["metrics"]["ndcg@10"]["mean"] for row in single}
     assert als["seeds"] == [5, 6]
     assert als["over_seeds"]["ndcg@10"]["means"] == [means["als"], means["als-seed-6"]]
     assert als["metrics"]["ndcg@10"]["mean"] == pytest.approx(np.mean([*means.values()]))
     default = command("compare", "--to", "als")
-    assert "left out, being repeats with other seeds: als-seed-6, als-seed-7" in default.err
+    assert "left out, since these repeat a run with other seeds: als-seed-6, als-seed-7" in default.err
     assert "als-seed" not in default.out
     shutil.rmtree("runs/toy/als-seed-7")
     assert command(*words).code == 0 and fits == [6, 7, 7]
@@ -549,7 +560,7 @@ def test_stopping_a_comparison_says_how_to_go_on(toy: Path, command: Command, mo
     command("train", *QUICK)
     monkeypatch.setattr(repeats, "train", stop)
     said = command("compare", "als", "--to", "popularity", "--seeds", 2)
-    assert (said.code, said.out) == (130, "") and "the same command takes what is there and goes on" in said.err
+    assert (said.code, said.out) == (130, "") and "interrupted; run the same command again to continue" in said.err
 
 
 def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: Path, command: Command) -> None:
@@ -560,7 +571,7 @@ def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: 
     default = command("compare", "--to", "popularity")
     assert default.code == 2 and "got popularity alone" in default.err
     named = command("compare", "als", "popularity", "--to", "popularity")
-    assert "als ended before its time (stopped by hand)" in named.out
+    assert "als was interrupted (stopped by hand): measured with its best weights so far" in named.out
 
 
 def test_each_format_is_printed_or_written(toy: Path, command: Command) -> None:
@@ -633,7 +644,7 @@ def test_runs_on_different_data_are_refused_with_their_fingerprints_side_by_side
 
 def test_the_help_shows_examples(command: Command) -> None:
     said = command("compare", "--help")
-    assert said.code == 0 and "recvae compare --format latex" in said.out.partition("Options")[0]
+    assert said.code == 0 and "recvae compare --output comparison.tex" in said.out.partition("Options")[0]
 
 
 @pytest.mark.parametrize(
@@ -673,6 +684,6 @@ def test_a_damaged_run_is_refused_before_anything_is_trained(toy: Path, command:
 def test_contenders_measured_by_hand_make_a_comparison(films: Dataset) -> None:
     wanted = parse_metrics("ndcg@10")
     rows = [measure(name, Popularity().fit(films.train), films.test, wanted) for name in ("one", "two")]
-    found = comparison_of(rows, films, "test", "two", ["ndcg@10"])
+    found = comparison_of(rows, films, "test", ["ndcg@10"], "two")
     assert found.n_users == films.test.n_users - films.test.n_without_target()
     assert found.tests("ndcg@10")["one"].p == 1 and "Example" in (compare.__doc__ or "")

@@ -221,7 +221,7 @@ def test_the_bundle_of_a_diverged_run_is_marked_loaded_and_measured(diverged: Pa
     assert "stopped by hand" not in page
     recommender = Recommender.load(diverged)
     assert len(recommender.recommend(recommender.item_ids[:3], k=5)) == 5
-    report = command("evaluate", "--baselines", "none", "--split", "validation", "--json", "-")
+    report = command("evaluate", "--baselines", "none", "--split", "validation", "--json")
     reached = json.loads(report.out)["runs"][0]["metrics"]["ndcg@100"]["mean"]
     assert reached == pytest.approx(bundle.metrics["validation"]["ndcg@100"])
 

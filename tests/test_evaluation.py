@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
-from recvae.evaluation.baselines import cached_baseline, describe_choice, fit_baseline, validation_of
-from recvae.evaluation.evaluate import Evaluation, Report, Summary, evaluate, summarise
+from recvae.evaluation.baselines import cached_baseline, describe_choice, fit_baseline, strongest, validation_of
+from recvae.evaluation.comparison import Comparison, comparison_of
+from recvae.evaluation.contenders import Contender, measure
+from recvae.evaluation.evaluate import Summary, evaluate, main_metric, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
 from recvae.models import ALS, MODELS, Popularity
@@ -35,29 +37,33 @@ def films(toy_data: Path) -> Dataset:
     return Dataset.load(toy_data)
 
 
-def evaluation(name: str, baseline: bool = False, coverage: float = 0.5, **values: list[float]) -> Evaluation:
+def contender(name: str, baseline: bool = False, coverage: float = 0.5, **values: list[float]) -> Contender:
     per_user = {metric.replace("_at_", "@"): np.array(value) for metric, value in values.items()}
-    return Evaluation(
+    return Contender(
         name=name,
         model="als",
         hyperparameters={},
         per_user=per_user,
         overall={"coverage@3": coverage},
         is_baseline=baseline,
+        seed_means={metric: [0.5] for metric in (*per_user, "coverage@3")},
     )
 
 
-def report(*evaluations: Evaluation, metrics: tuple[str, ...] = ("ndcg@5", "coverage@3")) -> Report:
-    n_users = len(next(iter(evaluations[0].per_user.values())))
-    missing = int(np.isnan(next(iter(evaluations[0].per_user.values()))).sum())
+def report(
+    *contenders: Contender, metrics: tuple[str, ...] = ("ndcg@5", "coverage@3"), to: str | None = None
+) -> Comparison:
+    n_users = len(next(iter(contenders[0].per_user.values())))
+    missing = int(np.isnan(next(iter(contenders[0].per_user.values()))).sum())
     manifest = {"name": "made up", "protocol": {"split": "none"}, "fingerprint": "0"}
-    return Report(
+    return Comparison(
         manifest=manifest,
         split="test",
         user_ids=np.arange(n_users),
         n_users=n_users - missing,
         metrics=list(metrics),
-        evaluations=list(evaluations),
+        contenders=list(contenders),
+        baseline=to,
     )
 
 
@@ -82,39 +88,55 @@ def test_an_interval_of_three_users_is_that_of_a_printed_table() -> None:
 
 
 def test_a_difference_is_paired_by_user() -> None:
-    ours = evaluation("ours", ndcg_at_5=[0.5, 0.9, NAN, 0.4])
-    theirs = evaluation("theirs", baseline=True, ndcg_at_5=[0.4, 0.7, NAN, 0.4])
-    found = report(ours, theirs).difference(ours, theirs, "ndcg@5")
-    assert found is not None and found.mean == pytest.approx(0.1)  # of 0.1, 0.2 and 0
+    ours = contender("ours", ndcg_at_5=[0.5, 0.9, NAN, 0.4])
+    theirs = contender("theirs", baseline=True, ndcg_at_5=[0.4, 0.7, NAN, 0.4])
+    found = report(ours, theirs, to="theirs").tests("ndcg@5")["ours"].difference
+    assert found.mean == pytest.approx(0.1)  # of 0.1, 0.2 and 0
     assert found.se == pytest.approx(0.1 / np.sqrt(3)), "and not that of two groups of users"
-    assert report(ours, theirs).difference(ours, theirs, "coverage@3") is None
+    assert report(ours, theirs, to="theirs").tests("coverage@3") == {}
 
 
-def test_the_best_is_the_highest_mean_and_the_strongest_baseline_the_best_of_the_baselines() -> None:
-    ours = evaluation("ours", ndcg_at_5=[0.5, 0.9], coverage=0.1)
-    strong = evaluation("strong", baseline=True, ndcg_at_5=[0.6, 0.6], coverage=0.2)
-    weak = evaluation("weak", baseline=True, ndcg_at_5=[0.9, 0.1], coverage=0.9)
-    found = report(ours, weak, strong)
-    assert found.best("ndcg@5") == pytest.approx(0.7) and found.best("coverage@3") == 0.9
-    assert found.strongest_baseline() is strong
-    assert report(ours).strongest_baseline() is None
-    differences = [run.get("difference", {}).get("to") for run in found.to_json()["runs"]]
-    assert differences == ["strong", "strong", None]
+def test_the_baseline_is_the_best_on_validation_whatever_it_reaches_on_test(films: Dataset) -> None:
+    popular = fit_baseline("popularity", films)
+    bundles = {
+        name: replace(popular, metrics={"validation": {"ndcg@100": value}})
+        for name, value in (("weak", 0.1), ("strong", 0.3), ("middling", 0.2))
+    }
+    assert strongest(bundles) == ("strong", "of weak, strong, middling it has the highest validation ndcg@100")
+    assert strongest({"weak": bundles["weak"]}) == ("weak", "the only baseline")
+    blind = {name: replace(bundle, metrics={}) for name, bundle in bundles.items()}
+    said = "the first of weak, strong, middling, none of which has a validation ndcg@100"
+    assert strongest(blind) == ("weak", said)
+    assert strongest({**blind, "late": bundles["weak"]})[0] == "late"
+
+
+def test_without_a_baseline_there_is_no_difference(films: Dataset) -> None:
+    ours = contender("ours", ndcg_at_5=[0.5, 0.9], coverage=0.1)
+    other = contender("other", ndcg_at_5=[0.6, 0.6], coverage=0.2)
+    for found in (report(ours), report(ours, other)):
+        content = found.to_json()
+        assert content["baseline"] is None and found.tests("ndcg@5") == {}
+        assert not any("difference" in run for run in content["runs"])
+        assert "difference" not in found.to_markdown() and "Holm" not in found.to_markdown()
+    assert "**" not in report(ours).to_markdown().partition("|")[2], "alone, it is not the best of anything"
+    differences = [run.get("difference", {}).get("to") for run in report(ours, other, to="other").to_json()["runs"]]
+    assert differences == ["other", None]
 
 
 def test_the_last_ndcg_decides_else_the_first_metric_with_values_per_user() -> None:
-    one = evaluation("one", ndcg_at_5=[0.5, 0.9])
+    one = contender("one", ndcg_at_5=[0.5, 0.9])
     for metrics, main in (
         (("recall@5", "ndcg@5", "ndcg@10", "map@5"), "ndcg@10"),
         (("coverage@3", "recall@5", "map@5"), "recall@5"),
         (("coverage@3",), "coverage@3"),
     ):
-        assert report(one, metrics=metrics).main_metric == main
+        assert report(one, metrics=metrics).main_metric == main_metric(metrics) == main
 
 
 def test_a_metric_of_all_users_at_once_has_no_interval_and_no_difference() -> None:
-    ours = evaluation("ours", ndcg_at_5=[0.5, 0.9])
-    run = report(ours, evaluation("theirs", baseline=True, ndcg_at_5=[0.1, 0.2])).to_json()["runs"][0]
+    ours = contender("ours", ndcg_at_5=[0.5, 0.9])
+    theirs = contender("theirs", baseline=True, ndcg_at_5=[0.1, 0.2])
+    run = report(ours, theirs, to="theirs").to_json()["runs"][0]
     assert run["metrics"]["coverage@3"] == {"mean": 0.5, "se": None, "low": None, "high": None}
     assert set(run["difference"]["metrics"]) == {"ndcg@5"}
 
@@ -131,8 +153,8 @@ def test_users_without_a_target_are_left_out_and_counted(blocks: Dataset, tmp_pa
         assert np.isnan(values[[0, 5]]).all(), metric
         np.testing.assert_array_equal(values[others], all_users[metric][others])
     assert list(overall) == ["coverage@3"] and len(per_user) == 7
-    run = Evaluation(name="popularity", model="popularity", hyperparameters={}, per_user=per_user, overall=overall)
-    found = replace(report(run), user_ids=test.user_ids, metrics=[str(metric) for metric in METRICS])
+    data = replace(blocks, test=test)
+    found = comparison_of([measure("popularity", model, test, METRICS)], data, "test", [str(m) for m in METRICS])
     content = found.to_json()
     assert (content["n_users"], content["n_users_without_target"]) == (test.n_users - 2, 2)
     assert content["runs"][0]["metrics"]["ndcg@10"]["mean"] == pytest.approx(per_user["ndcg@10"][others].mean())
@@ -147,9 +169,8 @@ def test_the_command_says_how_many_users_are_left_out(workplace: Path, command: 
     command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair")
     command("train", "--model", "popularity")
     said = command("evaluate", "--baselines", "none")
-    assert "pair: 5 test users, split ready-made" in said.out
-    assert "3 users without a target are left out" in said.out
-    report = json.loads(command("evaluate", "--baselines", "none", "--json", "-").out)
+    assert "pair: 5 test users (3 users without a target are left out); split ready-made" in said.out
+    report = json.loads(command("evaluate", "--baselines", "none", "--json").out)
     assert (report["n_users"], report["n_users_without_target"]) == (5, 3)
 
 
@@ -160,8 +181,9 @@ def test_the_best_of_each_metric_is_marked_in_the_table(
     command("train", "--model", "als", "--set", "factors=2")
     metrics = ["recall@5", "ndcg@10", "coverage@5"]
     words = ("evaluate", "--metrics", ",".join(metrics))
-    runs = json.loads(command(*words, "--json", "-").out)["runs"]
-    table = [line.split("│")[1:-1] for line in command(*words).out.splitlines() if line.startswith("│")]
+    runs = json.loads(command(*words, "--json").out)["runs"]
+    lines = command(*words).out.partition("difference")[0].splitlines()
+    table = [line.split("│")[1:-1] for line in lines if line.startswith("│")]
     assert [row[0].strip() for row in table] == [run["name"] for run in runs]
     for column, metric in enumerate(metrics, start=1):
         means = [run["metrics"][metric]["mean"] for run in runs]

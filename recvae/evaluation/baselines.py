@@ -1,5 +1,6 @@
 """Baselines that are fair: fitted on the same training users, hyperparameters chosen on validation."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,30 @@ def fit_baseline(
             best = bundle
     assert best is not None  # a grid has at least one point
     return replace(best, training=replace(best.training, tried=tried))
+
+
+def strongest(baselines: Mapping[str, Bundle]) -> tuple[str, str]:
+    """Choose the baseline that differences are taken to, on validation and never on test.
+
+    Parameters
+    ----------
+    baselines : mapping of str to Bundle
+        By the name that tables show; at least one.
+
+    Returns
+    -------
+    name : str
+        The baseline with the highest validation NDCG@100; the first, where none has one.
+    choice : str
+        How it was chosen, for the reader of a table.
+    """
+    names = list(baselines)
+    reached = {name: value for name, bundle in baselines.items() if (value := validation_of(bundle)) is not None}
+    if len(names) == 1:
+        return names[0], "the only baseline"
+    if not reached:
+        return names[0], f"the first of {', '.join(names)}, none of which has a validation {OBJECTIVE}"
+    return max(reached, key=reached.__getitem__), f"of {', '.join(names)} it has the highest validation {OBJECTIVE}"
 
 
 def validation_of(bundle: Bundle) -> float | None:

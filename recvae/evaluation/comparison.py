@@ -1,30 +1,36 @@
-"""Several models on the same users: intervals, paired tests against a baseline with Holm's correction, cost.
+"""Models on the same users: intervals, paired tests against a baseline with Holm's correction, cost.
 
 contenders = models, each fitted once or with several seeds; its value for a user is the mean over its seeds
 difference = contender - baseline, user by user; two-sided paired t-test of its mean being 0
 Holm       = over all contenders but the baseline, for each metric by itself
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recvae.bundles.bundle import Bundle
-from recvae.compute.memory import human_bytes
 from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.contenders import Contender, Fitted, check_same_data, fits_of, measure, over_seeds
-from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, Summary, main_metric
-from recvae.evaluation.significance import ALPHA, PairedTest, paired_tests
-from recvae.evaluation.tables import DAGGER, Cell, Page, Table, human_count, human_seconds
-from recvae.metrics import parse_metrics
+from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
+from recvae.evaluation.pages import page_of
+from recvae.evaluation.significance import PairedTest, paired_tests
+from recvae.evaluation.tables import Page
+from recvae.items import ids_to_arrow
+from recvae.metrics import Metric, parse_metrics
+from recvae.progress import Progress
+from recvae.storage.files import write_file
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
-    """Several contenders on the same users, and the one that the others are tested against.
+    """Contenders on the same users, and the baseline that the others are tested against.
 
     Parameters
     ----------
@@ -32,28 +38,34 @@ class Comparison:
         Of the data set.
     split : str
         "validation" or "test".
-    n_users, n_users_without_target : int
-        Users that count, and those left out.
+    user_ids : ndarray of shape (n_users + n_users_without_target,)
+        External ids of all users, in the order of the values per user.
+    n_users : int
+        Users that have a target; the others are left out of means.
     metrics : list of str
         In the order of the columns.
     contenders : list of Contender
-        In any order, at least two, one value per user and metric each.
-    baseline : str
-        Name of one of them.
+        In any order, at least one, with one value per user and metric each.
+    baseline : str, optional
+        Name of one of them; None for no differences.
+    choice : str
+        How the baseline was chosen, for the reader.
 
     Raises
     ------
     UsageError
-        If there are fewer than two, two of one name, no such baseline, or they were measured on different users.
+        If there is none, two have the same name, there is no such baseline or nothing to compare it with, or they were
+        measured on different users.
     """
 
     manifest: dict[str, Any]
     split: str
+    user_ids: np.ndarray
     n_users: int
-    n_users_without_target: int
     metrics: list[str]
     contenders: list[Contender]
-    baseline: str
+    baseline: str | None = None
+    choice: str = ""
 
     def __post_init__(self) -> None:
         names = [contender.name for contender in self.contenders]
@@ -62,6 +74,11 @@ class Comparison:
             missing = [np.isnan(c.per_user[metric]).tolist() for c in self.contenders if metric in c.per_user]
             if len(missing) not in (0, len(names)) or any(other != missing[0] for other in missing):
                 raise UsageError(f"got {metric} of different users; measure {', '.join(names)} on the same ones")
+
+    @property
+    def n_users_without_target(self) -> int:
+        """The users that are left out of means."""
+        return len(self.user_ids) - self.n_users
 
     @property
     def main_metric(self) -> str:
@@ -84,10 +101,10 @@ class Comparison:
         Returns
         -------
         dict of str to PairedTest
-            By name; empty for a metric that has no values per user.
+            By name; empty without a baseline, and for a metric that has no values per user.
         """
         values = {c.name: c.per_user[metric] for c in self.contenders if metric in c.per_user}
-        return paired_tests(values, self.baseline) if values else {}
+        return paired_tests(values, self.baseline) if values and self.baseline is not None else {}
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON has it, the best first; see the README for its form."""
@@ -98,6 +115,7 @@ class Comparison:
                 "name": contender.name,
                 "model": contender.model,
                 "hyperparameters": contender.hyperparameters,
+                "baseline": contender.is_baseline,
                 "seeds": contender.seeds,
                 "metrics": {metric: asdict(contender.summary(metric)) for metric in self.metrics},
                 "over_seeds": {
@@ -110,9 +128,10 @@ class Comparison:
             }
             if contender.note:
                 row["note"] = contender.note
-            if contender.name != self.baseline:
+            if self.baseline is not None and contender.name != self.baseline:
                 found = {metric: by_name[contender.name] for metric, by_name in tests.items() if by_name}
-                row["difference"] = {metric: _for_json(test) for metric, test in found.items()}
+                differences = {metric: _for_json(test) for metric, test in found.items()}
+                row["difference"] = {"to": self.baseline, "metrics": differences}
             rows.append(row)
         return {
             "dataset": self.manifest.get("name"),
@@ -124,78 +143,29 @@ class Comparison:
             "confidence": CONFIDENCE,
             "test": "two-sided paired t-test over users, Holm over contenders",
             "baseline": self.baseline,
-            "contenders": rows,
+            "runs": rows,
         }
+
+    def write_per_user(self, path: Path) -> None:
+        """Write one row per run and user as Parquet: run, user, and a column per metric (null without a target).
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        """
+        tables = []
+        for contender in self.contenders:
+            names = pa.array([contender.name] * len(self.user_ids), pa.string())
+            columns = {"run": names, "user": ids_to_arrow(self.user_ids)}
+            columns |= {name: pa.array(values, from_pandas=True) for name, values in contender.per_user.items()}
+            tables.append(pa.table(columns))
+        with write_file(path) as aside:
+            pq.write_table(pa.concat_tables(tables), aside)
 
     def page(self) -> Page:
         """Return the tables for people: metrics, then the seeds where there are several, then tests and cost."""
-        protocol = ", ".join(f"{key} {value}" for key, value in self.manifest.get("protocol", {}).items())
-        name, fingerprint = self.manifest.get("name", "unnamed data"), str(self.manifest.get("fingerprint", ""))[:12]
-        without = f", {self.n_users_without_target:,} without a target left out" if self.n_users_without_target else ""
-        remarks = [contender.note for contender in self.ranking if contender.note]
-        if self.split == "validation":
-            remarks.append("epochs and baselines are chosen on these users: take --split test for a fair comparison")
-        tables = [self._metrics_table(), self._cost_table()]
-        if any(len(contender.seeds) > 1 for contender in self.contenders):
-            tables.insert(1, self._seeds_table())
-        return Page(
-            title=f"{name}: {self.n_users:,} {self.split} users{without}; {protocol}; fingerprint {fingerprint}",
-            tables=tables,
-            remarks=remarks,
-        )
-
-    def _metrics_table(self) -> Table:
-        columns: list[list[Cell]] = []
-        for metric in self.metrics:
-            tests = self.tests(metric)
-            summaries = {contender.name: contender.summary(metric) for contender in self.ranking}
-            means = sorted({s.mean for s in summaries.values() if s.mean is not None}, reverse=True)
-            columns.append(
-                [
-                    _mean_cell(summary, means, name in tests and tests[name].significant)
-                    for name, summary in summaries.items()
-                ]
-            )
-        return Table(
-            headers=["run", *self.metrics],
-            rows=[[Cell(c.name), *cells] for c, *cells in zip(self.ranking, *columns, strict=True)],
-            note=f"mean ± half of its 95 % interval over users; {DAGGER} differs from {self.baseline} (paired t-test, "
-            f"Holm, p < {ALPHA:.2f})",
-        )
-
-    def _seeds_table(self) -> Table:
-        rows = []
-        for contender in self.ranking:
-            deviations = [contender.seed_sd(metric) for metric in self.metrics]
-            seeds = ", ".join(map(str, contender.seeds)) or "has none"
-            rows.append([Cell(contender.name), Cell(seeds), *(Cell(_number(value)) for value in deviations)])
-        return Table(
-            headers=["run", "seeds", *(f"sd of {metric}" for metric in self.metrics)],
-            rows=rows,
-            note="standard deviation over seeds of a run's mean; all other numbers are of the mean over seeds",
-        )
-
-    def _cost_table(self) -> Table:
-        tests = self.tests(self.main_metric)
-        rows = []
-        for contender in self.ranking:
-            test = tests.get(contender.name)
-            is_baseline = contender.name == self.baseline
-            rows.append(
-                [
-                    Cell(contender.name),
-                    Cell("baseline" if is_baseline else _interval(test.difference if test else Summary(None))),
-                    Cell("-" if is_baseline else _p(test.p_holm if test else float("nan"))),
-                    Cell(human_seconds(contender.seconds)),
-                    Cell(human_bytes(contender.n_bytes)),
-                    Cell(human_count(contender.n_parameters)),
-                ]
-            )
-        return Table(
-            headers=["run", f"{self.main_metric} difference", "p (Holm)", "training", "size", "parameters"],
-            rows=rows,
-            note=f"difference to {self.baseline}, paired by user, with its 95 % interval; training time of one fit",
-        )
+        return page_of(self)
 
     def to_markdown(self) -> str:
         """Return the tables as Markdown; see `Page.to_markdown`."""
@@ -212,49 +182,51 @@ class Comparison:
         return self.page().to_html()
 
 
-def check_names(names: Sequence[str], baseline: str) -> None:
-    """Refuse a comparison of fewer than two, of two with one name, or with a baseline that takes no part.
+def check_names(names: Sequence[str], baseline: str | None) -> None:
+    """Refuse a comparison of nothing, of two with one name, or with a baseline that takes no part or is alone.
 
     Raises
     ------
     UsageError
         If so.
     """
-    if baseline not in names:
-        raise UsageError(f"got baseline '{baseline}', expected one of: {', '.join(names) or 'none'}")
-    if len(names) < 2:
+    if not names:
+        raise UsageError("got no model, expected one or more: name -> fitted model")
+    if baseline is not None and baseline not in names:
+        raise UsageError(f"got baseline '{baseline}', expected one of: {', '.join(names)}")
+    if baseline is not None and len(names) < 2:
         raise UsageError(f"got {names[0]} alone, expected two or more to compare; name another run or baseline")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise UsageError(f"got '{twice[0]}' twice, expected a name of its own for each")
+        raise UsageError(f"got '{twice[0]}' twice, expected a different name for each")
 
 
 def compare(
     models: Mapping[str, Fitted | Sequence[Fitted]],
     dataset: Dataset,
     *,
-    metrics: str | Sequence[str] = DEFAULT_METRICS,
+    metrics: str | Sequence[str | Metric] = DEFAULT_METRICS,
     to: str | None = None,
     split: str = "test",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
-    """Measure fitted models on the same users and test them against one of them.
+    """Measure fitted models on the same users, and test them against one of them.
 
     Parameters
     ----------
     models : mapping of str to Model, Bundle or a sequence of these
-        By the name that tables shall show; several are fits of one model with different seeds. Bundles, such as
-        `fit_baseline` returns, tell their training time, and must be of the same data.
+        By the name that tables show; a sequence holds fits of one model with different seeds. Bundles, as `read_bundle`
+        returns them, also have their training time, and must be of the same data.
     dataset : Dataset
         Whose held-out users are asked.
-    metrics : str or sequence of str
-        Written `name@k`, separated by commas.
+    metrics : str or sequence of str and Metric
+        Written `name@k`, separated by commas; your own is a `recvae.metrics.Metric`.
     to : str, optional
-        Name of the baseline among `models`; by default the first.
+        Name of the baseline among `models`; by default the first. A single model is measured without differences.
     split : str
         "test" or "validation".
-    progress : callable, optional
-        Called with a name, the users done and the users in all.
+    progress : Progress, optional
+        Called with the users done, the users in all, and the name of the model; such as a `ProgressBar`.
 
     Returns
     -------
@@ -264,7 +236,7 @@ def compare(
     Raises
     ------
     UsageError
-        If a name, metric or split is unknown, there are fewer than two models, or one was made from other data.
+        If a name, metric or split is unknown, there is no model, or one was made from other data.
     NotFittedError, DataError
         See `recvae.evaluation.evaluate.evaluate`.
 
@@ -283,60 +255,44 @@ def compare(
     if not isinstance(models, Mapping):
         raise UsageError(f"got a {type(models).__name__} of models, expected a dictionary: name -> fitted model")
     fits = {name: fits_of(name, made) for name, made in models.items()}
-    baseline = next(iter(fits), "") if to is None else to
+    baseline = next(iter(fits)) if to is None and len(fits) > 1 else to
     check_names(list(fits), baseline)
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_same_data({name: fit.manifest for name, fit in numbered.items() if isinstance(fit, Bundle)}, dataset)
-    contenders = []
-    for name, made in fits.items():
+    measured: dict[str, list[Contender]] = {name: [] for name in fits}
+    for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 
-        def tell(done: int, total: int, name: str = name) -> None:
-            if progress is not None:
-                progress(name, done, total)
+        def tell(done: float, total: float | None, note: str, name: str = name, place: int = place) -> None:  # noqa: ARG001
+            if progress is not None and total is not None:
+                progress(place * total + done, len(numbered) * total, name)
 
-        measured = [measure(name, f, held_out, wanted, is_baseline=name == baseline, progress=tell) for f in made]
-        contenders.append(over_seeds(measured))
-    return comparison_of(contenders, dataset, split, baseline, [str(metric) for metric in wanted])
+        is_baseline = name == baseline
+        measured[name].append(measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell))
+    contenders = [over_seeds(fitted) for fitted in measured.values()]
+    choice = "" if baseline is None else "the first" if to is None else "as named"
+    return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice)
 
 
 def comparison_of(
-    contenders: list[Contender], dataset: Dataset, split: str, baseline: str, metrics: list[str]
+    contenders: list[Contender],
+    dataset: Dataset,
+    split: str,
+    metrics: list[str],
+    baseline: str | None = None,
+    choice: str = "",
 ) -> Comparison:
     """Put contenders together that were measured on one part of a data set; see `Comparison`."""
     held_out = dataset.part(split)
     return Comparison(
         manifest=dataset.manifest,
         split=split,
+        user_ids=held_out.user_ids,
         n_users=held_out.n_users - held_out.n_without_target(),
-        n_users_without_target=held_out.n_without_target(),
         metrics=metrics,
         contenders=contenders,
         baseline=baseline,
+        choice=choice,
     )
-
-
-def _mean_cell(summary: Summary, means: list[float], marked: bool) -> Cell:
-    if summary.mean is None:
-        return Cell("-")
-    rank = means.index(summary.mean) + 1
-    half = "" if summary.low is None else f"± {summary.mean - summary.low:.4f}"
-    return Cell(f"{summary.mean:.4f}", half, rank if rank < 3 else 0, marked)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _interval(difference: Summary) -> str:
-    if difference.mean is None or difference.low is None or difference.high is None:
-        return _number(difference.mean)
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-
-
-def _p(p: float) -> str:
-    if np.isnan(p):
-        return "-"
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _for_json(test: PairedTest) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Who takes part in a comparison: a fitted model with its values per user and its cost, once or over seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,25 +11,36 @@ from recvae.bundles.bundle import WEIGHTS, Bundle
 from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.baselines import describe_choice
-from recvae.evaluation.evaluate import Evaluation, evaluate, summarise
+from recvae.evaluation.evaluate import Summary, evaluate, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import values_of
+from recvae.progress import Progress
 
 Fitted = Model | Bundle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender(Evaluation):
-    """What a model reached and what it cost, fitted once or with several seeds.
+class Contender:
+    """What a model reached on some held-out users and what it cost, fitted once or with several seeds.
 
     Parameters
     ----------
-    name, model, hyperparameters, is_baseline, note
-        See `Evaluation`; of several seeds, the hyperparameters are those of the first.
-    per_user, overall
-        See `Evaluation`; means over the seeds.
+    name : str
+        What tables call it.
+    model : str
+        Name of the model.
+    hyperparameters : dict
+        Its settings; with several seeds, those of the first.
+    per_user : dict of str to ndarray of shape (n_users,)
+        Values of each per-user metric, NaN where a user has no target; means over the seeds.
+    overall : dict of str to float
+        Values of metrics that are not per user; means over the seeds.
+    is_baseline : bool
+        Whether it takes part as a baseline.
+    note : str
+        What has to be known of it, such as how the hyperparameters of a baseline were chosen.
     seeds : list of int
         Of each fit; empty where the model has none.
     seed_means : dict of str to list of float
@@ -42,11 +53,22 @@ class Contender(Evaluation):
         Numbers learned.
     """
 
+    name: str
+    model: str
+    hyperparameters: dict[str, Any]
+    per_user: dict[str, np.ndarray]
+    overall: dict[str, float] = field(default_factory=dict)
+    is_baseline: bool = False
+    note: str = ""
     seeds: list[int] = field(default_factory=list)
     seed_means: dict[str, list[float]] = field(default_factory=dict)
     seconds: float | None = None
     n_bytes: int = 0
     n_parameters: int = 0
+
+    def summary(self, metric: str) -> Summary:
+        """Return the mean of a metric, with its interval where it has values per user."""
+        return summarise(self.per_user[metric]) if metric in self.per_user else Summary(self.overall[metric])
 
     def seed_sd(self, metric: str) -> float | None:
         """Return the standard deviation over seeds of the mean of a metric, None with fewer than two."""
@@ -62,7 +84,7 @@ def measure(
     *,
     folder: Path | None = None,
     is_baseline: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Contender:
     """Evaluate one fitted model and see what it cost.
 
@@ -77,10 +99,10 @@ def measure(
     metrics : sequence of Metric
         What to measure.
     folder : Path, optional
-        Where the bundle stands.
+        Where the bundle is.
     is_baseline : bool
-        Whether others are compared against it; then the note says how it was tuned.
-    progress : callable, optional
+        Whether it takes part as a baseline; then the note says how it was tuned.
+    progress : Progress, optional
         Called with the users done and the users in all.
 
     Raises
@@ -132,7 +154,7 @@ def fits_of(name: str, made: Any) -> list[Fitted]:
         if not isinstance(fit, Fitted):
             raise UsageError(
                 f"got a {type(fit).__name__} for '{name}', expected a fitted model or a bundle, or a list of these; "
-                "a run's bundle is loaded by recvae.bundles.bundle.read_bundle(folder)"
+                "load the bundle of a run with recvae.read_bundle(folder)"
             )
     return fits
 

@@ -1,6 +1,5 @@
-"""Runs repeated with other seeds: `NAME-seed-K` beside the run `NAME`, kept, and taken again where they are there."""
+"""Runs repeated with other seeds: `NAME-seed-K` next to the run `NAME`, kept and used again."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from recvae.errors import BundleError, UsageError
 from recvae.models import model_class
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
+from recvae.runs.finding import repeats_of
 from recvae.runs.run import Run, new_run, resumed_run, train
 from recvae.training.records import Monitor
 
@@ -33,7 +33,7 @@ def seeds_for(folder: Path, n: int) -> list[int]:
         If the run is damaged.
     """
     if n < 1:
-        raise UsageError(f"got {n} seeds, expected 1 or more; 1 takes each run as it is")
+        raise UsageError(f"got {n} seeds, expected 1 or more; 1 uses each run as it is")
     card = read_card(folder)
     try:
         values = values_of(_model(card))
@@ -46,7 +46,7 @@ def seeds_for(folder: Path, n: int) -> list[int]:
     if n > 1 and card.get("interrupted"):
         failure = training_of(folder, card).failure
         raise UsageError(
-            f"got {n} seeds for {folder}, which ended before its time ({failure or 'stopped by hand'}); "
+            f"got {n} seeds for {folder}, which was interrupted ({failure or 'stopped by hand'}); "
             + ("train it again" if failure else "finish it with `recvae train --resume`")
             + " before it is repeated, or leave it out"
         )
@@ -64,12 +64,12 @@ def repeat(
     max_memory: int | None = None,
     monitor: Monitor,
 ) -> Path:
-    """Return the run that is another one with another seed: the one there is, or one gone on with or trained now.
+    """Return a run repeated with another seed: the existing one, or one that is resumed or trained now.
 
     Parameters
     ----------
     folder : Path
-        A finished run; the repeat stands beside it, as `NAME-seed-K`.
+        A finished run; the repeat is next to it, as `NAME-seed-K`.
     seed : int
         The only hyperparameter that differs.
     dataset : Dataset
@@ -79,7 +79,7 @@ def repeat(
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model`.
     monitor : Monitor
-        Is told how training goes; not called where the repeat is there.
+        Is told how training goes; not called if the repeat exists.
 
     Returns
     -------
@@ -89,21 +89,19 @@ def repeat(
     Raises
     ------
     KeyboardInterrupt
-        If training was stopped by hand; what it reached is kept, and the next call goes on with it.
+        If training was stopped by hand; what it reached is kept, and the next call continues it.
     UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
         See `recvae.runs.run.train`.
     """
     card = read_card(folder)
     wanted = _model(card, seed=seed)
     folder = folder if folder.name.strip(".") else folder.resolve()
-    name = f"{folder.name}-seed-{seed}"
-    pattern = re.compile(re.escape(name) + r"(-\d+)?")
-    there = sorted(path for path in folder.parent.iterdir() if pattern.fullmatch(path.name))
-    for other in there:
+    existing = repeats_of(folder, seed)
+    for other in existing:
         if _is_finished(other, wanted, dataset):
             return other
-    unfinished = (run for other in there if (run := _to_go_on_with(other, wanted, dataset)) is not None)
-    run = next(unfinished, None) or new_run(wanted, folder.parent, name)
+    unfinished = (run for other in existing if (run := _resumed(other, wanted, dataset)) is not None)
+    run = next(unfinished, None) or new_run(wanted, folder.parent, f"{folder.name}-seed-{seed}")
     bundle, place = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
     if bundle.interrupted:
         raise KeyboardInterrupt
@@ -124,7 +122,7 @@ def _is_finished(folder: Path, wanted: Model, dataset: Dataset) -> bool:
         return False  # unfinished, damaged or of another version: not to be relied on
 
 
-def _to_go_on_with(folder: Path, wanted: Model, dataset: Dataset) -> Run | None:
+def _resumed(folder: Path, wanted: Model, dataset: Dataset) -> Run | None:
     if not (folder / RUN_STATE).is_file():
         return None
     try:

@@ -21,6 +21,7 @@ from recvae.evaluation.fitting import Fit, fit
 from recvae.models import model_class
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
+from recvae.runs.finding import list_runs
 from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import LogFile, MonitorList
@@ -112,12 +113,11 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     BundleError
         If its state cannot be read.
     """
-    states = sorted(runs_dir.glob(f"*/*/{RUN_STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for state in states:
-        work = state.parent
+    for run in reversed([run for run in list_runs(runs_dir) if run.can_resume]):
+        work = run.path
         if data not in (None, work.parent.name) or _is_locked(work):
             continue
-        known = _read_state(state)
+        known = _read_state(work / RUN_STATE)
         if model in (None, known["model"]) and name in (None, known["folder"]):
             return work
     what = " ".join(word for word in ("no unfinished", model or "", "run", name or "") if word)

@@ -1,0 +1,285 @@
+"""What `recvae evaluate` and `recvae compare` share: their options, and runs and baselines measured side by side."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae_cli.console import memory_limit, say, show, show_json
+
+if TYPE_CHECKING:
+    from recvae.bundles.bundle import Bundle
+    from recvae.datasets.dataset import Dataset
+    from recvae.evaluation.comparison import Comparison
+    from recvae.evaluation.contenders import Contender
+    from recvae.metrics import Metric
+
+METRIC_NAMES = "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage"  # a copy: --help imports no library
+DEFAULT_METRICS = "recall@20,recall@50,ndcg@100"
+FORMATS = {"table": ".txt", "markdown": ".md", "latex": ".tex", "json": ".json"}
+_WIDTH = 100  # columns, where the output is not a terminal that could tell
+
+Runs = list[str] | None
+Metrics = Annotated[str, typer.Option(help=f"Of {METRIC_NAMES}, each with @K; your own function as MODULE:FUNCTION@K.")]
+BASELINES_HELP = "Models to fit and tune on the same data, e.g. als,ease; or none."
+To = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|MODEL",
+        help="What differences are taken to: one of the runs, or a model to fit and tune as the baseline.",
+        show_default="the baseline with the best validation NDCG@100",
+    ),
+]
+Split = Annotated[str, typer.Option(help="Which users: test or validation.")]
+Seeds = Annotated[int, typer.Option(metavar="N", help="Repeat each run with N seeds in total.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="table, markdown, latex or json.", show_default="table, or by --output"),
+]
+Output = Annotated[Path | None, typer.Option(help="Write to this file; .md, .tex, .json and .txt choose the format.")]
+PerUser = Annotated[Path | None, typer.Option(help="Write one row per run and user to this Parquet file.")]
+Data = Annotated[str | None, typer.Option(help="Name or path of the data set; by default the one the run names.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was typed."""
+
+    to: str | None
+    baselines: str
+    metrics: str
+    split: str
+    seeds: int
+    form: str | None
+    output: Path | None
+    per_user: Path | None
+    as_json: bool
+    data: str | None
+    max_memory: str | None
+    device: str
+    data_dir: Path
+    runs_dir: Path
+
+
+def check_request(request: Request, runs: list[str]) -> None:
+    """Refuse what could not be written in the end, before anything is looked for."""
+    from recvae.errors import UsageError
+
+    for run in runs if request.as_json else []:
+        if run == "-" or (Path(run).suffix in FORMATS.values() and not Path(run).is_dir()):
+            instead = "leave out the -" if run == "-" else f"to write a file, use --output {run}"
+            raise UsageError(f"got --json {run}, but --json takes no file, it prints to the standard output; {instead}")
+    if request.per_user is not None and request.per_user.suffix not in (".parquet", ".pq"):
+        raise UsageError(
+            f"got --per-user {request.per_user}, expected a name ending in .parquet, which is what is written"
+        )
+    _format(request)
+
+
+def _format(request: Request) -> str:
+    """Choose a format by name, by the ending of the file, or the table."""
+    from recvae.errors import UsageError
+
+    form, output = request.form, request.output
+    if form is not None and form not in FORMATS:
+        raise UsageError(f"got --format {form}, expected one of: {', '.join(FORMATS)}")
+    if output is None:
+        if request.as_json and form not in (None, "json"):
+            raise UsageError(f"got --json with --format {form}; leave one out, or write a file with --output")
+        return "json" if request.as_json else form or "table"
+    if output.is_dir():
+        raise UsageError(f"got --output {output}, which is a folder; expected a file such as {output}/comparison.md")
+    by_ending = {ending: name for name, ending in FORMATS.items()}
+    if form is None and output.suffix not in by_ending:
+        raise UsageError(
+            f"got --output {output}, expected a name ending in {', '.join(by_ending)}; or say which with --format"
+        )
+    return form or by_ending[output.suffix]
+
+
+def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Comparison", Path]:
+    """Measure runs and baselines on the same users, and return the comparison and the folder of the data set."""
+    from recvae.bundles.card import read_card
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
+    from recvae.evaluation.baselines import strongest
+    from recvae.evaluation.comparison import check_names, comparison_of
+    from recvae.evaluation.contenders import check_same_data
+    from recvae.metrics import parse_metrics
+    from recvae.runs.repeats import seeds_for
+
+    wanted, labels = parse_metrics(request.metrics), _labels(folders)
+    seeds_of = [seeds_for(folder, request.seeds) for folder in folders]
+    models, to = _baselines(request, labels, folders)
+    check_names([*labels, *models], to)
+    manifests = {str(folder): read_card(folder).get("dataset", {}) for folder in folders}
+    home = find_dataset(request.data_dir, request.data or str(manifests[str(folders[0])].get("name")))
+    dataset = Dataset.load(home)
+    check_same_data(manifests, dataset)
+    measure = _Measure(request, dataset, home, wanted, to)
+    dataset.part(request.split)  # refuses an unknown one
+    say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
+    # All existing runs come before anything is trained: a damaged one shows at once.
+    contenders = [measure.run(label, folder) for label, folder in zip(labels, folders, strict=True)]
+    bundles = {label: measure.fit_baseline(name) for label, name in models.items()}
+    contenders += [measure.baseline(label, bundle) for label, bundle in bundles.items()]
+    for place, (label, folder) in enumerate(zip(labels, folders, strict=True)):
+        contenders[place] = measure.over_seeds(contenders[place], label, folder, seeds_of[place][1:])
+    once = [one.name for one in contenders if request.seeds > 1 and len(one.seeds) < 2]
+    if once:
+        say(f"measured once: {', '.join(once)} (no seed to vary)")
+    baseline, choice = (to, "named with --to") if to else strongest(bundles) if bundles else (None, "")
+    return comparison_of(contenders, dataset, request.split, [str(m) for m in wanted], baseline, choice), home
+
+
+def _labels(folders: list[Path]) -> list[str]:
+    """Name runs by their folder, by the path where two folders have the same name."""
+    names = [folder.name for folder in folders]
+    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+
+
+def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tuple[dict[str, str], str | None]:
+    """Return the models to fit, by what tables call them, and the name of what --to names."""
+    from recvae.errors import UsageError
+    from recvae.models import MODELS, model_class
+
+    text, to = request.baselines.strip(), request.to
+    names = [] if text == "none" else [word.strip() for word in text.split(",") if word.strip()]
+    names = [model_class(name).name for name in dict.fromkeys(names)]
+    named = next(
+        (
+            label
+            for label, folder in zip(labels, folders, strict=True)
+            if to is not None and (to == label or folder in (Path(to), request.runs_dir / to))
+        ),
+        None,
+    )
+    if to is not None and named is None:
+        if to not in MODELS:
+            raise UsageError(
+                f"got --to {to}, expected one of the runs compared ({', '.join(labels)}) or a model to fit as baseline "
+                f"({', '.join(MODELS)}); to test against another run, name it among those to compare too"
+            )
+        names = list(dict.fromkeys([*names, to]))
+    called = {f"{name} (baseline)" if name in labels else name: name for name in names}
+    return called, named or next((label for label, name in called.items() if name == to), None)
+
+
+class _Measure:
+    """Measures runs and baselines with a progress bar each."""
+
+    def __init__(
+        self, request: Request, dataset: "Dataset", home: Path, metrics: "list[Metric]", to: str | None
+    ) -> None:
+        self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
+        self._limit = memory_limit(request.max_memory)
+        self._cache = home / "baselines"
+
+    def _contender(self, label: str, bundle: "Bundle", folder: Path, is_baseline: bool) -> "Contender":
+        from recvae.evaluation.contenders import measure
+        from recvae.training.monitors import ProgressBar
+
+        held_out = self._dataset.part(self._request.split)
+        with ProgressBar(f"ranking for {label}") as bar:
+            return measure(label, bundle, held_out, self._metrics, folder=folder, is_baseline=is_baseline, progress=bar)
+
+    def run(self, label: str, folder: Path) -> "Contender":
+        """Measure a run, with a note where it was interrupted."""
+        from recvae.bundles.bundle import read_bundle
+
+        bundle = read_bundle(folder, self._request.device, self._limit)
+        found = self._contender(label, bundle, folder, is_baseline=label == self._to)
+        why = bundle.training.failure or "stopped by hand"
+        note = f"{label} was interrupted ({why}): measured with its best weights so far"
+        return replace(found, note=note) if bundle.interrupted else found
+
+    def fit_baseline(self, name: str) -> "Bundle":
+        """Take a tuned baseline from the cache beside the data set, or fit it."""
+        from recvae.evaluation.baselines import cached_baseline
+        from recvae.training.monitors import ProgressBar
+
+        with ProgressBar(f"tuning {name} on validation") as bar:
+            return cached_baseline(
+                name, self._dataset, self._cache, bar, device=self._request.device, max_memory=self._limit
+            )
+
+    def baseline(self, label: str, bundle: "Bundle") -> "Contender":
+        """Measure a tuned baseline."""
+        return self._contender(label, bundle, self._cache / bundle.model.name, is_baseline=True)
+
+    def over_seeds(self, first: "Contender", label: str, folder: Path, seeds: list[int]) -> "Contender":
+        """Repeat a run with other seeds, or take the repeats that exist, and return the mean over all."""
+        from recvae.evaluation.contenders import over_seeds
+
+        return over_seeds([first, *(self.run(label, self._repeat(folder, seed)) for seed in seeds)])
+
+    def _repeat(self, folder: Path, seed: int) -> Path:
+        from recvae.runs.repeats import repeat
+        from recvae.training.monitors import ProgressBar, TrainingProgress
+
+        try:
+            with ProgressBar(f"{folder.name}, seed {seed}") as bar:
+                watch, device = TrainingProgress(bar), self._request.device
+                return repeat(folder, seed, self._dataset, device=device, max_memory=self._limit, monitor=watch)
+        except KeyboardInterrupt:
+            say("interrupted; run the same command again to continue")
+            raise
+
+
+def report(request: Request, comparison: "Comparison") -> None:
+    """Print a comparison, or write what was asked for to files."""
+    from recvae.storage.files import write_text
+
+    if request.per_user is not None:
+        comparison.write_per_user(request.per_user)
+        say(f"per user: {request.per_user}")
+    form = _format(request)
+    if request.output is not None:
+        texts: dict[str, Callable[[], str]] = {
+            "table": lambda: _as_text(_printable(comparison, _WIDTH)),
+            "markdown": comparison.to_markdown,
+            "latex": comparison.to_latex,
+            "json": lambda: json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        }
+        write_text(request.output, texts[form]())
+        say(f"comparison: {request.output}")
+    if request.as_json or (request.output is None and form == "json"):
+        show_json(comparison.to_json())
+    elif request.output is None and form == "table":
+        show(*_printable(comparison, shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH))
+    elif request.output is None:
+        typer.echo(comparison.to_markdown() if form == "markdown" else comparison.to_latex(), nl=False)
+
+
+def _printable(comparison: "Comparison", width: int) -> list[Any]:
+    """Return titles, tables and notes for a terminal of so many columns."""
+    from rich.table import Table
+
+    page = comparison.page()
+    things: list[Any] = [page.title]
+    for whole in page.tables:
+        for part in whole.narrow(width):
+            table = Table()
+            for place, header in enumerate(part.headers):
+                table.add_column(header, justify="right" if place and not part.is_ranked(place) else "left")
+            for row in part.rows:
+                table.add_row(*(cell.plain() for cell in row))
+            things.append(table)
+        things += [("* the best; " if whole.has_best else "") + whole.note, ""]
+    return [*things, *page.remarks]
+
+
+def _as_text(things: list[Any]) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=_WIDTH, highlight=False, markup=False, emoji=False)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str))
+    return stream.getvalue()

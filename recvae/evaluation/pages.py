@@ -1,0 +1,127 @@
+"""What a comparison shows to people: a table of metrics, of seeds where there are several, and of differences and cost.
+
+The forms (terminal, Markdown, LaTeX, HTML) are made from these by `tables`.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recvae.compute.memory import human_bytes
+from recvae.evaluation.evaluate import Summary
+from recvae.evaluation.significance import ALPHA
+from recvae.evaluation.tables import DAGGER, Cell, Page, Table, human_count, human_seconds
+
+if TYPE_CHECKING:
+    from recvae.evaluation.comparison import Comparison
+
+
+def page_of(comparison: "Comparison") -> Page:
+    """Return the tables of a comparison, with its title and remarks.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The rows of all tables are its contenders, the best first.
+    """
+    manifest, n_without = comparison.manifest, comparison.n_users_without_target
+    protocol = ", ".join(f"{key} {value}" for key, value in manifest.get("protocol", {}).items())
+    name, fingerprint = manifest.get("name", "unnamed data"), str(manifest.get("fingerprint", ""))[:12]
+    left_out = f" ({n_without:,} users without a target are left out)" if n_without else ""
+    remarks = [contender.note for contender in comparison.ranking if contender.note]
+    if comparison.choice:
+        remarks.insert(0, f"the baseline is {comparison.baseline}: {comparison.choice}")
+    if comparison.split == "validation":
+        remarks.append("epochs and baselines were chosen on these users; use --split test for a fair comparison")
+    tables = [_metrics_table(comparison), _cost_table(comparison)]
+    if any(len(contender.seeds) > 1 for contender in comparison.contenders):
+        tables.insert(1, _seeds_table(comparison))
+    return Page(
+        title=f"{name}: {comparison.n_users:,} {comparison.split} users{left_out}; {protocol}; "
+        f"fingerprint {fingerprint}",
+        tables=tables,
+        remarks=remarks,
+    )
+
+
+def _metrics_table(comparison: "Comparison") -> Table:
+    columns: list[list[Cell]] = []
+    for metric in comparison.metrics:
+        tests = comparison.tests(metric)
+        summaries = {contender.name: contender.summary(metric) for contender in comparison.ranking}
+        means = sorted({s.mean for s in summaries.values() if s.mean is not None}, reverse=True)
+        means = means if len(summaries) > 1 else []  # alone, it is neither the best nor the worst
+        columns.append(
+            [
+                _mean_cell(summary, means, name in tests and tests[name].significant)
+                for name, summary in summaries.items()
+            ]
+        )
+    differs = f"; {DAGGER} differs from {comparison.baseline} (paired t-test, Holm, p < {ALPHA:.2f})"
+    return Table(
+        headers=["run", *comparison.metrics],
+        rows=[[Cell(c.name), *cells] for c, *cells in zip(comparison.ranking, *columns, strict=True)],
+        note="mean ± half of its 95 % interval over users" + (differs if comparison.baseline is not None else ""),
+    )
+
+
+def _seeds_table(comparison: "Comparison") -> Table:
+    rows = []
+    for contender in comparison.ranking:
+        deviations = [contender.seed_sd(metric) for metric in comparison.metrics]
+        seeds = ", ".join(map(str, contender.seeds)) or "has none"
+        rows.append([Cell(contender.name), Cell(seeds), *(Cell(_number(value)) for value in deviations)])
+    return Table(
+        headers=["run", "seeds", *(f"sd of {metric}" for metric in comparison.metrics)],
+        rows=rows,
+        note="standard deviation over seeds of a run's mean; all other numbers are of the mean over seeds",
+    )
+
+
+def _cost_table(comparison: "Comparison") -> Table:
+    """Return the differences of the main metric to the baseline, where there is one, and what each run cost."""
+    tests = comparison.tests(comparison.main_metric)
+    rows = []
+    for contender in comparison.ranking:
+        test = tests.get(contender.name)
+        is_baseline = contender.name == comparison.baseline
+        difference = [
+            Cell("baseline" if is_baseline else _interval(test.difference if test else Summary(None))),
+            Cell("-" if is_baseline else _p(test.p_holm if test else float("nan"))),
+        ]
+        cost = [
+            Cell(human_seconds(contender.seconds)),
+            Cell(human_bytes(contender.n_bytes)),
+            Cell(human_count(contender.n_parameters)),
+        ]
+        rows.append([Cell(contender.name), *(difference if comparison.baseline is not None else []), *cost])
+    if comparison.baseline is None:
+        headers, note = ["run"], "training time of one fit, size of the weights"
+    else:
+        headers = ["run", f"{comparison.main_metric} difference", "p (Holm)"]
+        note = f"difference to {comparison.baseline}, paired by user, with its 95 % interval; training time of one fit"
+    return Table(headers=[*headers, "training", "size", "parameters"], rows=rows, note=note)
+
+
+def _mean_cell(summary: Summary, means: list[float], marked: bool) -> Cell:
+    if summary.mean is None:
+        return Cell("-")
+    rank = means.index(summary.mean) + 1 if means else 0
+    half = "" if summary.low is None else f"± {summary.mean - summary.low:.4f}"
+    return Cell(f"{summary.mean:.4f}", half, rank if rank < 3 else 0, marked)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(difference: Summary) -> str:
+    if difference.mean is None or difference.low is None or difference.high is None:
+        return _number(difference.mean)
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def _p(p: float) -> str:
+    if np.isnan(p):
+        return "-"
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
