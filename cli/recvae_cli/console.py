@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
+"""Defaults of the options below, which a command that names the next one leaves out."""
+
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Where data sets are kept.", show_default=True)
 ]

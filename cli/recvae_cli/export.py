@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, Json, RunsDir, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.exports.writing import Exported
@@ -26,8 +26,8 @@ def export(
         Path | None, typer.Option(help="Folder to write.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
     ] = None,
     json_: Json = False,
-    data_dir: DataDir = Path("data"),
-    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Export the scores of a run, check them against it, and write what serving needs besides.
 

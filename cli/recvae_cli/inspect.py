@@ -1,11 +1,10 @@
 """`recvae inspect`: what a run is, on what data, with which numbers, and whether its files are whole."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recvae_cli.console import Json, RunsDir, say_next, show, show_json
+from recvae_cli.console import RUNS_DIR, Json, RunsDir, say_next, show, show_json
 
 
 def inspect(
@@ -13,7 +12,7 @@ def inspect(
         str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
     json_: Json = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Say what a run is, and check its files; ends with 1 if one is damaged, or an export older than the run.
 

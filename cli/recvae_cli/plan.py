@@ -1,12 +1,25 @@
 """`recvae plan`: before a long run, what each model will need, about how long it takes, and whether it fits."""
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,8 +27,6 @@ if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
     from recvae.models.common.base import Model
     from recvae.runs.planning import Plan
-
-_DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
 
 
 def plan(
@@ -31,9 +42,9 @@ def plan(
         float, typer.Option("--seconds", help="About how long to try out each model; 0 leaves times out.")
     ] = 2.0,
     max_memory: MaxMemory = None,
-    device: Device = _DEVICE,
-    data_dir: DataDir = _DATA_DIR,
-    runs_dir: RunsDir = _RUNS_DIR,
+    device: Device = DEVICE,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Say what training will need: parameters, memory, about how long an epoch and the whole run take.
@@ -80,7 +91,7 @@ def plan(
     words = ["recvae", "train", "--model", first.model.name, "--data", data or home.name]
     words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
     words += ["--max-memory", max_memory] if max_memory else []
-    where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
+    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
     words += [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
     say_next(shlex.join(words))
 

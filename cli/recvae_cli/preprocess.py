@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Json, say, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, DataDir, Json, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.datasets.preparation import Prepared
@@ -15,7 +15,7 @@ _SYNTHETIC = "synthetic"
 _COLUMNS = ("user_col", "item_col", "rating_col", "time_col", "sep", "header")
 _FILTERS = ("min_rating", "min_user_items", "min_item_users")
 _PROTOCOL = ("split", "heldout_users", "target_share")
-_SHAPE = {"users": 3000, "items": 1200, "events": 150_000}
+_SHAPE = ("users", "items", "events")
 _BELONGS_TO = {
     **dict.fromkeys(_COLUMNS, ("a log of your own", "a ready-made split")),
     **dict.fromkeys((*_FILTERS, *_PROTOCOL), ("a known data set", "the synthetic log", "a log of your own")),
@@ -68,7 +68,7 @@ def preprocess(
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
     items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
     events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
-    data_dir: DataDir = Path("data"),
+    data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
     """Read a log, filter and split it, and write a data set to DATA_DIR/NAME.
@@ -128,6 +128,7 @@ def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
 def _prepare(
     kind: str, log: str | None, name: str | None, given: dict[str, Any], seed: int, data_dir: Path
 ) -> "Prepared":
+    from recvae.datasets import synthetic
     from recvae.datasets.home import check_new
     from recvae.datasets.log_format import LogFormat
     from recvae.datasets.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
@@ -151,7 +152,8 @@ def _prepare(
             say(f"warning: --{key.replace('_', '-')} has no meaning with --split {protocol.split} and is not used")
     name = check_new(data_dir, name or Path(str(log)).name.split(".")[0])
     if kind == "the synthetic log":
-        shape = {f"n_{key}": given.get(key, default) for key, default in _SHAPE.items()}
+        usual = {"users": synthetic.N_USERS, "items": synthetic.N_ITEMS, "events": synthetic.N_EVENTS}
+        shape = {f"n_{key}": given.get(key, default) for key, default in usual.items()}
         say(f"inventing {shape['n_events']:,} events")
         return prepare_synthetic(protocol, name=name, **shape)
     if kind == "a log of your own":

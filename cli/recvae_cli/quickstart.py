@@ -5,13 +5,13 @@ from pathlib import Path
 
 import typer
 
-from recvae_cli.console import DataDir, RunsDir, say, say_next, show
+from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, RunsDir, say, say_next, show
 
 _NAME = "quickstart"
 _SMALL = "--set hidden_dims=300 --set latent_dim=100 --set batch_size=250 --set epochs=60 --set patience=15"
 
 
-def quickstart(context: typer.Context, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs")) -> None:
+def quickstart(context: typer.Context, data_dir: DataDir = DATA_DIR, runs_dir: RunsDir = RUNS_DIR) -> None:
     """Invent a film log, prepare it, train Mult-VAE, evaluate it, and recommend: the whole way, no download.
 
     Example: recvae quickstart

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DEVICE,
+    RUNS_DIR,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from recvae.recommenders.answers import Explanation, Recommendations
@@ -31,8 +43,8 @@ def recommend(
     output: Annotated[Path | None, typer.Option(help="Where to write theirs: .parquet, .csv or .jsonl.")] = None,
     json_: Json = False,
     max_memory: MaxMemory = None,
-    device: Device = "auto",
-    runs_dir: RunsDir = Path("runs"),
+    device: Device = DEVICE,
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Recommend items to users that were not in training.
 

@@ -1,12 +1,11 @@
 """`recvae serve`: recommendations over HTTP, with a page to try them."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recvae_cli.console import RunsDir, say, say_next
+from recvae_cli.console import RUNS_DIR, RunsDir, say, say_next
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -36,7 +35,7 @@ def serve(
     limit: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of a limit, as k=100; may be given again.")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Recommend over HTTP, with a page to try it at / and the interface at /docs.
 

@@ -1,11 +1,10 @@
 """`recvae similar`: the items most like one."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recvae_cli.console import Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import RUNS_DIR, Json, RunsDir, say, say_next, show, show_json
 
 
 def similar(
@@ -13,7 +12,7 @@ def similar(
     item: Annotated[str, typer.Argument(help="Id of an item.")],
     k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
     json_: Json = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """List the items most similar to one: by decoder weights, by B of EASE, by factors of ALS.
 

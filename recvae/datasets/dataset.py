@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
-from recvae.datasets.splits.base import LIANG_SEED, Split
+from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import split_events
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
@@ -70,10 +70,10 @@ class Dataset:
         *,
         name: str,
         filters: Filters | None = None,
-        split: str = "strong",
+        split: str = SPLIT,
         heldout_users: int | None = None,
         seed: int = LIANG_SEED,
-        target_share: float = 0.2,
+        target_share: float = TARGET_SHARE,
         titles: dict[str, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
