@@ -49,7 +49,7 @@ def serve(
     New versions of the runs are taken up on SIGHUP or POST /reload. Limits, which GET /model tells:
       window_ms batch_users body_bytes history_items histories explained_items k seconds in_flight waiting_users
     """
-    from recvae.errors import UsageError
+    from recvae.errors import requires_extra
     from recvae.runs.finding import find_run
     from recvae.serving.settings import Settings
 
@@ -63,10 +63,8 @@ def serve(
         **_limits(limit or []),
     )
     folders = [find_run(runs_dir, run) for run in runs or [None]]
-    try:
+    with requires_extra("serve", "`recvae serve`"):
         from recvae.serving.server import serve as listen
-    except ModuleNotFoundError as error:
-        raise UsageError(f"`recvae serve` needs {error.name}: pip install 'recvae[serve]'") from error
 
     def started(address: str, examples: list[Any]) -> None:
         say(f"serving {', '.join(str(folder) for folder in folders)} at {address} (Ctrl-C ends it)")

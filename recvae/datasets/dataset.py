@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +21,7 @@ from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.storage.files import check_name, write_folder, write_json
+from recvae.storage.integrity import UNREADABLE_ARCHIVE
 from recvae.version import __version__
 
 FORMAT_VERSION = 1
@@ -283,7 +282,7 @@ def _damage(folder: Path) -> Iterator[None]:
     """Turn what is raised on reading a damaged file into a `DataError` that names the data set."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_ARCHIVE as error:
         raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
 
 

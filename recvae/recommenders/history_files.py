@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from recvae.errors import DataError, UsageError
 from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights, check_weights, find_history_columns
+from recvae.storage.integrity import UNREADABLE
 
 INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 10_000
@@ -203,7 +204,7 @@ def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
     """Return the user of a line, its number where none is named, and the history."""
     try:
         content = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{where} cannot be read: {getattr(error, 'msg', error)}; expected {_LINE}") from error
     if not isinstance(content, dict) or not isinstance(content.get("items"), list | dict):
         start = line.strip()[:_SHOWN].decode(errors="replace")
