@@ -1,7 +1,7 @@
 """Each default has one owner in the library; the copies that keep `recvae --help` instant are compared with it."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, cast
 
@@ -117,3 +117,20 @@ def test_every_way_to_ask_has_the_same_defaults(kind: type[Any]) -> None:
     assert _default(kind.similar_items, "k") == _default(Model.recommend, "k") == DEFAULT_K
     for name in ("k", "filter_seen", "diversify"):
         assert Question.model_fields[name].default == getattr(Request, name)
+
+
+def test_the_help_lists_every_limit_of_a_server_with_its_default(command: Callable[..., Any]) -> None:
+    help_text = " ".join(command("serve", "--help").out.split())
+    settings = Settings()
+    assert len(settings.limits()) == 11
+    for field in fields(Settings):
+        if "meaning" in field.metadata:
+            assert f" {field.name} {field.default:.10g} {field.metadata['meaning']} " in f"{help_text} ", field.name
+
+
+def test_json_is_a_flag_of_one_name_in_every_verb() -> None:
+    flags = {verb: option for verb, option in _options() if "--json" in option.opts}
+    assert {"datasets", "models", "plan", "preprocess", "inspect", "similar", "recommend", "export"} <= set(flags)
+    for verb in sorted(flags.keys() - {"evaluate"}):
+        option = flags[verb]
+        assert option.is_flag and option.name == "as_json", verb

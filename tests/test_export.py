@@ -179,7 +179,7 @@ def test_large_weights_lie_beside_the_graph(
 
 def test_where_no_data_is_at_hand_made_up_histories_are_scored(bundle_folder: Folder, tmp_path: Path) -> None:
     made = export(bundle_folder("ease"), output=tmp_path / "out")
-    assert (made.card["check"]["on"], made.card["check"]["rows"]) == ("made-up histories", 200)
+    assert (made.card["check"]["on"], made.card["check"]["rows"]) == ("generated histories", 200)
     assert made.n_bytes == sum(path.stat().st_size for path in made.folder.iterdir() if path.name != EXPORT_CARD)
 
 

@@ -1,4 +1,4 @@
-"""`recvae datasets`: the data sets we know by name, and those prepared here."""
+"""`recvae datasets`: the data sets known by name, and those already prepared."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from recvae_cli.console import DATA_DIR, DataDir, Json, say_next, show, show_jso
 
 
 def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
-    """List the data sets known by name, with size, protocol and licence, and those already prepared.
+    """List the data sets known by name (size, protocol, licence), and those already prepared.
 
     Example: recvae datasets
     """
@@ -36,7 +36,7 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     known.append(
         {
             "name": "synthetic",
-            "description": "made up on the spot: tastes, a long tail, invented films; --users --items --events",
+            "description": "generated, no download: tastes, a long tail, invented films; --users --items --events",
             "events": synthetic.N_EVENTS,
             "users": synthetic.N_USERS,
             "items": synthetic.N_ITEMS,
@@ -44,7 +44,7 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
             "protocol": _protocol(None),
             "min_rating": LIANG_MIN_RATING,
             "expected": None,
-            "licence": "none: invented",
+            "licence": "none: generated",
             "url": None,
             "prepared": prepared.get("synthetic"),
         }
@@ -75,13 +75,13 @@ def _tables(known: list[dict[str, Any]], prepared: dict[str, str]) -> None:
     show("Data sets known by name, all filtered to rating >= 4 and users with 5 or more items", table, "")
     for heading, key in (
         ("Protocol", "protocol"),
-        ("After the filters, by the paper", "expected"),
+        ("After the filters, as published", "expected"),
         ("Licence", "licence"),
     ):
         show(heading)
         for text, names in _grouped(known, key).items():
             show(f"  {', '.join(names)}: {text}")
-    show("", "Prepared here: " + (", ".join(prepared) or "none yet"))
+    show("", "Already prepared: " + (", ".join(prepared) or "none yet"))
 
 
 def _grouped(known: list[dict[str, Any]], key: str) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""`recvae plan`: before a long run, what each model will need, about how long it takes, and whether it fits."""
+"""`recvae plan`: what each model needs before a long run: memory, time, and whether it fits."""
 
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,16 +30,14 @@ if TYPE_CHECKING:
 
 
 def plan(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all but blends, which are named.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="By default all models but blend.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, of each model that has it; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, for each model that has it (repeatable)."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="About how long to try out each model; 0 leaves times out.")
+        float, typer.Option("--seconds", help="Seconds to try out each model; 0 estimates no times.")
     ] = 2.0,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
@@ -47,9 +45,9 @@ def plan(
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
-    """Say what training will need: parameters, memory, about how long an epoch and the whole run take.
+    """Estimate what training needs: parameters, memory, time.
 
-    Each model is tried out on the data for a moment. Nothing is written.
+    Each model is trained on the data for a few seconds. Nothing is written.
 
     \b
     Examples:
@@ -86,7 +84,7 @@ def plan(
         _print(plans, dataset, limit)
     first = next((found for found in plans if found.fits), None)
     if first is None:
-        say("nothing fits")
+        say("no model fits; allow more memory or use smaller dimensions")
         return
     words = ["recvae", "train", "--model", first.model.name, "--data", data or home.name]
     words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
@@ -97,7 +95,7 @@ def plan(
 
 
 def _models(names: list[str], settings: list[str]) -> "list[Model]":
-    """Make the models that are named, or all that are not made of others, each with the settings it knows."""
+    """Make the models that are named, or all but blends, each with the settings that it has."""
     from recvae.errors import UsageError
     from recvae.models import MODELS, model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
@@ -160,9 +158,9 @@ def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
     size = f"{n_users:,} training users x {n_items:,} items, {dataset.train.nnz:,} interactions"
     allowed = f"{human_bytes(available_bytes())} of memory free" if limit is None else f"{human_bytes(limit)} allowed"
     show(f"{dataset.name}: {size}; {allowed}", _table(plans))
-    show("memory is beside the program and the data; times are about, on this machine as busy as it is now")
+    show("memory excludes program and data; times are estimates under the current load")
     if any(found.epochs for found in plans):
-        show("whole run: all epochs; most runs end early (patience)")
+        show("whole run: all epochs; most runs stop early (patience)")
     for found in plans:
         if not found.fits:
             show(found.obstacle)
@@ -191,7 +189,7 @@ def _table(plans: "list[Plan]") -> "Table":
 
 
 def _time(seconds: float | None) -> str:
-    """Write a time for people, such as 3.2 min; two digits say all that is known of it."""
+    """Write a time for people, e.g. 3.2 min; more than two digits would be false precision."""
     if seconds is None:
         return "-"
     for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):
