@@ -15,6 +15,9 @@
 Every message says what was found, what was expected, and what to do about it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RecvaeError(Exception):
     """Base of all errors of this package; `exit_code` is what the command ends with."""
@@ -62,3 +65,29 @@ class MemoryLimitError(RecvaeError, MemoryError):
 
 class StorageError(RecvaeError):
     """Raised when a file cannot be written; what was there before is untouched."""
+
+
+@contextmanager
+def requires_extra(extra: str, what: str) -> Iterator[None]:
+    """Import optional libraries; where one is missing, say how to install it.
+
+    Parameters
+    ----------
+    extra : str
+        The extra of this package that installs them, e.g. "onnx".
+    what : str
+        What needs them, as the message begins.
+
+    Raises
+    ------
+    UsageError
+        If an import in the block fails, with the command that installs the extra.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in ("recvae", "recvae_cli"):
+            raise  # a fault of ours, which no installation mends
+        raise UsageError(
+            f"{what} needs a library that cannot be imported ({error}); install it with: pip install 'recvae[{extra}]'"
+        ) from error

@@ -124,6 +124,10 @@ class ItemIndex:
         )
 
 
+DEFAULT_K = 10
+"""Number of items recommended unless another is asked for."""
+
+
 def check_k(k: int) -> None:
     """Refuse a number of items that is not a whole number >= 1.
 

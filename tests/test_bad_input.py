@@ -128,8 +128,8 @@ def test_a_bad_log_is_refused_and_leaves_nothing(case: str, refused: Callable[..
         (["log.csv", "--train", "log.csv", "--test", "log.csv"], "and no NAME"),
         (["--train", "log.csv", "--test", "log.csv", "--split", "time"], "got --split with a ready-made split"),
         (["synthetic", "--users", "0"], "got n_users 0"),
-        (["synthetic", "--titles", "titles.csv"], "got --titles with the synthetic log, where that has no meaning"),
-        (["ml-1m", "--users", "5"], "got --users with a known data set, where that has no meaning"),
+        (["synthetic", "--titles", "titles.csv"], "got --titles with the synthetic log, where it has no effect"),
+        (["ml-1m", "--users", "5"], "got --users with a known data set, where it has no effect"),
         (["synthetic", "--name", "taken"], "holds files of another kind (no manifest.json), which would be lost"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
@@ -232,7 +232,7 @@ def test_options_that_the_split_has_no_use_for_are_told_and_not_in_the_manifest(
     words = ["--split", split, "--heldout-users", "2", "--target-share", "0.5"]
     said = command("preprocess", "log.csv", *words, "--json")
     warnings = [line for line in said.err.splitlines() if line.startswith("warning: ")]
-    assert warnings == [f"warning: {key} has no meaning with --split {split} and is not used" for key in unused]
+    assert warnings == [f"warning: {key} has no effect with --split {split}" for key in unused]
     protocol = json.loads(said.out)["protocol"]
     assert ("target_share" in protocol, "heldout_users" in protocol) == (
         "--target-share" not in unused,

@@ -55,12 +55,12 @@ def assert_refused(path: Path, message: str, log_format: LogFormat | None = None
         (
             "who,what\nann,film\n",
             f": {TOLD} user id; it has: who, what; name it with --user-col, "
-            "or say --no-header if the first line is data already",
+            "or give --no-header if the first line is data already",
         ),
         (
             "user,what\nann,film\n",
             f": {TOLD} item id; it has: user, what; name it with --item-col, "
-            "or say --no-header if the first line is data already",
+            "or give --no-header if the first line is data already",
         ),
         (
             GOOD.encode() + "3,É,3,3".encode("latin-1"),

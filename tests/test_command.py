@@ -20,8 +20,9 @@ from recvae.evaluation import baselines
 from recvae.models import ALS, MODELS
 from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.recommenders.recommender import Recommender
+from recvae_cli.app import app
 
-VERBS = ("quickstart", "datasets", "preprocess", "models", "train", "tune", "evaluate", "compare")
+VERBS = tuple(command.name for command in app.registered_commands if command.name)
 SMALL = ("--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "epochs=3", "--set", "batch_size=50")
 QUICK = ("--model", "popularity")
 
@@ -283,7 +284,7 @@ def test_models_and_data_sets_are_listed_with_all_that_can_be_set(toy: Path, com
     for name, model in MODELS.items():
         assert name in models and model.paper in models
         assert all(parameter in models for parameter in hyperparameters_of(model))
-    assert all(name in datasets for name in (*CATALOG, "synthetic")) and "Prepared here: toy" in datasets
+    assert all(name in datasets for name in (*CATALOG, "synthetic")) and "Already prepared: toy" in datasets
 
 
 def test_a_path_is_printed_as_it_is_however_long_or_odd(toy: Path, command: Command) -> None:
@@ -311,6 +312,15 @@ def test_no_help_waits_for_the_library_to_be_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["no-such-verb"]])
+def test_python_m_recvae_is_the_command(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "recvae", *words], capture_output=True, text=True)
+    verb = "train " if "train" in words else ""
+    assert f"Usage: recvae {verb}[OPTIONS]" in done.stdout + done.stderr
+    assert "__main__" not in done.stdout + done.stderr
+    assert done.returncode == (2 if "no-such-verb" in words else 0)
 
 
 def _quickstart_twice(command: Command) -> None:

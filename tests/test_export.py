@@ -179,7 +179,7 @@ def test_large_weights_lie_beside_the_graph(
 
 def test_where_no_data_is_at_hand_made_up_histories_are_scored(bundle_folder: Folder, tmp_path: Path) -> None:
     made = export(bundle_folder("ease"), output=tmp_path / "out")
-    assert (made.card["check"]["on"], made.card["check"]["rows"]) == ("made-up histories", 200)
+    assert (made.card["check"]["on"], made.card["check"]["rows"]) == ("generated histories", 200)
     assert made.n_bytes == sum(path.stat().st_size for path in made.folder.iterdir() if path.name != EXPORT_CARD)
 
 
@@ -251,8 +251,14 @@ def test_what_there_is_not_is_refused(options: dict[str, Any], message: str, bun
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("onnxruntime", r"this needs ONNX Runtime, .* pip install 'recvae\[onnx\]'"),
-        ("onnxscript", r"ONNX needs onnx and onnxscript, .* pip install 'recvae\[onnx\]'"),
+        (
+            "onnxruntime",
+            r"^an exported model needs a library that .*onnxruntime.* pip install 'recvae\[onnx\]'$",
+        ),
+        (
+            "onnxscript",
+            r"^exporting to ONNX needs a library that .*onnxscript.* pip install 'recvae\[onnx\]'$",
+        ),
     ],
 )
 def test_a_missing_library_is_named_with_what_installs_it(

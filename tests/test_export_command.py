@@ -28,7 +28,7 @@ def test_a_run_is_exported_and_says_how_it_was_checked_and_what_comes_next(run: 
     said = command("export")
     assert said.code == 0, said.err
     assert f"{RUN}/onnx: multvae as onnx float32" in said.out and f"from {RUN}" in said.out
-    assert "validation users: scores differ by" in said.out and "100.0% of the best 10" in said.out
+    assert "validation users: scores differ by at most" in said.out and "100.0% of the top 10" in said.out
     assert f"next: recvae serve {RUN} --format onnx\n" in said.err
     load = said.err.rpartition("python -c ")[2].strip().strip('"')
     exec(compile(load, "next", "exec"), {})
@@ -52,16 +52,16 @@ def test_json_is_the_card_and_torch_is_a_program(run: Recommender, command: Comm
 
 def test_without_its_data_a_run_is_checked_on_made_up_histories(run: Recommender, command: Command) -> None:
     said = command("export", "--data-dir", "nowhere")
-    assert (said.code, "200 made-up histories" in said.out) == (0, True)
-    assert "checking on made-up histories: no data set 'toy' in nowhere" in said.err
+    assert (said.code, "200 generated histories" in said.out) == (0, True)
+    assert "checking on generated histories: no data set 'toy' in nowhere" in said.err
     manifest = Path("data/toy/manifest.json")
     manifest.write_text(manifest.read_text().replace(run.manifest["fingerprint"], "1" * 64))
-    assert "checking on made-up histories: " in command("export").err
+    assert "checking on generated histories: " in command("export").err
     card = json.loads((RUN / "recommender.json").read_text())
     card["dataset"]["name"] = "x" * 5000  # no file can have that name
     (RUN / "recommender.json").write_text(json.dumps(card))
     said = command("export")
-    assert said.code == 0 and "checking on made-up histories: " in said.err
+    assert said.code == 0 and "checking on generated histories: " in said.err
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_inspect_says_whether_an_export_is_whole_and_of_the_run_as_it_is_now(
     run: Recommender, command: Command
 ) -> None:
     assert command("export", RUN).code == 0
-    assert re.search(r"onnx/ .*whole, of this run", command("inspect", RUN).out)
+    assert re.search(r"onnx/ .*ok, up to date", command("inspect", RUN).out)
     card = json.loads((RUN / "recommender.json").read_text())
     (RUN / "recommender.json").write_text(json.dumps(card | {"created": "later"}))  # as copied over it
     older = command("inspect", RUN)

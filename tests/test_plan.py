@@ -490,7 +490,7 @@ def test_the_table_says_what_does_not_fit_and_why(toy: Path, command: Command) -
     assert "\nmultvae on 118 items in batches of" in said.out
     assert said.err.splitlines()[-1] == "next: recvae train --model ease --data toy --max-memory 200kB"
     none = command("plan", "ease", "--max-memory", "10kB")
-    assert none.code == 0 and none.err == "nothing fits\n"
+    assert none.code == 0 and none.err == "no model fits; allow more memory or use smaller dimensions\n"
 
 
 def test_settings_go_to_the_models_that_have_them(toy: Path, command: Command) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, UsageError
+from recvae.models import Model
 from recvae.recommenders import answer_files, history_files
 from recvae.recommenders.recommender import Recommender
 
@@ -39,7 +42,7 @@ def test_a_history_is_answered_with_a_table_and_reasons(run: Recommender, comman
     found = run.recommend([first, second], 4)
     for title in found.titles:
         assert str(title)[:12] in said.out
-    assert "because of" in said.out and "not known to the model: -5" in said.out
+    assert "because of" in said.out and "unknown items: -5" in said.out
     assert f"recvae similar {RUN} {found.ids[0]}" in said.err
 
 
@@ -58,7 +61,7 @@ def test_json_has_items_reasons_and_what_was_not_known(run: Recommender, command
     seen = json.loads(command(*words, "--allow", f"{found.ids[1]},{first}", "--seen").out)
     assert {item["id"] for item in seen["items"]} == {found.ids[1], first}
     cold = command("recommend", RUN, "--items", "zzz")
-    assert "these are the most popular items" in cold.out
+    assert "none of these items is in the model; showing the most popular instead" in cold.out
 
 
 @pytest.mark.parametrize("ending", history_files.INPUTS)
@@ -188,14 +191,33 @@ def test_similar_items_are_listed(run: Recommender, command: Command) -> None:
     assert said.code == 0 and "similarity" in said.out and f"--items {item} --explain" in said.err
     content = json.loads(command("similar", RUN, item, "-k", 3, "--json").out)
     assert [entry["id"] for entry in content] == run.similar_items(item, 3).ids
+    newest = command("similar", item, "-k", 3, "--device", "cpu")
+    assert (newest.code, newest.out) == (0, said.out) and f"from {RUN}" in newest.err
     wrong = command("similar", RUN, "nobody")
     assert wrong.code == 2 and "got item 'nobody', which the model does not know" in wrong.err
+
+
+def test_large_ids_are_texts_in_json_as_in_recommendations(
+    fitted: Callable[[str], Model], blocks: Dataset, workplace: Path, command: Command
+) -> None:
+    large = replace(blocks, item_ids=blocks.item_ids + 2**60)
+    Recommender(fitted("ease"), large).save("large")
+    item = str(large.item_ids[0])
+    similar = json.loads(command("similar", "large", item, "--json").out)
+    recommended = json.loads(command("recommend", "large", "--items", item, "--json").out)["items"]
+    assert {type(entry["id"]) for entry in [*similar, *recommended]} == {str}
+    assert {entry["id"] for entry in similar} <= set(map(str, large.item_ids.tolist()))
+
+
+def test_similar_takes_one_item(run: Recommender, command: Command) -> None:
+    said = command("similar", RUN, "1", "2")
+    assert said.code == 2 and "got 3 arguments, expected ITEM, or RUN and ITEM" in said.err
 
 
 def test_a_run_is_described_and_its_files_are_checked(run: Recommender, command: Command) -> None:
     said = command("inspect", RUN)
     assert said.code == 0
-    for word in ("ease on toy", "l2", "validation", "ndcg@100", "weights.safetensors", "whole", "fingerprint"):
+    for word in ("ease on toy", "l2", "validation", "ndcg@100", "weights.safetensors", " ok ", "fingerprint"):
         assert word in said.out, word
     content = json.loads(command("inspect", RUN, "--json").out)
     assert content["model"] == "ease" and content["files"]["items.parquet"]["problem"] is None

@@ -107,7 +107,7 @@ def server(start: Callable[..., Any], run: Path) -> Iterator[Server]:
 
 
 def test_it_says_where_it_listens_and_what_to_do(server: Server, run: Path) -> None:
-    assert f"serving {run} at {server.address} (Ctrl-C ends it)" in server.said
+    assert f"serving {run} at {server.address} (stop with Ctrl-C)" in server.said
     assert f"open {server.address} in a browser" in server.said
     start = server.said.index(f"curl {server.address}/recommend -H 'Authorization: Bearer ...' --json '") + 1
     example = json.loads(server.said[start:].partition("--json '")[2].partition("'")[0])

@@ -1,4 +1,4 @@
-"""The command's entry: one module per verb, and the one place where errors become exit codes."""
+"""The command's entry: one module per verb, and the place where errors become exit codes."""
 
 import sys
 
@@ -23,7 +23,7 @@ from recvae_cli import (
 
 app = typer.Typer(
     name="recvae",
-    help="Recommenders from autoencoders on sparse user-item data: prepare, train, evaluate, use.",
+    help="Recommenders from autoencoders on sparse user-item data: preprocess, train, evaluate, recommend, serve.",
     epilog="First steps:  recvae quickstart   or   recvae preprocess ml-1m && recvae train && recvae evaluate",
     no_args_is_help=True,
     add_completion=False,
@@ -56,9 +56,9 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Run the command; whatever the library raises on purpose becomes one line and an exit code."""
+    """Run the command; an error of the library becomes one line and an exit code."""
     try:
-        app()
+        app(prog_name="recvae")
     except Exception as error:
         from recvae.compute.memory import is_out_of_memory
         from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
@@ -69,7 +69,7 @@ def main() -> None:
         if is_out_of_memory(error):
             typer.echo(
                 f"error: not enough memory ({error}); use smaller batches (--set batch_size=...), fewer items or "
-                "smaller dimensions; `recvae plan` says what each takes",
+                "smaller dimensions; `recvae plan` shows what each needs",
                 err=True,
             )
             sys.exit(1)

@@ -1,4 +1,4 @@
-"""What the verbs share: where they print, and the options that several of them take."""
+"""What the verbs share: printing, and the options that several of them have."""
 
 import json
 import sys
@@ -7,20 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
+"""Defaults of the options below; the next command that is proposed leaves them out."""
+
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Where data sets are kept.", show_default=True)
+    Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Folder of data sets.", show_default=True)
 ]
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where trained runs are kept.", show_default=True)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of trained runs.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
-        "--max-memory", metavar="SIZE", help="What a model may take beside the data, as 8GB.", show_default="all free"
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory limit for the model, not counting the data, e.g. 8GB.",
+        show_default="all free memory",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
-_WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal that could tell
+_WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal
 
 
 def memory_limit(text: str | None) -> int | None:
@@ -37,7 +43,7 @@ def show(*things: Any) -> None:
     width = None if sys.stdout.isatty() else _WIDTH_ELSEWHERE
     console = Console(width=width, highlight=False, markup=False, emoji=False)  # a path may look like markup
     for thing in things:
-        console.print(thing, soft_wrap=isinstance(thing, str))  # and must not be broken in two
+        console.print(thing, soft_wrap=isinstance(thing, str))  # a path must not be broken in two
 
 
 def show_json(content: Any) -> None:
@@ -46,10 +52,10 @@ def show_json(content: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Say something to the person in front of the screen, on the standard error."""
+    """Print a remark for the user to the standard error."""
     typer.echo(text, err=True)
 
 
 def say_next(*commands: str) -> None:
-    """Name the commands that make sense now."""
+    """Propose the next commands."""
     say("next: " + "\n      ".join(commands))

@@ -1,17 +1,18 @@
-"""`recvae datasets`: the data sets we know by name, and those prepared here."""
+"""`recvae datasets`: the data sets known by name, and those already prepared."""
 
-from pathlib import Path
 from typing import Any
 
-from recvae_cli.console import DataDir, Json, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, DataDir, Json, say_next, show, show_json
 
 
-def datasets(data_dir: DataDir = Path("data"), as_json: Json = False) -> None:
-    """List the data sets known by name, with size, protocol and licence, and those already prepared.
+def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """List the data sets known by name (size, protocol, licence), and those already prepared.
 
     Example: recvae datasets
     """
+    from recvae.datasets import synthetic
     from recvae.datasets.catalog import CATALOG
+    from recvae.datasets.events import LIANG_MIN_RATING
     from recvae.datasets.home import prepared_datasets
 
     prepared = {path.name: str(path) for path in prepared_datasets(data_dir)}
@@ -35,15 +36,15 @@ def datasets(data_dir: DataDir = Path("data"), as_json: Json = False) -> None:
     known.append(
         {
             "name": "synthetic",
-            "description": "made up on the spot: tastes, a long tail, invented films; --users --items --events",
-            "events": 150_000,
-            "users": 3_000,
-            "items": 1_200,
+            "description": "generated, no download: tastes, a long tail, invented films; --users --items --events",
+            "events": synthetic.N_EVENTS,
+            "users": synthetic.N_USERS,
+            "items": synthetic.N_ITEMS,
             "download_bytes": 0,
             "protocol": _protocol(None),
-            "min_rating": 4.0,
+            "min_rating": LIANG_MIN_RATING,
             "expected": None,
-            "licence": "none: invented",
+            "licence": "none: generated",
             "url": None,
             "prepared": prepared.get("synthetic"),
         }
@@ -74,13 +75,13 @@ def _tables(known: list[dict[str, Any]], prepared: dict[str, str]) -> None:
     show("Data sets known by name, all filtered to rating >= 4 and users with 5 or more items", table, "")
     for heading, key in (
         ("Protocol", "protocol"),
-        ("After the filters, by the paper", "expected"),
+        ("After the filters, as published", "expected"),
         ("Licence", "licence"),
     ):
         show(heading)
         for text, names in _grouped(known, key).items():
             show(f"  {', '.join(names)}: {text}")
-    show("", "Prepared here: " + (", ".join(prepared) or "none yet"))
+    show("", "Already prepared: " + (", ".join(prepared) or "none yet"))
 
 
 def _grouped(known: list[dict[str, Any]], key: str) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, Json, RunsDir, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.exports.writing import Exported
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 def export(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="onnx, for ONNX Runtime; torch, for torch.export.load.")
+        str, typer.Option("--format", help="onnx (for ONNX Runtime) or torch (for torch.export.load).")
     ] = "onnx",
     quantize: Annotated[
-        str | None, typer.Option(help="int8 has dense layers multiply integers: smaller and faster; onnx only.")
+        str | None, typer.Option(help="int8 quantises dense layers: smaller and faster; onnx only.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
+        Path | None, typer.Option(help="Output folder.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
     ] = None,
-    json_: Json = False,
-    data_dir: DataDir = Path("data"),
-    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Export the scores of a run, check them against it, and write what serving needs besides.
+    """Export a run for other runtimes, with everything that serving it needs.
 
-    A history's columns go in, the best items or all scores come out, for any number of users. Rows of validation users
-    are scored by both, made-up histories where the data set is not at hand; nothing is left where they differ.
+    The export takes item columns and returns top items or all scores. It is checked against the original model; on any
+    mismatch nothing is written.
 
     \b
     Examples:
@@ -50,7 +50,7 @@ def export(
     held_out = _held_out(folder, data_dir)
     with ProgressBar("exporting") as bar:
         made = write(folder, format=format_, quantize=quantize, output=output, held_out=held_out, progress=bar)
-    if json_:
+    if as_json:
         show_json({"folder": str(made.folder), **made.card})
         return
     _print(folder, made)
@@ -58,7 +58,7 @@ def export(
 
 
 def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
-    """Return the validation users of a run's data set, None where that is not at hand as it was."""
+    """Return the validation users of a run's data set, None if it is missing or has changed."""
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
@@ -68,11 +68,11 @@ def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
     name = str(manifest.get("name"))
     try:
         dataset = Dataset.load(find_dataset(data_dir, name))
-    except (UsageError, DataError, OSError) as error:  # the last of a name that no file can have
-        say(f"checking on made-up histories: {error}")
+    except (UsageError, DataError, OSError) as error:  # OSError: a name that no file can have
+        say(f"checking on generated histories: {error}")
         return None
     if dataset.fingerprint != manifest.get("fingerprint"):
-        say(f"checking on made-up histories: {name} is not what the run was trained on")
+        say(f"checking on generated histories: {name} is not the data that the run was trained on")
         return None
     return dataset.validation if dataset.validation.n_users else None
 
@@ -83,10 +83,10 @@ def _print(folder: Path, made: "Exported") -> None:
     card, check = made.card, made.card["check"]
     kind = f"{card['format']} {card['quantize'] or 'float32'}"
     show(f"{made.folder}: {card['model']} as {kind}, {human_bytes(made.n_bytes)}, from {folder}")
-    shared = ", ".join(f"{share:.1%} of the best {k}" for k, share in check["overlap"].items())
+    shared = " and ".join(f"{share:.1%} of the top {k}" for k, share in check["overlap"].items())
     show(
-        f"checked on {check['rows']:,} {check['on']}: scores differ by {check['difference']:.1e} of their "
-        f"range at most, {shared} are the same"
+        f"checked on {check['rows']:,} {check['on']}: scores differ by at most {check['difference']:.1e} of their "
+        f"range; {shared} are the same"
     )
     if check["ndcg"] is not None:
         before, after = check["ndcg"]["float32"], check["ndcg"]["exported"]

@@ -1,21 +1,20 @@
-"""`recvae inspect`: what a run is, on what data, with which numbers, and whether its files are whole."""
+"""`recvae inspect`: a run's model, data and metrics, and whether its files are intact."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recvae_cli.console import Json, RunsDir, say_next, show, show_json
+from recvae_cli.console import RUNS_DIR, Json, RunsDir, say_next, show, show_json
 
 
 def inspect(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
-    json_: Json = False,
-    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Say what a run is, and check its files; ends with 1 if one is damaged, or an export older than the run.
+    """Describe a run and verify its files (exit code 1 if damaged or out of date).
 
     \b
     Example:
@@ -32,7 +31,7 @@ def inspect(
     folder = find_run(runs_dir, run)
     card = read_card(folder)
     files, exports = check_files(folder, card), problems_of_exports(folder)
-    if json_:
+    if as_json:
         states = {name: found.to_json() for name, found in files.items()}
         show_json({"folder": str(folder), **card, "files": states, "exports": exports})
     else:
@@ -46,13 +45,13 @@ def inspect(
                 numbers.add_row(part, metric, f"{mean:.4f}")
         states = Table("file", "size", "state")
         for name, found in files.items():
-            states.add_row(name, human_bytes(found.n_bytes), found.problem or "whole")
+            states.add_row(name, human_bytes(found.n_bytes), found.problem or "ok")
         for name, problem in exports.items():
-            states.add_row(f"{name}/", "", problem or "whole, of this run")
+            states.add_row(f"{name}/", "", problem or "ok, up to date")
         show(settings, numbers, _facts(card), states)
     if any([*(found.problem for found in files.values()), *exports.values()]):
         raise typer.Exit(1)
-    if not json_:
+    if not as_json:
         say_next(f"recvae recommend {folder} --items ID,ID", f"recvae serve {folder}", f"recvae evaluate {folder}")
 
 
@@ -61,10 +60,10 @@ def _facts(card: dict[str, Any]) -> str:
     training = ", ".join(f"{name} {value}" for name, value in card["training"].items() if not isinstance(value, dict))
     data = card["dataset"]
     lines = [
-        f"training: {training or 'nothing said'}",
+        f"training: {training or 'unknown'}",
         f"data: fingerprint {str(data.get('fingerprint', 'unknown'))[:16]}, {data.get('protocol', {})}",
         "made with " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()),
     ]
     if card.get("interrupted"):
-        lines.insert(0, "interrupted: these are the best weights until then")
+        lines.insert(0, "interrupted: these are the best weights so far")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`recvae models`: what can be trained, from which paper, with which hyperparameters."""
+"""`recvae models`: the models, their papers and hyperparameters."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="By default all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models with their paper and hyperparameters, to be set with --set NAME=VALUE, and what `tune` searches.
+    """List the models: paper, hyperparameters (--set NAME=VALUE), and what `recvae tune` searches.
 
     Example: recvae models recvae multvae
     """
@@ -66,7 +66,7 @@ def models(
 
 
 def _searched(space: "Range | tuple[Any, ...] | None") -> str:
-    """Write where `recvae tune` looks."""
+    """Describe the values that `recvae tune` searches."""
     from recvae.models.common.hyperparameters import Range
 
     if space is None:

@@ -1,12 +1,25 @@
-"""`recvae plan`: before a long run, what each model will need, about how long it takes, and whether it fits."""
+"""`recvae plan`: what each model needs before a long run: memory, time, and whether it fits."""
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,30 +28,26 @@ if TYPE_CHECKING:
     from recvae.models.common.base import Model
     from recvae.runs.planning import Plan
 
-_DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
-
 
 def plan(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="By default all but blends, which are named.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="By default all models but blend.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, of each model that has it; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, for each model that has it (repeatable)."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="About how long to try out each model; 0 leaves times out.")
+        float, typer.Option("--seconds", help="Seconds to try out each model; 0 estimates no times.")
     ] = 2.0,
     max_memory: MaxMemory = None,
-    device: Device = _DEVICE,
-    data_dir: DataDir = _DATA_DIR,
-    runs_dir: RunsDir = _RUNS_DIR,
+    device: Device = DEVICE,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
-    """Say what training will need: parameters, memory, about how long an epoch and the whole run take.
+    """Estimate what training needs: parameters, memory, time.
 
-    Each model is tried out on the data for a moment. Nothing is written.
+    Each model is trained on the data for a few seconds. Nothing is written.
 
     \b
     Examples:
@@ -74,18 +83,18 @@ def plan(
         _print(plans, dataset, limit)
     first = next((found for found in plans if found.fits), None)
     if first is None:
-        say("nothing fits")
+        say("no model fits; allow more memory or use smaller dimensions")
         return
     words = ["recvae", "train", "--model", first.model.name, "--data", data or home.name]
     words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
     words += ["--max-memory", max_memory] if max_memory else []
-    where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
+    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
     words += [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
     say_next(shlex.join(words))
 
 
 def _models(names: list[str], settings: list[str]) -> "list[Model]":
-    """Make the models that are named, or all that are not made of others, each with the settings it knows."""
+    """Make the models that are named, or all but blends, each with the settings that it has."""
     from recvae.errors import UsageError
     from recvae.models import MODELS, model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
@@ -148,9 +157,9 @@ def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
     size = f"{n_users:,} training users x {n_items:,} items, {dataset.train.nnz:,} interactions"
     allowed = f"{human_bytes(available_bytes())} of memory free" if limit is None else f"{human_bytes(limit)} allowed"
     show(f"{dataset.name}: {size}; {allowed}", _table(plans))
-    show("memory is beside the program and the data; times are about, on this machine as busy as it is now")
+    show("memory excludes program and data; times are estimates under the current load")
     if any(found.epochs for found in plans):
-        show("whole run: all epochs; most runs end early (patience)")
+        show("whole run: all epochs; most runs stop early (patience)")
     for found in plans:
         if not found.fits:
             show(found.obstacle)
@@ -179,7 +188,7 @@ def _table(plans: "list[Plan]") -> "Table":
 
 
 def _time(seconds: float | None) -> str:
-    """Write a time for people, such as 3.2 min; two digits say all that is known of it."""
+    """Write a time for people, e.g. 3.2 min; more than two digits would be false precision."""
     if seconds is None:
         return "-"
     for unit, length in (("s", 60.0), ("min", 60.0), ("h", 48.0)):

@@ -1,4 +1,4 @@
-"""`recvae preprocess`: a raw log, or a known data set, becomes one that models train on."""
+"""`recvae preprocess`: from a log, or a known data set, to a data set that models train on."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Json, say, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, DataDir, Json, say, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.datasets.preparation import Prepared
@@ -15,7 +15,7 @@ _SYNTHETIC = "synthetic"
 _COLUMNS = ("user_col", "item_col", "rating_col", "time_col", "sep", "header")
 _FILTERS = ("min_rating", "min_user_items", "min_item_users")
 _PROTOCOL = ("split", "heldout_users", "target_share")
-_SHAPE = {"users": 3000, "items": 1200, "events": 150_000}
+_SHAPE = ("users", "items", "events")
 _BELONGS_TO = {
     **dict.fromkeys(_COLUMNS, ("a log of your own", "a ready-made split")),
     **dict.fromkeys((*_FILTERS, *_PROTOCOL), ("a known data set", "the synthetic log", "a log of your own")),
@@ -24,7 +24,7 @@ _BELONGS_TO = {
     "source": ("a known data set",),
     "titles": ("a log of your own",),
 }
-_ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that have a use for it
+_ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that it has an effect on
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
@@ -33,23 +33,23 @@ def preprocess(
         str | None, typer.Argument(metavar="NAME|PATH", help="A known data set (see `recvae datasets`), or a log file.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="For a known name: a folder or zip already on disk, instead of a download.")
+        Path | None, typer.Option(help="For a known data set: its folder or zip on disk, instead of a download.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the result; by default the name of the log.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the result; by default the name of the log.")] = None,
     train: Annotated[Path | None, typer.Option(help="The training part of a split made elsewhere.")] = None,
     test: Annotated[Path | None, typer.Option(help="The test part of a split made elsewhere.")] = None,
-    user_col: Annotated[str | None, typer.Option(help="Column of user ids; guessed when left out.")] = None,
-    item_col: Annotated[str | None, typer.Option(help="Column of item ids; guessed when left out.")] = None,
-    rating_col: Annotated[str | None, typer.Option(help="Column of ratings, where there is one.")] = None,
-    time_col: Annotated[str | None, typer.Option(help="Column of times, where there is one.")] = None,
-    sep: Annotated[str | None, typer.Option(help="Separator: , ; | :: tab or space; guessed when left out.")] = None,
+    user_col: Annotated[str | None, typer.Option(help="Column of user ids; by default found by name.")] = None,
+    item_col: Annotated[str | None, typer.Option(help="Column of item ids; by default found by name.")] = None,
+    rating_col: Annotated[str | None, typer.Option(help="Column of ratings, if any; by default found by name.")] = None,
+    time_col: Annotated[str | None, typer.Option(help="Column of times, if any; by default found by name.")] = None,
+    sep: Annotated[str | None, typer.Option(help="Separator: , ; | :: tab or space; by default guessed.")] = None,
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = None,
     titles: Annotated[Path | None, typer.Option(help="A file with item ids and titles, for your own log.")] = None,
     min_rating: Annotated[
         float | None,
-        typer.Option(help="Lowest rating that counts; 4 where the log has ratings, 0 keeps all.", show_default="4"),
+        typer.Option(help="Lowest rating that counts, if the log has ratings; 0 keeps all.", show_default="4"),
     ] = None,
     min_user_items: Annotated[int | None, typer.Option(help="Drop users with fewer items.", show_default="5")] = None,
     min_item_users: Annotated[int | None, typer.Option(help="Drop items with fewer users.", show_default="0")] = None,
@@ -68,7 +68,7 @@ def preprocess(
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
     items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
     events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
-    data_dir: DataDir = Path("data"),
+    data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
     """Read a log, filter and split it, and write a data set to DATA_DIR/NAME.
@@ -98,7 +98,7 @@ def preprocess(
 
 
 def _kind(log: str | None, given: dict[str, Any]) -> str:
-    """Tell what is to be prepared: a pair, the synthetic log, a known data set, or a log of one's own."""
+    """Return which kind of data is prepared: a pair, the synthetic log, a known data set, or the user's own log."""
     from recvae.datasets.catalog import CATALOG
     from recvae.errors import UsageError
 
@@ -117,17 +117,18 @@ def _kind(log: str | None, given: dict[str, Any]) -> str:
 
 
 def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
-    """Refuse options that have no meaning for what is to be prepared."""
+    """Refuse options that have no effect on this kind of data."""
     from recvae.errors import UsageError
 
     misplaced = ["--" + key.replace("_", "-") for key in given if kind not in _BELONGS_TO[key]]
     if misplaced:
-        raise UsageError(f"got {', '.join(misplaced)} with {kind}, where that has no meaning; leave it out")
+        raise UsageError(f"got {', '.join(misplaced)} with {kind}, where it has no effect; leave it out")
 
 
 def _prepare(
     kind: str, log: str | None, name: str | None, given: dict[str, Any], seed: int, data_dir: Path
 ) -> "Prepared":
+    from recvae.datasets import synthetic
     from recvae.datasets.home import check_new
     from recvae.datasets.log_format import LogFormat
     from recvae.datasets.preparation import Protocol, prepare_known, prepare_log, prepare_pair, prepare_synthetic
@@ -148,11 +149,12 @@ def _prepare(
     protocol = Protocol(seed=seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given})
     for key, splits in _ASKED_BY.items():
         if key in given and protocol.split not in splits:
-            say(f"warning: --{key.replace('_', '-')} has no meaning with --split {protocol.split} and is not used")
+            say(f"warning: --{key.replace('_', '-')} has no effect with --split {protocol.split}")
     name = check_new(data_dir, name or Path(str(log)).name.split(".")[0])
     if kind == "the synthetic log":
-        shape = {f"n_{key}": given.get(key, default) for key, default in _SHAPE.items()}
-        say(f"inventing {shape['n_events']:,} events")
+        usual = {"users": synthetic.N_USERS, "items": synthetic.N_ITEMS, "events": synthetic.N_EVENTS}
+        shape = {f"n_{key}": given.get(key, default) for key, default in usual.items()}
+        say(f"generating {shape['n_events']:,} events")
         return prepare_synthetic(protocol, name=name, **shape)
     if kind == "a log of your own":
         say(f"reading {log}")

@@ -1,38 +1,38 @@
-"""`recvae quickstart`: the whole way on invented data, in under two minutes and without a download."""
+"""`recvae quickstart`: every step on generated data, in under two minutes and without a download."""
 
 import shlex
 from pathlib import Path
 
 import typer
 
-from recvae_cli.console import DataDir, RunsDir, say, say_next, show
+from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, RunsDir, say, say_next, show
 
 _NAME = "quickstart"
 _SMALL = "--set hidden_dims=300 --set latent_dim=100 --set batch_size=250 --set epochs=60 --set patience=15"
 
 
-def quickstart(context: typer.Context, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs")) -> None:
-    """Invent a film log, prepare it, train Mult-VAE, evaluate it, and recommend: the whole way, no download.
+def quickstart(context: typer.Context, data_dir: DataDir = DATA_DIR, runs_dir: RunsDir = RUNS_DIR) -> None:
+    """Run everything on generated data: preprocess, train, evaluate, recommend. No download.
 
     Example: recvae quickstart
     """
     import torch
 
-    torch.set_num_threads(1)  # for a network this small, further threads mostly wait for one another
+    torch.set_num_threads(1)  # for a network this small, more threads mostly wait for each other
     data, runs = shlex.quote(str(data_dir)), shlex.quote(str(runs_dir))
     _run(context, f"preprocess synthetic --name {_NAME} --data-dir {data}")
     _run(context, f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")
     _run(context, f"evaluate {_NAME}/multvae --data-dir {data} --runs-dir {runs}")
     _recommend(data_dir / _NAME, runs_dir / _NAME / "multvae")
     say_next(
-        "recvae preprocess ml-1m --heldout-users 500     # real data: fetched from GroupLens, or --source PATH",
-        "recvae train --model multvae                    # on the newest data set; recvae models lists the others",
+        "recvae preprocess ml-1m --heldout-users 500     # real data: downloaded from GroupLens, or --source PATH",
+        "recvae train --model multvae                    # on the newest data set; `recvae models` lists the models",
         "recvae evaluate                                 # against ALS and popularity, with intervals",
     )
 
 
 def _run(context: typer.Context, line: str) -> None:
-    """Show a command and run it, as if it had been typed."""
+    """Show a command and run it, as if the user had typed it."""
     say(f"\n$ recvae {line}")
     context.find_root().command.main(shlex.split(line), prog_name="recvae", standalone_mode=False)
 
@@ -53,7 +53,7 @@ def _recommend(data: Path, run: Path) -> None:
         found = recommender.recommend(dataset.item_ids[history], k=5)
         liked = [str(titles[column]) for column in history[:5]] if titles is not None else []
         table = Table()
-        table.add_column("some of them")
+        table.add_column("liked (some)")
         table.add_column("recommended")
         for left, right in zip([*liked, *[""] * 5][:5], found.titles, strict=True):
             table.add_row(left, right)

@@ -1,11 +1,23 @@
-"""`recvae recommend`: items for a history at hand, or for a file of histories."""
+"""`recvae recommend`: items for one history, or for a file of histories."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DEVICE,
+    RUNS_DIR,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from recvae.recommenders.answers import Explanation, Recommendations
@@ -14,27 +26,30 @@ if TYPE_CHECKING:
 
 def recommend(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
-    items: Annotated[str | None, typer.Option(help="A history: ids separated by commas, as 318,296.")] = None,
-    k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
-    exclude: Annotated[str, typer.Option(help="Ids never to return, separated by commas.")] = "",
-    allow: Annotated[str | None, typer.Option(help="The only ids that may be returned.", show_default="all")] = None,
-    seen: Annotated[
-        bool, typer.Option("--seen/--no-seen", help="Whether items of the history may come again.")
+    items: Annotated[str | None, typer.Option(help="A history: ids separated by commas, e.g. 318,296.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,
+    exclude: Annotated[str, typer.Option(help="Ids never to recommend, separated by commas.")] = "",
+    allow: Annotated[str | None, typer.Option(help="Recommend only these ids.", show_default="all")] = None,
+    seen: Annotated[bool, typer.Option("--seen/--no-seen", help="Also recommend items already seen.")] = False,
+    diversify: Annotated[float, typer.Option(help="Variety, from 0 (off) to 1 (maximum).")] = 0.0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which history items led to each recommendation.")
     ] = False,
-    diversify: Annotated[float, typer.Option(help="Weight of being unlike the items above, from 0 to 1.")] = 0.0,
-    explain: Annotated[bool, typer.Option("--explain", help="Say which items of the history speak for each.")] = False,
     source: Annotated[
-        Path | None, typer.Option("--input", help="Histories of many users: .parquet, .csv, .tsv or .jsonl.")
+        Path | None,
+        typer.Option("--input", help="File with the histories of many users: .parquet, .csv, .tsv or .jsonl."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write theirs: .parquet, .csv or .jsonl.")] = None,
-    json_: Json = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
+    ] = None,
+    as_json: Json = False,
     max_memory: MaxMemory = None,
-    device: Device = "auto",
-    runs_dir: RunsDir = Path("runs"),
+    device: Device = DEVICE,
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Recommend items to users that were not in training.
+    """Recommend items to users, also to users who were not in training.
 
     \b
     Examples:
@@ -51,8 +66,8 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
-    if source is not None and json_:
-        raise UsageError("got --json with --input, expected one of the two; for JSON name the output recs.jsonl")
+    if source is not None and as_json:
+        raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     folder = find_run(runs_dir, run)
     recommender = Recommender.load(folder, device, memory_limit(max_memory))
     options: dict[str, Any] = {
@@ -68,7 +83,7 @@ def recommend(
     history = _ids(items or "")
     found = recommender.recommend(history, **options)
     reasons = recommender.explain(history, found.ids) if explain else None
-    if json_:
+    if as_json:
         show_json(found.to_json(reasons))
         return
     say(f"{recommender.model.name} from {folder}")
@@ -89,7 +104,7 @@ def _recommend_file(
     from recvae.storage.integrity import sha256_of
     from recvae.training.monitors import ProgressBar
 
-    recommender.recommend_batch([], **options)  # wrong options are not the file's fault
+    recommender.recommend_batch([], **options)  # refuse wrong options before the file is read
     identity = {"run": sha256_of(folder / CARD), **options}
     try:
         with ProgressBar("recommending") as bar:
@@ -102,17 +117,17 @@ def _recommend_file(
                 explain=recommender.explain if explain else None,
             )
     except KeyboardInterrupt:
-        say(f"stopped; finished blocks are kept beside {output}: type it again to go on")
+        say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")
         raise typer.Exit(130) from None
-    again = f", {done.before:,} of them from the job that was interrupted" if done.before else ""
+    again = f", {done.before:,} of them before the interruption" if done.before else ""
     say(f"{output}: {done.users:,} users{again}")
     if done.fallback:
-        say(f"{done.fallback:,} users got the most popular items, since nothing of their histories is known")
+        say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
     if done.unknown:
-        say(f"{done.unknown:,} ids of histories are not known to the model, whose ids are as {recommender.item_ids[0]}")
+        say(f"{done.unknown:,} ids in the histories are unknown; the model's ids look like {recommender.item_ids[0]}")
     if done.without:
         where = "an empty list" if output.suffix == ".jsonl" else "no row"
-        say(f"{done.without:,} users have {where}: every item is one of their own or excluded")
+        say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
 
 
 def _print(
@@ -123,13 +138,13 @@ def _print(
     known = [column for column in map(recommender.items.column_of, history) if column is not None]
     titles = [recommender.items.title_of(column) or str(recommender.items.ids[column]) for column in known]
     if found.fallback:
-        show("nothing of the history is known to the model: these are the most popular items")
+        show("none of these items is in the model; showing the most popular instead")
     else:
         show("for " + "; ".join(titles))
     if found.unknown:
-        show(f"not known to the model: {', '.join(map(str, found.unknown))}")
+        show(f"unknown items: {', '.join(map(str, found.unknown))}")
         if any(len(str(item).split()) > 1 for item in found.unknown):
-            say("ids are separated by commas, as 318,296")
+            say("separate ids by commas, e.g. 318,296")
     table = Table()
     for name, side in (("", "right"), ("id", "right"), ("title", "left"), ("score", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]

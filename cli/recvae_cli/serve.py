@@ -1,12 +1,11 @@
 """`recvae serve`: recommendations over HTTP, with a page to try them."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recvae_cli.console import RunsDir, say, say_next
+from recvae_cli.console import RUNS_DIR, RunsDir, say, say_next
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -14,31 +13,31 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
+        typer.Argument(metavar="RUN", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for the whole network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 for any that is free.", min=0, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads that score, in each process.", min=1)] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.", min=0, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes.", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads that score, per process.", min=1)] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="torch, or what `recvae export` made: onnx, onnx-int8.")
+        str, typer.Option("--format", help="torch, or a format made by `recvae export`: onnx, onnx-int8.")
     ] = "torch",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="RECVAE_TOKEN", help="What clients must send as `Authorization: Bearer ...`.", metavar="TEXT"
+            envvar="RECVAE_TOKEN", help="Token that clients must send: `Authorization: Bearer TOKEN`.", metavar="TEXT"
         ),
     ] = None,
     allow_origin: Annotated[
-        list[str] | None, typer.Option(help="A web origin whose pages may ask; may be given again.")
+        list[str] | None, typer.Option(help="Allow browser requests from this origin (repeatable).")
     ] = None,
     limit: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of a limit, as k=100; may be given again.")
+        list[str] | None, typer.Option(help="NAME=VALUE of a limit listed above, e.g. k=100 (repeatable).")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Recommend over HTTP, with a page to try it at / and the interface at /docs.
+    """Serve recommendations over HTTP, with a page to try them at / and the API at /docs.
 
     \b
     Examples:
@@ -47,10 +46,23 @@ def serve(
       RECVAE_TOKEN=... recvae serve ml-1m/recvae --host 0.0.0.0 --workers 2
 
     \b
-    New versions of the runs are taken up on SIGHUP or POST /reload. Limits, which GET /model tells:
-      window_ms batch_users body_bytes history_items histories explained_items k seconds in_flight waiting_users
+    New versions of the runs are loaded on SIGHUP or POST /reload.
+
+    \b
+    Limits and their defaults, also listed by GET /model:
+      window_ms 3           milliseconds that a request waits for others
+      batch_users 64        users scored together
+      body_bytes 1048576    bytes of a request
+      history_items 10000   items of a history, or ids to exclude or allow
+      histories 256         histories in a request
+      explained_items 500   items of all histories in a request with reasons
+      k 1000                items recommended to a user
+      answered_items 10000  items recommended in a request (with reasons, a tenth)
+      seconds 10            seconds for a request, and for its bytes to arrive
+      in_flight 512         requests at the same time
+      waiting_users 2048    users waiting to be scored
     """
-    from recvae.errors import UsageError
+    from recvae.errors import requires_extra
     from recvae.runs.finding import find_run
     from recvae.serving.settings import Settings
 
@@ -64,15 +76,13 @@ def serve(
         **_limits(limit or []),
     )
     folders = [find_run(runs_dir, run) for run in runs or [None]]
-    try:
+    with requires_extra("serve", "`recvae serve`"):
         from recvae.serving.server import serve as listen
-    except ModuleNotFoundError as error:
-        raise UsageError(f"`recvae serve` needs {error.name}: pip install 'recvae[serve]'") from error
 
     def started(address: str, examples: list[Any]) -> None:
-        say(f"serving {', '.join(str(folder) for folder in folders)} at {address} (Ctrl-C ends it)")
+        say(f"serving {', '.join(str(folder) for folder in folders)} at {address} (stop with Ctrl-C)")
         if host not in _LOOPBACK and token is None:
-            say("without --token, whoever reaches this machine may ask")
+            say("warning: without --token, everyone who can reach this machine can use it")
         header = " -H 'Authorization: Bearer ...'" if token else ""
         say_next(
             f"open {address} in a browser, or {address}/docs",

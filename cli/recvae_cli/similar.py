@@ -1,42 +1,55 @@
-"""`recvae similar`: the items most like one."""
+"""`recvae similar`: the items most similar to one."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recvae_cli.console import Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import DEVICE, RUNS_DIR, Device, Json, RunsDir, say, say_next, show, show_json
 
 
 def similar(
-    run: Annotated[str, typer.Argument(help="Folder, DATA/NAME or NAME of a run.")],
-    item: Annotated[str, typer.Argument(help="Id of an item.")],
-    k: Annotated[int, typer.Option("-k", "--k", help="How many items.")] = 10,
-    json_: Json = False,
-    runs_dir: RunsDir = Path("runs"),
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] ITEM",
+            help="A run (folder, DATA/NAME or NAME; by default the newest), and the id of an item.",
+            show_default=False,
+        ),
+    ],
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,
+    device: Device = DEVICE,
+    runs_dir: RunsDir = RUNS_DIR,
+    as_json: Json = False,
 ) -> None:
-    """List the items most similar to one: by decoder weights, by B of EASE, by factors of ALS.
+    """List the items most similar to an item.
 
     \b
-    Example:
+    Examples:
+      recvae similar 318
       recvae similar ml-1m/multvae 318 -k 5
     """
     from rich.table import Table
 
+    from recvae.errors import UsageError
+    from recvae.items import json_id
     from recvae.recommenders.recommender import Recommender
     from recvae.runs.finding import find_run
 
+    if len(words) > 2:
+        raise UsageError(f"got {len(words)} arguments, expected ITEM, or RUN and ITEM; quote an id that has spaces")
+    run, item = [None, *words][-2:]
     folder = find_run(runs_dir, run)
-    recommender = Recommender.load(folder)
-    found = recommender.similar_items(item, k)
+    recommender = Recommender.load(folder, device)
+    found = recommender.similar_items(str(item), k)
     rows = list(zip(found.ids, found.titles, found.scores, strict=True))
-    if json_:
-        show_json([{"id": key, "title": title, "similarity": score} for key, title, score in rows])
+    if as_json:
+        show_json([{"id": json_id(key), "title": title, "similarity": score} for key, title, score in rows])
         return
     column = recommender.items.column_of(item)
-    say(f"like {(None if column is None else recommender.items.title_of(column)) or item}, by {recommender.model.name}")
+    title = None if column is None else recommender.items.title_of(column)
+    say(f"similar to {title or item}, by {recommender.model.name} from {folder}")
     table = Table("", "id", "title", "similarity")
-    for place, (key, title, score) in enumerate(rows, 1):
-        table.add_row(str(place), str(key), title or "", f"{score:.3f}")
+    for place, (key, name, score) in enumerate(rows, 1):
+        table.add_row(str(place), str(key), name or "", f"{score:.3f}")
     show(table)
     say_next(f"recvae recommend {folder} --items {item} --explain")

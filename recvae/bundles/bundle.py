@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from recvae.bundles.card import CARD, FORMAT_VERSION, UNUSABLE, damaged, read_card
+from recvae.bundles.card import CARD, FORMAT_VERSION, damaged, read_card
 from recvae.bundles.readme import model_card
 from recvae.compute.memory import check_memory, enough_bytes
 from recvae.errors import BundleError, UsageError
@@ -28,13 +28,13 @@ from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
 from recvae.storage.arrays import read_weights, write_weights
 from recvae.storage.files import storage_errors, write_file, write_json, write_text
-from recvae.storage.integrity import FileState, described, states_of
+from recvae.storage.integrity import UNREADABLE_ARCHIVE, FileState, described, states_of
 from recvae.training.records import TrainingSummary
 from recvae.version import __version__
 
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
-_UNUSABLE = (*UNUSABLE, SafetensorError, pa.ArrowException, RuntimeError)  # what reading a damaged file can end in
+_UNREADABLE = (*UNREADABLE_ARCHIVE, SafetensorError, pa.ArrowException)
 _LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
 
@@ -158,13 +158,13 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
             ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
             check_memory(needed, max_memory, f"reading {folder}", ways)
         weights = read_weights(folder / WEIGHTS, mapped)
-    except _UNUSABLE as error:
+    except _UNREADABLE as error:
         raise damaged(folder, str(error)) from error
     try:
         model.load_weights(weights, device)
     except UsageError:
         raise
-    except _UNUSABLE as error:
+    except _UNREADABLE as error:
         raise damaged(folder, f"{WEIGHTS} does not fit the hyperparameters: {error}") from error
     if model.n_items_ != len(items):
         raise damaged(folder, f"{WEIGHTS} has {model.n_items_:,} items, {ITEMS} has {len(items):,}")
@@ -203,7 +203,7 @@ def _build(folder: Path, card: dict[str, Any]) -> Model:
             f"{folder} cannot be used: {error}; it was written by recvae {written}, this is {__version__}: "
             "load it with that version"
         ) from error
-    except _UNUSABLE as error:
+    except _UNREADABLE as error:
         raise damaged(folder, str(error)) from error
 
 

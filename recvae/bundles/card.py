@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import BundleError, UsageError
+from recvae.storage.integrity import UNREADABLE
 
 CARD = "recommender.json"
 """The file of a bundle that is written last, and says what it is."""
@@ -15,9 +16,6 @@ CARD = "recommender.json"
 FORMAT_VERSION = 1
 RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
 RUN_LOG = "log.jsonl"
-UNUSABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading damaged JSON can end in."""
-
 _KINDS = {  # of what a card says
     "model": (str, "a text"),
     "hyperparameters": (dict, "an object"),
@@ -60,7 +58,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         newer = int(card["format"]) > FORMAT_VERSION
-    except UNUSABLE as error:
+    except UNREADABLE as error:
         raise damaged(folder, f"{CARD} cannot be read: {error!r}") from error
     if newer:
         raise BundleError(
@@ -68,7 +66,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         )
     try:
         _check_card(card)
-    except UNUSABLE as error:
+    except UNREADABLE as error:
         raise damaged(folder, f"{CARD}: {error}") from error
     return card
 

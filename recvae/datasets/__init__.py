@@ -1,6 +1,7 @@
 """From a log in any form to a data set on disk.
 
     sources       where bytes come from: plain, compressed, in an archive
+    columns       which column is user, item, rating, time: one table of names
     log_format    separator, header and columns of a text file
     logs          a log -> events
     log_errors    which line of a file is wrong, and why

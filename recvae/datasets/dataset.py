@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,12 +15,13 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
-from recvae.datasets.splits.base import LIANG_SEED, Split
+from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import split_events
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.storage.files import check_name, write_folder, write_json
+from recvae.storage.integrity import UNREADABLE_ARCHIVE
 from recvae.version import __version__
 
 FORMAT_VERSION = 1
@@ -70,10 +69,10 @@ class Dataset:
         *,
         name: str,
         filters: Filters | None = None,
-        split: str = "strong",
+        split: str = SPLIT,
         heldout_users: int | None = None,
         seed: int = LIANG_SEED,
-        target_share: float = 0.2,
+        target_share: float = TARGET_SHARE,
         titles: dict[str, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
@@ -283,7 +282,7 @@ def _damage(folder: Path) -> Iterator[None]:
     """Turn what is raised on reading a damaged file into a `DataError` that names the data set."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_ARCHIVE as error:
         raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
 
 

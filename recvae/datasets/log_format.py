@@ -3,11 +3,11 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from recvae.datasets.columns import COLUMN_NAMES, LOG, Columns, find_columns, plain_name
 from recvae.datasets.sources import OneByteSeparator, Source, file_errors
 from recvae.errors import DataError, UsageError
 
@@ -15,17 +15,6 @@ SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 QUOTED = (",", ";", "\t")  # separators with which columns may stand in double quotes
 _HEAD_BYTES = 1 << 16
 _NO_RATING = 1e8  # a number like this is a moment since 1970
-
-# Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
-KNOWN_NAMES = {
-    "user": ("userid", "user", "uid", "customerid", "visitorid", "reviewerid", "accountid", "sessionid"),
-    "item": (
-        *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
-        *("trackid", "songid", "artistid", "bookid", "articleid", "newsid", "videoid", "businessid"),
-    ),
-    "rating": ("rating", "ratings", "stars", "score", "overall"),
-    "time": ("timestamp", "time", "ts", "datetime", "date", "unixreviewtime", "createdat"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,66 +66,11 @@ class LogFormat:
         return self.separator in QUOTED
 
 
-@dataclass(frozen=True)
-class FoundColumns:
-    """The names of the columns of a log; rating and time are None where it has none."""
-
-    user: str
-    item: str
-    rating: str | None
-    time: str | None
-
-
-def plain_name(name: str) -> str:
-    """Return a column name without case, separators and type suffix."""
-    return "".join(letter for letter in name.split(":")[0].lower() if letter.isalnum())
-
-
-def find_columns(names: Sequence[str], log_format: LogFormat, source: Source) -> FoundColumns:
-    """Find the user, item, rating and time columns by the names given, or by the names they usually have.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The columns of the log.
-    log_format : LogFormat
-        The names the user gave, if any.
-    source : Source
-        For messages.
-
-    Returns
-    -------
-    FoundColumns
-        User and item are always found, or it raises.
-
-    Raises
-    ------
-    UsageError
-        If a column that was named is not in the log, or is named for both user and item.
-    DataError
-        If no user or item column can be recognised.
-    """
-    listed = ", ".join(names)
-    found: dict[str, str | None] = {}
-    for role, known in KNOWN_NAMES.items():
-        given = getattr(log_format, role)
-        if given is not None and given not in names:
-            close = get_close_matches(given, names, n=1)
-            hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
-            raise UsageError(f"{source.name} has no column '{given}'; it has: {listed}; {hint}")
-        taken = [getattr(log_format, other) for other in KNOWN_NAMES]
-        guesses = [name for usual in known for name in names if plain_name(name) == usual and name not in taken]
-        found[role] = given or (guesses[0] if guesses else None)
-    for role in ("user", "item"):
-        if found[role] is None:
-            raise DataError(
-                f"{source.name}: could not tell which column holds the {role} id; it has: {listed}; "
-                f"name it with --{role}-col, or say --no-header if the first line is data already"
-            )
-    assert found["user"] is not None and found["item"] is not None
-    if found["user"] == found["item"]:
-        raise UsageError(f"got column '{found['user']}' for both user and item; change --user-col or --item-col")
-    return FoundColumns(found["user"], found["item"], found["rating"], found["time"])
+def find_log_columns(names: Sequence[str], log_format: LogFormat, source: Source) -> Columns:
+    """Choose the columns of a log; see `columns.find_columns`, which says what it raises."""
+    named = {role: getattr(log_format, role) for role in LOG}
+    way_out = "name it with --{role}-col, or give --no-header if the first line is data already"
+    return find_columns(names, LOG, source.name, way_out, named)
 
 
 def sniff(source: Source, log_format: LogFormat) -> LogFormat:
@@ -176,7 +110,7 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     else:
         names = tuple(str(position + 1) for position in range(len(first)))
         log_format = _positions(log_format, first)
-    found = find_columns(names, log_format, source)
+    found = find_log_columns(names, log_format, source)
     log_format = replace(
         log_format, header=header, names=names, user=found.user, item=found.item, rating=found.rating, time=found.time
     )
@@ -198,7 +132,7 @@ def is_user_lists(source: Source) -> bool:
     first = head_lines(source)[0]
     if any(separator in first for separator in SEPARATORS if separator != " "):
         return False
-    usual = {name for names in KNOWN_NAMES.values() for name in names}
+    usual = {name for names in COLUMN_NAMES.values() for name in names}
     return not any(plain_name(word) in usual for word in first.split())
 
 

@@ -6,7 +6,7 @@ pyarrow, whole columns at a time. Only once something is wrong are the lines loo
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.events import Events, RowName, check_ratings, check_times, refuse_rows
 from recvae.datasets.log_errors import first_bad_line, line_of_row
-from recvae.datasets.log_format import LogFormat, find_columns, parse_options, sniff
+from recvae.datasets.log_format import LogFormat, find_log_columns, parse_options, sniff
 from recvae.datasets.sources import OneByteSeparator, Source, file_errors
 from recvae.errors import DataError
 
@@ -90,16 +91,17 @@ def columns_of(source: Source, log_format: LogFormat | None = None) -> dict[str,
     """
     log_format = log_format or LogFormat()
     if source.is_parquet():
-        return asdict(find_columns(pq.read_schema(source.path).names, log_format, source))
-    found = sniff(source, log_format)
-    return {"user": found.user, "item": found.item, "rating": found.rating, "time": found.time}
+        found: LogFormat | Columns = find_log_columns(pq.read_schema(source.path).names, log_format, source)
+    else:
+        found = sniff(source, log_format)
+    return {role: getattr(found, role) for role in LOG}
 
 
 def _read_parquet(source: Source, log_format: LogFormat) -> _Columns:
     try:
         with file_errors(source):
             names = pq.read_schema(source.path).names
-            found = find_columns(names, log_format, source)
+            found = find_log_columns(names, log_format, source)
             wanted = [name for name in (found.user, found.item, found.rating, found.time) if name is not None]
             table = pq.read_table(source.path, columns=wanted)
     except pa.ArrowInvalid as error:

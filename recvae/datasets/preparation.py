@@ -11,7 +11,7 @@ from recvae.datasets.events import Events, Filters, drop_duplicates, usual_min_r
 from recvae.datasets.log_format import LogFormat, is_user_lists
 from recvae.datasets.logs import columns_of, read_events, read_user_lists
 from recvae.datasets.sources import Source
-from recvae.datasets.splits.base import LIANG_SEED
+from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE
 from recvae.datasets.splits.protocols import check_protocol
 from recvae.datasets.splits.ready_made import ready_made
 from recvae.datasets.synthetic import synthetic_log
@@ -37,12 +37,12 @@ class Protocol:
     """
 
     min_rating: float | None = None
-    min_user_items: int = 5
-    min_item_users: int = 0
-    split: str = "strong"
+    min_user_items: int = Filters.min_user_items
+    min_item_users: int = Filters.min_item_users
+    split: str = SPLIT
     heldout_users: int | None = None
     seed: int = LIANG_SEED
-    target_share: float = 0.2
+    target_share: float = TARGET_SHARE
 
     def __post_init__(self) -> None:
         # A long log should not be read only to find out that its protocol was never possible.

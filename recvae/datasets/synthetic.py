@@ -21,6 +21,9 @@ from recvae.datasets.events import Events
 from recvae.errors import UsageError
 from recvae.storage.files import write_file
 
+N_USERS, N_ITEMS, N_EVENTS = 3000, 1200, 150_000
+"""Size of the log unless another is asked for."""
+
 # Letters in shape comments: E events of a block, U users of a block, I items, G genres, T rows of the draw table.
 
 # Two related genres in three lines: what both are like, then what each is about, each word in one genre only.
@@ -86,7 +89,7 @@ class _Catalogue:
 
 
 def synthetic_log(
-    *, n_users: int = 3000, n_items: int = 1200, n_events: int = 150_000, seed: int = 0
+    *, n_users: int = N_USERS, n_items: int = N_ITEMS, n_events: int = N_EVENTS, seed: int = 0
 ) -> tuple[Events, np.ndarray]:
     """Make up a log of film ratings with overlapping tastes and a long tail, the same for the same arguments.
 

@@ -1,16 +1,15 @@
 """Item titles, of a known data set or from a table of one's own: a column of item ids, and one of titles."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recvae.datasets.log_format import KNOWN_NAMES, QUOTED, guess_separator, head_lines, plain_name
+from recvae.datasets.columns import find_title_columns
+from recvae.datasets.log_format import QUOTED, guess_separator, head_lines
 from recvae.datasets.sources import Source, file_errors
 from recvae.errors import DataError
-
-_TITLE_NAMES = ("title", "name", "itemname", "movietitle")
 
 Row = tuple[str, list[str]]  # how a message names the row, and its columns
 
@@ -39,7 +38,7 @@ def read_titles_column(source: Source) -> dict[str, str]:
         return titles_by_id(_parquet_rows(source), item=0, title=1)
     rows = text_rows(source, guess_separator(head_lines(source)))
     _, header = next(rows)
-    item, title = _find_title_columns(header, source)
+    item, title = find_title_columns(header, source.name)
     return titles_by_id(rows, item, title)
 
 
@@ -113,7 +112,7 @@ def _parquet_rows(source: Source) -> Iterator[Row]:
     try:
         with file_errors(source):
             names = pq.read_schema(source.path).names
-            found = [names[position] for position in _find_title_columns(names, source)]
+            found = [names[position] for position in find_title_columns(names, source.name)]
             table = pq.read_table(source.path, columns=found)
         ids, titles = (table[name].cast(pa.string()).to_pylist() for name in found)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -121,21 +120,3 @@ def _parquet_rows(source: Source) -> Iterator[Row]:
     for number, (item, title) in enumerate(zip(ids, titles, strict=True), start=1):
         if title is not None:
             yield f"{source.name} row {number}", [item or "", title]
-
-
-def _find_title_columns(names: Sequence[str], source: Source) -> tuple[int, int]:
-    """Return the positions of the item ids and of the titles in a table of titles.
-
-    Raises
-    ------
-    DataError
-        If either cannot be recognised.
-    """
-    plain = [plain_name(name) for name in names]
-    items = [plain.index(usual) for usual in (*KNOWN_NAMES["item"], "id") if usual in plain]
-    titles = [plain.index(usual) for usual in _TITLE_NAMES if usual in plain]
-    if not items or not titles:
-        raise DataError(
-            f"{source.name}: expected a column item_id and a column title, it has: {', '.join(names)}; rename them"
-        )
-    return items[0], titles[0]

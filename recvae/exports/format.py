@@ -12,16 +12,15 @@ Letters in shape comments: I items, n neighbours.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recvae.bundles.card import CARD, UNUSABLE
+from recvae.bundles.card import CARD
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex, json_id
-from recvae.storage.integrity import sha256_of, states_of
+from recvae.storage.integrity import UNREADABLE_ARCHIVE, sha256_of, states_of
 
 FORMAT_VERSION = 1
 EXPORT_CARD = "export.json"
@@ -46,8 +45,6 @@ TOP_OUTPUTS = {
     "-1 where the items ran out; k is at most the number of items",
     TOP_SCORES: "float32 (users, k): their scores; -inf where the items ran out",
 }
-
-_UNUSABLE = (*UNUSABLE, EOFError, zipfile.BadZipFile)  # what reading a damaged file can end in
 
 
 def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
@@ -79,7 +76,7 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
         card = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))
         newer = int(card["version"]) > FORMAT_VERSION
         names, found = set(card["files"]), card["format"]
-    except _UNUSABLE as error:
+    except UNREADABLE_ARCHIVE as error:
         raise damaged(folder, f"{EXPORT_CARD} cannot be read: {error!r}") from error
     if newer:
         raise BundleError(
@@ -145,7 +142,7 @@ def read_items(folder: Path) -> ItemIndex:
             titles=None if titles is None else np.array(titles, dtype=object),
             train_counts=counts,
         )
-    except _UNUSABLE as error:
+    except UNREADABLE_ARCHIVE as error:
         raise damaged(folder, f"{ITEMS} cannot be read: {error!r}") from error
 
 
@@ -191,7 +188,7 @@ def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[n
             raise ValueError(f"arrays of shapes {columns.shape} and {similarities.shape} for {n_items:,} items")
         if columns.size and not 0 <= columns.min() <= columns.max() < n_items:
             raise ValueError("columns that are none of the items")
-    except _UNUSABLE as error:
+    except UNREADABLE_ARCHIVE as error:
         raise damaged(folder, f"{NEIGHBOURS} cannot be read: {error!r}") from error
     return columns, similarities
 

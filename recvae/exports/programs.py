@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
-from recvae.errors import UsageError
+from recvae.errors import UsageError, requires_extra
 from recvae.exports.format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPUTS
 from recvae.exports.scorer import check_onnxruntime
 from recvae.version import __version__
@@ -54,7 +54,7 @@ class _Ranked(nn.Module):
 
 
 def check_onnx() -> None:
-    """Refuse to go on without what makes ONNX graphs.
+    """Refuse to continue without the libraries that write ONNX graphs.
 
     Raises
     ------
@@ -62,18 +62,13 @@ def check_onnx() -> None:
         If it is not installed, with the command that installs it.
     """
     check_onnxruntime()
-    try:
+    with requires_extra("onnx", "exporting to ONNX"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"ONNX needs onnx and onnxscript, which cannot be imported ({error}); install them with: "
-            "pip install 'recvae[onnx]'"
-        ) from error
 
 
 def check_torch() -> None:
-    """Refuse to go on with a PyTorch that cannot trace for any number of users.
+    """Refuse to continue with a PyTorch that cannot trace for any number of users.
 
     Raises
     ------

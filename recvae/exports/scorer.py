@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from recvae.errors import DataError, UsageError
+from recvae.errors import DataError, UsageError, requires_extra
 from recvae.exports.format import (
     INPUTS,
     K_INPUT,
@@ -237,19 +237,15 @@ class OnnxScorer:
 
 
 def check_onnxruntime() -> None:
-    """Refuse to go on without ONNX Runtime.
+    """Refuse to continue without ONNX Runtime.
 
     Raises
     ------
     UsageError
         If it is not installed, with the command that installs it.
     """
-    try:
+    with requires_extra("onnx", "an exported model"):
         import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"this needs ONNX Runtime, which cannot be imported ({error}); install it with: pip install 'recvae[onnx]'"
-        ) from error
 
 
 def _session(path: Path, threads: int | None) -> "onnxruntime.InferenceSession":

@@ -207,7 +207,7 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
 
 def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held_out: HeldOut | None) -> Check:
     """Load what was written, as a service would, and compare it with the model."""
-    rows, on = drawn_histories(bundle.items.train_counts, _CHECKED_ROWS), "made-up histories"
+    rows, on = drawn_histories(bundle.items.train_counts, _CHECKED_ROWS), "generated histories"
     if held_out is not None:
         rows, on = held_out.fold_in[:_CHECKED_ROWS], "validation users"
     if format == TORCH:

@@ -27,6 +27,7 @@ from recvae.recommenders.answers import BatchRecommendations, Explanation
 from recvae.recommenders.histories import histories_of
 from recvae.recommenders.history_files import BLOCK, Block, read_blocks, users_of
 from recvae.storage.files import storage_errors, write_file, write_json
+from recvae.storage.integrity import UNREADABLE
 
 OUTPUTS = (".parquet", ".csv", ".jsonl")
 _REASONS = 3  # of each item, as `recvae recommend --explain` prints
@@ -152,7 +153,7 @@ def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
 def _is_job(state: Path, whose: dict[str, Any]) -> bool:
     try:
         return json.loads(state.read_text(encoding="utf-8")) == whose
-    except (ValueError, RecursionError):  # damaged: nobody knows whose these parts are
+    except UNREADABLE:  # damaged: nobody knows whose these parts are
         return False
 
 
@@ -160,7 +161,7 @@ def _counts_of(part: Path) -> dict[str, int] | None:
     """Return the counts of a finished block, None where it is not there or not whole."""
     try:
         return json.loads((pq.read_schema(part).metadata or {})[b"counts"])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+    except (*UNREADABLE, pa.ArrowException):
         return None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from recvae.errors import UsageError
-from recvae.items import ItemIndex, check_k, ids_to_arrow, json_id
+from recvae.items import DEFAULT_K, ItemIndex, check_k, ids_to_arrow, json_id
 from recvae.recommenders.histories import History
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Request:
     """What a user asks for; the parameters of `Recommending.recommend`."""
 
     items: History
-    k: int = 10
+    k: int = DEFAULT_K
     exclude: Iterable[int | str] = ()
     allow: Iterable[int | str] | None = None
     filter_seen: bool = True

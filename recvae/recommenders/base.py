@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recvae.errors import UsageError
-from recvae.items import ItemIndex, check_k
+from recvae.items import DEFAULT_K, ItemIndex, check_k
 from recvae.recommenders.answers import (
     BatchRecommendations,
     Explanation,
@@ -76,7 +76,7 @@ class Recommending(ABC):
     def recommend(
         self,
         items: History,
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         exclude: Iterable[int | str] = (),
         allow: Iterable[int | str] | None = None,
@@ -149,7 +149,7 @@ class Recommending(ABC):
     def recommend_batch(
         self,
         histories: object,
-        k: int = 10,
+        k: int = DEFAULT_K,
         *,
         exclude: Iterable[int | str] = (),
         allow: Iterable[int | str] | None = None,
@@ -268,7 +268,7 @@ class Recommending(ABC):
             columns[: len(chosen)], scores[: len(chosen)] = found[chosen], scores[chosen]
             columns[len(chosen) :], scores[len(chosen) :] = -1, -np.inf
 
-    def similar_items(self, item: int | str, k: int = 10) -> Recommendations:
+    def similar_items(self, item: int | str, k: int = DEFAULT_K) -> Recommendations:
         """Return the items most similar to one: by the decoder's weights, by B of EASE, by the factors of ALS.
 
         Parameters

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
+from recvae.datasets.columns import HISTORIES, Columns, find_columns
 from recvae.errors import UsageError
 from recvae.items import ItemIndex
 
@@ -25,9 +26,6 @@ LIGHTEST, HEAVIEST = 1e-6, 1e6
 """Between which weights lie: float32 has their squares and sums, and can solve the equations of ALS with them."""
 
 EXPECTED_WEIGHT = f"expected a number from {LIGHTEST:g} to {HEAVIEST:g}"
-
-_USER_COLUMNS = ("user", "user_id", "userId", "userid")
-_ITEM_COLUMNS = ("item", "item_id", "itemId", "itemid", "movieId", "id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +152,7 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     given : object
         A sequence of histories (see `history_of`), a mapping of users to histories, a scipy sparse matrix of users x
         items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user and item.
-        A table's columns user and item are found by name or are its first two; a column weight is used, others are not.
+        A table's columns are found by the names that `recvae preprocess` knows: user and item, and weight if present.
     items : ItemIndex
         What is known.
 
@@ -168,7 +166,8 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     UsageError
         If it is none of these, or a weight is no number that models compute with.
     DataError
-        If a matrix has another number of columns, or values that are no weights.
+        If a matrix has another number of columns or values that are no weights, or a table has no column that is
+        recognised as user or item.
     """
     if hasattr(given, "tocsr"):
         return _from_matrix(given, items)
@@ -232,7 +231,8 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     import pandas as pd
     import pyarrow as pa
 
-    user, item, *others = columns_of(table.column_names)
+    found = find_history_columns(table.column_names, "the table")
+    user, item = found.user, found.item
     for name in (user, item):
         if pa.types.is_nested(table[name].type):
             raise UsageError(f"got {table[name].type} in {name}, expected an id in each row; give a row for each item")
@@ -241,13 +241,13 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     if (rows < 0).any() or (codes < 0).any():
         raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
     ids = known.tolist()
-    found = [items.column_of(value) for value in ids]
-    columns = np.array([-1 if column is None else column for column in found], dtype=np.int64)[codes]  # (N,)
+    column_of = [items.column_of(value) for value in ids]
+    columns = np.array([-1 if column is None else column for column in column_of], dtype=np.int64)[codes]  # (N,)
     weights = np.ones(len(rows))
-    if others:
-        weights = _numbers(table["weight"])
+    if found.weight is not None:
+        weights = _numbers(table[found.weight])
         if not are_weights(weights).all():
-            raise UsageError(f"got other values in the column weight, {EXPECTED_WEIGHT}; leave these rows out")
+            raise UsageError(f"got other values in the column {found.weight}, {EXPECTED_WEIGHT}; leave these rows out")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
     for place in np.flatnonzero(columns < 0).tolist():
         unknown[rows[place]].append(ids[codes[place]])
@@ -263,35 +263,9 @@ def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
         return np.full(len(column), np.nan)
 
 
-def columns_of(names: list[str]) -> list[str]:
-    """Say which columns of a table hold users, items and weights.
-
-    Parameters
-    ----------
-    names : list of str
-        Those of the table, in order.
-
-    Returns
-    -------
-    list of str
-        The user's and the item's, by their names or else the first that are left, and weight where there is one.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer than two, or two of the same name.
-    """
-    plain = [name for name in names if name != "weight"]
-    if len(plain) < 2:
-        raise UsageError(f"got a table with the columns {', '.join(names) or '(none)'}, expected user and item")
-    user = next((name for name in _USER_COLUMNS if name in plain), None)
-    user = user or next((name for name in plain if name not in _ITEM_COLUMNS), plain[0])
-    others = [name for name in plain if name != user]
-    item = next((name for name in _ITEM_COLUMNS if name in others), others[0] if others else user)
-    chosen = [user, item, *(["weight"] if "weight" in names else [])]
-    if any(names.count(name) > 1 for name in chosen):
-        raise UsageError(f"got a table with the columns {', '.join(names)}, expected one of each name; rename one")
-    return chosen
+def find_history_columns(names: list[str], where: str) -> Columns:
+    """Choose the columns of a table of histories; see `columns.find_columns`, which says what it raises."""
+    return find_columns(names, HISTORIES, where, "rename it to '{role}'")
 
 
 def check_weights(history: Mapping[Any, object]) -> None:

@@ -21,7 +21,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError, UsageError
-from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights, check_weights, columns_of
+from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights, check_weights, find_history_columns
+from recvae.storage.integrity import UNREADABLE
 
 INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 10_000
@@ -102,10 +103,9 @@ def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
 
 
 def _names(names: list[str], path: Path) -> list[str]:
-    try:
-        return columns_of(names)
-    except UsageError as error:
-        raise DataError(f"{path}: {error}") from error
+    """Return the columns that count: user, item, and weight where there is one."""
+    found = find_history_columns(names, str(path))
+    return [found.user, found.item, *([found.weight] if found.weight is not None else [])]
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:
@@ -204,7 +204,7 @@ def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
     """Return the user of a line, its number where none is named, and the history."""
     try:
         content = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{where} cannot be read: {getattr(error, 'msg', error)}; expected {_LINE}") from error
     if not isinstance(content, dict) or not isinstance(content.get("items"), list | dict):
         start = line.strip()[:_SHOWN].decode(errors="replace")

@@ -23,6 +23,7 @@ from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
 from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
+from recvae.storage.integrity import UNREADABLE
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
@@ -170,7 +171,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         return {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
 
 

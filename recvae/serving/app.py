@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from recvae.items import json_id
+from recvae.items import DEFAULT_K, json_id
 from recvae.serving import schemas
 from recvae.serving.guards import Guard
 from recvae.serving.service import Service, not_ready
@@ -94,7 +94,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.get("/similar/{item:path}", responses={status: _WRONG[status] for status in (404, 422)})
     async def similar(
-        item: str, k: Annotated[int, Query(ge=1, le=service.settings.k)] = 10, model: str | None = None
+        item: str, k: Annotated[int, Query(ge=1, le=service.settings.k)] = DEFAULT_K, model: str | None = None
     ) -> schemas.SimilarItems:
         """Return the items most similar to one."""
         async with service.deadline():
@@ -107,7 +107,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.get("/items", responses={status: _WRONG[status] for status in (404, 422)})
     async def items(
         query: Annotated[str, Query(max_length=200)],
-        limit: Annotated[int, Query(ge=1, le=100)] = 10,
+        limit: Annotated[int, Query(ge=1, le=100)] = DEFAULT_K,
         model: str | None = None,
     ) -> schemas.FoundItems:
         """Search items by words of their titles."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from recvae.items import DEFAULT_K
 from recvae.recommenders.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
@@ -121,7 +122,7 @@ class Question(BaseModel):
 
     items: History = Field(None, description="A user's history: ids, or weights by id.")
     histories: Histories = Field([], description="Those of many users.")
-    k: Whole = Field(10, description="How many items.")
+    k: Whole = Field(DEFAULT_K, description="How many items.")
     exclude: Ids = Field([], description="Ids never to return.")
     allow: OptionalIds = Field(None, description="The only ids that may be returned; all by default.")
     filter_seen: Flag = Field(True, description="Whether items of the history are left out.")

@@ -1,4 +1,4 @@
-"""What the server allows and keeps to: one place for every limit."""
+"""How a server runs, and its limits: one place for each."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from recvae.errors import UsageError
 
 FORMATS = ("torch", "onnx", "onnx-int8")
-"""What serves: the bundle by PyTorch, or an export of it by ONNX Runtime."""
+"""What scores: the bundle with PyTorch, or an export of it with ONNX Runtime."""
 
 
 def _limit(default: float, meaning: str, low: float = 1) -> Any:
@@ -26,13 +26,15 @@ class Settings:
     device : str
         Where PyTorch scores: "auto", "cpu" or "cuda".
     threads : int, optional
-        Threads that score, in each process; by default the library's choice.
+        Threads that score, per process; by default chosen by PyTorch or ONNX Runtime.
     token : str, optional
-        What a client must send as `Authorization: Bearer ...`; without one, everyone may ask and no one may reload.
+        What a client must send as `Authorization: Bearer TOKEN`. Without a token everyone is answered, and reload is
+        disabled.
     origins : tuple of str
-        Web origins whose pages may ask, such as "https://shop.example"; by default none but the server's own.
+        Web origins, e.g. "https://shop.example", from which browsers may send requests; by default only the server's
+        own pages.
     workers : int
-        Processes.
+        Number of processes.
     """
 
     format: str = "torch"
@@ -42,16 +44,16 @@ class Settings:
     origins: tuple[str, ...] = ()
     workers: int = 1
 
-    window_ms: float = _limit(3.0, "milliseconds that a request waits for company", low=0)
+    window_ms: float = _limit(3.0, "milliseconds that a request waits for others", low=0)
     batch_users: int = _limit(64, "users scored together")
     body_bytes: int = _limit(1 << 20, "bytes of a request")
-    history_items: int = _limit(10_000, "items of a history, or of a list to exclude or allow")
+    history_items: int = _limit(10_000, "items of a history, or ids to exclude or allow")
     histories: int = _limit(256, "histories in a request")
-    explained_items: int = _limit(500, "items of the histories in a request that asks for reasons")
-    k: int = _limit(1_000, "items recommended")
-    answered_items: int = _limit(10_000, "items recommended to all users of a request; with reasons, a tenth of it")
+    explained_items: int = _limit(500, "items of all histories in a request with reasons")
+    k: int = _limit(1_000, "items recommended to a user")
+    answered_items: int = _limit(10_000, "items recommended in a request (with reasons, a tenth)")
     seconds: float = _limit(10.0, "seconds for a request, and for its bytes to arrive", low=0.01)
-    in_flight: int = _limit(512, "requests at a time")
+    in_flight: int = _limit(512, "requests at the same time")
     waiting_users: int = _limit(2_048, "users waiting to be scored")
 
     def __post_init__(self) -> None:
@@ -59,10 +61,10 @@ class Settings:
             raise UsageError(f"got format {self.format!r}, expected one of {', '.join(FORMATS)}")
         token = self.token
         if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-            raise UsageError("got a token that is empty, has spaces or is not ASCII; take letters, digits and signs")
+            raise UsageError("got a token that is empty, has spaces or is not ASCII; use letters, digits and signs")
         for origin in self.origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise UsageError(f"got origin {origin!r}, expected one such as https://shop.example, or * for all")
+                raise UsageError(f"got origin {origin!r}, expected an origin, e.g. https://shop.example, or * for all")
         for name, low in (("workers", 1), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < low:

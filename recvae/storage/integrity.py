@@ -4,10 +4,18 @@ Importing this takes the standard library alone.
 """
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading damaged JSON, or using what it holds, can raise."""
+
+UNREADABLE_ARCHIVE = (*UNREADABLE, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged folder of JSON, .npz and Parquet files can raise."""
 
 
 def sha256_of(path: Path) -> str:
@@ -73,7 +81,7 @@ def _state_of(path: Path, card: Mapping[str, Any], card_name: str) -> FileState:
     try:
         expected = card["files"][path.name]
         wanted, digest = expected["bytes"], expected["sha256"]
-    except (KeyError, TypeError):
+    except UNREADABLE:
         return FileState(n_bytes, f"{card_name} says nothing of {path.name}")
     if not path.is_file() or n_bytes != wanted:
         found = n_bytes if path.is_file() else "no file"

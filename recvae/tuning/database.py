@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import BundleError, StorageError, UsageError
+from recvae.errors import BundleError, StorageError, UsageError, requires_extra
 from recvae.storage.files import locked, storage_errors, write_file
 from recvae.tuning.search import Search
 from recvae.tuning.study import ID, Study, counted
@@ -29,19 +29,15 @@ _IDENTITY = "recvae"
 
 
 def check_optuna() -> None:
-    """Refuse to go on without Optuna.
+    """Refuse to continue without Optuna.
 
     Raises
     ------
     UsageError
         If it is not installed, with the command that installs it.
     """
-    try:
+    with requires_extra("tune", "tuning"):
         import optuna.storages  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"tuning needs Optuna, which cannot be imported ({error}); install it with: pip install 'recvae[tune]'"
-        ) from error
 
 
 @contextmanager

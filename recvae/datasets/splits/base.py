@@ -13,7 +13,20 @@ from recvae.interactions import HeldOut, interactions
 
 # Letters in shape comments: E events, U users, I items (see interactions.py).
 
+SPLIT = "strong"
+"""The protocol unless another is asked for."""
+
 LIANG_SEED = 98765
+"""The seed of Liang et al. (2018), and of every split unless another is asked for."""
+
+TARGET_SHARE = 0.2
+"""Share of a user's items that become targets (strong, holdout)."""
+
+LATER_SHARE = 0.1
+"""Share of the events, or of a user's items, that a part takes elsewhere (time, ready-made)."""
+
+ONE_HELD_OUT_OF, MOST_HELD_OUT = 10, 10_000
+"""Users in each of validation and test (strong): one of this many, and no more than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +117,7 @@ def check_seed(seed: int) -> None:
         raise UsageError(f"got seed {seed}, expected 0 to 4294967295")
 
 
-def check_share(share: float, name: str = "target share", such_as: float = 0.2) -> None:
+def check_share(share: float, name: str = "target share", such_as: float = TARGET_SHARE) -> None:
     """Refuse a share outside (0, 1); `name` is how the message calls it.
 
     Raises

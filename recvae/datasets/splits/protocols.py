@@ -3,7 +3,16 @@
 import numpy as np
 
 from recvae.datasets.events import Events
-from recvae.datasets.splits.base import LIANG_SEED, Split, check_seed, check_share
+from recvae.datasets.splits.base import (
+    LIANG_SEED,
+    MOST_HELD_OUT,
+    ONE_HELD_OUT_OF,
+    SPLIT,
+    TARGET_SHARE,
+    Split,
+    check_seed,
+    check_share,
+)
 from recvae.datasets.splits.same_users import holdout, leave_last_out
 from recvae.datasets.splits.strong import strong
 from recvae.datasets.splits.time import time_split
@@ -30,11 +39,11 @@ def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_s
 
 def split_events(
     events: Events,
-    protocol: str = "strong",
+    protocol: str = SPLIT,
     *,
     heldout_users: int | None = None,
     seed: int = LIANG_SEED,
-    target_share: float = 0.2,
+    target_share: float = TARGET_SHARE,
 ) -> Split:
     """Split events by the protocol of that name.
 
@@ -69,7 +78,8 @@ def split_events(
         raise DataError("got no events to split; check the log and the filters")
     if protocol == "strong":
         if heldout_users is None:
-            heldout_users = min(10_000, max(1, int(np.count_nonzero(events.user_counts())) // 10))
+            n_users = int(np.count_nonzero(events.user_counts()))
+            heldout_users = min(MOST_HELD_OUT, max(1, n_users // ONE_HELD_OUT_OF))
         return strong(events, heldout_users, seed, target_share)
     if protocol == "holdout":
         return holdout(events, seed, target_share)

@@ -5,6 +5,7 @@ import pandas as pd
 
 from recvae.datasets.events import Events
 from recvae.datasets.splits.base import (
+    LATER_SHARE,
     LIANG_SEED,
     Split,
     check_seed,
@@ -19,7 +20,7 @@ from recvae.interactions import HeldOut, interactions
 # Letters in shape comments: E events, U users.
 
 
-def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_share: float = 0.1) -> Split:
+def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_share: float = LATER_SHARE) -> Split:
     """Take a train / test pair made elsewhere, and carve the validation targets out of its training part.
 
     The items are those of the training file as it came, so that numbers stay comparable with others'. At
@@ -48,7 +49,7 @@ def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_s
         If the files share no user or no item, or the test file holds nothing that is not in training.
     """
     check_seed(seed)
-    check_share(validation_share, "validation share", 0.1)
+    check_share(validation_share, "validation share", LATER_SHARE)
     vocabulary = vocabulary_of(train, np.ones(len(train), dtype=bool))
     rank, size = rank_within_user(train, np.random.default_rng(seed).random(len(train)))
     is_validation = rank < (validation_share * size).astype(np.int64)

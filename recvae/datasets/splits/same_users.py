@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from recvae.datasets.events import Events
 from recvae.datasets.splits.base import (
     LIANG_SEED,
+    TARGET_SHARE,
     Split,
     check_share,
     rank_within_user,
@@ -20,7 +21,7 @@ from recvae.interactions import HeldOut
 # Letters in shape comments: E events, U users.
 
 
-def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = 0.2) -> Split:
+def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = TARGET_SHARE) -> Split:
     """Split each user's items at random: the same users in training, validation and test.
 
     Of a user's n items, t = floor(target_share * n) are test targets and floor(target_share * (n - t)) of the

@@ -6,7 +6,7 @@ Unseen users: part of their items is folded in, the rest are targets.
 import numpy as np
 
 from recvae.datasets.events import Events
-from recvae.datasets.splits.base import LIANG_SEED, Split, check_share, rows_of, vocabulary_of
+from recvae.datasets.splits.base import LIANG_SEED, TARGET_SHARE, Split, check_share, rows_of, vocabulary_of
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 
@@ -15,7 +15,7 @@ from recvae.interactions import HeldOut
 _MIN_ITEMS_TO_HOLD_OUT = 5  # users with fewer items keep them all in the fold-in (Liang et al.)
 
 
-def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_share: float = 0.2) -> Split:
+def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_share: float = TARGET_SHARE) -> Split:
     """Split by user, bit for bit as Liang et al. (2018) did in their published notebook.
 
     Users in ascending order of id are permuted with numpy's legacy generator; the last `heldout_users` are

@@ -3,14 +3,22 @@
 import numpy as np
 
 from recvae.datasets.events import Events
-from recvae.datasets.splits.base import Split, Vocabulary, check_share, rows_of, timestamps_of, vocabulary_of
+from recvae.datasets.splits.base import (
+    LATER_SHARE,
+    Split,
+    Vocabulary,
+    check_share,
+    rows_of,
+    timestamps_of,
+    vocabulary_of,
+)
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 
 # Letters in shape comments: E events, U users.
 
 
-def time_split(events: Events, validation_share: float = 0.1, test_share: float = 0.1) -> Split:
+def time_split(events: Events, validation_share: float = LATER_SHARE, test_share: float = LATER_SHARE) -> Split:
     """Split at global moments: train before the first, validation targets up to the second, test targets after.
 
     Only users with a history before the moment and a target after it are asked.
@@ -34,8 +42,8 @@ def time_split(events: Events, validation_share: float = 0.1, test_share: float 
     DataError
         If a period would be empty.
     """
-    check_share(validation_share, "validation share", 0.1)
-    check_share(test_share, "test share", 0.1)
+    check_share(validation_share, "validation share", LATER_SHARE)
+    check_share(test_share, "test share", LATER_SHARE)
     if validation_share + test_share >= 1:
         raise UsageError(
             f"got validation share {validation_share} and test share {test_share}, expected a sum below 1; "

@@ -1,0 +1,161 @@
+"""Which column of a table holds users, items, ratings, times, weights or titles: one table of names for every reader.
+
+Importing this takes the standard library alone, for a service without torch and pandas.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from recvae.errors import DataError, UsageError
+
+# Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
+# Of several that a table has, the one listed first counts.
+COLUMN_NAMES = {
+    "user": (
+        *("userid", "user", "uid", "customerid", "customer", "visitorid", "reviewerid", "accountid", "sessionid"),
+    ),
+    "item": (
+        *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
+        *("trackid", "songid", "artistid", "bookid", "articleid", "newsid", "videoid", "businessid"),
+    ),
+    "rating": ("rating", "ratings", "stars", "score", "overall"),
+    "time": ("timestamp", "time", "ts", "datetime", "date", "unixreviewtime", "createdat"),
+    "weight": ("weight",),
+    "title": ("title", "name", "itemname", "movietitle"),
+}
+LOG = ("user", "item", "rating", "time")
+"""What a log may hold; user and item it must."""
+
+HISTORIES = ("user", "item", "weight")
+"""What a table of histories may hold; user and item it must."""
+
+_ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
+_WORDS = {"user": "user id", "item": "item id"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The names of the columns that are read; None where the table has none."""
+
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+    weight: str | None = None
+
+
+def plain_name(name: str) -> str:
+    """Return a column name without case, separators and type suffix."""
+    return "".join(letter for letter in name.split(":")[0].lower() if letter.isalnum())
+
+
+def find_columns(
+    names: Sequence[str],
+    roles: Sequence[str],
+    where: str,
+    way_out: str,
+    named: Mapping[str, str | None] | None = None,
+) -> Columns:
+    """Choose the columns of a table: those that the user named, else by the names they usually have.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns of the table.
+    roles : sequence of str
+        What to look for: `LOG` or `HISTORIES`.
+    where : str
+        How messages call the table.
+    way_out : str
+        What messages propose, with {role} in the place of the role.
+    named : mapping of str to (str or None), optional
+        The column that the user named for each role, if any.
+
+    Returns
+    -------
+    Columns
+        User and item are always found, or it raises.
+
+    Raises
+    ------
+    UsageError
+        If a column that the user named is missing or ambiguous, or is named for both user and item.
+    DataError
+        If no user or item column is recognised, or two columns fit a role equally well.
+
+    Examples
+    --------
+    >>> find_columns(["product_id", "customer_id"], HISTORIES, "the table", "rename it to {role}").user
+    'customer_id'
+    """
+    given = {role: name for role, name in (named or {}).items() if name is not None}
+    found: dict[str, str | None] = {}
+    for role in roles:
+        if role in given:
+            found[role] = _named(given[role], names, role, where)
+        else:
+            free = [name for name in names if name not in given.values()]
+            found[role] = _usual(free, COLUMN_NAMES[role], role, where, way_out)
+    user, item = (found[role] or _missing(names, role, where, way_out) for role in ("user", "item"))
+    if user == item:
+        raise UsageError(f"got column '{user}' for both user and item; change --user-col or --item-col")
+    return Columns(user=user, item=item, **{role: name for role, name in found.items() if role not in ("user", "item")})
+
+
+def find_title_columns(names: Sequence[str], where: str) -> tuple[int, int]:
+    """Return the positions of the item ids and of the titles in a table of titles.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns of the table.
+    where : str
+        How messages call it.
+
+    Raises
+    ------
+    DataError
+        If either is not recognised, or two columns fit equally well.
+    """
+    way_out = "rename one of them"
+    item = _usual(names, (*COLUMN_NAMES["item"], _ROW_ID), "item", where, way_out)
+    title = _usual(names, COLUMN_NAMES["title"], "title", where, way_out)
+    if item is None or title is None:
+        raise DataError(
+            f"{where}: expected a column item_id and a column title, it has: {', '.join(names)}; rename them"
+        )
+    return names.index(item), names.index(title)
+
+
+def _named(name: str, names: Sequence[str], role: str, where: str) -> str:
+    """Return a column that the user named, if the table has it once."""
+    listed = ", ".join(names)
+    if names.count(name) > 1:
+        raise UsageError(f"{where} has {names.count(name)} columns '{name}'; it has: {listed}; rename one of them")
+    if name not in names:
+        close = get_close_matches(name, names, n=1)
+        hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
+        raise UsageError(f"{where} has no column '{name}'; it has: {listed}; {hint}")
+    return name
+
+
+def _usual(names: Sequence[str], usual: Sequence[str], role: str, where: str, way_out: str) -> str | None:
+    """Return the column with the first of the usual names, None where no column has one."""
+    for one in usual:
+        matching = [name for name in names if plain_name(name) == one]
+        if len(matching) > 1:
+            raise DataError(
+                f"{where}: {' and '.join(map(repr, matching))} both look like the {_WORDS.get(role, role)}, "
+                f"expected one column; {way_out.format(role=role)}"
+            )
+        if matching:
+            return matching[0]
+    return None
+
+
+def _missing(names: Sequence[str], role: str, where: str, way_out: str) -> str:
+    raise DataError(
+        f"{where}: could not tell which column holds the {_WORDS[role]}; it has: {', '.join(names) or 'none'}; "
+        f"{way_out.format(role=role)}"
+    )
