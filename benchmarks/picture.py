@@ -1,6 +1,6 @@
 """Draw the README's picture from the tables of the leaderboard: NDCG@100 by model, and the difference to EASE.
 
-    python benchmarks/picture.py            # reads benchmarks/leaderboard.md, writes docs/results.svg
+    python benchmarks/picture.py            # or `make docs`; reads benchmarks/leaderboard.md, writes docs/results.svg
 
 Needs matplotlib, which comes with `pip install 'recvae[plot]'`.
 """

@@ -49,6 +49,13 @@ def test_every_room_has_its_place_in_the_order() -> None:
     assert rooms == set(ORDER)
 
 
+def test_the_map_in_contributing_is_this_order() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("\n## Where things are\n")[1].split("\n## ")[0]
+    rooms = re.findall(r"^    (\w+/?) ", section, flags=re.MULTILINE)
+    assert rooms == [f"{room}/" if (ROOT / "recvae" / room).is_dir() else room for room in ORDER]
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recvae/**/*.py")), ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_point_one_way(path: Path) -> None:
     room = _room(path)

@@ -18,6 +18,7 @@ import pytest
 
 from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
+from recvae.models import MODELS
 from recvae.recommenders.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +147,13 @@ def test_no_page_names_an_inner_module(fitted: Callable[[str], Any], blocks: Dat
         assert _modules_named(page.read_text(encoding="utf-8")) <= PUBLIC_MODULES, page.name
 
 
+def test_the_table_of_models_is_made_from_the_registry() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    page = tables["PAGE"].read_text(encoding="utf-8")
+    assert page == tables["with_table"](page), "docs/training.md is out of date; run: make docs"
+    assert all(f"| `{name}` |" in page for name in MODELS)
+
+
 def test_the_figures_of_the_readme_and_its_picture_are_those_of_the_leaderboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +164,9 @@ def test_the_figures_of_the_readme_and_its_picture_are_those_of_the_leaderboard(
     assert [row.ndcg for row in rows] == sorted((row.ndcg for row in rows), reverse=True)
     picture.draw(rows, tmp_path / "results.svg")
     for path in (tmp_path / "results.svg", ROOT / "docs" / "results.svg"):
-        assert picture.described(rows) in path.read_text(encoding="utf-8"), f"{path.name}: run benchmarks/picture.py"
+        assert picture.described(rows) in path.read_text(encoding="utf-8"), (
+            f"{path.name} is out of date; run: make docs"
+        )
 
     measured = {f"{row.ndcg:.4f}".lstrip("0") for row in rows}
     table = README.read_text(encoding="utf-8").split("## Which model?")[1].split("\n\n")[1]
