@@ -20,6 +20,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
 from recvae.models import MODELS
 from recvae.recommenders.recommender import Recommender
+from recvae.serving.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -220,3 +221,12 @@ def test_the_javascript_of_the_page_recommends_what_the_recommender_does(
     found, expected = json.loads(done.stdout), recommender.recommend(history, k=5)
     assert [(one["id"], one["title"]) for one in found] == list(zip(expected.ids, expected.titles, strict=True))
     assert [one["score"] for one in found] == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_the_limits_of_the_server_are_those_on_its_page() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = page.split("\n### Limits\n")[1].split("\n## ")[0]
+    found = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+(?: MiB)?) \|", table, flags=re.MULTILINE))
+    limits = {name: f"{value:,.0f}" for name, value in Settings().limits().items()}
+    assert found == {**limits, "body_bytes": "1 MiB"}
+    assert Settings().body_bytes == 1 << 20
