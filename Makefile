@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format bench bench-peers leaderboard clean
+.PHONY: help install quickstart test test-all check format docs bench bench-peers leaderboard clean
 
 help:
-	@echo "make quickstart   install, then the whole way on invented data (about a minute)"
-	@echo "make test         install, then all tests but the slow ones"
-	@echo "make test-all     the slow ones too"
+	@echo "make quickstart   install, then train, evaluate and recommend on generated data (about a minute)"
+	@echo "make test         install, then run all tests except the slow ones"
+	@echo "make test-all     also the slow tests"
 	@echo "make check        ruff and pyright"
+	@echo "make format       let ruff fix what it can"
+	@echo "make docs         the table of models and the picture of the results, from the registry and the leaderboard"
 	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
-	@echo "make bench-peers  speed against RecBole, Cornac and implicit, which it installs beside (a quarter of an hour)"
-	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on the disk"
+	@echo "make bench-peers  speed against RecBole, Cornac and implicit, each in its own environment (a quarter of an hour)"
+	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on disk"
 
 install: $(STAMP)
 
@@ -41,6 +43,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/tables.py
+	$(BIN)/python benchmarks/picture.py
 
 bench: install
 	$(BIN)/python benchmarks/all.py $(ARGS)

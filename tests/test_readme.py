@@ -1,5 +1,6 @@
 """The pages are true: their commands and programs run as they stand, in order, in an empty folder."""
 
+import importlib
 import json
 import os
 import re
@@ -17,11 +18,20 @@ import pytest
 
 from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
+from recvae.models import MODELS
 from recvae.recommenders.recommender import Recommender
+from recvae.serving.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "docs" / "serving.md"]
+LEADERBOARD = ROOT / "benchmarks" / "leaderboard.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PROSE = [
+    *(README, *DOCS, ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
+    *(ROOT / "benchmarks" / name for name in ("leaderboard.head.md", "leaderboard.published.md")),
+]
+PAGES = [page for page in (README, *DOCS) if "```bash" in page.read_text(encoding="utf-8")]
+PUBLIC_MODULES = {"recvae", "recvae.errors", "recvae.metrics", "recvae.models", "recvae.serving.onnx"}
 WARNINGS = (
     "error",
     # What MLflow says of its own type hints and of an example we do not give, and SQLAlchemy of MLflow.
@@ -47,9 +57,9 @@ def file_of(code: str) -> str | None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     blocks = blocks_of(page)
-    assert {"bash", "python"} <= {language for language, _ in blocks}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": ",".join(WARNINGS)}
+    # Small matrices gain nothing from more threads, and with other work on the cores they wait for each other.
+    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": ",".join(WARNINGS), "OMP_NUM_THREADS": "1"}
     environment.pop("RECVAE_DATA", None)
     for language, code in blocks:
         if (name := file_of(code)) is not None:
@@ -68,12 +78,102 @@ def test_every_program_of_a_page_is_python(page: Path) -> None:
             compile(code, page.name, "exec")
 
 
+def test_the_pages_that_run_are_these() -> None:
+    assert [page.name for page in PAGES] == [
+        *("README.md", "data.md", "evaluation.md", "recommending.md", "serving.md", "training.md")
+    ]
+
+
 def test_every_verb_of_the_command_is_in_the_readme() -> None:
     from recvae_cli.app import app
 
     text = README.read_text(encoding="utf-8")
     for command in app.registered_commands:
         assert f"recvae {command.name}" in text
+
+
+def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
+    text = README.read_text(encoding="utf-8")
+    for page in DOCS:
+        assert f"(docs/{page.name})" in text
+    for notebook in ROOT.glob("notebooks/*.ipynb"):
+        assert f"`notebooks/{notebook.name}`" in text
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(linked), target
+
+
+def _modules_named(text: str) -> set[str]:
+    """Return the modules of recvae that a text names, e.g. `recvae.metrics` for `recvae.metrics.ndcg_at_k`."""
+    named = set()
+    for dotted in re.findall(r"\brecvae(?:\.\w+)+", text):
+        parts = dotted.split(".")
+        for end in range(len(parts), 1, -1):
+            path = ROOT.joinpath(*parts[:end])
+            if path.is_dir() or path.with_suffix(".py").is_file():
+                named.add(".".join(parts[:end]))
+                break
+    return named
+
+
+def test_no_page_names_an_inner_module(fitted: Callable[[str], Any], blocks: Dataset, workplace: Path) -> None:
+    assert _modules_named("recvae.training.trainer.train, recvae.metrics.ndcg_at_k and /etc/recvae.service") == {
+        "recvae.training.trainer",
+        "recvae.metrics",
+    }
+    Recommender(fitted("multdae"), blocks).save("bundle")
+    pages = [
+        README,
+        *DOCS,
+        ROOT / "data" / "README.md",
+        *ROOT.glob("notebooks/*.ipynb"),
+        workplace / "bundle/README.md",
+    ]
+    for page in pages:
+        assert _modules_named(page.read_text(encoding="utf-8")) <= PUBLIC_MODULES, page.name
+
+
+def test_the_table_of_models_is_made_from_the_registry() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    page = tables["PAGE"].read_text(encoding="utf-8")
+    assert page == tables["with_table"](page), "docs/training.md is out of date; run: make docs"
+    assert all(f"| `{name}` |" in page for name in MODELS)
+
+
+def test_the_figures_of_the_readme_and_its_picture_are_those_of_the_leaderboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    picture = importlib.import_module("picture")
+    rows = picture.rows_of(LEADERBOARD.read_text(encoding="utf-8"), "ml-1m")
+    assert [row.run for row in rows if row.difference is None] == ["ease"]
+    assert [row.ndcg for row in rows] == sorted((row.ndcg for row in rows), reverse=True)
+    picture.draw(rows, tmp_path / "results.svg")
+    for path in (tmp_path / "results.svg", ROOT / "docs" / "results.svg"):
+        assert picture.described(rows) in path.read_text(encoding="utf-8"), (
+            f"{path.name} is out of date; run: make docs"
+        )
+
+    measured = {f"{row.ndcg:.4f}".lstrip("0") for row in rows}
+    table = README.read_text(encoding="utf-8").split("## Which model?")[1].split("\n\n")[1]
+    figures = set(re.findall(r"(?<!\d)\.\d{4}", table))
+    assert figures
+    assert figures <= measured
 
 
 def test_a_run_is_uploaded_to_the_hub_and_comes_back(
@@ -121,3 +221,12 @@ def test_the_javascript_of_the_page_recommends_what_the_recommender_does(
     found, expected = json.loads(done.stdout), recommender.recommend(history, k=5)
     assert [(one["id"], one["title"]) for one in found] == list(zip(expected.ids, expected.titles, strict=True))
     assert [one["score"] for one in found] == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_the_limits_of_the_server_are_those_on_its_page() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = page.split("\n### Limits\n")[1].split("\n## ")[0]
+    found = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+(?: MiB)?) \|", table, flags=re.MULTILINE))
+    limits = {name: f"{value:,.0f}" for name, value in Settings().limits().items()}
+    assert found == {**limits, "body_bytes": "1 MiB"}
+    assert Settings().body_bytes == 1 << 20
