@@ -43,7 +43,7 @@ def hub_data(page: str) -> ModelCardData:
 
 
 def test_the_hub_finds_the_library_the_tags_and_the_metrics() -> None:
-    data = hub_data(model_card(described()))
+    data = hub_data(model_card(described(), PAPER))
     assert data.library_name == "recvae"
     assert data.tags == ["recommender-systems", "collaborative-filtering", "implicit-feedback", "multdae"]
     assert data.model_name == "multdae on blocks"
@@ -59,16 +59,16 @@ def test_the_hub_finds_the_library_the_tags_and_the_metrics() -> None:
 
 
 def test_no_licence_and_no_data_set_of_the_hub_are_claimed() -> None:
-    assert set(front_matter(model_card(described()))) == {"library_name", "tags", "model-index"}
+    assert set(front_matter(model_card(described(), PAPER))) == {"library_name", "tags", "model-index"}
 
 
 @pytest.mark.parametrize("metrics", [{}, {"validation": {}}, {"validation": {"ndcg@100": float("nan")}}])
 def test_without_a_number_there_is_no_model_index(metrics: dict[str, Any]) -> None:
-    assert set(front_matter(model_card(described(metrics=metrics)))) == {"library_name", "tags"}
+    assert set(front_matter(model_card(described(metrics=metrics), PAPER))) == {"library_name", "tags"}
 
 
 def test_data_without_a_name_is_called_so() -> None:
-    matter = front_matter(model_card(described(dataset={})))
+    matter = front_matter(model_card(described(dataset={}), PAPER))
     assert matter["model-index"][0]["name"] == "multdae"
     assert matter["model-index"][0]["results"][0]["dataset"]["name"] == "unnamed data"
 
@@ -80,7 +80,7 @@ def test_data_without_a_name_is_called_so() -> None:
 @example("日本の映画 🎬")
 @example("\x85\u2028\ufeff\x00\x7f\U000e0001")
 def test_odd_names_of_data_come_back_as_they_were(name: str) -> None:
-    page = model_card(described(dataset={"name": name}))
+    page = model_card(described(dataset={"name": name}), PAPER)
     results = front_matter(page)["model-index"][0]["results"]
     assert {result["dataset"]["name"] for result in results} == {name}
     assert {result.dataset_name for result in hub_data(page).eval_results or []} == {name}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import memory_limit, say, show, show_json
+from recvae_cli.console import imported_models, memory_limit, say, show, show_json
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recvae.evaluation.comparison import Comparison
     from recvae.evaluation.contenders import Contender
     from recvae.metrics import Metric
+    from recvae.models import Model
 
 METRIC_NAMES = "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage"  # a copy: --help imports no library
 DEFAULT_METRICS = "recall@20,recall@50,ndcg@100"
@@ -62,6 +63,7 @@ class Request:
     as_json: bool
     data: str | None
     max_memory: str | None
+    own: list[str] | None
     device: str
     data_dir: Path
     runs_dir: Path
@@ -115,7 +117,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     from recvae.runs.repeats import seeds_for
 
     wanted, labels = parse_metrics(request.metrics), _labels(folders)
-    seeds_of = [seeds_for(folder, request.seeds) for folder in folders]
+    seeds_of = [seeds_for(folder, request.seeds, imported_models(request.own)) for folder in folders]
     models, to = _baselines(request, labels, folders)
     check_names([*labels, *models], to)
     manifests = {str(folder): read_card(folder).get("dataset", {}) for folder in folders}
@@ -127,7 +129,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
     # All existing runs come before anything is trained: a damaged one shows at once.
     contenders = [measure.run(label, folder) for label, folder in zip(labels, folders, strict=True)]
-    bundles = {label: measure.fit_baseline(name) for label, name in models.items()}
+    bundles = {label: measure.fit_baseline(model) for label, model in models.items()}
     contenders += [measure.baseline(label, bundle) for label, bundle in bundles.items()]
     for place, (label, folder) in enumerate(zip(labels, folders, strict=True)):
         contenders[place] = measure.over_seeds(contenders[place], label, folder, seeds_of[place][1:])
@@ -144,14 +146,14 @@ def _labels(folders: list[Path]) -> list[str]:
     return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
 
 
-def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tuple[dict[str, str], str | None]:
-    """Return the models to fit, by what tables call them, and the name of what --to names."""
+def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tuple[dict[str, "type[Model]"], str | None]:
+    """Return the models to fit by their label in tables, and the label of what --to names."""
     from recvae.errors import UsageError
     from recvae.models import MODELS, model_class
 
     text, to = request.baselines.strip(), request.to
     names = [] if text == "none" else [word.strip() for word in text.split(",") if word.strip()]
-    names = [model_class(name).name for name in dict.fromkeys(names)]
+    chosen = [model_class(name) for name in dict.fromkeys(names)]
     named = next(
         (
             label
@@ -161,14 +163,16 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
         None,
     )
     if to is not None and named is None:
-        if to not in MODELS:
+        if to not in MODELS and ":" not in to:
             raise UsageError(
                 f"got --to {to}, expected one of the runs compared ({', '.join(labels)}) or a model to fit as baseline "
                 f"({', '.join(MODELS)}); to test against another run, name it among those to compare too"
             )
-        names = list(dict.fromkeys([*names, to]))
-    called = {f"{name} (baseline)" if name in labels else name: name for name in names}
-    return called, named or next((label for label, name in called.items() if name == to), None)
+        chosen = list(dict.fromkeys([*chosen, model_class(to)]))
+    called = {f"{model.name} (baseline)" if model.name in labels else model.name: model for model in chosen}
+    if to is None or named is not None:
+        return called, named
+    return called, next(label for label, model in called.items() if model is model_class(to))
 
 
 class _Measure:
@@ -178,7 +182,7 @@ class _Measure:
         self, request: Request, dataset: "Dataset", home: Path, metrics: "list[Metric]", to: str | None
     ) -> None:
         self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
-        self._limit = memory_limit(request.max_memory)
+        self._limit, self._models = memory_limit(request.max_memory), imported_models(request.own)
         self._cache = home / "baselines"
 
     def _contender(self, label: str, bundle: "Bundle", folder: Path, is_baseline: bool) -> "Contender":
@@ -187,26 +191,35 @@ class _Measure:
 
         held_out = self._dataset.part(self._request.split)
         with ProgressBar(f"ranking for {label}") as bar:
-            return measure(label, bundle, held_out, self._metrics, folder=folder, is_baseline=is_baseline, progress=bar)
+            return measure(
+                label,
+                bundle,
+                held_out,
+                self._metrics,
+                folder=folder,
+                is_baseline=is_baseline,
+                progress=bar,
+                max_memory=self._limit,
+            )
 
     def run(self, label: str, folder: Path) -> "Contender":
         """Measure a run, with a note where it was interrupted."""
         from recvae.bundles.bundle import read_bundle
 
-        bundle = read_bundle(folder, self._request.device, self._limit)
+        bundle = read_bundle(folder, self._request.device, self._limit, models=self._models)
         found = self._contender(label, bundle, folder, is_baseline=label == self._to)
         why = bundle.training.failure or "stopped by hand"
         note = f"{label} was interrupted ({why}): measured with its best weights so far"
         return replace(found, note=note) if bundle.interrupted else found
 
-    def fit_baseline(self, name: str) -> "Bundle":
+    def fit_baseline(self, model: "type[Model]") -> "Bundle":
         """Take a tuned baseline from the cache beside the data set, or fit it."""
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
 
-        with ProgressBar(f"tuning {name} on validation") as bar:
+        with ProgressBar(f"tuning {model.name} on validation") as bar:
             return cached_baseline(
-                name, self._dataset, self._cache, bar, device=self._request.device, max_memory=self._limit
+                model, self._dataset, self._cache, bar, device=self._request.device, max_memory=self._limit
             )
 
     def baseline(self, label: str, bundle: "Bundle") -> "Contender":
@@ -226,7 +239,15 @@ class _Measure:
         try:
             with ProgressBar(f"{folder.name}, seed {seed}") as bar:
                 watch, device = TrainingProgress(bar), self._request.device
-                return repeat(folder, seed, self._dataset, device=device, max_memory=self._limit, monitor=watch)
+                return repeat(
+                    folder,
+                    seed,
+                    self._dataset,
+                    device=device,
+                    max_memory=self._limit,
+                    monitor=watch,
+                    models=self._models,
+                )
         except KeyboardInterrupt:
             say("interrupted; run the same command again to continue")
             raise

@@ -3,9 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from recvae.models import Model
 
 DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
 """Defaults of the options below; the next command that is proposed leaves them out."""
@@ -27,6 +30,21 @@ MaxMemory = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
 _WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal
+
+
+OwnModels = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="MODULE:CLASS", help="A model of your own that a run holds (repeatable)."),
+]
+
+
+def imported_models(names: list[str] | None) -> "list[type[Model]]":
+    """Import the models of --model, which bundles never import by themselves."""
+    if not names:
+        return []
+    from recvae.models import model_class
+
+    return [model_class(name) for name in names]
 
 
 def memory_limit(text: str | None) -> int | None:

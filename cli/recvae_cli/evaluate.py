@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from recvae_cli import comparison as shared
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, say_next
+from recvae_cli.console import DataDir, Device, Json, MaxMemory, OwnModels, RunsDir, say_next
 
 
 def evaluate(
@@ -23,6 +23,7 @@ def evaluate(
     output: shared.Output = None,
     per_user: shared.PerUser = None,
     data: shared.Data = None,
+    own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = "auto",
     data_dir: DataDir = Path("data"),
@@ -55,6 +56,7 @@ def evaluate(
         as_json=as_json,
         data=data,
         max_memory=max_memory,
+        own=own,
         device=device,
         data_dir=data_dir,
         runs_dir=runs_dir,

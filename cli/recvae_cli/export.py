@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import (
+    DATA_DIR,
+    RUNS_DIR,
+    DataDir,
+    Json,
+    OwnModels,
+    RunsDir,
+    imported_models,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from recvae.exports.writing import Exported
@@ -26,6 +38,7 @@ def export(
         Path | None, typer.Option(help="Output folder.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
     ] = None,
     as_json: Json = False,
+    own: OwnModels = None,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
@@ -49,7 +62,15 @@ def export(
     folder = find_run(runs_dir, run)
     held_out = _held_out(folder, data_dir)
     with ProgressBar("exporting") as bar:
-        made = write(folder, format=format_, quantize=quantize, output=output, held_out=held_out, progress=bar)
+        made = write(
+            folder,
+            format=format_,
+            quantize=quantize,
+            output=output,
+            held_out=held_out,
+            progress=bar,
+            models=imported_models(own),
+        )
     if as_json:
         show_json({"folder": str(made.folder), **made.card})
         return

@@ -11,7 +11,9 @@ from recvae_cli.console import (
     Device,
     Json,
     MaxMemory,
+    OwnModels,
     RunsDir,
+    imported_models,
     memory_limit,
     say,
     say_next,
@@ -45,6 +47,7 @@ def recommend(
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
     ] = None,
     as_json: Json = False,
+    own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
     runs_dir: RunsDir = RUNS_DIR,
@@ -69,7 +72,7 @@ def recommend(
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     folder = find_run(runs_dir, run)
-    recommender = Recommender.load(folder, device, memory_limit(max_memory))
+    recommender = Recommender.load(folder, device, memory_limit(max_memory), models=imported_models(own))
     options: dict[str, Any] = {
         "k": k,
         "exclude": _ids(exclude),

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recvae_cli.console import RUNS_DIR, RunsDir, say, say_next
+from recvae_cli.console import RUNS_DIR, OwnModels, RunsDir, say, say_next
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -35,6 +35,7 @@ def serve(
     limit: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of a limit listed above, e.g. k=100 (repeatable).")
     ] = None,
+    own: OwnModels = None,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Serve recommendations over HTTP, with a page to try them at / and the API at /docs.
@@ -73,6 +74,7 @@ def serve(
         token=token,
         origins=tuple(allow_origin or ()),
         workers=workers,
+        models=tuple(own or ()),
         **_limits(limit or []),
     )
     folders = [find_run(runs_dir, run) for run in runs or [None]]

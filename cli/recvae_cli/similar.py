@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from recvae_cli.console import DEVICE, RUNS_DIR, Device, Json, RunsDir, say, say_next, show, show_json
+from recvae_cli.console import (
+    DEVICE,
+    RUNS_DIR,
+    Device,
+    Json,
+    OwnModels,
+    RunsDir,
+    imported_models,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 
 def similar(
@@ -17,6 +29,7 @@ def similar(
         ),
     ],
     k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,
+    own: OwnModels = None,
     device: Device = DEVICE,
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
@@ -39,7 +52,7 @@ def similar(
         raise UsageError(f"got {len(words)} arguments, expected ITEM, or RUN and ITEM; quote an id that has spaces")
     run, item = [None, *words][-2:]
     folder = find_run(runs_dir, run)
-    recommender = Recommender.load(folder, device)
+    recommender = Recommender.load(folder, device, models=imported_models(own))
     found = recommender.similar_items(str(item), k)
     rows = list(zip(found.ids, found.titles, found.scores, strict=True))
     if as_json:

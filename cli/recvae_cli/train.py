@@ -70,7 +70,7 @@ def train(
     if find_beta and fixed:
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
     if model is not None:
-        model_class(model)  # an unknown name is refused before anything else
+        model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
     if resume:
         run, dataset = _run_to_resume(data, model, name, given, device, data_dir, runs_dir)
@@ -131,19 +131,23 @@ def _run_to_resume(
     """Find the newest run that has not finished, and the data it was started on."""
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
+    from recvae.models import model_class, own_models
     from recvae.runs.parts import load_parts
     from recvae.runs.run import find_unfinished, resumed_run
 
-    work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, model, name)
+    chosen = None if model is None else model_class(model)
+    own = [] if chosen is None else own_models(chosen)
+    kind = None if chosen is None else chosen.name
+    work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
-    run = resumed_run(work, dataset, given)
+    run = resumed_run(work, dataset, given, own)
     _remark_on(load_parts(run.model, runs_dir, dataset, device))
     return run, dataset
 
 
 def _remark_on(interrupted: list[Path]) -> None:
     for folder in interrupted:
-        say(f"{folder} ended before its time: blended with its best weights until then")
+        say(f"warning: {folder} was interrupted; its best weights so far are blended")
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:

@@ -70,16 +70,16 @@ def tune(
     seconds = None if timeout is None else _seconds(timeout)
     folder = find_dataset(data_dir, data)
     dataset = Dataset.load(folder)
-    place = runs_dir / dataset.name / check_name(name or f"{model}-tuned")
+    place = runs_dir / dataset.name / check_name(name or f"{chosen.name}-tuned")
     check_deliverable(place, overwrite)
-    say(f"tuning {model} on {folder}, its study is in {folder / 'studies' / model}")
+    say(f"tuning {chosen.name} on {folder}, its study is in {folder / 'studies' / chosen.name}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM is like Ctrl-C
     try:
-        with ProgressBar(model) as bar:
+        with ProgressBar(chosen.name) as bar:
             found = tune(
                 model,
                 dataset,
-                folder / "studies" / model,
+                folder / "studies" / chosen.name,
                 fixed={name: getattr(built, name) for name in fixed},
                 trials=trials,
                 timeout=seconds,

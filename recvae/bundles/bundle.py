@@ -9,6 +9,7 @@
 """
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from recvae.bundles.readme import model_card
 from recvae.compute.memory import check_memory, enough_bytes
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex
-from recvae.models import MODELS, model_class
+from recvae.models import MODELS, check_own_model, model_class
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
 from recvae.storage.arrays import read_weights, write_weights
@@ -101,7 +102,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         },
         "files": described(folder, (WEIGHTS, ITEMS)),
     }
-    write_text(folder / "README.md", model_card(card))
+    write_text(folder / "README.md", model_card(card, bundle.model.paper))
     write_json(folder / CARD, card)
 
 
@@ -114,19 +115,28 @@ def _describe_parts(model: Model) -> dict[str, Any]:
     return {"parts": parts} if parts else {}
 
 
-def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True) -> Bundle:
-    """Load a bundle: no training data, no network, nothing executed.
+def read_bundle(
+    folder: Path | str,
+    device: str = "cpu",
+    max_memory: int | None = None,
+    *,
+    mapped: bool = True,
+    models: Sequence[type[Model]] = (),
+) -> Bundle:
+    """Load a bundle: no training data, no network, nothing executed, nothing imported by itself.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or str
         A bundle.
     device : str
-        Where a network shall score: "auto", "cpu" or "cuda".
+        Where a network scores: "auto", "cpu" or "cuda".
     max_memory : int, optional
-        Bytes that reading and scoring may take; see `Model`.
+        Bytes that reading may take, and scoring one user.
     mapped : bool
         Whether the weights may stay in their file; see `read_weights`.
+    models : sequence of type of Model
+        Models of your own that the bundle may hold.
 
     Returns
     -------
@@ -142,15 +152,19 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
     MemoryLimitError
         If `max_memory` is too little for it, before the weights are read.
     """
+    folder = Path(folder)
     card = read_card(folder)
-    if str(card.get("model")) not in MODELS:
-        raise BundleError(
-            f"{folder} holds a model '{card.get('model')}', this version knows: {', '.join(MODELS)}; upgrade recvae"
-        )
+    for name in _names_of(card):
+        if name not in MODELS and name not in [check_own_model(model).name for model in models]:
+            raise BundleError(
+                f"{folder} holds a model '{name}', which recvae does not have. A model of your own: "
+                "Recommender.load(folder, models=[MyModel]), on the command line --model MODULE:CLASS; "
+                "a model of a newer version: upgrade recvae"
+            )
     for state in check_files(folder, card).values():
         if state.problem is not None:
             raise damaged(folder, state.problem)
-    model = _build(folder, card)
+    model = _build(folder, card, models)
     try:
         items = ItemIndex.read(folder / ITEMS)
         if max_memory is not None:
@@ -191,9 +205,16 @@ def training_of(folder: Path, card: dict[str, Any]) -> TrainingSummary:
         raise damaged(folder, f"{CARD}: {error}") from error
 
 
-def _build(folder: Path, card: dict[str, Any]) -> Model:
+def _names_of(card: dict[str, Any]) -> list[str]:
+    """Return the names of the models that a card speaks of: its own, and those it is made of."""
+    parts = card.get("parts")
+    nested = [part for part in parts.values() if isinstance(part, dict)] if isinstance(parts, dict) else []
+    return [str(card.get("model")), *(name for part in nested for name in _names_of(part))]
+
+
+def _build(folder: Path, card: dict[str, Any], models: Sequence[type[Model]]) -> Model:
     try:
-        return _model_of(card)
+        return _model_of(card, models)
     except UsageError as error:
         versions = card.get("versions")
         written = versions.get("recvae") if isinstance(versions, dict) else None
@@ -207,9 +228,9 @@ def _build(folder: Path, card: dict[str, Any]) -> Model:
         raise damaged(folder, str(error)) from error
 
 
-def _model_of(card: dict[str, Any]) -> Model:
-    model = build(model_class(card["model"]), card["hyperparameters"], effects=False)
-    model.parts = {role: _model_of(part) for role, part in card.get("parts", {}).items()}
+def _model_of(card: dict[str, Any], models: Sequence[type[Model]]) -> Model:
+    model = build(model_class(card["model"], models), card["hyperparameters"], effects=False)
+    model.parts = {role: _model_of(part, models) for role, part in card.get("parts", {}).items()}
     return model
 
 

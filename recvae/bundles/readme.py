@@ -4,19 +4,20 @@ import json
 import math
 from typing import Any
 
-from recvae.models import MODELS
 from recvae.training.records import TrainingSummary
 
 _TAGS = ("recommender-systems", "collaborative-filtering", "implicit-feedback")
 
 
-def model_card(card: dict[str, Any]) -> str:
+def model_card(card: dict[str, Any], paper: str) -> str:
     """Write a page about a bundle.
 
     Parameters
     ----------
     card : dict
-        What `recommender.json` says, of a model this version knows.
+        What `recommender.json` says.
+    paper : str
+        Of the model.
 
     Returns
     -------
@@ -33,7 +34,6 @@ def model_card(card: dict[str, Any]) -> str:
         for part, values in card["metrics"].items()
         for metric, value in values.items()
     )
-    paper = MODELS[card["model"]].paper
     training = TrainingSummary.from_json(card["training"])
     why = training.failure or "Training was stopped by hand"
     note = f"\n{why}; these are the best weights so far.\n" if card["interrupted"] else ""

@@ -11,7 +11,7 @@ from recvae.bundles.card import CARD
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, StorageError, UsageError
 from recvae.evaluation.fitting import fit
-from recvae.models import model_class
+from recvae.models import model_class, own_models
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import grid_of, values_of
 from recvae.progress import Progress
@@ -20,7 +20,7 @@ from recvae.training.validation import OBJECTIVE
 
 
 def fit_baseline(
-    name: str,
+    name: str | type[Model],
     dataset: Dataset,
     progress: Progress | None = None,
     *,
@@ -31,8 +31,8 @@ def fit_baseline(
 
     Parameters
     ----------
-    name : str
-        Name of a registered model.
+    name : str or type of Model
+        A registered model, or one of your own as its class or `MODULE:CLASS`.
     dataset : Dataset
         Test users are not looked at.
     progress : Progress, optional
@@ -108,7 +108,7 @@ def validation_of(bundle: Bundle) -> float | None:
 
 
 def cached_baseline(
-    name: str,
+    name: str | type[Model],
     dataset: Dataset,
     folder: Path,
     progress: Progress | None = None,
@@ -120,12 +120,12 @@ def cached_baseline(
 
     Parameters
     ----------
-    name : str
-        Name of a registered model.
+    name : str or type of Model
+        A registered model, or one of your own as its class or `MODULE:CLASS`.
     dataset : Dataset
         What to fit on.
     folder : Path
-        Where baselines of this data set are kept; the bundle is `folder / name`.
+        Where baselines of this data set are kept; the bundle is `folder / NAME`.
     progress : Progress, optional
         See `fit_baseline`; not called if the baseline is in the cache.
     device, max_memory
@@ -147,15 +147,15 @@ def cached_baseline(
     grid = _values_of_grid(model_type)
     fixed = {key: value for key, value in values_of(model_type()).items() if key not in grid}
     try:
-        bundle = read_bundle(folder / name, device, max_memory)
+        bundle = read_bundle(folder / model_type.name, device, max_memory, models=own_models(model_type))
         same_data = bundle.manifest.get("fingerprint") == dataset.fingerprint
         same_grid = bundle.training.grid == grid and fixed.items() <= values_of(bundle.model).items()
         if same_data and same_grid and _is_measured(bundle, dataset):
             return bundle
     except (UsageError, BundleError):
         pass  # none yet, or one that is damaged or of another version: fit it again
-    bundle = fit_baseline(name, dataset, progress, device=device, max_memory=max_memory)
-    with suppress(StorageError), write_folder(folder / name, CARD) as aside:  # a cache only saves time
+    bundle = fit_baseline(model_type, dataset, progress, device=device, max_memory=max_memory)
+    with suppress(StorageError), write_folder(folder / model_type.name, CARD) as aside:  # a cache only saves time
         write_bundle(aside, bundle)
     return bundle
 

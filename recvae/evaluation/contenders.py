@@ -85,6 +85,7 @@ def measure(
     folder: Path | None = None,
     is_baseline: bool = False,
     progress: Progress | None = None,
+    max_memory: int | None = None,
 ) -> Contender:
     """Evaluate one fitted model and see what it cost.
 
@@ -104,6 +105,8 @@ def measure(
         Whether it takes part as a baseline; then the note says how it was tuned.
     progress : Progress, optional
         Called with the users done and the users in all.
+    max_memory : int, optional
+        Bytes that scoring may take.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def measure(
     """
     bundle = fitted if isinstance(fitted, Bundle) else None
     model = bundle.model if bundle else cast(Model, fitted)
-    per_user, overall = evaluate(model, held_out, metrics, progress)
+    per_user, overall = evaluate(model, held_out, metrics, progress, max_memory=max_memory)
     values, weights = values_of(model), model.weights().values()
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
     file = folder / WEIGHTS if folder is not None else None

@@ -4,7 +4,7 @@ Letters in shape comments: I items, B items of a block, n neighbours.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -102,6 +102,7 @@ def export(
     output: Path | str | None = None,
     held_out: HeldOut | None = None,
     progress: Progress | None = None,
+    models: Sequence[type[Model]] = (),
 ) -> Exported:
     """Export a bundle's scores, check them on rows of users, and write all that serving them needs.
 
@@ -119,6 +120,8 @@ def export(
         Users whose histories it is checked on; by default made-up ones.
     progress : callable, optional
         Is told how it goes.
+    models : sequence of type of Model
+        Models of your own that the bundle may hold.
 
     Returns
     -------
@@ -141,7 +144,7 @@ def export(
     run, tell = Path(run), progress or _silent
     folder = Path(output) if output is not None else run / "-".join([format, *([quantize] if quantize else [])])
     check_replaceable(folder.resolve(), EXPORT_CARD)
-    bundle = read_bundle(run)
+    bundle = read_bundle(run, models=models)
     scorer = bundle.model.scorer()
     for parameter in scorer.parameters():
         parameter.requires_grad_(False)

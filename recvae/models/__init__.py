@@ -4,6 +4,7 @@ A new model is one file and one line here: it is then known to the command, the 
 """
 
 import re
+from collections.abc import Sequence
 
 # ruff: noqa: I001  (models are listed in this order)
 from recvae.errors import UsageError
@@ -33,13 +34,16 @@ MODELS: dict[str, type[Model]] = {
 """The models of this package by name."""
 
 
-def model_class(name: str) -> type[Model]:
+def model_class(name: str | type[Model], models: Sequence[type[Model]] = ()) -> type[Model]:
     """Return the model of that name, or import one of your own.
 
     Parameters
     ----------
-    name : str
-        Name of a registered model, or `MODULE:CLASS` for a subclass of `Model`; the module is imported.
+    name : str or type of Model
+        Name of a registered model or of one of `models`, or `MODULE:CLASS` for a subclass of `Model`: that module is
+        imported. A class is returned as it is.
+    models : sequence of type of Model
+        Models of your own that are known too.
 
     Returns
     -------
@@ -50,14 +54,22 @@ def model_class(name: str) -> type[Model]:
     UsageError
         If there is no such model, or what is imported is none; with what was expected.
     """
-    if name in MODELS:
-        return MODELS[name]
+    if isinstance(name, type):
+        return name if name in MODELS.values() else check_own_model(name)
+    known = MODELS | {check_own_model(model).name: model for model in models}
+    if name in known:
+        return known[name]
     if ":" in name:
         return check_own_model(import_object(name, "model"), name)
     raise UsageError(
-        f"got model '{name}', expected one of: {', '.join(MODELS)} (see `recvae models`), "
+        f"got model '{name}', expected one of: {', '.join(known)} (see `recvae models`), "
         "or MODULE:CLASS for a model of your own"
     )
+
+
+def own_models(model: type[Model]) -> list[type[Model]]:
+    """Return what `read_bundle` has to be given to read a bundle of this model: nothing for a registered one."""
+    return [] if MODELS.get(model.name) is model else [model]
 
 
 def check_own_model(found: object, source: str | None = None) -> type[Model]:

@@ -152,6 +152,7 @@ class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
     """
 
     name: ClassVar[str] = "vasp"
+    retired: ClassVar[tuple[str, ...]] = ("sampling", "sampled_items")
     paper: ClassVar[str] = "Vancura, Kordik: Deep Variational Autoencoder with Shallow Parallel Path (ICANN 2021)"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 2e-3, log=True),

@@ -1,5 +1,6 @@
 """A recommender for programs: external ids in, external ids out, for users it has never seen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -61,7 +62,13 @@ class Recommender(Recommending):
 
     @classmethod
     def load(
-        cls, folder: Path | str, device: str = "cpu", max_memory: int | None = None, *, mapped: bool = True
+        cls,
+        folder: Path | str,
+        device: str = "cpu",
+        max_memory: int | None = None,
+        *,
+        mapped: bool = True,
+        models: Sequence[type[Model]] = (),
     ) -> Self:
         """Load a bundle: no training data, no network, nothing executed.
 
@@ -76,6 +83,8 @@ class Recommender(Recommending):
         mapped : bool
             Whether weights are used where their file is mapped, which is fast and shares memory between processes. The
             file may then be replaced, but not written into: give False where someone might copy another over it.
+        models : sequence of type of Model
+            Models of your own that the bundle may hold: loading imports nothing by itself.
 
         Returns
         -------
@@ -90,11 +99,13 @@ class Recommender(Recommending):
             If it is damaged, unfinished, or of a newer format.
         """
         recommender = cls.__new__(cls)
-        recommender._take(read_bundle(Path(folder), device, max_memory, mapped=mapped))
+        bundle = read_bundle(folder, device, max_memory, mapped=mapped, models=models)
+        recommender._take(bundle, max_memory)
         return recommender
 
-    def _take(self, bundle: Bundle) -> None:
+    def _take(self, bundle: Bundle, max_memory: int | None = None) -> None:
         self._bundle = bundle
+        self._max_memory = max_memory
         self.items = bundle.items
 
     def save(self, folder: Path | str) -> None:
@@ -147,13 +158,13 @@ class Recommender(Recommending):
         """
         read = histories_of(histories, self.items)
         asked = read if read.users else history_of((), self.items)  # anybody's has the width of nobody's
-        return self.model.embed(asked.matrix)[: len(read.users)]  # (U, width)
+        return self.model.embed(asked.matrix, max_memory=self._max_memory)[: len(read.users)]  # (U, width)
 
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         masked = None if hidden is histories else hidden.matrix
-        return self.model.recommend(histories.matrix, k, hidden=masked, allowed=allowed)
+        return self.model.recommend(histories.matrix, k, hidden=masked, allowed=allowed, max_memory=self._max_memory)
 
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         similarities = torch.tensor(self.model.similarities(np.array([column])))  # (1, I)
@@ -165,4 +176,4 @@ class Recommender(Recommending):
         return self.model.similarities(columns, columns)  # (C, C)
 
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
-        return self.model.contributions(history.matrix, columns)
+        return self.model.contributions(history.matrix, columns, max_memory=self._max_memory)

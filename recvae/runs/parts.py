@@ -1,5 +1,6 @@
 """Models made of other runs: finding those, and making sure they know the same data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from recvae.bundles.bundle import read_bundle
@@ -9,7 +10,9 @@ from recvae.models.common.base import Model
 from recvae.runs.finding import find_run
 
 
-def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "auto") -> list[Path]:
+def load_parts(
+    model: Model, runs_dir: Path, dataset: Dataset, device: str = "auto", models: Sequence[type[Model]] = ()
+) -> list[Path]:
     """Load the runs that a model is made of; most models are made of none.
 
     Parameters
@@ -21,12 +24,14 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
     dataset : Dataset
         What all of them must have been trained on.
     device : str
-        Where their networks shall score.
+        Where their networks score.
+    models : sequence of type of Model
+        Models of your own that the runs may hold.
 
     Returns
     -------
     list of Path
-        The runs among them that ended before their time.
+        The runs among them that were interrupted.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
         if not name:
             raise UsageError(f"got no {role} run for {model.name}, expected the name of one; say --set {role}=RUN")
         folder = find_run(runs_dir, name, dataset.name)
-        bundle = read_bundle(folder, device)
+        bundle = read_bundle(folder, device, models=models)
         found = str(bundle.manifest.get("fingerprint"))
         if found != dataset.fingerprint:
             raise UsageError(

@@ -1,5 +1,6 @@
 """Runs repeated with other seeds: `NAME-seed-K` next to the run `NAME`, kept and used again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from recvae.runs.run import Run, new_run, resumed_run, train
 from recvae.training.records import Monitor
 
 
-def seeds_for(folder: Path, n: int) -> list[int]:
+def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[int]:
     """Return the seeds of n fits of a run, its own first; none where its model has no seed or is made of other runs.
 
     Parameters
@@ -24,6 +25,8 @@ def seeds_for(folder: Path, n: int) -> list[int]:
         A finished run.
     n : int
         How many, >= 1.
+    models : sequence of type of Model
+        Models of your own that the run may hold.
 
     Raises
     ------
@@ -36,9 +39,9 @@ def seeds_for(folder: Path, n: int) -> list[int]:
         raise UsageError(f"got {n} seeds, expected 1 or more; 1 uses each run as it is")
     card = read_card(folder)
     try:
-        values = values_of(_model(card))
+        values = values_of(_model(card, models))
     except (UsageError, LookupError, TypeError, AttributeError):
-        read_bundle(folder)  # says what is wrong with it
+        read_bundle(folder, models=models)  # says what is wrong with it
         raise
     if "seed" not in values or card.get("parts"):
         return []
@@ -51,7 +54,7 @@ def seeds_for(folder: Path, n: int) -> list[int]:
             + " before it is repeated, or leave it out"
         )
     for seed in seeds:
-        _model(card, seed=seed)  # refuses what is out of range
+        _model(card, models, seed=seed)  # refuses what is out of range
     return seeds
 
 
@@ -63,6 +66,7 @@ def repeat(
     device: str = "auto",
     max_memory: int | None = None,
     monitor: Monitor,
+    models: Sequence[type[Model]] = (),
 ) -> Path:
     """Return a run repeated with another seed: the existing one, or one that is resumed or trained now.
 
@@ -79,7 +83,9 @@ def repeat(
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model`.
     monitor : Monitor
-        Is told how training goes; not called if the repeat exists.
+        Follows the run; not called if the repeat exists.
+    models : sequence of type of Model
+        Models of your own that the run may hold.
 
     Returns
     -------
@@ -94,13 +100,13 @@ def repeat(
         See `recvae.runs.run.train`.
     """
     card = read_card(folder)
-    wanted = _model(card, seed=seed)
+    wanted = _model(card, models, seed=seed)
     folder = folder if folder.name.strip(".") else folder.resolve()
     existing = repeats_of(folder, seed)
     for other in existing:
-        if _is_finished(other, wanted, dataset):
+        if _is_finished(other, wanted, dataset, models):
             return other
-    unfinished = (run for other in existing if (run := _resumed(other, wanted, dataset)) is not None)
+    unfinished = (run for other in existing if (run := _resumed(other, wanted, dataset, models)) is not None)
     run = next(unfinished, None) or new_run(wanted, folder.parent, f"{folder.name}-seed-{seed}")
     bundle, place = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
     if bundle.interrupted:
@@ -108,25 +114,25 @@ def repeat(
     return place
 
 
-def _model(card: dict[str, Any], **changes: Any) -> Model:
-    return build(model_class(str(card["model"])), card["hyperparameters"] | changes)
+def _model(card: dict[str, Any], models: Sequence[type[Model]], **changes: Any) -> Model:
+    return build(model_class(str(card["model"]), models), card["hyperparameters"] | changes, effects=False)
 
 
-def _is_finished(folder: Path, wanted: Model, dataset: Dataset) -> bool:
+def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]]) -> bool:
     """Whether a folder has a finished bundle of this model, its hyperparameters and these data."""
     try:
         card = read_card(folder)
         same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
-        return same_data and not card.get("interrupted") and _is_same(_model(card), wanted)
+        return same_data and not card.get("interrupted") and _is_same(_model(card, models), wanted)
     except (UsageError, BundleError, KeyError, TypeError, AttributeError):
         return False  # unfinished, damaged or of another version: not to be relied on
 
 
-def _resumed(folder: Path, wanted: Model, dataset: Dataset) -> Run | None:
+def _resumed(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]]) -> Run | None:
     if not (folder / RUN_STATE).is_file():
         return None
     try:
-        run = resumed_run(folder, dataset)
+        run = resumed_run(folder, dataset, models=models)
     except (UsageError, BundleError):
         return None
     return run if _is_same(run.model, wanted) else None

@@ -126,7 +126,7 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     raise UsageError(f"{what} {where}; train without --resume")
 
 
-def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> Run:
+def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), models: Sequence[type[Model]] = ()) -> Run:
     """Go on with an unfinished run.
 
     Parameters
@@ -137,6 +137,8 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> R
         The data it must have been started on.
     settings : sequence of str
         Hyperparameters to change, "name=value" each; only `epochs` and `patience` may.
+    models : sequence of type of Model
+        Models of your own that the run may train.
 
     Returns
     -------
@@ -156,14 +158,15 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = ()) -> R
             f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
             f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
         )
-    changes = parse_settings(model_class(state["model"]), settings)
+    chosen = model_class(state["model"], models)
+    changes = parse_settings(chosen, settings)
     fixed = [key for key in changes if key not in _MAY_CHANGE]
     if fixed:
         raise UsageError(
             f"got {', '.join(fixed)} to change with --resume, only {' and '.join(_MAY_CHANGE)} may change; "
             "train anew without --resume"
         )
-    model = build(model_class(state["model"]), state["hyperparameters"] | changes)
+    model = build(chosen, state["hyperparameters"] | changes, effects=False)
     return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True)
 
 

@@ -35,6 +35,8 @@ class Settings:
         own pages.
     workers : int
         Number of processes.
+    models : tuple of str
+        Models of your own that the runs may hold, each as `MODULE:CLASS`.
     """
 
     format: str = "torch"
@@ -43,6 +45,7 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     origins: tuple[str, ...] = ()
     workers: int = 1
+    models: tuple[str, ...] = ()
 
     window_ms: float = _limit(3.0, "milliseconds that a request waits for others", low=0)
     batch_users: int = _limit(64, "users scored together")

@@ -124,10 +124,12 @@ class ModelStore:
 
 
 def _load_torch(run: Path, settings: Settings) -> Recommending:
+    from recvae.models import model_class
     from recvae.recommenders.recommender import Recommender
 
     # Copied: whoever writes into the files of a running server must not change what it serves, or bring it down.
-    return Recommender.load(run, settings.device, mapped=False)
+    own = [model_class(name) for name in settings.models]
+    return Recommender.load(run, settings.device, mapped=False, models=own)
 
 
 def _load_onnx(run: Path, settings: Settings) -> Recommending:

@@ -17,7 +17,7 @@ from recvae.compute.memory import is_out_of_memory
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
 from recvae.evaluation.fitting import Fit, fit
-from recvae.models import model_class
+from recvae.models import model_class, own_models
 from recvae.models.common.base import Model
 from recvae.storage.files import write_folder
 from recvae.training.monitors import LogFile
@@ -31,7 +31,7 @@ from recvae.tuning.study import OpenTrial, Study, Trial
 
 
 def tune(
-    name: str,
+    name: str | type[Model],
     dataset: Dataset,
     folder: Path,
     *,
@@ -48,8 +48,8 @@ def tune(
 
     Parameters
     ----------
-    name : str
-        Name of a registered model.
+    name : str or type of Model
+        A registered model, or one of your own as its class or `MODULE:CLASS`.
     dataset : Dataset
         Train and validation are used, test users are not looked at.
     folder : Path
@@ -206,7 +206,7 @@ class _Tuner:
     def _kept(self) -> dict[int, float]:
         """Return the NDCG by trial of the bundle that is kept, if it is whole."""
         try:
-            bundle = read_bundle(self.place)
+            bundle = read_bundle(self.place, models=own_models(self.study.search.model_class))
             trial = bundle.training.trial
             return {} if trial is None else {trial: bundle.metrics["validation"][str(OBJECTIVE)]}
         except (UsageError, BundleError, KeyError):

@@ -62,6 +62,9 @@ class Model(ScoringModel):
     roles: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that name other runs, whose models become `parts`."""
 
+    retired: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters of earlier versions that had no effect; in bundles they are ignored."""
+
     grows_with: ClassVar[str] = "users"
     """What to take a part of, users or items, to see how long a closed form takes on all of them."""
 

@@ -228,7 +228,7 @@ def has_effect(known: Hyperparameter, model: Any) -> bool:
     return not hasattr(model, other) or getattr(model, other) in wanted
 
 
-def build(model_class: type, values: dict[str, Any], *, effects: bool = True) -> Any:
+def build(model_class: Any, values: dict[str, Any], *, effects: bool = True) -> Any:
     """Make a model from hyperparameters by name, as they come from JSON or from `parse_settings`.
 
     Parameters
@@ -238,7 +238,7 @@ def build(model_class: type, values: dict[str, Any], *, effects: bool = True) ->
     values : dict
         By name; what is not there has its default.
     effects : bool
-        See `check_hyperparameters`.
+        See `check_hyperparameters`; False also accepts what earlier versions wrote, see `Model.retired`.
 
     Raises
     ------
@@ -246,6 +246,8 @@ def build(model_class: type, values: dict[str, Any], *, effects: bool = True) ->
         If a name is unknown, with the list of those there are, or a value is not allowed.
     """
     known = hyperparameters_of(model_class)
+    if not effects:
+        values = {name: value for name, value in values.items() if name not in model_class.retired}
     for name in values:
         if name not in known:
             close = get_close_matches(name, known, n=1)
