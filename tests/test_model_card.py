@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from recvae.bundles.readme import model_card
 
+PAPER = "Liang et al. (WWW 2018)"
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 
 

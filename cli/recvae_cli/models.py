@@ -61,7 +61,7 @@ def models(
             table.add_row(parameter.name, str(default) or "-", searched, parameter.meaning, parameter.expected)
         show(table, "")
     first = next(iter(names or ["multvae"]))
-    roles = "".join(f" --set {role}=RUN" for role in MODELS[first].roles)
+    roles = "".join(f" --set {role}=RUN" for role in model_class(first).roles)
     say_next(f"recvae train --model {first}{roles}")
 
 
