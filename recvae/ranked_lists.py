@@ -1,4 +1,4 @@
-"""Ranked items beside the targets of their users: what every ranking metric is computed from.
+"""Ranked items and the targets of their users: what every ranking metric is computed from.
 
 Letters in shape comments: U users, I items, k ranks.
 """

@@ -122,7 +122,7 @@ def read_bundle(folder: Path, device: str = "cpu", max_memory: int | None = None
     folder : Path
         A bundle.
     device : str
-        Where a network shall score: "auto", "cpu" or "cuda".
+        Where a network scores: "auto", "cpu" or "cuda".
     max_memory : int, optional
         Bytes that reading and scoring may take; see `Model`.
     mapped : bool

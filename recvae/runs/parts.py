@@ -21,12 +21,12 @@ def load_parts(model: Model, runs_dir: Path, dataset: Dataset, device: str = "au
     dataset : Dataset
         What all of them must have been trained on.
     device : str
-        Where their networks shall score.
+        Where their networks score.
 
     Returns
     -------
     list of Path
-        The runs among them that ended before their time.
+        The runs among them that were interrupted.
 
     Raises
     ------

@@ -79,7 +79,7 @@ def repeat(
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model`.
     monitor : Monitor
-        Is told how training goes; not called if the repeat exists.
+        Follows training; not called if the repeat exists.
 
     Returns
     -------
