@@ -1,4 +1,4 @@
-"""Ranked items beside the targets of their users: what every ranking metric is computed from.
+"""Ranked items and the targets of their users: what every ranking metric is computed from.
 
 Letters in shape comments: U users, I items, k ranks.
 """
@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
 
 from recvae.errors import UsageError
 from recvae.interactions import as_interactions
@@ -46,7 +47,7 @@ class RankedLists:
         """Return the same with fewer ranks."""
         return replace(self, ranked=self.ranked[:, :k], hits=self.hits[:, :k])
 
-    def of_users_with_targets(self, values: np.ndarray) -> np.ndarray:
+    def of_users_with_targets(self, values: ArrayLike) -> np.ndarray:
         """Return values (n_users,) with NaN for users without a target."""
         return np.where(np.isnan(self.n_targets), np.nan, values)
 

@@ -16,7 +16,7 @@ def import_object(path: str, what: str) -> Any:
     path : str
         Module and name, separated by a colon, such as "my_module:serendipity".
     what : str
-        What it shall be, for messages: "metric" or "model".
+        What it is wanted for, in messages: "metric" or "model".
 
     Returns
     -------

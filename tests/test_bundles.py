@@ -349,7 +349,7 @@ def test_what_is_no_bundle_is_told_from_one_that_is_not_finished(tmp_path: Path)
     with pytest.raises(UsageError, match=r"has no recommender.json: not a bundle; expected the folder of a run"):
         read_bundle(tmp_path)
     (tmp_path / "log.jsonl").touch()
-    with pytest.raises(BundleError, match=r"is a run that has not finished; go on with `recvae train --resume`"):
+    with pytest.raises(BundleError, match=r"is a run that has not finished; continue it with `recvae train --resume`"):
         read_bundle(tmp_path)
 
 

@@ -111,7 +111,7 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         "n_users": manifest["counts"]["test_users"] - manifest["counts"]["test_users_without_target"],
         "n_users_without_target": manifest["counts"]["test_users_without_target"],
         "confidence": 0.95,
-        "test": "two-sided paired t-test over users, Holm over contenders",
+        "test": "two-sided paired t-test over users, Holm over runs",
         "baseline": "als (baseline)",
     }
     by_name = {run["name"]: run for run in runs}
@@ -354,7 +354,7 @@ def test_a_pair_without_validation_targets_is_evaluated_with_default_baselines(
     assert command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair").code == 0
     assert command("train", "--model", "popularity").code == 0
     said = command("evaluate")
-    assert "the baseline is als: the first of als, popularity (baseline), none of which has a validation" in said.out
+    assert "baseline: als (first of als, popularity (baseline); none has a validation ndcg@100)" in said.out
     assert said.code == 0 and "als has its default hyperparameters: no validation user has a target" in said.out
 
 

@@ -392,7 +392,7 @@ def test_json_has_the_promised_form() -> None:
         "n_users": 50,
         "n_users_without_target": 2,
         "confidence": 0.95,
-        "test": "two-sided paired t-test over users, Holm over contenders",
+        "test": "two-sided paired t-test over users, Holm over runs",
         "baseline": "my_base & co",
     }
     best, base, level = rows

@@ -294,7 +294,7 @@ def test_a_killed_run_that_diverges_when_it_goes_on_is_not_gone_on_with_again(
         with pytest.raises(Dies):
             command(*SMALL)
     assert (RUN / FILE_NAME).exists()
-    with pytest.raises(BundleError, match="go on with `recvae train --resume`"):
+    with pytest.raises(BundleError, match="continue it with `recvae train --resume`"):
         read_bundle(RUN)
     diverge(monkeypatch, MultVAE, 1)
     said = command("train", "--resume")

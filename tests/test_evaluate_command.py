@@ -61,8 +61,8 @@ def test_evaluate_is_compare_with_the_default_baselines(runs: Path, command: Com
     }
     assert evaluated["baseline"] == max(reached, key=reached.__getitem__)
     said = command("evaluate", "ease", *METRICS).out
-    choice = "of als, popularity it has the highest validation ndcg@100"
-    assert f"the baseline is {evaluated['baseline']}: {choice}" in said
+    choice = "highest validation ndcg@100 of als, popularity"
+    assert f"baseline: {evaluated['baseline']} ({choice})" in said
 
 
 def test_the_baseline_may_be_a_run_or_another_model(runs: Path, command: Command) -> None:
@@ -73,9 +73,9 @@ def test_the_baseline_may_be_a_run_or_another_model(runs: Path, command: Command
         command("evaluate", "ease", "--baselines", "popularity", "--to", "edlae", *METRICS, "--json").out
     )
     assert found["baseline"] == "edlae" and set(numbers(found)) == {"ease", "popularity", "edlae"}
-    assert "the baseline is ease: named with --to" in command("compare", "--to", "ease", *METRICS).out
+    assert "baseline: ease (named with --to)" in command("compare", "--to", "ease", *METRICS).out
     several = command("compare", "ease", "popularity", "--baselines", "none", *METRICS)
-    assert several.code == 0 and "difference" not in several.out and "the baseline is" not in several.out
+    assert several.code == 0 and "difference" not in several.out and "baseline" not in several.out
     refused = command("evaluate", "--to", "nobody")
     assert refused.code == 2 and "got --to nobody, expected one of the runs compared (popularity)" in refused.err
 

@@ -102,10 +102,10 @@ def test_the_baseline_is_the_best_on_validation_whatever_it_reaches_on_test(film
         name: replace(popular, metrics={"validation": {"ndcg@100": value}})
         for name, value in (("weak", 0.1), ("strong", 0.3), ("middling", 0.2))
     }
-    assert strongest(bundles) == ("strong", "of weak, strong, middling it has the highest validation ndcg@100")
+    assert strongest(bundles) == ("strong", "highest validation ndcg@100 of weak, strong, middling")
     assert strongest({"weak": bundles["weak"]}) == ("weak", "the only baseline")
     blind = {name: replace(bundle, metrics={}) for name, bundle in bundles.items()}
-    said = "the first of weak, strong, middling, none of which has a validation ndcg@100"
+    said = "first of weak, strong, middling; none has a validation ndcg@100"
     assert strongest(blind) == ("weak", said)
     assert strongest({**blind, "late": bundles["weak"]})[0] == "late"
 
@@ -276,6 +276,26 @@ def test_a_kept_baseline_is_used_only_for_the_same_data(films: Dataset, tmp_path
     other = replace(films, train=films.train[:50], manifest=films.manifest | {"fingerprint": "1" * 64})
     changed = cached_baseline("popularity", other, tmp_path, lambda *progress: told.append(progress))
     assert len(told) == 2 and changed.model.weights()["counts"].sum() == other.train.nnz
+
+
+def test_a_baseline_kept_by_an_earlier_version_is_read_or_fitted_again(films: Dataset, tmp_path: Path) -> None:
+    fitted: list[float] = []
+
+    def count(done: float, total: float | None, note: str) -> None:
+        fitted.append(done)
+
+    cached_baseline("popularity", films, tmp_path, count)
+    card = tmp_path / "popularity" / "recommender.json"
+    before = json.loads(card.read_text())
+    earlier = {"seconds": 0.01, "chosen_on": "validation", "grid": {}, "tried": []}
+    card.write_text(json.dumps(before | {"training": earlier}))
+    assert cached_baseline("popularity", films, tmp_path, count).training.to_json() == earlier and len(fitted) == 1
+    card.write_text(json.dumps(before | {"training": earlier, "metrics": {}}))  # which had none without a grid
+    assert validation_of(cached_baseline("popularity", films, tmp_path, count)) and len(fitted) == 2
+    for damage in ({"training": {"seconds": "long"}}, {"training": {"grid": 3}}, {"training": []}):
+        card.write_text(json.dumps(before | damage))
+        assert validation_of(cached_baseline("popularity", films, tmp_path, count))
+    assert len(fitted) == 5
 
 
 def test_a_model_tuned_as_a_baseline_chooses_its_epoch_on_validation(

@@ -140,7 +140,7 @@ def test_an_interruption_before_the_first_epoch_is_over_leaves_nothing_and_says_
 ) -> None:
     code, out, err = stopped(program, here, signal.SIGINT, 0, *NETWORK, "--set", "batch_size=1")
     assert (code, out) == (130, "") and "Traceback" not in err
-    assert "interrupted: nothing was finished, nothing is left" in err
+    assert "interrupted; no epoch was finished, nothing is kept" in err
     assert not [path for path in here.rglob("runs/**/*") if path.is_file()]
     assert command("train", "--resume").code == 2
 
@@ -165,10 +165,10 @@ def test_a_killed_run_is_refused_with_a_way_out(killed: Path, command: Command) 
     assert not (RUN / "recommender.json").exists() and (RUN / "checkpoint.safetensors").exists()
     for name in ("films/multvae", "runs/films/multvae"):
         said = command("evaluate", name)
-        assert said.code == 1 and "go on with `recvae train --resume`" in said.err and said.out == ""
+        assert said.code == 1 and "continue it with `recvae train --resume`" in said.err and said.out == ""
     said = command("evaluate")
     assert said.code == 2 and "no run in runs" in said.err
-    with pytest.raises(BundleError, match="has not finished; go on with `recvae train --resume`"):
+    with pytest.raises(BundleError, match="has not finished; continue it with `recvae train --resume`"):
         Recommender.load(RUN)
 
 

@@ -569,9 +569,7 @@ def test_a_fit_that_runs_out_of_memory_keeps_its_best_weights(blocks: Dataset, m
     straight = MultVAE(epochs=2, **settings).fit(blocks.train, blocks.validation, device="cpu")
     run_out(monkeypatch, 8)
     model = MultVAE(epochs=5, **settings)
-    said = (
-        r"^memory ran out at update 8 \(epoch 3\); take a smaller batch_size, now 40, and train again; the weights of "
-    )
+    said = r"^memory ran out at update 8 \(epoch 3\); use a batch_size below 40 and train again; the weights of "
     with pytest.raises(OutOfMemoryError, match=said):
         model.fit(blocks.train, blocks.validation, device="cpu")
     assert model.n_items_ == 32 and len(model.log_) == 2
@@ -583,9 +581,7 @@ def test_in_the_first_epoch_nothing_is_kept_and_the_error_is_named(
     blocks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_out(monkeypatch, 2)
-    with pytest.raises(
-        OutOfMemoryError, match=r"at update 2 \(epoch 1\); take a smaller batch_size.*Tried to allocate"
-    ):
+    with pytest.raises(OutOfMemoryError, match=r"at update 2 \(epoch 1\); use a batch_size below.*Tried to allocate"):
         MultVAE(hidden_dims=(8,), batch_size=40).fit(blocks.train, device="cpu")
 
 
@@ -598,8 +594,8 @@ def test_the_command_keeps_a_bundle_that_says_why_and_goes_on(
         run_out(patch, 2 * updates + 1)
         said = command(*SMALL)
     assert (said.code, said.out) == (1, "") and "Traceback" not in said.err
-    assert "take a smaller batch_size, now 50, and train again; the weights of epoch" in said.err.splitlines()[-1]
-    assert said.err.endswith(f"are kept in {RUN}; where more memory is free, `recvae train --resume` goes on\n")
+    assert "use a batch_size below 50 and train again; the weights of epoch" in said.err.splitlines()[-1]
+    assert said.err.endswith(f"are kept in {RUN}; where more memory is free, run `recvae train --resume` to continue\n")
     card = read_card(RUN)
     assert card["interrupted"] and card["training"]["failure"].startswith("memory ran out at update")
     assert "memory ran out at update" in (RUN / "README.md").read_text() and (RUN / FILE_NAME).exists()
@@ -612,5 +608,5 @@ def test_the_command_keeps_a_bundle_that_says_why_and_goes_on(
 def test_a_run_that_never_fitted_leaves_nothing(toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     run_out(monkeypatch, 1)
     said = command(*SMALL)
-    assert said.code == 1 and "memory ran out at update 1 (epoch 1); take a smaller batch_size, now 50" in said.err
+    assert said.code == 1 and "memory ran out at update 1 (epoch 1); use a batch_size below 50" in said.err
     assert not RUN.exists()

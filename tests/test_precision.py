@@ -138,7 +138,7 @@ def test_the_command_takes_a_precision_and_says_where_it_does_not_pay(
     words = ("train", "--model", "multdae", "--set", "epochs=1", "--set", "latent_dim=4")
     monkeypatch.setattr("recvae.compute.devices.multiplies_bfloat16", lambda _: False)
     said = command(*words, "--precision", "bfloat16")
-    assert said.code == 0 and "no instructions for bfloat16 here: it works, but float32 would be faster" in said.err
+    assert said.code == 0 and "no instructions for bfloat16: it works, but float32 would be faster" in said.err
     assert "bfloat16" not in command(*words, "--precision", "float32").err
     assert command(*words, "--precision", "half").code == 2
 

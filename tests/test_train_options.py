@@ -110,7 +110,7 @@ def test_the_settings_found_for_beta_are_told_used_and_can_be_typed_again(
 ) -> None:
     said = command(*words_for(model), "--find-beta", "--seed", 4)
     assert said.code == 0, said.err
-    line = next(line for line in said.err.splitlines() if line.startswith("the pilot was best on validation at beta"))
+    line = next(line for line in said.err.splitlines() if line.startswith("the pilot was best on validation with beta"))
     settings = shlex.split(line.partition("training again with ")[2])
     found = dict(setting.split("=") for setting in settings[1::2])
     assert settings[::2] == ["--set"] * 3 and list(found) == ["beta", "anneal", "anneal_steps"]
@@ -201,7 +201,7 @@ def test_without_validation_targets_there_is_no_beta_to_find(
         find_beta(model, blocks.train, nobody)
 
 
-@pytest.mark.parametrize(("beta", "remark"), [(1.0, "at beta 1, the highest it tries;"), (0.5, "at beta 0.5;")])
+@pytest.mark.parametrize(("beta", "remark"), [(1.0, "with beta 1, the highest it tries;"), (0.5, "with beta 0.5;")])
 def test_a_pilot_that_is_best_at_its_end_says_so(
     beta: float, remark: str, toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +216,7 @@ def test_ctrl_c_in_the_pilot_leaves_nothing(toy: Path, command: Command, monkeyp
 
     monkeypatch.setattr("recvae.models.common.variational.find_beta", interrupted)
     said = command(*words_for("multvae"), "--find-beta")
-    assert said.code == 130 and "interrupted in the pilot: nothing was finished, nothing is left" in said.err
+    assert said.code == 130 and "interrupted in the pilot: nothing is kept" in said.err
     assert not Path("runs").exists()
 
 

@@ -75,8 +75,8 @@ def test_the_command_goes_on_and_says_how_it_stands(tiny: Path, command: Command
     assert "trials: 2 complete; the best by validation ndcg@100:" in first.out
     assert "trial 2/2: ndcg@100 0." in first.err and "best so far 0." in first.err
     assert "tuning multdae on data/toy, its study is in data/toy/studies/multdae" in first.err
-    assert "all 2 trials were done; a larger --trials goes on" in first.err and "Traceback" not in first.err
-    assert "--runs-dir 'my runs'" in first.out and "written to my runs/toy/multdae-tuned" in first.out
+    assert "all 2 trials were done; increase --trials to continue" in first.err and "Traceback" not in first.err
+    assert "--runs-dir 'my runs'" in first.out and "saved to my runs/toy/multdae-tuned" in first.out
     more = json.loads(command(*words, "--trials", 3, "--json", "--name", "mine").out)
     assert more["trials"] == {"complete": 3, "pruned": 0, "failed": 0} and more["folder"] == "my runs/toy/mine"
     assert more["ended"] == "all done" and more["train"].startswith("recvae train --model multdae --data toy --set ")
@@ -87,7 +87,7 @@ def test_the_command_goes_on_and_says_how_it_stands(tiny: Path, command: Command
     best = [read_card(Path("my runs/toy") / name)["hyperparameters"] for name in ("mine", "multdae-tuned")]
     assert best[0] == best[1]  # the run of the first two trials was renewed
     fresh = command(*words, "--trials", 1, "--fresh", "--set", "latent_dim=5")
-    assert "trial 1/1" in fresh.err and "written to my runs/toy/multdae-tuned-2" in fresh.out
+    assert "trial 1/1" in fresh.err and "saved to my runs/toy/multdae-tuned-2" in fresh.out
     assert "latent_dim=5" in fresh.out and "│ latent_dim" not in fresh.out
     said = command("tune", "--model", "als", "--trials", 30)
     assert "every point of the search space was tried" in said.err and "trial 4/4" in said.err
@@ -166,7 +166,7 @@ def test_a_time_may_have_a_unit(tiny: Path, command: Command) -> None:
     for text in ("90", "90s", "10m", "1.5h", " 2H ", "1d"):
         assert command("tune", "--model", "als", "--trials", 1, "--timeout", text, "--overwrite").code == 0, text
     said = command("tune", "--model", "multdae", "--timeout", "0.000001s", *FAST)
-    assert said.code == 1 and "the time was over before a trial was finished" in said.err
+    assert said.code == 1 and "no trial finished within --timeout" in said.err
     command("tune", "--model", "multdae", "--trials", 1, *FAST)
     said = command("tune", "--model", "multdae", "--timeout", "0.000001s", "--fresh", "--set", "epochs=1")
     assert said.code == 1, "nothing was kept of the older study"
@@ -236,7 +236,7 @@ def test_a_real_process_that_is_stopped_goes_on_where_it_was(
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL and not Path("runs").exists()
     else:
-        assert process.returncode == 0 and f"this goes on: recvae {shlex.join(REAL)}" in err
+        assert process.returncode == 0 and f"continue with: recvae {shlex.join(REAL)}" in err
         assert "recvae train" in out and read_bundle(Path("runs/toy/multdae-tuned"))
     assert story(command, "end") == straight and finished_trials(database) == 5
 
@@ -250,4 +250,4 @@ def test_a_scheduler_that_ends_the_process_is_like_ctrl_c(
 
     monkeypatch.setattr("recvae.tuning.tune", end)
     said = command("tune", "--model", "multdae", *FAST)
-    assert (said.code, said.out) == (130, "") and "interrupted: the same command goes on" in said.err
+    assert (said.code, said.out) == (130, "") and "interrupted; run the same command again to continue" in said.err

@@ -70,9 +70,12 @@ class Request:
 
 
 def check_request(request: Request, runs: list[str]) -> None:
-    """Refuse what could not be written in the end, before anything is looked for."""
+    """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
+    from recvae.metrics import parse_metrics
 
+    memory_limit(request.max_memory)
+    parse_metrics(request.metrics)
     for run in runs if request.as_json else []:
         if run == "-" or (Path(run).suffix in FORMATS.values() and not Path(run).is_dir()):
             instead = "leave out the -" if run == "-" else f"to write a file, use --output {run}"
@@ -213,7 +216,7 @@ class _Measure:
         return replace(found, note=note) if bundle.interrupted else found
 
     def fit_baseline(self, model: "type[Model]") -> "Bundle":
-        """Take a tuned baseline from the cache beside the data set, or fit it."""
+        """Take a tuned baseline from the cache next to the data set, or fit it."""
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
 
@@ -279,7 +282,7 @@ def report(request: Request, comparison: "Comparison") -> None:
 
 
 def _printable(comparison: "Comparison", width: int) -> list[Any]:
-    """Return titles, tables and notes for a terminal of so many columns."""
+    """Return titles, tables and notes for a terminal of this width."""
     from rich.table import Table
 
     page = comparison.page()

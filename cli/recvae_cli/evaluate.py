@@ -1,4 +1,4 @@
-"""`recvae evaluate`: how good a run is, beside baselines that were tuned on the same data."""
+"""`recvae evaluate`: how good a run is, next to baselines that were tuned on the same data."""
 
 from pathlib import Path
 from typing import Annotated

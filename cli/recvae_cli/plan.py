@@ -85,7 +85,7 @@ def plan(
     if first is None:
         say("no model fits; allow more memory or use smaller dimensions")
         return
-    words = ["recvae", "train", "--model", first.model.name, "--data", data or home.name]
+    words = ["recvae", "train", "--model", import_path(type(first.model)), "--data", data or home.name]
     words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
     words += ["--max-memory", max_memory] if max_memory else []
     where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}

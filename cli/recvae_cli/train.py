@@ -32,21 +32,22 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
     find_beta: Annotated[
-        bool, typer.Option("--find-beta", help="First a pilot with beta up to 1; its best validation beta is the cap.")
+        bool,
+        typer.Option("--find-beta", help="Run a pilot with beta annealed to 1; cap beta at the best epoch's value."),
     ] = False,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace the run of that name, once this one is whole.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
         bool,
-        typer.Option(help="Go on with the newest run that was killed or interrupted (of --name)."),
+        typer.Option(help="Resume the latest interrupted run, or the one named by --name."),
     ] = False,
     data_dir: DataDir = Path("data"),
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Train a model on a prepared data set, and write it to RUNS_DIR/DATA/NAME.
+    """Train a model on a prepared data set, and save it in RUNS_DIR/DATA/NAME.
 
-    Ctrl-C keeps the best weights so far as a finished bundle.
+    After Ctrl-C, the best weights so far are kept, and --resume continues.
 
     \b
     Examples:
@@ -88,8 +89,10 @@ def train(
         with ProgressBar(run.model.name) as bar:
             bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=limit)
     except KeyboardInterrupt:
-        goes_on = "`recvae train --resume` goes on" if run.work.exists() else "nothing was finished, nothing is left"
-        say(f"interrupted: {goes_on}")
+        what_next = (
+            "run `recvae train --resume` to continue" if run.work.exists() else "no epoch was finished, nothing is kept"
+        )
+        say(f"interrupted; {what_next}")
         raise
     _report(bundle, place, as_json)
 
@@ -154,13 +157,13 @@ def _remark_on_precision(run: "Run", device: str) -> None:
     from recvae.compute.devices import multiplies_bfloat16, resolve_device
 
     if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
-        say("there are no instructions for bfloat16 here: it works, but float32 would be faster")
+        say("this processor has no instructions for bfloat16: it works, but float32 would be faster")
 
 
 def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
     draws, n_items = getattr(run.model, "sampled_items", 0), len(dataset.item_ids)
     if getattr(run.model, "sampling", "none") != "none" and draws >= n_items:
-        say(f"{draws:,} draws for {n_items:,} items: the full softmax (sampling=none) would take less time and memory")
+        say(f"{draws:,} sampled items of {n_items:,}: the full softmax (sampling=none) would need less time and memory")
 
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "Run":
@@ -172,11 +175,11 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
         with ProgressBar(f"{run.model.name} pilot") as bar:
             found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar), max_memory)
     except KeyboardInterrupt:
-        say("interrupted in the pilot: nothing was finished, nothing is left")
+        say("interrupted in the pilot: nothing is kept")
         raise
     settings = " ".join(f"--set {name}={value}" for name, value in found.items())
     highest = ", the highest it tries" if found["beta"] >= 1 else ""
-    say(f"the pilot was best on validation at beta {found['beta']:.4g}{highest}; training again with {settings}")
+    say(f"the pilot was best on validation with beta {found['beta']:.4g}{highest}; training again with {settings}")
     return replace(run, model=replace(run.model, **found))
 
 

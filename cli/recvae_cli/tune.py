@@ -1,4 +1,4 @@
-"""`recvae tune`: search for the best hyperparameters, stop and go on, and leave a bundle of the best."""
+"""`recvae tune`: search for the best hyperparameters, stop and continue, and leave a bundle of the best."""
 
 import re
 import shlex
@@ -24,30 +24,30 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def tune(
     model: Annotated[str, typer.Option("--model", "-m", help="See `recvae models`.")] = "multvae",
-    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.")] = 30,
+    trials: Annotated[int, typer.Option(help="Total trials, including earlier calls.")] = 30,
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End this call after so long, such as 90s, 10m or 2h.")
+        str | None, typer.Option(metavar="TIME", help="Stop after this time, e.g. 90s, 10m or 2h.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter that is not searched; repeat for several."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Fix a hyperparameter instead of searching it (repeatable)."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the search, and of the models where they have one.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run with the best.", show_default="MODEL-tuned")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search, and of the models that have one.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name for the best run.", show_default="MODEL-tuned")] = None,
     max_memory: MaxMemory = None,
     device: Device = _DEVICE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the run of that name, once the best is found.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the existing run when the search finishes.")] = False,
     data_dir: DataDir = _DATA_DIR,
     runs_dir: RunsDir = _RUNS_DIR,
     as_json: Json = False,
 ) -> None:
-    """Search for the hyperparameters with the best validation NDCG@100, and write the best to RUNS_DIR/DATA/NAME.
+    """Search for the hyperparameters with the best validation NDCG@100, and save the best in RUNS_DIR/DATA/NAME.
 
-    What is searched stands beside the model's hyperparameters; --set takes one out of the search. Hopeless trials are
-    ended early. The study lies in DATA_DIR/DATA/studies/MODEL: after Ctrl-C, a kill or --timeout, the same command goes
-    on, and so does a larger --trials. The best so far is always written.
+    `recvae models NAME` shows the search space; --set fixes a hyperparameter. Hopeless trials are stopped early. The
+    study is kept in DATA_DIR/DATA/studies/MODEL. After Ctrl-C, a kill or --timeout, run the same command again to
+    continue; increase --trials to search longer. The best so far is always saved.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def tune(
                 monitor=_Progress(bar),
             )
     except KeyboardInterrupt:
-        say("interrupted: the same command goes on with what was finished")
+        say("interrupted; run the same command again to continue")
         raise
     run = deliver(found, place.parent, place.name, overwrite)
     where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
@@ -158,15 +158,15 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
     else:
         words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         show(f"trials: {words}; the best by validation {OBJECTIVE}:", _table(found))
-        show(f"written to {run}, made again by\n  {train}")
+        show(f"saved to {run}; reproduce with:\n  {train}")
     if found.ended == EXHAUSTED:
-        say("every point of the search space was tried: there is nothing left to search")
+        say("every point of the search space was tried; nothing is left to search")
     elif found.ended == ALL_DONE:
         n, when = len(found.trials), "" if len(found.trials) > found.begun_with else " before"
-        say(f"all {n} trials were done{when}; a larger --trials goes on with this study")
+        say(f"all {n} trials were done{when}; increase --trials to continue")
     else:
-        goes_on = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
-        say(f"{found.ended}: the trial under way does not count; this goes on: {goes_on}")
+        command = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
+        say(f"{found.ended}: the current trial does not count; continue with: {command}")
     say_next(f"recvae evaluate {shlex.quote(str(run))}")
 
 
@@ -177,7 +177,7 @@ def _table(found: "Tuning") -> "Table":
     from recvae.tuning import setting_text
 
     top = found.top()
-    table = Table()  # a column per trial: there are more hyperparameters than fit beside one another
+    table = Table()  # a column per trial: there are more hyperparameters than fit side by side
     for heading in ("trial", *(str(trial.number) for trial in top)):
         table.add_column(heading, justify="right" if heading != "trial" else "left")
     table.add_row(str(OBJECTIVE), *(f"{trial.ndcg:.4f}" for trial in top))

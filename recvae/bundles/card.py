@@ -1,4 +1,4 @@
-"""What runs on disk say of themselves, and which is meant: read without what trains or scores.
+"""The card of a bundle: what a run on disk says of itself, read without what trains or scores.
 
 Importing this takes the standard library alone, so that a service without torch finds its runs too.
 """
@@ -14,7 +14,7 @@ CARD = "recommender.json"
 """The file of a bundle that is written last, and says what it is."""
 
 FORMAT_VERSION = 1
-RUN_STATE = "run.json"  # these two show a run that has not come to a bundle yet
+RUN_STATE = "run.json"  # these two show a run that has no bundle yet
 RUN_LOG = "log.jsonl"
 _KINDS = {  # of what a card says
     "model": (str, "a text"),
@@ -53,7 +53,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise UsageError(f"no bundle at {folder}; expected the folder of a run, see `recvae train`")
     if not (folder / CARD).is_file():
         if (folder / RUN_STATE).exists() or (folder / RUN_LOG).exists():
-            raise BundleError(f"{folder} is a run that has not finished; go on with `recvae train --resume`")
+            raise BundleError(f"{folder} is a run that has not finished; continue it with `recvae train --resume`")
         raise UsageError(f"{folder} has no {CARD}: not a bundle; expected the folder of a run, see `recvae train`")
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))

@@ -1,10 +1,12 @@
-"""From fitted models to numbers with intervals.
+"""From models to numbers with intervals.
 
-    evaluate       rank all items for held-out users, one value per user and metric
+    fitting        fit a model, measure it on validation, make a bundle of it: as train, tune and baselines do
+    evaluate       rank all items for held-out users, one value per user and metric; means with intervals
     significance   paired tests and Holm's correction
-    baselines      baselines tuned on validation, fitted once per data set
+    baselines      baselines tuned on validation, fitted once per data set, and which of them is the strongest
     contenders     who takes part in a comparison, over one seed or several
-    comparison     several contenders on the same users
+    comparison     contenders on the same users, tested against a baseline
+    pages          what a comparison shows to people: metrics, seeds, differences and cost
     tables         tables for terminals, Markdown, LaTeX and HTML
 
 Importing this package imports none of them.

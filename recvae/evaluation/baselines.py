@@ -98,8 +98,8 @@ def strongest(baselines: Mapping[str, Bundle]) -> tuple[str, str]:
     if len(names) == 1:
         return names[0], "the only baseline"
     if not reached:
-        return names[0], f"the first of {', '.join(names)}, none of which has a validation {OBJECTIVE}"
-    return max(reached, key=reached.__getitem__), f"of {', '.join(names)} it has the highest validation {OBJECTIVE}"
+        return names[0], f"first of {', '.join(names)}; none has a validation {OBJECTIVE}"
+    return max(reached, key=reached.__getitem__), f"highest validation {OBJECTIVE} of {', '.join(names)}"
 
 
 def validation_of(bundle: Bundle) -> float | None:

@@ -141,7 +141,7 @@ class Comparison:
             "n_users": self.n_users,
             "n_users_without_target": self.n_users_without_target,
             "confidence": CONFIDENCE,
-            "test": "two-sided paired t-test over users, Holm over contenders",
+            "test": "two-sided paired t-test over users, Holm over runs",
             "baseline": self.baseline,
             "runs": rows,
         }
@@ -269,7 +269,7 @@ def compare(
         is_baseline = name == baseline
         measured[name].append(measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell))
     contenders = [over_seeds(fitted) for fitted in measured.values()]
-    choice = "" if baseline is None else "the first" if to is None else "as named"
+    choice = "" if baseline is None else "the first model" if to is None else "as named"
     return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice)
 
 

@@ -46,7 +46,7 @@ class Contender:
     seed_means : dict of str to list of float
         By metric, the mean over users of each fit.
     seconds : float or None
-        Training time of one fit, the mean over those that tell.
+        Training time of one fit, the mean over those that know it.
     n_bytes : int
         Size of the weights on disk; in memory, where they were never written.
     n_parameters : int

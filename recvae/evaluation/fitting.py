@@ -1,4 +1,4 @@
-"""From a model to a bundle: fit it, measure it on the validation users, and put down how that went."""
+"""From a model to a bundle: fit it, measure it on the validation users, and note how training went."""
 
 import time
 from dataclasses import dataclass, replace
@@ -92,7 +92,7 @@ def fit(
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor, optional
-        Is told how training goes, and may stop it.
+        Follows training, and may stop it.
     checkpoint : Checkpoint, optional
         Where to keep the state after each epoch.
     max_memory : int, optional

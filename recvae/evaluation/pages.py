@@ -30,7 +30,7 @@ def page_of(comparison: "Comparison") -> Page:
     left_out = f" ({n_without:,} users without a target are left out)" if n_without else ""
     remarks = [contender.note for contender in comparison.ranking if contender.note]
     if comparison.choice:
-        remarks.insert(0, f"the baseline is {comparison.baseline}: {comparison.choice}")
+        remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")
     if comparison.split == "validation":
         remarks.append("epochs and baselines were chosen on these users; use --split test for a fair comparison")
     tables = [_metrics_table(comparison), _cost_table(comparison)]

@@ -26,7 +26,7 @@ _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308"
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table.
+    """A cell of a table.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Cell:
     marked: bool = False
 
     def plain(self) -> str:
-        """Return it for a terminal, the best with a star; set flush left, numbers stand below one another."""
+        """Return it for a terminal, the best with a star; set flush left, numbers are aligned."""
         star = "*" if self.rank == 1 else " "
         return f"{self.text}{star}{self.rest}{DAGGER if self.marked else ''}".rstrip()
 
@@ -81,7 +81,7 @@ class Table:
         return any(map(self.is_ranked, range(len(self.headers))))
 
     def is_ranked(self, column: int) -> bool:
-        """Whether the best cell of a column is told from others."""
+        """Whether the best cell of a column is marked."""
         return any(row[column].rank == 1 for row in self.rows)
 
     @property
@@ -125,7 +125,7 @@ class Page:
     tables : sequence of Table
         In their order.
     remarks : sequence of str
-        What has to be known besides.
+        What else the reader has to know.
     """
 
     title: str

@@ -67,6 +67,11 @@ def model_class(name: str | type[Model], models: Sequence[type[Model]] = ()) -> 
     )
 
 
+def import_path(model: type[Model]) -> str:
+    """Return how the command is given a model: its name, or `MODULE:CLASS` for one of your own."""
+    return model.name if MODELS.get(model.name) is model else f"{model.__module__}:{model.__qualname__}"
+
+
 def own_models(model: type[Model]) -> list[type[Model]]:
     """Return what `read_bundle` has to be given to read a bundle of this model: nothing for a registered one."""
     return [] if MODELS.get(model.name) is model else [model]

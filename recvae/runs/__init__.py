@@ -1,7 +1,7 @@
 """A training run on disk.
 
     run        made, trained, resumed
-    finding    by name, the newest, all that are finished; without torch
+    finding    the runs below a folder: by name, the newest, finished or not; without torch
     parts      models made of other runs
     repeats    the same run with other seeds
     planning   what a run will need, before it begins

@@ -110,7 +110,7 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     """
     runs = list_runs(runs_dir)
     bundles = [run.path for run in runs if run.is_bundle and not run.is_hidden]
-    data = data and Path(data).resolve().name  # runs stand in a folder of the data set's name
+    data = data and Path(data).resolve().name  # runs are in a folder of the data set's name
     if name is None:
         return _newest(runs_dir, bundles, data)
     matches = [folder for folder in bundles if folder.name == name]
@@ -123,7 +123,7 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
         return found[0]
     if matches:
         where = ", ".join(f"{folder.parent.name}/{name}" for folder in matches)
-        raise UsageError(f"got run '{name}', a name that runs on several data sets have; use one of: {where}")
+        raise UsageError(f"got run '{name}', which exists on several data sets; name one of: {where}")
     known = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in bundles) or "none"
     raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}")
 

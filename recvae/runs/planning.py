@@ -279,7 +279,7 @@ def _time_fit(model: Model, dataset: Dataset, share: float, device: torch.device
 
 
 def _typical(matrix: Any, n_rows: int) -> np.ndarray:
-    """Return so many rows, in order, whose lengths are spread as those of all rows are."""
+    """Return some rows, in order, whose lengths are spread as those of all rows are."""
     by_length = np.argsort(np.diff(matrix.indptr), kind="stable")  # (U,)
     places = ((np.arange(n_rows) + 0.5) * len(by_length) / n_rows).astype(np.int64)  # the middle of each of equal parts
     return np.sort(by_length[places])

@@ -83,7 +83,7 @@ def repeat(
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model`.
     monitor : Monitor
-        Follows the run; not called if the repeat exists.
+        Follows training; not called if the repeat exists.
     models : sequence of type of Model
         Models of your own that the run may hold.
 

@@ -1,4 +1,4 @@
-"""A training run on disk: where it stands, how it is made, how it goes on after a kill.
+"""A training run on disk: where it is kept, how it is made, how it continues after a kill.
 
 While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a line per epoch) and
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
@@ -29,24 +29,24 @@ from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 
 _LOCK = "run.lock"
-_LATER = "; where more memory is free, `recvae train --resume` goes on"
-_MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run goes on
+_LATER = "; where more memory is free, run `recvae train --resume` to continue"
+_MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run to be trained, or one to go on with.
+    """A run to train, or to continue.
 
     Parameters
     ----------
     model : Model
         Not fitted.
     folder : Path
-        Where the bundle shall stand.
+        Where the bundle will be.
     work : Path
         Where it is made: the same, unless it replaces a bundle that stays until the new one is whole.
     resumes : bool
-        Whether there may be a checkpoint to go on from.
+        Whether there may be a checkpoint to continue from.
     overwrites : bool
         Whether an unfinished run in `work` may be removed.
     """
@@ -127,7 +127,7 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
 
 
 def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), models: Sequence[type[Model]] = ()) -> Run:
-    """Go on with an unfinished run.
+    """Continue an unfinished run.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
     if fixed:
         raise UsageError(
             f"got {', '.join(fixed)} to change with --resume, only {' and '.join(_MAY_CHANGE)} may change; "
-            "train anew without --resume"
+            "train again without --resume"
         )
     model = build(chosen, state["hyperparameters"] | changes, effects=False)
     return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True)
@@ -192,7 +192,7 @@ def train(
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor
-        Follows the run; the log file is also written.
+        Follows training; the log file is written too.
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model.fit`.
 
@@ -201,7 +201,7 @@ def train(
     bundle : Bundle
         As it was written.
     folder : Path
-        Where it stands: `run.folder`, or a free name beside it if the run was interrupted before it could replace
+        Where it is: `run.folder`, or a free name next to it if the run was interrupted before it could replace
         a finished one.
 
     Raises
@@ -240,7 +240,7 @@ def train(
 
 
 def _claim(run: Run) -> None:
-    """Make the folder of a new run, or tidy up that of one to go on with."""
+    """Make the folder of a new run, or tidy up that of one to continue."""
     with storage_errors(run.work):
         if run.overwrites and run.work.is_dir():
             with _locked(run.work):
@@ -251,7 +251,7 @@ def _claim(run: Run) -> None:
 
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
-    """Fit the model of a run, with everything that a kill would need beside it."""
+    """Fit the model of a run, and keep in its folder what is needed to resume it."""
     model, work = run.model, run.work
     hyperparameters = values_of(model)
     identity = {
@@ -272,7 +272,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
 
 def _locked(work: Path) -> AbstractContextManager[None]:
     """Keep a run for this process."""
-    return locked(work / _LOCK, f"{work} is being trained by another process; wait for it, or take another --name")
+    return locked(work / _LOCK, f"{work} is being trained by another process; wait for it, or use another --name")
 
 
 def _is_locked(work: Path) -> bool:

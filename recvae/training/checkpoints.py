@@ -1,4 +1,4 @@
-"""A run's state after an epoch, on disk, so that a killed run goes on as if nothing had happened.
+"""A run's state after an epoch, on disk, so that a killed run continues as if nothing had happened.
 
 One safetensors file: tensors by name, everything else as JSON in its header. Nothing is executed on load.
 """
@@ -56,7 +56,7 @@ class Checkpoint:
     path : Path
         The checkpoint file.
     identity : dict
-        What must be the same to go on: model, hyperparameters, data fingerprint.
+        What must be the same to continue: model, hyperparameters, data fingerprint.
     resumes : bool
         Whether to start from what the file holds.
     """

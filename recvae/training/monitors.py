@@ -19,12 +19,12 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 class ProgressBar:
-    """A bar on a terminal; elsewhere a line every two seconds, so that short work stays silent.
+    """A bar on a terminal; elsewhere a line every two seconds, so that short work prints nothing.
 
     Parameters
     ----------
     title : str
-        What is going on.
+        What is being done.
     stream : TextIO, optional
         Where to write; by default the standard error.
 
@@ -94,7 +94,7 @@ class TrainingProgress:
         self._last: EpochRecord | None = None
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Begin, or go on after the epochs done before."""
+        """Begin, or continue after the epochs done before."""
         self._epochs = epochs
         for record in done:
             self._remember(record)
@@ -115,7 +115,7 @@ class TrainingProgress:
         self._bar(epochs_done, self._epochs, "  ".join(words))
 
     def epoch(self, record: EpochRecord) -> None:
-        """Take over the figures of an epoch."""
+        """Show the figures of an epoch."""
         self._remember(record)
         self.advance(record.epoch, record.beta)
 
@@ -130,7 +130,7 @@ class LogFile:
     Parameters
     ----------
     path : Path
-        The file, made anew at the start of a run; a resumed run begins with the records it had.
+        The file, replaced at the start of a run; a resumed run begins with the records it had.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,12 +153,12 @@ class LogFile:
 
 
 class MonitorList:
-    """Several monitors as one: each is told everything, and any of them may stop training.
+    """Several monitors as one: each gets every call, and any of them may stop training.
 
     Parameters
     ----------
     monitors : Monitor
-        In the order in which they are told.
+        In the order in which they are called.
     """
 
     def __init__(self, *monitors: Monitor) -> None:

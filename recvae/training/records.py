@@ -1,4 +1,4 @@
-"""What a run tells of itself: a record per epoch, how it went as a whole, and whoever watches it."""
+"""What is known of a run: a record per epoch, how it went as a whole, and monitors that follow it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -124,7 +124,7 @@ class TrainingSummary:
     study : str, optional
         Id of the search's study.
     further : dict
-        What a newer or older version wrote and this one does not know; written back as it is.
+        What another version wrote and this one does not know; written back as it is.
     """
 
     seconds: float | None = None
@@ -200,7 +200,7 @@ def shortage(history: History, batch_size: int) -> str:
     """Say at which update memory ran out, and what to try."""
     return (
         f"memory ran out at update {history.out_of_memory_at:,} (epoch {len(history.records) + 1}); "
-        f"take a smaller batch_size, now {batch_size:,}, and train again"
+        f"use a batch_size below {batch_size:,} and train again"
     )
 
 
@@ -211,13 +211,13 @@ class Monitor(Protocol):
     """
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
-        """Take note that a run of so many epochs begins, with the records of those done before it was resumed."""
+        """Note that a run of `epochs` begins; `done` holds the records of a run that is resumed."""
 
     def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:
-        """Take note how far the run is, in epochs and parts of one, and of the KL weight where there is one."""
+        """Note how many epochs are done, parts of one included, and the KL weight where there is one."""
 
     def epoch(self, record: EpochRecord) -> StopTraining | None:
-        """Take note how an epoch went."""
+        """Note how an epoch went."""
 
 
 class NullMonitor:

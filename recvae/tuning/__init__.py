@@ -1,4 +1,4 @@
-"""Tuning: a search for good hyperparameters that stops and goes on, and a bundle of the best."""
+"""Tuning: a search for good hyperparameters that can be stopped and continued, and a bundle of the best."""
 
 from recvae.tuning.database import check_optuna
 from recvae.tuning.loop import tune

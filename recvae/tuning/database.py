@@ -1,6 +1,6 @@
 """A study's folder: `study.db` (Optuna's tables in SQLite), `study.lock`, and `best/`, the best bundle so far.
 
-The database says what is searched, and is only gone on with by a search for the same on the same data.
+The database says what is searched, and is only continued by a search for the same on the same data.
 """
 
 import shutil
@@ -29,7 +29,7 @@ _IDENTITY = "recvae"
 
 
 def check_optuna() -> None:
-    """Refuse to continue without Optuna.
+    """Refuse to tune without Optuna.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def check_optuna() -> None:
 
 @contextmanager
 def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = False) -> Iterator[Study]:
-    """Go on with the study of a folder, or begin one, and keep it for this process.
+    """Open the study of a folder, or begin one, and lock it for this process.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = 
     search : Search
         What is searched.
     fingerprint : str
-        Of the data; a study never goes on with other data.
+        Of the data; a study is never continued on other data.
     fresh : bool
         Whether to forget an older study.
 
@@ -65,7 +65,7 @@ def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = 
     UsageError
         If Optuna is missing, another process has the study, or its trials were made with other data or settings.
     BundleError
-        If what is there is damaged, or no study.
+        If the existing database is damaged, or no study.
     StorageError
         If it cannot be written.
     """
@@ -168,7 +168,7 @@ def _is_empty_and_other(path: Path, identity: Mapping[str, Any]) -> bool:
     if different and n_trials:
         words = [f"{name}: {found.get(name, 'unknown')}, now {wanted.get(name, 'unknown')}" for name in different]
         raise UsageError(
-            f"{path.parent} holds a study of something else ({'; '.join(words)}); go on as it was begun, "
+            f"{path.parent} holds a study of something else ({'; '.join(words)}); continue with the same settings, "
             f"or start over with --fresh, which forgets its {n_trials} trials"
         )
     return bool(different)

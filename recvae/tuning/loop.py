@@ -1,7 +1,6 @@
 """Tuning: fit one point after another, stop the hopeless ones early, and keep the best as a bundle.
 
-The best so far lies on the disk as soon as it is known, written down after that: what a stop or a kill leaves is
-always whole.
+The best bundle so far is on disk before the study names it: what a stop or a kill leaves is always whole.
 """
 
 import time
@@ -44,7 +43,7 @@ def tune(
     fresh: bool = False,
     monitor: TuningMonitor | None = None,
 ) -> Tuning:
-    """Search for the hyperparameters with the best validation NDCG@100, or go on searching.
+    """Search for the hyperparameters with the best validation NDCG@100, or continue a search.
 
     Parameters
     ----------
@@ -57,9 +56,9 @@ def tune(
     fixed : mapping, optional
         Hyperparameters that are not searched, with their values.
     trials : int
-        How many finished trials the study shall have in all, those of earlier calls included; >= 1.
+        How many finished trials the study has in the end, including those of earlier calls; >= 1.
     timeout : float, optional
-        Seconds after which this call ends, > 0. The trial under way is given up, at its next update.
+        Seconds after which this call ends, > 0. The current trial is given up at its next update.
     seed : int
         Of the choice of points, >= 0; the models have their own among their hyperparameters.
     device : str
@@ -69,7 +68,7 @@ def tune(
     fresh : bool
         Whether to forget an older study of that folder.
     monitor : TuningMonitor, optional
-        Is told how it goes.
+        Follows the search.
 
     Returns
     -------
@@ -84,7 +83,7 @@ def tune(
     DataError
         If no validation user has a target.
     TrainingError
-        If no trial came to an end.
+        If all trials failed, or none finished in time.
     BundleError
         If the study is damaged.
     StorageError
@@ -128,7 +127,7 @@ _HOPELESS = StopTraining("worse than most trials at this epoch")
 
 
 class _TrialMonitor:
-    """A model's monitor that tells a trial how its epochs go, and ends it where it should."""
+    """A model's monitor that reports epochs to the trial, and stops it if it is hopeless or the time is over."""
 
     def __init__(self, tuner: "_Tuner", trial: OpenTrial) -> None:
         self._tuner, self._trial = tuner, trial
@@ -213,7 +212,7 @@ class _Tuner:
             return {}
 
     def is_out_of_time(self) -> bool:
-        """Whether this call has to end."""
+        """Whether the time of this call is over."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def show(self, share: float) -> None:

@@ -1,4 +1,4 @@
-"""What a search has come to, who watches it, and how the best becomes a run like any other."""
+"""The result of a search, monitors that follow it, and how the best becomes a run like any other."""
 
 import shutil
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME = "all done", "exhausted", "interr
 
 
 class TuningMonitor(Protocol):
-    """Whoever watches a tuning."""
+    """What follows a search, such as a progress bar."""
 
     def advance(self, done: float, total: int, best: Trial | None) -> None:
         """Say how many trials are done, in parts of one, of how many, and which is the best so far."""
@@ -38,7 +38,7 @@ class NullTuningMonitor:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What a search has come to.
+    """The result of a search.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _study_of(folder: Path) -> str | None:
 
 
 def check_deliverable(folder: Path, overwrite: bool) -> None:
-    """Refuse a place in which the best could not be put in the end.
+    """Refuse a folder that the best could not replace in the end.
 
     Raises
     ------

@@ -49,13 +49,13 @@ class Search:
             )
         if not self.space:
             raise UsageError(
-                f"got a fixed value for each of {', '.join(self.model_class.space)}, so that nothing is left to tune; "
+                f"got a fixed value for each of {', '.join(self.model_class.space)}, so nothing is left to tune; "
                 "fix fewer, or use `recvae train`"
             )
 
     @property
     def space(self) -> dict[str, tuple[Any, ...] | Range]:
-        """What is searched, by hyperparameter: of the model's space what is not fixed, and matters beside that."""
+        """What is searched, by hyperparameter: the part of the model's space that is not fixed and has an effect."""
         model, known = self.model_class(**self.fixed), hyperparameters_of(self.model_class)
         searched = [name for name in self.model_class.space if name not in self.fixed]
         return {name: self.model_class.space[name] for name in searched if has_effect(known[name], model)}
@@ -65,7 +65,7 @@ class Search:
         return build(self.model_class, {**self.fixed, **point})
 
     def default(self) -> Point | None:
-        """Return the point of the model's defaults, None where one of them lies outside the space."""
+        """Return the point of the model's defaults, None where one of them is outside the space."""
         model = self.model_class()
         point = {name: getattr(model, name) for name in self.space}
         for name, domain in self.space.items():
@@ -134,7 +134,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 
 def settings_of(model: Model) -> list[str]:
-    """Return what tells a model from the defaults, as "name=value" each, in full precision.
+    """Return the settings of a model that differ from the defaults, as "name=value" each, in full precision.
 
     Parameters
     ----------

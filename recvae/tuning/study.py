@@ -40,9 +40,9 @@ class Trial:
     key : int
         Number in the database, where trials that were stopped have one too.
     state : str
-        "complete", "pruned" (hopeless, so not trained to its end) or "failed" (its training came to nothing).
+        "complete", "pruned" (hopeless, so not trained to its end) or "failed" (its training failed).
     ndcg : float or None
-        Validation NDCG@100; of a pruned trial the best until then, None of a failed one.
+        Validation NDCG@100; of a pruned trial the best so far, None of a failed one.
     settings : dict
         The hyperparameters that are searched.
     epochs : int
@@ -92,7 +92,7 @@ class OpenTrial:
         )
 
     def is_hopeless(self, epoch: int, ndcg: float) -> bool:
-        """Note what an epoch reached, and return whether the best until now is below the median of the others'.
+        """Note what an epoch reached, and return whether the best so far is below the median of the others'.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class Study:
 
     @property
     def id(self) -> str | None:
-        """What tells it from all others, None for one of an earlier version."""
+        """An id of its own, None for a study of an earlier version."""
         return self._study.user_attrs.get(ID)
 
     def trials(self) -> list[Trial]:
@@ -227,7 +227,7 @@ class Study:
         self._study.tell(trial.key, state=TrialState.PRUNED)
 
     def fail(self, trial: OpenTrial, error: str) -> None:
-        """Write down that a trial came to nothing, and why."""
+        """Write down that a trial failed, and why."""
         from optuna.trial import TrialState
 
         trial.note(error=error)
