@@ -70,6 +70,7 @@ def compare(
     shared.report(request, found)
     words = ["recvae", "compare", *map(str, folders), *(["--baselines", baselines] if baselines else [])]
     words += [*(["--to", to] if to else []), "--data", str(home)]
+    words += [word for name in own or [] for word in ("--model", name)]
     has_seeds = any(contender.seeds and not contender.is_baseline for contender in found.contenders)
     more = ["--seeds", "3"] if seeds == 1 and has_seeds else ["--output", "comparison.tex"]
     say_next(shlex.join([*words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more]))

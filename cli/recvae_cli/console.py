@@ -47,6 +47,13 @@ def imported_models(names: list[str] | None) -> "list[type[Model]]":
     return [model_class(name) for name in names]
 
 
+def model_option(model: "type[Model]") -> str:
+    """Return ` --model MODULE:CLASS` for a model of your own, which the next command needs too; else nothing."""
+    from recvae.models import MODELS, import_path
+
+    return "" if MODELS.get(model.name) is model else f" --model {import_path(model)}"
+
+
 def memory_limit(text: str | None) -> int | None:
     """Read --max-memory."""
     from recvae.compute.memory import parse_limit

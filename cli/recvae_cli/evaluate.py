@@ -65,6 +65,9 @@ def evaluate(
     folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
     found, _ = shared.compare_runs(request, folders, "evaluating")
     shared.report(request, found)
+    if own:
+        say_next(f"recvae recommend {folders[0]} --items ID,ID --model {own[0]}")
+        return
     known = ItemIndex.read(folders[0] / ITEMS).ids[:2].tolist()
     load = f"from recvae import Recommender; r = Recommender.load({str(folders[0])!r})"
     say_next(f'python -c "{load}; print(r.recommend({known}, k=5).to_pandas())"')

@@ -59,6 +59,7 @@ def plan(
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
     from recvae.errors import UsageError
+    from recvae.models import import_path
     from recvae.runs.parts import load_parts
     from recvae.runs.planning import plan
     from recvae.training.monitors import ProgressBar

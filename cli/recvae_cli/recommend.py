@@ -15,6 +15,7 @@ from recvae_cli.console import (
     RunsDir,
     imported_models,
     memory_limit,
+    model_option,
     say,
     say_next,
     show,
@@ -92,7 +93,10 @@ def recommend(
     say(f"{recommender.model.name} from {folder}")
     _print(recommender, history, found, reasons)
     if found.ids:
-        say_next(f"recvae similar {folder} {found.ids[0]}", f"recvae serve {folder}", f"recvae inspect {folder}")
+        more = model_option(type(recommender.model))
+        say_next(
+            f"recvae similar {folder} {found.ids[0]}{more}", f"recvae serve {folder}{more}", f"recvae inspect {folder}"
+        )
 
 
 def _ids(text: str) -> list[str]:

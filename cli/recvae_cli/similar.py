@@ -12,6 +12,7 @@ from recvae_cli.console import (
     OwnModels,
     RunsDir,
     imported_models,
+    model_option,
     say,
     say_next,
     show,
@@ -65,4 +66,4 @@ def similar(
     for place, (key, name, score) in enumerate(rows, 1):
         table.add_row(str(place), str(key), name or "", f"{score:.3f}")
     show(table)
-    say_next(f"recvae recommend {folder} --items {item} --explain")
+    say_next(f"recvae recommend {folder} --items {item} --explain{model_option(type(recommender.model))}")

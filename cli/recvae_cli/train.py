@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    model_option,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -218,4 +230,4 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
         if training.epochs and training.epochs == training.best_epoch and not bundle.interrupted:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
-    say_next(f"recvae evaluate {folder}")
+    say_next(f"recvae evaluate {folder}{model_option(type(bundle.model))}")

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, RunsDir, memory_limit, say, say_next, show, show_json
+from recvae_cli.console import (
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    RunsDir,
+    memory_limit,
+    model_option,
+    say,
+    say_next,
+    show,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,7 +179,7 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
     else:
         command = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
         say(f"{found.ended}: the current trial does not count; continue with: {command}")
-    say_next(f"recvae evaluate {shlex.quote(str(run))}")
+    say_next(f"recvae evaluate {shlex.quote(str(run))}{model_option(type(found.model))}")
 
 
 def _table(found: "Tuning") -> "Table":

@@ -1,0 +1,288 @@
+"""A model of your own takes part everywhere, without a change to the package: in Python and from the command.
+
+It is named by an import path that the user types; a bundle never imports anything by itself.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from recvae import Dataset, Recommender, compare, read_bundle
+from recvae.errors import BundleError, UsageError
+from recvae.models import EASE, MODELS, Blend, Model, Popularity, hyperparameter, learned, model_class
+from recvae.models.common.base import FitOptions
+
+Command = Callable[..., Any]
+
+MODULE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from recvae.models import EASE, Model, hyperparameter, learned
+
+
+@dataclass(kw_only=True)
+class ItemKNN(Model):
+    """Similar items by cosine."""
+
+    name: ClassVar[str] = "itemknn"
+    paper: ClassVar[str] = "Sarwar et al.: Item-Based Collaborative Filtering (WWW 2001)"
+    space: ClassVar = {"shrinkage": (0.0, 10.0)}
+
+    shrinkage: float = hyperparameter(0.0, "added to the product of lengths", low=0)
+    similarity_: sp.csr_matrix = learned()
+
+    def _fit(self, train, validation, options):
+        length = np.sqrt(np.bincount(train.indices, minlength=train.shape[1]))
+        together = (train.T @ train).toarray() / (np.outer(length, length) + self.shrinkage + 1e-9)
+        np.fill_diagonal(together, 0)
+        self.similarity_ = sp.csr_matrix(together, dtype=np.float32)
+
+    def _score_block(self, user_items):
+        return (user_items @ self.similarity_).toarray()
+
+
+@dataclass(kw_only=True)
+class Known(EASE):
+    name: ClassVar[str] = "ease"
+
+
+@dataclass(kw_only=True)
+class Nameless(ItemKNN):
+    name: ClassVar[str] = ""
+
+
+class Unfinished(Model):
+    name = "unfinished"
+    paper = "none"
+
+
+class Other:
+    pass
+
+
+raised = "not a class"
+'''
+
+
+@dataclass(kw_only=True)
+class ItemKNN(Model):
+    """Similar items by cosine; what notebooks and docs show."""
+
+    name: ClassVar[str] = "itemknn"
+    paper: ClassVar[str] = "Sarwar et al.: Item-Based Collaborative Filtering (WWW 2001)"
+
+    shrinkage: float = hyperparameter(0.0, "added to the product of lengths", low=0)
+    similarity_: sp.csr_matrix = learned()
+
+    def _fit(self, train: sp.csr_matrix, validation: Any, options: FitOptions) -> None:  # noqa: ARG002
+        length = np.sqrt(np.bincount(train.indices, minlength=train.shape[1]))
+        together = (train.T @ train).toarray() / (np.outer(length, length) + self.shrinkage + 1e-9)
+        np.fill_diagonal(together, 0)
+        self.similarity_ = sp.csr_matrix(together, dtype=np.float32)
+
+    def _score_block(self, user_items: sp.csr_matrix) -> Any:
+        return (user_items @ self.similarity_).toarray()
+
+
+@pytest.fixture
+def module(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Write a module with models into this folder and return its name; it is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (workplace / "my_models.py").write_text(MODULE)
+    yield "my_models"
+    sys.modules.pop("my_models", None)
+
+
+@pytest.fixture
+def run(module: str, toy: Path, command: Command) -> Path:
+    """Train that model by the command and return its run; the module is not imported any more."""
+    said = command("train", "--model", f"{module}:ItemKNN", "--set", "shrinkage=5")
+    assert said.code == 0 and "next: recvae evaluate runs/toy/itemknn --model my_models:ItemKNN" in said.err, said.err
+    del sys.modules[module]
+    return Path("runs/toy/itemknn")
+
+
+# In Python
+
+
+def test_it_is_fitted_compared_and_recommends_like_any_other(blocks: Dataset) -> None:
+    fitted = ItemKNN().fit(blocks.train)
+    found = compare({"mine": fitted, "popularity": Popularity().fit(blocks.train)}, blocks, metrics="ndcg@5")
+    assert found.ranking[0].name == "mine" and found.ranking[0].model == "itemknn"
+    recommender = Recommender(fitted, blocks)
+    users = blocks.test.fold_in
+    assert len(recommender.recommend(blocks.item_ids[users[0].indices], k=5).ids) == 5
+    reasons = fitted.contributions(users[0], np.array([3]))  # what the score loses without each item
+    assert reasons.shape == (3, 1)
+    assert (fitted.has_similarities, fitted.has_embeddings, fitted.is_exportable) == (False, False, False)
+
+
+def test_its_bundle_comes_back_where_its_class_is_given(blocks: Dataset, tmp_path: Path) -> None:
+    fitted = ItemKNN(shrinkage=2.0).fit(blocks.train)
+    Recommender(fitted, blocks).save(tmp_path / "mine")
+    card = json.loads((tmp_path / "mine" / "recommender.json").read_text())
+    assert (card["model"], card["hyperparameters"]) == ("itemknn", {"shrinkage": 2.0})
+    assert "Sarwar et al." in (tmp_path / "mine" / "README.md").read_text()
+    back = Recommender.load(tmp_path / "mine", models=[ItemKNN])
+    assert back.model == fitted
+    np.testing.assert_array_equal(back.model.score(blocks.test.fold_in), fitted.score(blocks.test.fold_in))
+    refused = (
+        r"holds a model 'itemknn', which recvae does not have\. A model of your own: "
+        r"Recommender.load\(folder, models=\[MyModel\]\), on the command line --model MODULE:CLASS"
+    )
+    for load in (Recommender.load, read_bundle):
+        with pytest.raises(BundleError, match=refused):
+            load(tmp_path / "mine")
+
+
+def test_it_may_be_part_of_a_blend(blocks: Dataset, tmp_path: Path) -> None:
+    blend = Blend.of(ItemKNN(), EASE(l2=5.0), weight=0.5).fit(blocks.train, blocks.validation)
+    assert not blend.has_similarities and not blend.is_exportable, "a part has neither"
+    Recommender(blend, blocks).save(tmp_path / "blend")
+    with pytest.raises(BundleError, match="holds a model 'itemknn'"):
+        Recommender.load(tmp_path / "blend")
+    back = Recommender.load(tmp_path / "blend", models=[ItemKNN]).model
+    np.testing.assert_array_equal(back.score(blocks.test.fold_in), blend.score(blocks.test.fold_in))
+
+
+def test_scores_of_another_shape_are_refused(blocks: Dataset) -> None:
+    @dataclass(kw_only=True)
+    class Wrong(ItemKNN):
+        name: ClassVar[str] = "wrong"
+
+        def _score_block(self, user_items: sp.csr_matrix) -> Any:
+            return super()._score_block(user_items)[:, 1:]
+
+    model = Wrong().fit(blocks.train)
+    with pytest.raises(UsageError, match=r"got scores of shape \(12, 31\) from Wrong._score_block, expected scores of"):
+        model.recommend(blocks.test.fold_in)
+
+    class Nothing(Wrong):
+        def _score_block(self, user_items: sp.csr_matrix) -> Any:  # noqa: ARG002
+            return None
+
+    with pytest.raises(
+        UsageError, match=r"got NoneType from Nothing._score_block, expected scores of shape \(12, 32\)"
+    ):
+        Nothing().fit(blocks.train).score(blocks.test.fold_in)
+
+
+def test_arrays_that_do_not_fit_are_refused(blocks: Dataset) -> None:
+    @dataclass(kw_only=True)
+    class Two(Popularity):
+        name: ClassVar[str] = "two"
+        more_: np.ndarray = learned(ndim=1, per_item=True)
+
+    for arrays, message in (
+        ({"counts": np.ones(3)}, "more"),
+        ({"counts": np.ones(3), "more": np.ones((3, 2))}, r"more of shape \(3, 2\), expected 1 dimension$"),
+        ({"counts": np.ones(3), "more": np.ones(4)}, r"more of shape \(4,\), expected a first dimension of 3 items"),
+    ):
+        with pytest.raises((KeyError, ValueError), match=message):
+            Two().load_weights(arrays)
+    wide = ItemKNN()
+    wide.similarity_, wide.n_items_ = sp.csr_matrix(np.eye(3, 5, dtype=np.float32)), 3
+    back = ItemKNN().load_weights(wide.weights())
+    assert isinstance(back, ItemKNN) and back.similarity_.shape == (3, 5)
+    with pytest.raises(ValueError, match=r"similarity.data of shape \(3, 2\), expected one dimension"):
+        ItemKNN().load_weights(wide.weights() | {"similarity.data": np.ones((3, 2))})
+
+    @dataclass(kw_only=True)
+    class Forgetful(ItemKNN):
+        name: ClassVar[str] = "forgetful"
+        similarity_: Any = None
+
+    model = Forgetful().fit(blocks.train)
+    with pytest.raises(ValueError, match=r"Forgetful declares no array of shape \(n_items, \.\.\.\); declare one"):
+        Forgetful().load_weights(model.weights())
+
+
+# From the command
+
+
+def test_the_command_trains_measures_and_answers_with_it(run: Path, command: Command) -> None:
+    own = ("--model", "my_models:ItemKNN")
+    found = json.loads(command("evaluate", "itemknn", "--baselines", "popularity", "--json", *own).out)
+    assert [one["model"] for one in found["runs"] if not one["baseline"]] == ["itemknn"]
+    assert command("compare", "itemknn", "--to", "popularity", *own).code == 0
+    said = command("recommend", "itemknn", "--items", "1,2", *own)
+    assert said.code == 0 and f"recvae serve {run} --model my_models:ItemKNN" in said.err
+    assert command("inspect", "itemknn").code == 0, "says what it is without its code"
+
+
+def test_it_can_be_a_baseline_planned_listed_and_tuned(run: Path, command: Command) -> None:
+    path = "my_models:ItemKNN"
+    found = json.loads(command("evaluate", "itemknn", "--baselines", path, "--model", path, "--json").out)
+    assert [one["baseline"] for one in found["runs"]] in ([True, False], [False, True])
+    assert found["baseline"] == "itemknn (baseline)"
+    again = command("compare", "itemknn", "--to", path, "--model", path)
+    assert again.code == 0, again.err
+    assert "recvae train --model my_models:ItemKNN" in command("plan", path, "--seconds", "0").err
+    assert "Sarwar" in command("models", path).out
+    tuned = command("tune", "--model", path)
+    assert tuned.code == 0 and f"recvae train --model {path} --data toy" in tuned.out, tuned.err
+    assert command("evaluate", "itemknn-tuned", "--baselines", "none", "--model", path).code == 0
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "recommend", "similar", "export"])
+def test_a_run_of_it_imports_nothing_by_itself(verb: str, run: Path, command: Command) -> None:
+    more = {"recommend": ("--items", "1"), "similar": ("1",)}.get(verb, ())
+    said = command(verb, "itemknn", *more)
+    assert said.code == 1 and said.err.count("\n") <= 2, said.err
+    assert "holds a model 'itemknn', which recvae does not have" in said.err
+    assert "--model MODULE:CLASS" in said.err and "my_models" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "my_models:Other",
+            "got my_models:Other, which is not a subclass of recvae.Model; write `class MyModel.Model.`",
+        ),
+        ("my_models:raised", "got my_models:raised, which is not a subclass of recvae.Model"),
+        (
+            "my_models:Unfinished",
+            "got my_models:Unfinished, which does not define _fit, _score_block; see recvae.Model",
+        ),
+        ("my_models:Known", "got my_models:Known with name 'ease', which is a model of recvae; choose another name"),
+        ("my_models:Nameless", "got my_models:Nameless with name '', expected letters, digits"),
+        ("my_models:Missing", "got model 'my_models:Missing', but my_models has no 'Missing'; it has: .*ItemKNN"),
+        ("no_such:Model", "got model 'no_such:Model', but there is no module no_such; expected no_such.py in"),
+        ("broken:Model", "got model 'broken:Model', but importing broken failed with ZeroDivisionError: division by"),
+        ("my_models:", "got model 'my_models:', expected MODULE:NAME such as my_module:my_model"),
+        ("itemknn", "got model 'itemknn', expected one of: multvae, .*or MODULE:CLASS for a model of your own"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_words(
+    name: str, message: str, module: str, toy: Path, command: Command
+) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    said = command("train", "--model", name)
+    assert said.code == 2 and re.search(f"^error: {message}", said.err), said.err
+    assert not Path("runs").exists()
+    with pytest.raises(UsageError, match=message):
+        model_class(name)
+
+
+def test_a_model_without_a_paper_is_refused() -> None:
+    class Paperless(ItemKNN):
+        paper = None  # type: ignore[assignment]
+
+    with pytest.raises(
+        UsageError, match=r'got Paperless without a paper, expected a class attribute such as paper = "'
+    ):
+        model_class(Paperless)
+    assert model_class(MODELS["ease"]) is EASE and model_class("itemknn", [ItemKNN]) is ItemKNN
