@@ -32,7 +32,7 @@ PROMISED_RATIO, PROMISED_BYTES = 4, 3e9
 MAKE = """
 import sys
 from pathlib import Path
-from recvae.synthetic import synthetic_log, write_ratings_csv
+from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
 path, *shape = sys.argv[1:]
 n_users, n_items, n_events = map(int, shape)
 write_ratings_csv(synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events)[0], Path(path))

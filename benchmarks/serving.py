@@ -37,7 +37,7 @@ PROMISED_RATIO, PROMISED_LOAD, PROMISED_GAIN = 2.0, 0.5, 3.0
 _LOADING = """
 import sys, time, torch
 start = time.perf_counter()
-from recvae.recommender import Recommender
+from recvae.recommenders.recommender import Recommender
 Recommender.load(sys.argv[1])
 print(time.perf_counter() - start)
 """

@@ -28,7 +28,7 @@ def make(place: str, age: int, *, interrupted: bool | None = None, resumable: bo
     if resumable:
         (folder / "run.json").write_text("{}")
     for file in folder.iterdir():
-        os.utime(file, (1e9 - 86400 * age,) * 2)
+        os.utime(file, (1e9 - 86400 * age, 1e9 - 86400 * age))
     return folder
 
 
