@@ -115,9 +115,9 @@ def test_the_weight_is_the_best_on_validation_and_all_that_were_tried_are_told(b
 def test_a_weight_that_is_set_is_taken_with_and_without_validation(blocks: Dataset) -> None:
     parts = EASE(l2=5.0).fit(blocks.train), Popularity().fit(blocks.train)
     alone = Blend.of(*parts, weight=0.35).fit(blocks.train)
-    assert alone.training_summary() == {"weight": 0.35}
+    assert alone.training_summary().to_json() == {"weight": 0.35}
     measured = Blend.of(*parts, weight=0.35).fit(blocks.train, blocks.validation)
-    assert measured.training_summary() == {"weight": 0.35}
+    assert measured.training_summary().to_json() == {"weight": 0.35}
 
 
 @pytest.mark.parametrize("targets", ["no validation users", "no targets"])

@@ -286,7 +286,7 @@ def test_a_network_that_is_too_large_in_itself_is_told_to_be_narrower(blocks: Da
     model = MultVAE(batch_size=80)
     said = r"raise --max-memory to \S+, or even batch_size=1 takes \S+: set a smaller hidden_dims or latent_dim, or lea"
     with pytest.raises(MemoryLimitError, match=said):
-        model.check_memory(*blocks.train.shape, blocks.train.nnz)
+        model.check_memory(*blocks.train.shape, blocks.train.nnz, max_memory=20_000)
 
 
 def test_without_a_limit_what_is_free_counts(blocks: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

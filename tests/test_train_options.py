@@ -154,7 +154,7 @@ def test_beta_is_that_of_the_pilots_best_epoch_on_the_same_slope(
 @pytest.mark.parametrize("model", ["recvae", "multdae", "ae", "ease", "edlae", "als", "popularity"])
 def test_beta_is_not_found_for_a_model_without(model: str, refused: Refused, command: Command) -> None:
     said = refused(2, "train", "--model", model, "--find-beta")
-    assert f"got {model}, which has no beta to find; take a model that has: multvae, hvamp or vasp" in said
+    assert f"got {model}, which has no beta to find; use a model that has: multvae, hvamp or vasp" in said
     assert not Path("runs").exists()
 
 

@@ -92,7 +92,7 @@ class Rigged(Popularity):
 def rigged(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> type[Rigged]:
     """Register that model, in an empty folder to work in."""
 
-    def measure(model: Rigged, *rest: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def measure(model: Rigged, *rest: Any, **more: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         return {"recall@20": np.array([0.1]), "ndcg@100": np.array([model.quality])}, {}
 
     connect = sqlite3.connect
