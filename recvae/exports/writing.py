@@ -55,7 +55,7 @@ Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ModelExport:
     """What was written.
 
     Parameters
@@ -102,7 +102,7 @@ def export(
     output: Path | str | None = None,
     held_out: HeldOut | None = None,
     progress: Progress | None = None,
-) -> Exported:
+) -> ModelExport:
     """Export a bundle's scores, check them on rows of users, and write all that serving them needs.
 
     Parameters
@@ -122,7 +122,7 @@ def export(
 
     Returns
     -------
-    Exported
+    ModelExport
         Where it stands, and what its card says, the check among it.
 
     Raises
@@ -162,7 +162,7 @@ def export(
         write_neighbours(aside / NEIGHBOURS, bundle.model, tell)
         card["files"] = described(aside, sorted(entry.name for entry in aside.iterdir()))
         write_json(aside / EXPORT_CARD, card)
-    return Exported(folder=folder, card=card)
+    return ModelExport(folder=folder, card=card)
 
 
 def _silent(done: float, total: float, note: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from recvae.bundles.card import CARD
 from recvae.errors import UsageError
 from recvae.exports.format import EXPORT_CARD, is_of_run
-from recvae.recommenders.base import Recommending
+from recvae.recommenders.base import BaseRecommender
 from recvae.serving.settings import Settings
 from recvae.storage.integrity import sha256_of
 
@@ -21,7 +21,7 @@ class StoredModel:
     name: str
     version: str
     format: str
-    recommender: Recommending
+    recommender: BaseRecommender
     diversifies: bool
 
     def describe(self) -> dict[str, Any]:
@@ -123,14 +123,14 @@ class ModelStore:
         )
 
 
-def _load_torch(run: Path, settings: Settings) -> Recommending:
+def _load_torch(run: Path, settings: Settings) -> BaseRecommender:
     from recvae.recommenders.recommender import Recommender
 
     # Copied: whoever writes into the files of a running server must not change what it serves, or bring it down.
     return Recommender.load(run, settings.device, mapped=False)
 
 
-def _load_onnx(run: Path, settings: Settings) -> Recommending:
+def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:
     from recvae.serving.onnx import OnnxRecommender
 
     recommender = OnnxRecommender.load(run / settings.format, threads=settings.threads)
