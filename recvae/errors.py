@@ -1,18 +1,18 @@
-"""Everything that `recvae` raises on purpose, in one tree.
+"""The exceptions of `recvae`, in one tree.
 
     RecvaeError
     ├── UsageError       the call is wrong: an unknown name, a value out of range, a missing path (exit code 2)
     ├── DataError        the data is wrong: a bad line, an empty log, a damaged data set (exit code 1)
     ├── BundleError      a bundle or checkpoint is damaged, unfinished or foreign (exit code 1)
     ├── NotFittedError   a model was asked for scores before it was fitted (exit code 1)
-    ├── TrainingError    training cannot go on: the loss is no longer a number (exit code 1)
-    │   └── OutOfMemoryError    memory ran out on the way (exit code 1)
-    ├── ExportError      an exported model does not give the scores of the one it was made from (exit code 1)
-    ├── DownloadError    no network, or the file that came is not the one expected (exit code 1)
-    ├── MemoryLimitError a model would need more memory than there is or may be taken (exit code 1)
+    ├── TrainingError    training cannot continue: the loss is no longer a number (exit code 1)
+    │   └── OutOfMemoryError    memory ran out during training (exit code 1)
+    ├── ExportError      an exported model does not give the scores of the original model (exit code 1)
+    ├── DownloadError    no network, or the downloaded file is not the expected one (exit code 1)
+    ├── MemoryLimitError a model would need more memory than is free or allowed (exit code 1)
     └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
 
-Every message says what was found, what was expected, and what to do about it.
+Every message says what was found, what was expected, and what to do.
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from contextlib import contextmanager
 
 
 class RecvaeError(Exception):
-    """Base of all errors of this package; `exit_code` is what the command ends with."""
+    """Base of all errors of this package; `exit_code` is the exit code of the command."""
 
     exit_code = 1
 
 
 class UsageError(RecvaeError, ValueError):
-    """Raised when a call is wrong in itself, whatever the data: name, type, range or path."""
+    """Raised when a call is wrong for any data: name, type, range or path."""
 
     exit_code = 2
 
@@ -36,7 +36,7 @@ class DataError(RecvaeError, ValueError):
 
 
 class BundleError(RecvaeError):
-    """Raised when a bundle or a checkpoint is damaged, unfinished, too new, or not one at all."""
+    """Raised when a bundle or a checkpoint is damaged, unfinished, too new, or of another kind."""
 
 
 class NotFittedError(RecvaeError):
@@ -44,27 +44,27 @@ class NotFittedError(RecvaeError):
 
 
 class TrainingError(RecvaeError):
-    """Raised when training diverged, so that going on would only produce nonsense."""
+    """Raised when training diverged and cannot continue."""
 
 
 class OutOfMemoryError(TrainingError):
-    """Raised when memory ran out in the middle of training; with more of it, or less at a time, it would go on."""
+    """Raised when memory ran out during training; it can be resumed with more memory or smaller batches."""
 
 
 class ExportError(RecvaeError):
-    """Raised when an exported model does not give the scores of the model it was made from; nothing is left of it."""
+    """Raised when an exported model does not give the scores of the original model; nothing is written."""
 
 
 class DownloadError(RecvaeError):
-    """Raised when a known data set cannot be fetched or is not what its publisher promised."""
+    """Raised when a known data set cannot be downloaded, or is not the published one."""
 
 
 class MemoryLimitError(RecvaeError, MemoryError):
-    """Raised before anything is allocated when a model would need more memory than there is or may be taken."""
+    """Raised before training or loading when a model would need more memory than is free or allowed."""
 
 
 class StorageError(RecvaeError):
-    """Raised when a file cannot be written; what was there before is untouched."""
+    """Raised when a file cannot be written; an existing file is untouched."""
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def requires_extra(extra: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         if (error.name or "").split(".")[0] in ("recvae", "recvae_cli"):
-            raise  # a fault of ours, which no installation mends
+            raise  # a bug of this package, which no installation would fix
         raise UsageError(
             f"{what} needs a library that cannot be imported ({error}); install it with: pip install 'recvae[{extra}]'"
         ) from error

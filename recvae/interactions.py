@@ -1,4 +1,4 @@
-"""The one currency between splitting, fitting and evaluating: users x items as sparse rows.
+"""Users x items as sparse rows: what splitting, fitting and evaluating pass to each other.
 
 Letters in shape comments here and everywhere: U users, I items, B users of one batch, N stored interactions.
 """
@@ -13,7 +13,7 @@ from recvae.errors import DataError
 
 
 def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Build a matrix of ones from the positions of its interactions, each given once.
+    """Build a matrix of ones from the positions of its interactions, which must be distinct.
 
     Parameters
     ----------
@@ -35,26 +35,26 @@ def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) 
     starts = np.searchsorted(position, np.arange(shape[0] + 1) << bits)  # (U + 1,)
     ones = np.ones(len(position), dtype=np.float32)
     matrix = sp.csr_matrix((ones, (position & ((1 << bits) - 1)).astype(np.int32), starts), shape=shape)
-    matrix.sum_duplicates()  # changes nothing where each is given once, and has scipy know that rows are sorted
+    matrix.sum_duplicates()  # changes nothing, but lets scipy know that rows are sorted
     return matrix
 
 
 def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
-    """Check and normalise a user-items matrix given from outside.
+    """Check and normalise a users x items matrix given by the caller.
 
     Parameters
     ----------
     matrix : scipy sparse matrix of shape (n_users, n_items)
-        Any sparse format and number type. Entries that are stored as 0 are dropped; duplicates are added up.
+        Any sparse format and number type. Stored zeros are dropped; duplicates are summed.
     name : str
-        How messages call it.
+        What messages call it.
     n_items : int, optional
         The number of columns it must have.
 
     Returns
     -------
     csr_matrix of shape (n_users, n_items), float32
-        With sorted indices and no stored zeros; shares the argument's memory where nothing had to change.
+        With sorted indices and no stored zeros; it shares the argument's memory if nothing had to change.
 
     Raises
     ------
@@ -86,14 +86,14 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
 
 
 def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:
-    """Return rows of these: a user's row, and below it the same row without each of its N items.
+    """Return some of these 1 + N rows: a user's history of N items, then the history without each item.
 
     Parameters
     ----------
     history : csr_matrix of shape (1, n_items), float32
         With sorted indices.
     start, end : int
-        From which of the 1 + N to which.
+        First row, and the row after the last.
 
     Returns
     -------
@@ -107,16 +107,16 @@ def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.c
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Users to evaluate on: what the model may see of each, and what it should find.
+    """Users to evaluate on: the history that the model sees, and the items that it should find.
 
     Parameters
     ----------
     fold_in : csr_matrix of shape (n_users, n_items), float32
-        The history that the model is given; these items are never recommended.
+        The history given to the model; these items are never recommended.
     targets : csr_matrix of shape (n_users, n_items), float32
-        The items that count as hits; a row may be empty, such users are left out of every mean.
+        The items that count as hits. A row may be empty; such users are left out of every mean.
     user_ids : ndarray of shape (n_users,)
-        External ids of the rows; their positions where there are none.
+        External ids of the users; by default their positions.
     """
 
     fold_in: sp.csr_matrix
@@ -136,7 +136,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, value: "HeldOut | tuple[sp.spmatrix, sp.spmatrix]", n_items: int) -> Self:
-        """Check and normalise held-out users given from outside, as `HeldOut` or as (fold_in, targets).
+        """Check and normalise held-out users given by the caller, as `HeldOut` or as (fold_in, targets).
 
         Raises
         ------
@@ -156,5 +156,5 @@ class HeldOut:
         return int(self.fold_in.shape[0])
 
     def n_without_target(self) -> int:
-        """Return how many users have no target, and so no metric."""
+        """Return the number of users without a target, for whom there is no metric."""
         return int(np.count_nonzero(np.diff(self.targets.indptr) == 0))

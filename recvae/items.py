@@ -1,6 +1,6 @@
-"""The item index: which item each column stands for, what it is called, and how often it was consumed.
+"""The item index: the id, the title and the training count of each item column.
 
-Importing this takes numpy alone, for a service without Arrow.
+Importing this needs only numpy, for a service without Arrow.
 """
 
 import unicodedata
@@ -29,7 +29,7 @@ class ItemIndex:
     ids : ndarray of shape (n_items,), int64 or object (str)
         External ids.
     titles : ndarray of shape (n_items,), object (str or None), optional
-        Titles, where known.
+        Titles, if known.
     train_counts : ndarray of shape (n_items,), int64
         Number of training users of each item.
     """
@@ -47,43 +47,43 @@ class ItemIndex:
         return {str(item): column for column, item in enumerate(self.ids.tolist())}
 
     def column_of(self, item: object) -> int | None:
-        """Look an item up by its external id, None where not known: 318, "318", 318.0 and "318.0" are the same."""
-        # Data frames make floats of integers wherever one was missing.
+        """Return the column of an external id, None if unknown; 318, "318", 318.0 and "318.0" are the same id."""
+        # Data frames turn integers into floats where one is missing.
         whole = isinstance(item, float | np.floating) and float(item).is_integer()
         column = self._columns.get(str(int(cast(float, item)) if whole else item))
-        if column is None and isinstance(item, str) and item.endswith(".0"):  # and files of texts of these
+        if column is None and isinstance(item, str) and item.endswith(".0"):  # and files turn these floats into strings
             column = self._columns.get(item.removesuffix(".0"))
         return column
 
     def mask_of(self, items: Iterable[object]) -> np.ndarray:
-        """Return which items are among these, shape (n_items,), bool; ids that are not known are ignored."""
+        """Return which items have one of these ids, shape (n_items,), bool; unknown ids are ignored."""
         mask = np.zeros(len(self), dtype=bool)
         mask[[column for column in map(self.column_of, items) if column is not None]] = True
         return mask
 
     def id_of(self, column: int) -> int | str:
-        """Return the external id of a column, as a value of Python."""
+        """Return the external id of a column, as a Python int or str."""
         return self.ids[[column]].tolist()[0]
 
     def title_of(self, column: int) -> str | None:
-        """Return the title of a column, None where it is not known."""
+        """Return the title of a column, None if unknown."""
         return None if self.titles is None else self.titles[column]
 
     def search(self, text: str, limit: int = 10) -> list[int]:
-        """Find items by their title, or id where they have none.
+        """Search items by title, or by id if they have no title.
 
         Parameters
         ----------
         text : str
-            Words that must all occur, whatever their case and accents; of an item as whole or as beginnings.
+            Words that must all occur in the title; case and accents are ignored.
         limit : int
-            Number of items at most.
+            Maximum number of items.
 
         Returns
         -------
         list of int
-            Columns: titles that begin with the text first, then where each word begins one of the title's, then others;
-            among equals those with most training users.
+            Columns: first titles that begin with the text, then titles in which each word begins a word, then others;
+            within each group the most popular first.
         """
         wanted = _folded(text)
         words = wanted.split()
@@ -125,7 +125,7 @@ class ItemIndex:
 
 
 DEFAULT_K = 10
-"""Number of items recommended unless another is asked for."""
+"""Default number of recommended items."""
 
 
 def check_k(k: int) -> None:
@@ -155,7 +155,7 @@ def ids_to_arrow(ids: np.ndarray) -> "pa.Array":
 
 
 def ids_from_arrow(column: "pa.ChunkedArray") -> np.ndarray:
-    """Return external ids as int64 or object (str)."""
+    """Return external ids of an Arrow column as int64 or object (str)."""
     import pyarrow as pa
 
     return np.array(column.to_pylist(), dtype=np.int64 if pa.types.is_integer(column.type) else object)
@@ -165,5 +165,5 @@ _MOST_EXACT = 2**53 - 1
 
 
 def json_id(item: int | str) -> int | str:
-    """Return an id as JSON has it: whole numbers beyond 2^53 as texts, which JavaScript would take for others."""
+    """Return an id as a JSON value: integers beyond 2^53 become strings, because JavaScript would round them."""
     return str(item) if isinstance(item, int) and abs(item) > _MOST_EXACT else item

@@ -122,7 +122,7 @@ def test_a_bad_log_is_refused_and_leaves_nothing(case: str, refused: Callable[..
         (["folder/"], "is a folder, expected a file"),
         (["ml-99"], "did you mean 'ml-1m'?"),
         ([], "got no log, expected NAME or PATH"),
-        (["ml-1m", "--source", "none"], "nothing at none"),
+        (["ml-1m", "--source", "none"], "no file or folder none, expected a folder or zip of ml-1m"),
         (["ml-1m", "--source", "log.csv"], "neither a folder nor a zip"),
         (["--train", "log.csv"], "got only part of a ready-made split"),
         (["log.csv", "--train", "log.csv", "--test", "log.csv"], "and no NAME"),
@@ -271,7 +271,7 @@ def test_without_a_network_a_known_data_set_asks_for_a_source(
         monkeypatch.delenv(name, raising=False)
     said = command("preprocess", "ml-20m")
     assert (said.code, said.out) == (1, "") and "Traceback" not in said.err
-    assert "could not fetch ml-20m" in said.err and "there is no connection" in said.err
+    assert "could not download ml-20m" in said.err and "no connection to the server" in said.err
     assert "recvae preprocess ml-20m --source PATH" in said.err
     assert tree(workplace) == {} and not Path("data/downloads").exists()
 
@@ -359,7 +359,7 @@ def _flip(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights cut": (lambda run: (run / "weights.safetensors").write_bytes(b"12"), "should have"),
-    "weights changed": (lambda run: _flip(run / "weights.safetensors"), "is not what was written"),
+    "weights changed": (lambda run: _flip(run / "weights.safetensors"), "was changed after it was written"),
     "items gone": (lambda run: (run / "items.parquet").unlink(), "found no file"),
     "card cut": (lambda run: (run / "recommender.json").write_text('{"format": 1, '), "cannot be read"),
     "newer format": (lambda run: _rewrite(run / "recommender.json", format=99), "has bundle format 99, this version"),

@@ -46,7 +46,10 @@ def assert_refused(path: Path, message: str, log_format: LogFormat | None = None
         (b"\x00\x01\x02", BINARY),
         (GOOD.encode() + b"\x00,1,1,1\n", BINARY),
         (GOOD.encode("utf-16"), BINARY),
-        (GOOD.replace("\n", "\r"), " line 1: got lines ended by a bare carriage return, expected newlines; convert it"),
+        (
+            GOOD.replace("\n", "\r"),
+            " line 1: got lines that end in a carriage return, expected newlines; convert it",
+        ),
         (
             "user\n1\n2\n",
             " line 1: got one column with separator ',': 'user'; expected at least a user and an item column; "
@@ -181,7 +184,7 @@ def test_one_column_cannot_be_both_user_and_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize("separator", ["||", r"\t", "é"])
 def test_a_separator_is_a_double_colon_or_one_ascii_character(tmp_path: Path, separator: str) -> None:
     (tmp_path / "log.csv").write_text(GOOD)
-    message = f"got separator {separator!r}, expected '::' or one ASCII character, such as a comma or tab"
+    message = f"got separator {separator!r}, expected '::' or one ASCII character, e.g. a comma or tab"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         read_events(tmp_path / "log.csv", LogFormat(separator=separator))
 

@@ -270,7 +270,7 @@ def test_a_card_of_strange_values_raises_nothing_but_a_bundle_error(
         ({"versions": None}, r"got versions None, expected an object"),
         ({"created": None}, r"got created None, expected a text"),
         ({"interrupted": 1}, r"got interrupted 1, expected true or false"),
-        ({"files": {}}, r"is damaged: recommender.json says nothing of weights.safetensors"),
+        ({"files": {}}, r"is damaged: recommender.json does not list weights.safetensors"),
         ({"hyperparameters": {"latent_dim": 0}}, r"is damaged: got latent_dim=0, expected a whole number, 1 or more"),
         ({"hyperparameters": {"zzz": 1}}, r"is damaged: got unknown hyperparameter 'zzz'"),
         ({"hyperparameters": []}, r"got hyperparameters \[\], expected an object"),

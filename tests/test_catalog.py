@@ -170,7 +170,7 @@ def test_missing_titles_are_none(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nothing at .*absent, expected a folder or zip of ml-1m"):
+    with pytest.raises(UsageError, match=r"no file or folder .*absent, expected a folder or zip of ml-1m"):
         locate(CATALOG["ml-1m"], tmp_path / "absent")
 
 
@@ -206,7 +206,7 @@ def test_two_folders_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>no such page</html>"])
 def test_damaged_zip(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "ml-1m.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"ml-1m\.zip is truncated or damaged .*; fetch or pack it again"):
+    with pytest.raises(DataError, match=r"ml-1m\.zip is truncated or damaged .*; download or compress it again"):
         locate(CATALOG["ml-1m"], tmp_path / "ml-1m.zip")
 
 

@@ -271,7 +271,7 @@ def test_a_folder_with_a_truncated_file_is_refused(folder: Path, name: str, keep
 def test_no_folder_and_no_data_set_are_wrong_use(tmp_path: Path) -> None:
     for folder, what in (
         (tmp_path / "none", "does not exist"),
-        (tmp_path, "has no manifest.json: not a finished data set"),
+        (tmp_path, "has no manifest.json, so it is not a finished data set"),
     ):
         with pytest.raises(UsageError, match=f"^{folder} {what}; make one with `recvae preprocess`$"):
             Dataset.load(folder)

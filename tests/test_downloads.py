@@ -123,7 +123,7 @@ def test_folder_with_a_tilde_is_taken_as_it_is(server: Server, tmp_path: Path, m
 
 def test_not_found(server: Server, tmp_path: Path) -> None:
     expected = (
-        r"could not fetch ml-1m from http://127\.0\.0\.1:\d+/absent\.zip: the server answered 404 Not Found; "
+        r"could not download ml-1m from http://127\.0\.0\.1:\d+/absent\.zip: the server answered 404 Not Found; "
         "try again later, or .*: recvae preprocess ml-1m --source PATH"
     )
     with pytest.raises(DownloadError, match=expected):
@@ -139,7 +139,7 @@ def test_wrong_hash_names_both_and_leaves_nothing(server: Server, tmp_path: Path
 
 
 def test_without_a_hash_it_must_at_least_be_a_zip(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="what came is not a zip; try again"):
+    with pytest.raises(DownloadError, match="the downloaded file is not a zip; try again"):
         download(server.dataset("/login.zip", md5=None), tmp_path)
     assert not tmp_path.exists()
 
@@ -154,7 +154,7 @@ def test_connection_refused(server: Server, tmp_path: Path) -> None:
 
 
 def test_truncated_body(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="the connection broke off before the end; try again"):
+    with pytest.raises(DownloadError, match="the connection was lost before the end; try again"):
         download(server.dataset("/truncated.zip"), tmp_path)
     assert not tmp_path.exists()
 

@@ -129,22 +129,34 @@ def test_json_of_a_file_is_refused(answer: Callable[..., Any]) -> None:
 
 
 BAD: dict[str, tuple[str, Any, str]] = {
-    "types": ("a.jsonl", '{"user":1,"items":[]}\n\n{"user":"a","items":[]}', "line 3: got user 'a', expected a whole"),
-    "numbers": ("a.jsonl", '{"user":"a","items":[]}\n{"user":1,"items":[]}', "line 2: got user 1, expected a text as"),
-    "huge": ("a.jsonl", f'{{"user":{2**70},"items":[]}}', f"line 1: got user {2**70}, expected a whole number of 64"),
+    "types": (
+        "a.jsonl",
+        '{"user":1,"items":[]}\n\n{"user":"a","items":[]}',
+        "line 3: got user 'a', expected an int",
+    ),
+    "numbers": (
+        "a.jsonl",
+        '{"user":"a","items":[]}\n{"user":1,"items":[]}',
+        "line 2: got user 1, expected a string",
+    ),
+    "huge": ("a.jsonl", f'{{"user":{2**70},"items":[]}}', f"line 1: got user {2**70}, expected a 64-bit integer"),
     "digits": ("a.jsonl", f'{{"user":{"9" * 5000},"items":[]}}', "line 1 cannot be read: Exceeds the limit"),
     "deep": ("a.jsonl", f'{{"user":1,"items":{"[" * 100_000}', "line 1 cannot be read: maximum recursion depth"),
     "half a character": ("a.jsonl", '{"user":"\\ud800","items":[]}', r"line 1: got user '\ud800', expected"),
-    "half an item": ("a.jsonl", '{"user":1,"items":["\\ud800"]}', r"line 1: got item '\ud800', expected a number"),
-    "nobody": ("a.jsonl", '{"user":null,"items":[]}', "line 1: got user None, expected a whole number"),
-    "yes": ("a.jsonl", '{"user":true,"items":[]}', "line 1: got user True, expected a whole number"),
-    "no item": ("a.jsonl", '{"user":1,"items":[null]}', "line 1: got item None, expected a number"),
-    "lists": ("a.jsonl", '{"user":1,"items":[[1000]]}', "line 1: got item a list, expected a number"),
-    "not a number": ("a.jsonl", '{"user":1,"items":[NaN]}', "line 1: got item nan, expected a number"),
+    "half an item": (
+        "a.jsonl",
+        '{"user":1,"items":["\\ud800"]}',
+        r"line 1: got item '\ud800', expected a 64-bit",
+    ),
+    "nobody": ("a.jsonl", '{"user":null,"items":[]}', "line 1: got user None, expected a 64-bit integer"),
+    "yes": ("a.jsonl", '{"user":true,"items":[]}', "line 1: got user True, expected a 64-bit integer"),
+    "no item": ("a.jsonl", '{"user":1,"items":[null]}', "line 1: got item None, expected a 64-bit number"),
+    "lists": ("a.jsonl", '{"user":1,"items":[[1000]]}', "line 1: got item a list, expected a 64-bit number"),
+    "not a number": ("a.jsonl", '{"user":1,"items":[NaN]}', "line 1: got item nan, expected a 64-bit number"),
     "weight": ("a.jsonl", '{"user":1,"items":{"x":-1}}', "line 1: got weight -1 for item 'x', expected a number from"),
     "great weight": ("a.jsonl", f'{{"user":1,"items":{{"x":1{"0" * 400}}}}}', "a.jsonl, line 1: "),
     "latin 1": ("a.jsonl", b'{"user":"\xff","items":[]}', "line 1 cannot be read: 'utf-8' codec can't decode"),
-    "again": ("a.jsonl", '{"user":1,"items":[]}\n' * 2, "line 2: user 1 comes again after other users"),
+    "again": ("a.jsonl", '{"user":1,"items":[]}\n' * 2, "line 2: the rows of user 1 are not together"),
     "high": ("a.csv", "user,item,weight\n1,2,3\n1,1000,high\n", "row 2: got weight 'high', expected a number from"),
     "no header": ("a.csv", "1,318\n2,296\n", "got 1, 318 in the first line, expected a header"),
     "no weight": ("a.csv", "user,item,weight\n1,2,\n", "row 1: got weight None, expected a number from"),
@@ -221,7 +233,7 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
     def stop(parts: Any, output: Any) -> None:
         raise KeyboardInterrupt
 
-    def run() -> answer_files.Answered:
+    def run() -> answer_files.AnswerCounts:
         return answer_files.recommend_file(
             Path("a.csv"), Path("b.csv"), lambda b: asked.append(b) or ease.recommend_batch(b), {}, users=1
         )
@@ -235,7 +247,7 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
             run()
     assert len(asked) == 3  # the damaged one again
     Path(".b.csv.parts/job.json").write_bytes(damage)
-    assert run() == answer_files.Answered(users=2) and len(asked) == 5
+    assert run() == answer_files.AnswerCounts(users=2) and len(asked) == 5
 
 
 def test_a_part_that_is_damaged_in_the_middle_is_named(ease: Recommender, workplace: Path) -> None:
@@ -247,7 +259,7 @@ def test_a_part_that_is_damaged_in_the_middle_is_named(ease: Recommender, workpl
             part.write_bytes(content[:4] + b"\xff" * 300 + content[304:])
         return ease.recommend_batch(block)
 
-    with pytest.raises(DataError, match=r"000000.parquet is damaged: .*; remove it and start again"):
+    with pytest.raises(DataError, match=r"000000.parquet is damaged: .*; remove it and run the same command again"):
         answer_files.recommend_file(Path("a.csv"), Path("b.csv"), answer, {}, users=1)
     assert not Path("b.csv").exists()
 
@@ -275,11 +287,11 @@ def test_unknown_ids_are_listed_once_for_the_whole_table(ease: Recommender, monk
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (pd.DataFrame({"user": [1, "a"], "item": [1, 2]}), "got a table that Arrow cannot take: .*column user"),
-        (pd.DataFrame([[1, 2]], columns=["user", "user"]), "got a table that Arrow cannot take: .*[Dd]uplicate"),
+        (pd.DataFrame({"user": [1, "a"], "item": [1, 2]}), "got a table that Arrow cannot read: .*column user"),
+        (pd.DataFrame([[1, 2]], columns=["user", "user"]), "got a table that Arrow cannot read: .*[Dd]uplicate"),
         (pa.table([[1], [2]], names=["user", "user"]), "the table: 'user' and 'user' both look like the user id"),
-        (pd.DataFrame({"user": [1], "item": [[1]]}), "in item, expected an id in each row"),
-        (pd.DataFrame({"user": [1], "item": [1], "weight": ["high"]}), "other values in the column weight"),
+        (pd.DataFrame({"user": [1], "item": [[1]]}), "in item, expected one id per row"),
+        (pd.DataFrame({"user": [1], "item": [1], "weight": ["high"]}), "invalid values in the column weight"),
         (pd.DataFrame({"user": [1], "weight": [1.0]}), "the table: could not tell which column holds the item id"),
     ],
 )

@@ -113,5 +113,5 @@ def test_the_columns_that_were_guessed_are_in_the_manifest(tmp_path: Path) -> No
 def test_ratings_that_are_no_stars_are_pointed_out(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,rating\n" + "\n".join(f"{i % 20},{i % 13},90" for i in range(240)))
     [warning] = prepare_log(tmp_path / "log.csv", Protocol(), name="log").warnings
-    assert "the ratings run from 90 to 90" in warning and "name the one you want" in warning
+    assert "the ratings are from 90 to 90" in warning and "choose your own" in warning
     assert prepare_log(tmp_path / "log.csv", Protocol(min_rating=4), name="log").warnings == []

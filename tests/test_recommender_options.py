@@ -158,7 +158,7 @@ def test_a_batch_becomes_one_table(ease: Recommender) -> None:
 def test_users_that_are_no_column_are_refused_as_a_table_alone(user: Any, ease: Recommender) -> None:
     found = ease.recommend_batch({1: [1000], user: [990]} if user == "a" else {user: [990]}, k=2)
     assert len(found[-1]) == 2
-    with pytest.raises(UsageError, match=r"got users that are no column \(.*\), expected all of one type; give texts"):
+    with pytest.raises(UsageError, match=r"got users of several types \(.*\), expected one type; use strings"):
         found.to_pandas()
 
 
@@ -234,7 +234,7 @@ def test_explanations_become_tables_and_ids_are_looked_up(ease: Recommender) -> 
     (found,) = ease.explain([1000, 900, "nobody"], ["990"])
     assert found.to_pandas().columns.tolist() == ["id", "title", "contribution"] and len(found.to_pandas()) == 2
     assert ease.explain(["nobody"], [990])[0].reasons == []
-    with pytest.raises(UsageError, match="got item 'nobody', which the model does not know"):
+    with pytest.raises(UsageError, match="unknown item 'nobody'; ids look like 1000"):
         ease.explain([1000], ["nobody"])
     with pytest.raises(UsageError, match="got a single id 990, expected a list of ids"):
         ease.explain([1000], 990)  # type: ignore[arg-type]
@@ -283,7 +283,7 @@ def test_sixteen_threads_are_answered_as_one(recommender: Recommender) -> None:
             "got other values in the column weight, expected a number from",
         ),
         (lambda r: r.recommend_batch([[1000]], k=0), "expected a whole number of items, 1 or more"),
-        (lambda r: r.similar_items("nobody"), "got item 'nobody', which the model does not know; expected one such as"),
+        (lambda r: r.similar_items("nobody"), "unknown item 'nobody'; ids look like 1000"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call: Callable[[Recommender], Any], said: str, ease: Recommender) -> None:

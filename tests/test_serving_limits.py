@@ -386,7 +386,7 @@ def _outside(folder: Path) -> None:
     [
         (_pickle, "is damaged"),
         (_wrong_shape, "weights.safetensors does not fit the hyperparameters"),
-        (_outside, "recommender.json says nothing of weights.safetensors"),
+        (_outside, "recommender.json does not list weights.safetensors"),
     ],
 )
 def test_runs_that_are_not_what_they_seem_are_refused(

@@ -350,7 +350,7 @@ def test_a_tenth_of_the_users_but_10000_at_most_are_held_out(n_users: int, held_
 
 LOG = Events.from_columns([1, 1, 2, 2, 3, 3], [1, 2, 1, 2, 1, 2], None, [1, 2, 3, 4, 5, 6])
 TIMELESS = Events.from_columns([1, 2, 3], [1, 1, 1])
-CUT = "^the timestamps are too few or too alike to cut the log at two moments; check the time column, or use another "
+CUT = "^too few distinct timestamps to split by time; check the time column, or use another "
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ CUT = "^the timestamps are too few or too alike to cut the log at two moments; c
         (
             lambda: time_split(Events.from_columns([*range(20)], [1] * 20, None, [*range(20)])),
             DataError,
-            "^no user has events both before and after the moment of the split; use another --split$",
+            "^no user has events both before and after the time of the split; use another --split$",
         ),
         (
             lambda: ready_made(LOG, Events.from_columns(["1"], ["1"])),
@@ -395,7 +395,7 @@ CUT = "^the timestamps are too few or too alike to cut the log at two moments; c
         (
             lambda: ready_made(LOG, LOG),
             DataError,
-            "^every test event is in the training file already; check that the test file is the right one$",
+            "^every test event is also in the training file; check that the test file is the right one$",
         ),
         (
             lambda: time_split(LOG, 0.0),

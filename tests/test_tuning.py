@@ -29,7 +29,7 @@ from recvae.interactions import HeldOut
 from recvae.models import MODELS, Popularity
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter, hyperparameters_of
 from recvae.storage.files import locked
-from recvae.training.records import EpochRecord
+from recvae.training.records import EpochRecord, TrainingSummary
 from recvae.tuning import (
     ALL_DONE,
     COMPLETE,
@@ -276,7 +276,9 @@ def test_an_interrupted_trial_does_not_count_and_is_tried_again(
         assert read_bundle(found.bundle).metrics["validation"]["ndcg@100"] == found.best.ndcg
     with monkeypatch.context() as patch:  # as the autoencoders do, which keep their best weights
         fits = itertools.count(1)
-        patch.setattr(Rigged, "training_summary", lambda self: {"interrupted": next(fits) == 2 and bool(self)})
+        patch.setattr(
+            Rigged, "training_summary", lambda self: TrainingSummary(interrupted=next(fits) == 2 and bool(self))
+        )
         found = tune("rigged", blocks, STUDY, trials=6)
         assert (found.ended, len(found.trials)) == (INTERRUPTED, 3)
     assert outcomes(tune("rigged", blocks, STUDY, trials=6)) == outcomes(whole)

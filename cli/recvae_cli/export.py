@@ -20,7 +20,7 @@ from recvae_cli.console import (
 )
 
 if TYPE_CHECKING:
-    from recvae.exports.writing import Exported
+    from recvae.exports.writing import ModelExport
     from recvae.interactions import HeldOut
 
 
@@ -98,7 +98,7 @@ def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
     return dataset.validation if dataset.validation.n_users else None
 
 
-def _print(folder: Path, made: "Exported") -> None:
+def _print(folder: Path, made: "ModelExport") -> None:
     from recvae.compute.memory import human_bytes
 
     card, check = made.card, made.card["check"]
@@ -114,7 +114,7 @@ def _print(folder: Path, made: "Exported") -> None:
         show(f"ndcg@100 of {check['ndcg']['users']:,} validation users: {before:.4f} before, {after:.4f} after")
 
 
-def _say_next(folder: Path, made: "Exported", output: Path | None) -> None:
+def _say_next(folder: Path, made: "ModelExport", output: Path | None) -> None:
     if made.card["format"] == "torch":
         say_next(f"python -c \"import torch; print(torch.export.load('{made.folder / 'model.pt2'}'))\"")
         return

@@ -9,7 +9,7 @@ import typer
 from recvae_cli.console import DATA_DIR, DataDir, Json, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.datasets.preparation import Prepared
+    from recvae.datasets.preparation import PreparedDataset
 
 _SYNTHETIC = "synthetic"
 _COLUMNS = ("user_col", "item_col", "rating_col", "time_col", "sep", "header")
@@ -127,7 +127,7 @@ def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
 
 def _prepare(
     kind: str, log: str | None, name: str | None, given: dict[str, Any], seed: int, data_dir: Path
-) -> "Prepared":
+) -> "PreparedDataset":
     from recvae.datasets import synthetic
     from recvae.datasets.home import check_new
     from recvae.datasets.log_format import LogFormat
@@ -175,7 +175,7 @@ def _fetch(name: str, downloads: Path) -> Path:
         return download(known, downloads, lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"))
 
 
-def report(prepared: "Prepared", folder: Path, seconds: float, as_json: bool) -> None:
+def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: bool) -> None:
     """Print counts after each filter, split sizes, checks, time and place."""
     manifest = prepared.dataset.manifest
     counts = manifest["counts"]

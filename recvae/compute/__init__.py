@@ -1,8 +1,8 @@
-"""What computing takes: memory, fast products, the device.
+"""Memory, devices and fast matrix products.
 
     memory      how much is free, what fits, work in blocks
-    allocator   freed memory that is kept between batches
-    matmul      products of float32 matrices, by the fastest library there is
+    allocator   keeps freed memory for the next batch
+    matmul      float32 matrix products with the faster of two libraries
     devices     CPU or GPU, float32 or bfloat16
 
 Importing this package imports none of them.

@@ -1,6 +1,6 @@
-"""In which numbers the largest products are computed: float32, or bfloat16 where the hardware multiplies it faster.
+"""The device to compute on, and the precision of the largest products: float32, or bfloat16 where it is faster.
 
-Weights, their gradients' use and everything but the products with the items' layer stay in float32.
+Only the products with the item layer use bfloat16; weights and everything else stay in float32.
 """
 
 import torch
@@ -8,11 +8,11 @@ import torch
 from recvae.errors import UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-_WORTHWHILE = 1 << 19  # weights of a layer: for less, casting takes as long as bfloat16 saves
+_WORTHWHILE = 1 << 19  # weights of a layer: with fewer, casting takes as long as bfloat16 saves
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16.
+    """Return whether a device has instructions for bfloat16 products.
 
     Parameters
     ----------
@@ -21,21 +21,21 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of PyTorch, not all versions have them
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not every version of PyTorch has both
     return any(getattr(torch.cpu, name, lambda: False)() for name in known)
 
 
 def resolve_precision(precision: str, device: torch.device, n_weights: int) -> torch.dtype:
-    """Return the type of numbers that a layer is multiplied in.
+    """Return the dtype in which a layer is multiplied.
 
     Parameters
     ----------
     precision : str
-        One of `PRECISIONS`; "auto" takes bfloat16 where the device multiplies it and the layer is large enough.
+        One of `PRECISIONS`; "auto" is bfloat16 if the device supports it and the layer is large enough.
     device : torch.device
-        Where it is computed.
+        The device that computes.
     n_weights : int
-        Of the layer.
+        Number of weights of the layer.
     """
     if precision == "auto":
         is_faster = n_weights >= _WORTHWHILE and multiplies_bfloat16(device)
@@ -49,12 +49,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        "auto" takes a GPU where there is one; "cpu", "cuda" or "cuda:N" ask for one by name.
+        "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:N".
 
     Raises
     ------
     UsageError
-        If there is no such device here.
+        If this machine has no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

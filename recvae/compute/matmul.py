@@ -1,7 +1,7 @@
-"""Products of matrices on the CPU, by the faster of two libraries that PyTorch has.
+"""Matrix products on the CPU, with the faster of two libraries in PyTorch.
 
-PyTorch multiplies float32 by Intel's MKL, which on processors of other makers leaves half of their speed unused:
-500 x 600 x 20,108 takes 67 ms on two cores of an AMD EPYC, and 27 ms by oneDNN, which PyTorch itself takes for
+PyTorch multiplies float32 with Intel's MKL, which uses only half the speed of other makers' processors:
+500 x 600 x 20,108 takes 67 ms on two cores of an AMD EPYC, and 27 ms with oneDNN, which PyTorch itself uses for
 bfloat16. Intel's own processors have not been measured. Both round in float32; a product may differ from PyTorch's in
 the last bits.
 """
@@ -14,19 +14,19 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.autograd.function import once_differentiable
 
-_WORTHWHILE = 1 << 20  # multiplications: for fewer, the call takes longer than the product
+_WORTHWHILE = 1 << 20  # multiplications: with fewer, the call takes longer than the product
 
 
 Backward = TypeVar("Backward", bound=Callable[..., Any])
 
 
 def first_order(backward: Backward) -> Backward:
-    """Mark a backward pass that has no derivative: asking for one is then an error, not a wrong answer."""
+    """Mark a backward pass that has no derivative itself: a second derivative is then an error, not a wrong result."""
     return cast(Backward, once_differentiable(backward))
 
 
 class _Product(torch.autograd.Function):
-    """A B by oneDNN, with the gradients G B^T and A^T G."""
+    """A B with oneDNN; the gradients are G B^T and A^T G."""
 
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -45,19 +45,19 @@ class _Product(torch.autograd.Function):
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return A B, of which gradients (once, in reverse mode) can be taken.
+    """Return A B, with gradients (first order, reverse mode).
 
     Parameters
     ----------
     a : Tensor of shape (n, k)
-        A, of any type of numbers, on any device.
+        A, of any dtype, on any device.
     b : Tensor of shape (k, m)
-        B, of the same type, on the same device.
+        B, of the same dtype, on the same device.
 
     Returns
     -------
     Tensor of shape (n, m)
-        Of the same type.
+        Of the same dtype.
     """
     if not _is_for_onednn(a, b):
         return a @ b
@@ -68,12 +68,12 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def linear_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return x W^T + b, of which gradients can be taken.
+    """Return x W^T + b, with gradients.
 
     Parameters
     ----------
     x : Tensor of shape (n, k)
-        Of any type of numbers, on any device.
+        Of any dtype, on any device.
     weight, bias : Tensor of shape (m, k) and (m,)
         W and b.
 
@@ -82,13 +82,13 @@ def linear_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
     Tensor of shape (n, m)
     """
     if not _is_for_onednn(x, weight.t()):
-        return torch.nn.functional.linear(x, weight, bias)  # one step, where `product` would need another for b
+        return torch.nn.functional.linear(x, weight, bias)  # one step; `product` would need a second one for b
     return product(x, weight.t()).add_(bias)
 
 
 def _is_for_onednn(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # which chooses for itself, and for whom shapes are open
+        not torch.compiler.is_compiling()  # the compiler chooses itself, and its shapes may be symbolic
         and a.dtype == b.dtype == torch.float32
         and a.device.type == b.device.type == "cpu"
         and a.dim() == b.dim() == 2
@@ -101,7 +101,7 @@ def _is_for_onednn(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @functools.cache
 def _has_onednn() -> bool:
-    """Whether oneDNN multiplies dense matrices here, by what PyTorch's compiler calls: it may change one day."""
+    """Return whether oneDNN can multiply dense matrices here, by the call of PyTorch's compiler, which may change."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     try:

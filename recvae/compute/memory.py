@@ -1,4 +1,4 @@
-"""How much memory there is, what a model needs, and refusing what does not fit before it is begun."""
+"""How much memory is free, what a model needs, and refusing what does not fit before it starts."""
 
 import math
 import os
@@ -12,14 +12,14 @@ import torch
 from recvae.errors import MemoryLimitError, UsageError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_MOST = 2**63  # bytes, beyond any machine
-_SURELY_MISTAKEN = 10_000  # bytes: who writes fewer of them without a unit has left it out
+_MOST = 2**63  # bytes, more than any machine has
+_SURELY_MISTAKEN = 10_000  # bytes: a smaller number without a unit is a mistake
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int:
-    """Return how many bytes a computation may take here: what is free, within the limit of a container (cgroup v2)."""
+    """Return the number of free bytes, within the limit of a container (cgroup v2)."""
     free = [_total_bytes()]
     if _MEMINFO.exists():
         found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(encoding="ascii"))
@@ -30,7 +30,7 @@ def available_bytes() -> int:
         reclaimable = re.search(r"^inactive_file (\d+)", (_CGROUP / "memory.stat").read_text(encoding="ascii"), re.M)
         free += [int(limit) - used + int(reclaimable[1] if reclaimable else 0)] if limit != "max" else []
     except (OSError, ValueError):
-        pass  # no container, or one that does not say
+        pass  # no container, or no limit
     return max(0, min(free))
 
 
@@ -39,17 +39,17 @@ def _total_bytes() -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a number of bytes such as 8GB, 500 MiB or 1.5g.
+    """Read an amount of memory, e.g. 8GB, 500 MiB or 1.5g, in bytes.
 
     Parameters
     ----------
     text : str
-        A number and a unit: k, M, G, T for thousands, Ki, Mi, Gi, Ti for powers of 1024; a B after it does not matter.
+        A number and a unit: k, M, G, T are powers of 1000, Ki, Mi, Gi, Ti powers of 1024; a B may follow.
 
     Raises
     ------
     UsageError
-        If it is not of that form, or not above 0.
+        If it has another form, or is not above 0.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     n_bytes = float(found[1]) * _UNITS.get(found[2], 0) if found else 0.0
@@ -59,7 +59,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_limit(text: str) -> int:
-    """Read how much memory may be taken; a small number without a unit is taken for one whose unit was forgotten.
+    """Read a memory limit in bytes; a small number without a unit is refused, because the unit was forgotten.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def parse_limit(text: str) -> int:
     Raises
     ------
     UsageError
-        If it is no amount of memory, or a bare number that is too small to be meant.
+        If it is no amount of memory, or a small number without a unit.
     """
     n_bytes = parse_bytes(text)
     bare = text.strip()
@@ -80,7 +80,7 @@ def parse_limit(text: str) -> int:
 
 
 def human_bytes(n_bytes: float) -> str:
-    """Write a number of bytes for people, such as 1.6 GB."""
+    """Format a number of bytes for people, e.g. 1.6 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 999.95:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
@@ -89,7 +89,7 @@ def human_bytes(n_bytes: float) -> str:
 
 
 def enough_bytes(n_bytes: int) -> str:
-    """Write a number of bytes as an option takes it, rounded up, such as 1.61GB."""
+    """Format a number of bytes for --max-memory, rounded up, e.g. 1.61GB."""
     power = min(4, max(0, int(math.log10(max(n_bytes, 1))) // 3))
     amount = math.ceil(100 * n_bytes / 1000**power) / 100
     return f"{amount:g}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
@@ -97,24 +97,24 @@ def enough_bytes(n_bytes: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a model takes on data of one size, in bytes beside the program and the data set itself.
+    """The memory that a model needs on data of one size, in bytes, excluding the program and the data set.
 
-    Where it computes is the GPU for a network that is trained or used on one, and the host for everything else.
+    The device is the GPU for a network that is trained or used on one, and the host for everything else.
 
     Parameters
     ----------
     parameters : int
-        Numbers learned.
+        Number of learned parameters.
     training : int
-        At the peak of training, where it computes.
+        On the device, at the peak of training.
     held : int
-        Of these, what is there while validation users are scored.
+        Of these, the part that is still allocated while validation users are scored.
     host : int
-        At the peak of training, on the host of the GPU it computes on; 0 where it computes on the host.
+        On the host of a GPU, at the peak of training; 0 if the device is the host.
     weights : int
-        What scoring needs whatever the number of users, where it computes.
+        On the device, for scoring any number of users.
     per_user : int
-        For each user scored at a time.
+        On the device, for each user scored at the same time.
     """
 
     parameters: int
@@ -126,43 +126,43 @@ class Needs:
 
     @property
     def scoring(self) -> int:
-        """The least that scoring takes: the weights, and one user at a time."""
+        """The least that scoring needs: the weights, and one user at a time."""
         return self.weights + self.per_user
 
     @property
     def reading(self) -> int:
-        """The least that reading a bundle and scoring take: its weights are there twice for a moment."""
+        """The least that loading a bundle and scoring need: while loading, the weights are in memory twice."""
         return max(2 * self.weights, self.scoring)
 
 
 def rows_within(limit: int | None, held: int, per_user: int, most: int) -> int:
-    """Return how many users may be scored at a time, at least 1.
+    """Return how many users can be scored at a time, at least 1.
 
     Parameters
     ----------
     limit : int, optional
-        Bytes allowed; None for as many users as are ever scored at a time.
+        Bytes allowed; None for no limit.
     held : int
-        Bytes that are taken already.
+        Bytes already in use.
     per_user : int
         Bytes for each user.
     most : int
-        Users that are ever scored at a time.
+        Maximum number of users.
     """
     return most if limit is None else max(1, min(most, (limit - held) // max(per_user, 1)))
 
 
 def in_blocks(n_rows: int, rows: int, work: Callable[[int, int], None]) -> None:
-    """Work through consecutive blocks of rows; where memory runs out, with half as many at a time.
+    """Process consecutive blocks of rows; if memory runs out, continue with blocks of half the size.
 
     Parameters
     ----------
     n_rows : int
-        How many there are.
+        Number of rows.
     rows : int
-        How many at a time, >= 1.
+        Rows per block, >= 1.
     work : callable
-        Called with the first row of a block and the one after its last; again, if memory ran out in it.
+        Called with the first row of a block and the row after its last; called again if memory ran out.
     """
     start = 0
     while start < n_rows:
@@ -176,16 +176,16 @@ def in_blocks(n_rows: int, rows: int, work: Callable[[int, int], None]) -> None:
         else:
             start = end
             continue
-        torch.cuda.empty_cache()  # out here, where the error holds on to no block any more; nothing without a GPU
+        torch.cuda.empty_cache()  # out here, where the error no longer keeps the block; no effect without a GPU
 
 
 def free_on(device: torch.device) -> int:
-    """Return how many bytes may be taken on the host, or on a GPU."""
+    """Return the number of free bytes on the host, or on a GPU."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
 
 
 def allowed_on(device: torch.device, limit: int | None) -> int:
-    """Return how many bytes may be taken somewhere: the limit, or what is free; of a GPU never more than that."""
+    """Return the number of bytes allowed on a device: the limit, or what is free; on a GPU the smaller of both."""
     if limit is None:
         return free_on(device)
     return limit if device.type == "cpu" else min(limit, free_on(device))
@@ -194,23 +194,23 @@ def allowed_on(device: torch.device, limit: int | None) -> int:
 def check_memory(
     needed: int, limit: int | None, what: str, alternatives: str, device: torch.device | None = None
 ) -> None:
-    """Refuse what needs more memory than there may be.
+    """Refuse what needs more memory than is allowed or free.
 
     Parameters
     ----------
     needed : int
         Bytes.
     limit : int, optional
-        Bytes allowed; None for what the machine has free.
+        Bytes allowed; None for all free memory.
     what, alternatives : str
-        For the message: what needs them, and what to do instead.
+        For the message: what needs the memory, and what to do instead.
     device : torch.device, optional
-        Where; by default the host.
+        By default the host.
 
     Raises
     ------
     MemoryLimitError
-        With both figures and the alternatives.
+        With both numbers and the alternatives.
     """
     device = device or torch.device("cpu")
     allowed = allowed_on(device, limit)
@@ -223,6 +223,6 @@ def check_memory(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out; PyTorch says so in words."""
+    """Return whether an error means that memory ran out; PyTorch has no class for it."""
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

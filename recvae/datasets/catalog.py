@@ -1,4 +1,4 @@
-"""The MovieLens data sets: where they come from, how their files are written, and what they must contain."""
+"""The MovieLens data sets: addresses, file formats, and the counts that they must have."""
 
 import zipfile
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from recvae.errors import DataError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A public data set that `recvae` can fetch and read by its name.
+    """A public data set that `recvae` can download and read by name.
 
     Parameters
     ----------
     name, description : str
-        What commands call it, and one line about it.
+        Its name in commands, and one line about it.
     url, md5 : str
-        Address of its zip, and the MD5 of that zip; None where the publisher replaces the zip now and then.
+        Address of its zip, and the MD5 of the zip; None if the publisher sometimes replaces the zip.
     archive_bytes : int
         Size of the zip in bytes, approximate.
     licence : str
-        The terms of use in short; the full terms are in the zip.
+        The terms of use in short; the zip has the full terms.
     ratings : dict of str to LogFormat
-        The names the ratings file may have, the official one first, and how it is written then.
+        Possible names of the ratings file, the official one first, and the format of each.
     titles : dict of str to (str, str)
-        The names the titles file may have, and its separator and encoding; item id and title come first in a line.
+        Possible names of the titles file, with separator and encoding; item id and title are the first columns.
     n_events, n_users, n_items : int
         Ratings, users and rated items as published.
     min_rating : float
-        Lowest rating that counts as an interaction unless another is asked for, in stars.
+        Lowest rating that counts as an interaction by default, in stars.
     heldout_users : int, optional
-        Users in each of validation and test by the protocol usual for this data set.
+        Users in each of validation and test, in the usual protocol for this data set.
     expected : dict of str to int, optional
-        The events, users, items and training items which that protocol leaves.
+        The published numbers of events, users, items and training items of that protocol.
     """
 
     name: str
@@ -60,11 +60,11 @@ _ADDRESS = "https://files.grouplens.org/datasets/movielens"
 _CLOSED = "research only; no redistribution and no commercial use without permission; cite Harper & Konstan (2015)"
 _SHARED = "research only; redistribution under the same terms, no commercial use; cite Harper & Konstan (2015)"
 
-# The columns are found by their names: some pass ML-1M on as CSV without the timestamps.
+# The columns are found by their names: there are copies of ML-1M as CSV without timestamps.
 _RATINGS_CSV = {"ratings.csv": LogFormat(separator=",", header=True)}
 _RATINGS_DAT = {"ratings.dat": LogFormat(separator="::", header=False, user="1", item="2", rating="3", time="4")}
 _U_DATA = {"u.data": LogFormat(separator="\t", header=False, user="1", item="2", rating="3", time="4")}
-# "utf-8-sig" is UTF-8 with or without the mark that spreadsheets put in front.
+# "utf-8-sig" is UTF-8 with or without a byte order mark.
 _MOVIES_CSV = {"movies.csv": (",", "utf-8-sig")}
 
 CATALOG: dict[str, KnownDataset] = {
@@ -152,7 +152,7 @@ CATALOG: dict[str, KnownDataset] = {
         name="ml-latest-small",
         description="MovieLens latest-small: half stars, 1996-2018; for trials, not for published results",
         url=f"{_ADDRESS}/ml-latest-small.zip",
-        md5=None,  # GroupLens makes this zip anew now and then: the published counts verify it
+        md5=None,  # GroupLens sometimes replaces this zip: the published counts verify it
         archive_bytes=1_000_000,
         licence=_SHARED,
         ratings=_RATINGS_CSV,
@@ -165,12 +165,12 @@ CATALOG: dict[str, KnownDataset] = {
 
 
 def known_dataset(name: str) -> KnownDataset:
-    """Look a data set up by its name.
+    """Return a data set by its name.
 
     Parameters
     ----------
     name : str
-        A key of `CATALOG`, such as "ml-1m".
+        A key of `CATALOG`, e.g. "ml-1m".
 
     Returns
     -------
@@ -180,7 +180,7 @@ def known_dataset(name: str) -> KnownDataset:
     Raises
     ------
     UsageError
-        If there is none of that name; the message lists those there are.
+        If the name is unknown; the message lists the known ones.
     """
     if name not in CATALOG:
         close = get_close_matches(name.lower(), CATALOG, n=1)
@@ -191,10 +191,10 @@ def known_dataset(name: str) -> KnownDataset:
 
 
 def check_counts(known: KnownDataset, events: Events) -> list[str]:
-    """Return one warning for each count of `events`, as read, that differs from the published one."""
+    """Return one warning for each count of `events`, before filtering, that differs from the published one."""
     published = {"events": known.n_events, "users": known.n_users, "items": known.n_items}
     return [
-        f"{known.name}: got {found:,} {what}, expected {published[what]:,}; the file is cut short or another edition"
+        f"{known.name}: got {found:,} {what}, expected {published[what]:,}; the file is incomplete or another version"
         for what, found in events.counts().items()
         if found != published[what]
     ]
@@ -206,21 +206,21 @@ def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, Source
     Parameters
     ----------
     known : KnownDataset
-        What to look for.
+        The data set.
     source : Path
-        A folder or a zip on the disk.
+        A folder or a zip on disk.
 
     Returns
     -------
     (Source, LogFormat, Source or None)
-        The ratings file, how it is written, and the titles file beside it where there is one.
+        The ratings file, its format, and the titles file in the same folder, if any.
 
     Raises
     ------
     UsageError
-        If there is nothing at `source`, or it is neither a folder nor a zip.
+        If `source` does not exist, or is neither a folder nor a zip.
     DataError
-        If it holds no ratings file of this data set, or several alike, or the zip is damaged.
+        If it has no ratings file of this data set, or more than one, or the zip is damaged.
     """
     files = _files(known, source)
     names = list(known.ratings)
@@ -237,14 +237,14 @@ def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, Source
     best = found[0][-1]
     if len(found) > 1 and found[1][:-1] == found[0][:-1]:
         raise DataError(f"{source} holds both {best} and {found[1][-1]}, expected one {wanted}; give one folder")
-    beside = (files.get(best.with_name(name)) for name in known.titles)
-    return files[best], known.ratings[best.name], next((titles for titles in beside if titles), None)
+    neighbours = (files.get(best.with_name(name)) for name in known.titles)
+    return files[best], known.ratings[best.name], next((titles for titles in neighbours if titles), None)
 
 
 def _files(known: KnownDataset, source: Path) -> dict[PurePosixPath, Source]:
     """List the files in a folder and its sub-folders, or in a zip, by their paths inside it."""
     if not source.exists():
-        raise UsageError(f"there is nothing at {source}, expected a folder or zip of {known.name}; check the path")
+        raise UsageError(f"no file or folder {source}, expected a folder or zip of {known.name}; check the path")
     with file_errors(Source(source)):
         if source.is_dir():
             found = (path for pattern in ("*", "*/*") for path in source.glob(pattern) if path.is_file())
@@ -264,7 +264,7 @@ def read_titles(known: KnownDataset, source: Source) -> dict[str, str]:
     known : KnownDataset
         The data set that the file belongs to.
     source : Source
-        The titles file, as `locate` finds it.
+        The titles file, from `locate`.
 
     Returns
     -------
@@ -274,7 +274,7 @@ def read_titles(known: KnownDataset, source: Source) -> dict[str, str]:
     Raises
     ------
     UsageError, DataError
-        If it is missing or not called as expected; if a line cannot be read (the message says which).
+        If it is missing or has an unknown name, or a line cannot be read (the message says which).
     """
     name = PurePosixPath(source.member or source.path.name).name
     if name not in known.titles:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from recvae.errors import DataError, UsageError
 
 # Names compare without case, underscores and type suffixes: user_id, userId and "user_id:token" are all `userid`.
-# Of several that a table has, the one listed first counts.
+# If a table has several, the one listed first counts.
 COLUMN_NAMES = {
     "user": (
         *("userid", "user", "uid", "customerid", "customer", "visitorid", "reviewerid", "accountid", "sessionid"),
@@ -25,10 +25,10 @@ COLUMN_NAMES = {
     "title": ("title", "name", "itemname", "movietitle"),
 }
 LOG = ("user", "item", "rating", "time")
-"""What a log may hold; user and item it must."""
+"""Columns of a log; user and item are required."""
 
 HISTORIES = ("user", "item", "weight")
-"""What a table of histories may hold; user and item it must."""
+"""Columns of a table of histories; user and item are required."""
 
 _ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
 _WORDS = {"user": "user id", "item": "item id"}

@@ -1,4 +1,4 @@
-"""A data set ready to train and evaluate on: matrices, item index, and a manifest of where it all comes from."""
+"""A data set to train and evaluate on: matrices, item index, and a manifest that says how it was made."""
 
 import hashlib
 import json
@@ -31,18 +31,18 @@ _PARTS = ("validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Train, validation and test of one log under one protocol.
+    """Train, validation and test parts of one log under one protocol.
 
     Parameters
     ----------
     train : csr_matrix of shape (n_train_users, n_items), float32
         The training interactions.
     validation, test : HeldOut
-        The users asked while training, and once at the end.
+        The held-out users: those evaluated during training, and those evaluated once at the end.
     item_ids : ndarray of shape (n_items,), int64 or object (str)
         External ids of the item columns.
     titles : ndarray of shape (n_items,), object (str or None), optional
-        Titles of the items, where known.
+        Titles of the items, if known.
     manifest : dict
         Name, source, filters, protocol, counts and fingerprint.
 
@@ -81,18 +81,18 @@ class Dataset:
         Parameters
         ----------
         events : Events
-            The log as it was read.
+            The log.
         name : str
-            What the data set is called.
+            Name of the data set.
         filters : Filters, optional
-            By default those of the command and the paper: ratings >= 4 where the log has ratings, users with at
-            least five items. `Filters()` keeps every rating.
+            By default those of the command and the paper: ratings >= 4 if the log has ratings, users with at least
+            five items. `Filters()` keeps every rating.
         split, heldout_users, seed, target_share
-            See `recvae.datasets.splits.split_events`.
+            See `recvae.datasets.splits.protocols.split_events`.
         titles : dict of str to str, optional
             Titles by item id, the id written as a string.
         source : dict, optional
-            Where the log came from, for the manifest.
+            Origin of the log, for the manifest.
 
         Returns
         -------
@@ -102,7 +102,7 @@ class Dataset:
         Raises
         ------
         UsageError, DataError
-            If filters or protocol are wrong in themselves or leave too little.
+            If filters or protocol are invalid, or leave too little data.
         """
         filters = filters or Filters(min_rating=usual_min_rating(events))
         left, steps = filter_events(events, filters)
@@ -125,14 +125,14 @@ class Dataset:
         titles: dict[str, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
-        """Give a split its titles and its manifest.
+        """Make a data set of a split, with titles and a manifest.
 
         Parameters
         ----------
         split : Split
             The matrices, item ids and protocol.
         name : str
-            What the data set is called: letters, digits, dots, dashes and underscores.
+            Name of the data set: letters, digits, dots, dashes and underscores.
         filters, source : dict
             For the manifest.
         titles : dict of str to str, optional
@@ -146,7 +146,7 @@ class Dataset:
         Raises
         ------
         UsageError
-            If the name is none for a folder.
+            If the name cannot be the name of a folder.
         """
         known_titles = None
         if titles:
@@ -174,12 +174,12 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What the data set is called."""
+        """Name of the data set."""
         return str(self.manifest.get("name", "unnamed"))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of every matrix and item id: equal only where the numbers may be compared."""
+        """A hash of all matrices and item ids: metrics of two runs are comparable only if it is the same."""
         return str(self.manifest.get("fingerprint", ""))
 
     @property
@@ -201,7 +201,7 @@ class Dataset:
         return self.test if name == "test" else self.validation
 
     def save(self, folder: Path | str) -> None:
-        """Write the data set to a folder, whole or not at all, replacing one that stands there.
+        """Write the data set to a folder, completely or not at all, replacing an existing data set.
 
         Raises
         ------
@@ -222,17 +222,17 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Read a data set and check that it is whole.
+        """Read a data set and check that it is intact.
 
         Parameters
         ----------
         folder : Path or str
-            What `save` or `recvae preprocess` wrote.
+            A data set written by `save` or `recvae preprocess`.
 
         Returns
         -------
         Dataset
-            Equal to the one saved.
+            The data set.
 
         Raises
         ------
@@ -243,7 +243,7 @@ class Dataset:
         """
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
-            what = "has no manifest.json: not a finished data set" if folder.is_dir() else "does not exist"
+            what = "has no manifest.json, so it is not a finished data set" if folder.is_dir() else "does not exist"
             raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
         with _damage(folder):
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -256,7 +256,7 @@ class Dataset:
             )
         try:
             check_name(name)
-        except UsageError as error:  # it becomes a folder of runs
+        except UsageError as error:  # it becomes the name of a folder of runs
             raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
         with _damage(folder):
             items = ItemIndex.read(folder / "items.parquet")
@@ -279,7 +279,7 @@ class Dataset:
 
 @contextmanager
 def _damage(folder: Path) -> Iterator[None]:
-    """Turn what is raised on reading a damaged file into a `DataError` that names the data set."""
+    """Turn errors of reading a damaged file into a `DataError` that names the data set."""
     try:
         yield
     except UNREADABLE_ARCHIVE as error:
@@ -305,7 +305,7 @@ def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_
     digest = hashlib.sha256()
     for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
         digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # hashed where it lies, without a copy
+        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
         digest.update(matrix.indices.astype("<i4", copy=False).data)
         digest.update(matrix.data.astype("<f4", copy=False).data)
     digest.update("\n".join(map(str, item_ids.tolist())).encode())

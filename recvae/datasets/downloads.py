@@ -1,4 +1,4 @@
-"""Fetching the zip of a known data set and making sure that it is the one its publisher promised."""
+"""Downloading the zip of a known data set and checking its published hash."""
 
 import logging
 import zipfile
@@ -13,31 +13,31 @@ import requests
 from recvae.datasets.catalog import KnownDataset
 from recvae.errors import DownloadError, StorageError
 
-_SECONDS = 30  # without an answer or another byte, before a server counts as unreachable
+_SECONDS = 30  # without an answer or another byte until a server counts as unreachable
 _CHUNK_BYTES = 1 << 18
 
 
 def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
-    """Fetch the zip of a data set, unless a verified one is there already.
+    """Download the zip of a data set, unless it exists and is verified.
 
     Parameters
     ----------
     known : KnownDataset
-        What to fetch.
+        The data set.
     folder : Path
-        Where to put the zip, as `NAME.zip`; made if missing.
+        Folder of the zip `NAME.zip`; made if missing.
     progress : callable, optional
-        Called with the bytes fetched so far, and the bytes in all or None where the server does not say.
+        Called with the bytes downloaded so far, and the total or None if it is unknown.
 
     Returns
     -------
     Path
-        The zip, with the published MD5 where there is one.
+        The zip; its MD5 is the published one, if there is one.
 
     Raises
     ------
     DownloadError
-        If the zip cannot be fetched, or is not the published one; nothing of it stays, nor an empty `folder`.
+        If the zip cannot be downloaded, or is not the published one; then nothing is left.
     StorageError
         If it cannot be written.
     """
@@ -46,7 +46,7 @@ def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | N
     try:
         _retrieve(known, target, progress)
     finally:
-        with suppress(OSError):  # it is not empty where all went well
+        with suppress(OSError):  # it is not empty if all went well
             folder.rmdir()
     return target
 
@@ -64,7 +64,7 @@ def _retrieve(known: KnownDataset, target: Path, progress: Callable[[int, int | 
         ) from error
     if known.md5 is None and not zipfile.is_zipfile(target):
         target.unlink()
-        raise _failed(known, "what came is not a zip")
+        raise _failed(known, "the downloaded file is not a zip")
 
 
 def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # pooch declares less than it documents
@@ -73,22 +73,22 @@ def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # p
 
 
 class _Progress:
-    """The progress bar that pooch expects, passing on to a callback what it is told."""
+    """The progress bar that pooch expects; it calls a callback."""
 
     def __init__(self, report: Callable[[int, int | None], None]) -> None:
-        self.total = 0  # set by pooch; 0 where the server does not say
+        self.total = 0  # set by pooch; 0 if unknown
         self._report = report
         self._done = 0
 
     def update(self, n_bytes: int) -> None:
-        """Count a chunk; pooch counts the last one as a whole."""
+        """Count a chunk; pooch counts the last one as a full chunk."""
         self._done += n_bytes
         if self.total:
             self._done = min(self._done, self.total)
         self._report(self._done, self.total or None)
 
     def reset(self) -> None:
-        """Start again from nothing, as pooch does before it reports the total once more."""
+        """Start again at 0, as pooch does before it reports the total a second time."""
         if self.total:
             self._done = 0
 
@@ -97,20 +97,20 @@ class _Progress:
 
 
 def _reason(error: Exception) -> str:
-    """Say in plain words why a download failed."""
+    """Return in plain words why a download failed."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off before the end"
+        return "the connection was lost before the end"
     if isinstance(error, requests.Timeout):
         return f"the server did not answer within {_SECONDS} seconds"
     if isinstance(error, requests.ConnectionError):
-        return "there is no connection to the server, or it was lost"
+        return "no connection to the server, or it was lost"
     return str(error).partition(". ")[0]
 
 
 def _failed(known: KnownDataset, reason: str) -> DownloadError:
     return DownloadError(
-        f"could not fetch {known.name} from {known.url}: {reason}; try again later, or read a folder or zip "
-        f"that is on the disk already: recvae preprocess {known.name} --source PATH"
+        f"could not download {known.name} from {known.url}: {reason}; try again later, or use a folder or zip on "
+        f"disk: recvae preprocess {known.name} --source PATH"
     )

@@ -1,7 +1,7 @@
 """A log of *who interacted with what*, in one canonical form, and the filters of the papers.
 
-A row that is not there means "unknown", not "disliked": this is implicit feedback. Ratings, where a log has
-them, only decide which rows count as an interaction.
+A missing row means "unknown", not "disliked": this is implicit feedback. Ratings, if the log has them, only decide
+which rows count as interactions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,25 +16,25 @@ from recvae.errors import DataError, UsageError
 LIANG_MIN_RATING = 4.0
 """Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""
 
-RowName = Callable[[int], str]  # how a message names a row: its file and line, or its column and position
+RowName = Callable[[int], str]  # what messages call a row: file and line, or column and position
 
 # Letters in shape comments: E events, U users, I items.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """A log in file order, ids replaced by positions in two sorted tables.
+    """A log in file order; ids are replaced by positions in two sorted tables.
 
     Parameters
     ----------
     users, items : ndarray of shape (n_events,), int32
         Positions in `user_ids` and `item_ids`.
     user_ids, item_ids : ndarray of shape (n_users,) and (n_items,), int64 or object (str)
-        The ids as the log wrote them, ascending, each once. After a filter, some may have no event left.
+        The distinct ids of the log, ascending. After a filter, some may have no event left.
     ratings : ndarray of shape (n_events,), float32, optional
-        The rating of each event, where the log has one.
+        The rating of each event, if the log has ratings.
     timestamps : ndarray of shape (n_events,), int64, optional
-        Seconds since 1970 of each event, where the log has them.
+        The time of each event in seconds since 1970, if the log has times.
     """
 
     users: np.ndarray
@@ -52,14 +52,14 @@ class Events:
         ratings: Sequence[float] | np.ndarray | pd.Series | None = None,
         timestamps: Sequence[int] | np.ndarray | pd.Series | None = None,
     ) -> Self:
-        """Build events from plain columns of ids (all integers or all strings in one column).
+        """Build events from columns of ids (in each column all integers or all strings).
 
         Parameters
         ----------
         users, items : sequence of length n_events
             External ids.
         ratings, timestamps : sequence of length n_events, optional
-            Ratings, and seconds since 1970 or dates (datetime64 or datetime; without a zone they are in UTC).
+            Ratings, and seconds since 1970 or dates (datetime64 or datetime; without a time zone, UTC).
 
         Returns
         -------
@@ -97,9 +97,9 @@ class Events:
         return len(self.users)
 
     def keep(self, chosen: np.ndarray) -> Self:
-        """Return the events that a boolean mask or an array of row positions chooses, in that order."""
+        """Return the events selected by a boolean mask or an array of row positions, in that order."""
         if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)  # once: numpy takes positions ten times as fast as it applies a mask
+            chosen = np.flatnonzero(chosen)  # once: numpy indexes by positions ten times as fast as by a mask
             if len(chosen) == len(self):
                 return self
         return replace(
@@ -119,7 +119,7 @@ class Events:
         return np.bincount(self.items, minlength=len(self.item_ids))
 
     def counts(self) -> dict[str, int]:
-        """Return how many events there are, and how many users and items have at least one."""
+        """Return the numbers of events, and of users and items with at least one event."""
         return {
             "events": len(self),
             "users": int(np.count_nonzero(_present(self.users, len(self.user_ids)))),
@@ -128,14 +128,14 @@ class Events:
 
 
 def _present(codes: np.ndarray, n_codes: int) -> np.ndarray:
-    """Return which codes of a table are there, shape (n_codes,); unlike a count, it needs no int64 copy of them."""
+    """Return which codes occur, shape (n_codes,); unlike a count, it needs no int64 copy of them."""
     present = np.zeros(n_codes, dtype=bool)
     present[codes] = True
     return present
 
 
 def refuse_rows(bad: np.ndarray, what: str, place: RowName) -> None:
-    """Refuse events if a mask (E,) has any; the message names the first, and counts the others."""
+    """Raise if a mask (E,) marks any event; the message names the first one and counts the others."""
     if bad.any():
         others = int(bad.sum()) - 1
         more = f" (and {others:,} more such rows)" if others else ""
@@ -143,21 +143,21 @@ def refuse_rows(bad: np.ndarray, what: str, place: RowName) -> None:
 
 
 def check_ratings(ratings: np.ndarray, place: RowName) -> np.ndarray:
-    """Return ratings (E,) as float32, NaN standing for what is no number.
+    """Return ratings (E,) as float32, where NaN means "no number".
 
     Raises
     ------
     DataError
         If one is not finite.
     """
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused
         ratings = ratings.astype(np.float32, copy=False)
     refuse_rows(~np.isfinite(ratings), "rating is missing, not a number or infinite, expected a number", place)
     return ratings
 
 
 def check_times(times: np.ndarray, missing: np.ndarray, place: RowName) -> np.ndarray:
-    """Return times (E,) in seconds since 1970, `missing` (E,) telling which of them are none.
+    """Return times (E,) in seconds since 1970; `missing` (E,) marks those that are missing.
 
     Raises
     ------
@@ -170,14 +170,14 @@ def check_times(times: np.ndarray, missing: np.ndarray, place: RowName) -> np.nd
 
 
 def _series(column: Any) -> pd.Series:
-    """Return a column as numbers or as dates in UTC; what is neither is missing."""
+    """Return a column as numbers or as dates in UTC; other values become missing."""
     series = pd.Series(column)
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(series.cat.categories.dtype)
     is_dates = series.dtype.kind == "O" and pd.api.types.infer_dtype(series) in ("datetime", "datetime64", "date")
     if series.dtype.kind == "M" or is_dates:
         return pd.to_datetime(series, utc=True, errors="coerce")
-    if series.dtype.kind in "mc":  # durations and complex numbers, which pandas would take for numbers
+    if series.dtype.kind in "mc":  # durations and complex numbers, which pandas would convert to numbers
         return pd.Series(np.full(len(series), np.nan))
     return pd.Series(pd.to_numeric(series, errors="coerce"))
 
@@ -223,16 +223,16 @@ def _sorted_codes(values: np.ndarray, role: str) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which events count: Liang et al. 2018 keep ratings above 3.5 and users with at least five items.
+    """Which events count as interactions: Liang et al. (2018) keep ratings above 3.5 and users with 5 items or more.
 
     Parameters
     ----------
     min_rating : float, optional
         Lowest rating that counts as an interaction; None keeps every row.
     min_user_items : int
-        Least number of items a user must have, >= 0.
+        Minimum number of items of a user, >= 0.
     min_item_users : int
-        Least number of users an item must have, >= 0.
+        Minimum number of users of an item, >= 0.
     """
 
     min_rating: float | None = None
@@ -241,13 +241,13 @@ class Filters:
 
 
 def usual_min_rating(events: Events) -> float | None:
-    """Return the least rating that counts unless another is asked for: the paper's, None for a log without ratings."""
+    """Return the default minimum rating: that of the paper, or None for a log without ratings."""
     return None if events.ratings is None else LIANG_MIN_RATING
 
 
 @dataclass(frozen=True)
 class FilterStep:
-    """What one filter left: its name, and the counts after it."""
+    """The name of a filter, and the counts after it."""
 
     name: str
     events: int
@@ -264,29 +264,29 @@ def filter_events(events: Events, filters: Filters) -> tuple[Events, list[Filter
     Parameters
     ----------
     events : Events
-        The log as it was read.
+        The log.
     filters : Filters
         The thresholds.
 
     Returns
     -------
     events : Events
-        What is left, in file order.
+        The events that are left, in file order.
     steps : list of FilterStep
         The counts at the start and after each filter.
 
     Raises
     ------
     UsageError
-        If a least rating is asked of a log without ratings, or a threshold is negative.
+        If `min_rating` is given for a log without ratings, or a threshold is negative.
     DataError
-        If nothing is left, with the filter that took the last event.
+        If no event is left; the message names the filter that removed the last one.
     """
     _check(events, filters)
     steps = [FilterStep("as read", **events.counts())]
 
     def step(name: str, left: Events) -> Events:
-        unchanged = len(left) == steps[-1].events  # filters only take events away: none gone, nothing to count anew
+        unchanged = len(left) == steps[-1].events  # no event removed: the same counts
         steps.append(replace(steps[-1], name=name) if unchanged else FilterStep(name, **left.counts()))
         if len(left) == 0:
             raise DataError(_nothing_left(name, events, steps))
@@ -309,7 +309,7 @@ def _check(events: Events, filters: Filters) -> None:
     if filters.min_rating is not None and events.ratings is None:
         raise UsageError(
             f"got min_rating {filters.min_rating:g}, but the log has no rating column; "
-            "name it with --rating-col, or leave --min-rating out"
+            "name it with --rating-col, or omit --min-rating"
         )
     for name in ("min_user_items", "min_item_users"):
         if getattr(filters, name) < 0:

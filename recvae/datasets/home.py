@@ -1,4 +1,4 @@
-"""Where data sets are kept, and how one is found by name."""
+"""The folder of data sets, and finding a data set by name."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from recvae.storage.files import check_name, check_replaceable
 
 
 def check_new(data_dir: Path, name: str) -> str:
-    """Return a name under which a data set may be written: a free one, or that of a data set to replace.
+    """Return the name if a data set may be written under it: a new name, or that of a data set to replace.
 
     Raises
     ------
     UsageError
-        If it is no name for a folder, or the folder holds something that is not a data set.
+        If it cannot be the name of a folder, or the folder is not a data set.
     """
     check_replaceable(data_dir / check_name(name), MANIFEST)
     return name
@@ -26,14 +26,14 @@ def prepared_datasets(data_dir: Path) -> list[Path]:
 
 
 def find_dataset(data_dir: Path, name: str | None = None) -> Path:
-    """Find a prepared data set by name or path, or the newest.
+    """Find a prepared data set by name or path; by default the newest.
 
     Parameters
     ----------
     data_dir : Path
-        Where data sets are kept.
+        The folder of data sets.
     name : str, optional
-        A folder in `data_dir`, or a path; None takes the newest.
+        A folder in `data_dir`, or a path; by default the newest.
 
     Returns
     -------
@@ -56,5 +56,5 @@ def find_dataset(data_dir: Path, name: str | None = None) -> Path:
     known = ", ".join(path.name for path in prepared) or "none"
     raise UsageError(
         f"no data set '{name}' in {data_dir}; there are: {known}; make it with `recvae preprocess {name}`, "
-        "or say with --data-dir where it is kept"
+        "or give its folder with --data-dir"
     )

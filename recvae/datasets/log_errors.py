@@ -1,4 +1,4 @@
-"""Looking at a text log line by line: slow, and only done to say which line is wrong."""
+"""Reading a text log line by line, which is slow and only done to find the line that is wrong."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,14 +11,14 @@ from recvae.datasets.sources import Source, file_errors
 _TIME_KINDS = {
     "integer": "whole seconds since 1970",
     "decimal": "seconds since 1970",
-    "text": "an ISO 8601 time (with an offset from UTC in every line or in none)",
-    "zoned": "an ISO 8601 time (with an offset from UTC in every line or in none)",
+    "text": "an ISO 8601 time (an offset from UTC in every line or in none)",
+    "zoned": "an ISO 8601 time (an offset from UTC in every line or in none)",
 }
 _LINES_AT_ONCE = 10_000
 
 
 def data_lines(source: Source, log_format: LogFormat) -> Iterator[tuple[int, bytes]]:
-    """Yield line number and content of each row that the reader counts: no blank lines, no header."""
+    """Yield the line number and content of each row, without blank lines and the header."""
     with file_errors(source), source.open() as stream:
         skip_header = log_format.header
         for number, line in enumerate(stream, start=1):
@@ -45,14 +45,14 @@ def first_bad_line(source: Source, log_format: LogFormat) -> str | None:
     Parameters
     ----------
     source : Source
-        A log that pyarrow refused.
+        A log that pyarrow could not read.
     log_format : LogFormat
-        Its full format.
+        Its complete format.
 
     Returns
     -------
     str or None
-        What is wrong, with file, line and column; None if every line looks right.
+        What is wrong, with file, line and column; None if every line can be read.
     """
     lines = data_lines(source, log_format)
     while some := list(islice(lines, _LINES_AT_ONCE)):
@@ -66,7 +66,7 @@ def first_bad_line(source: Source, log_format: LogFormat) -> str | None:
 
 
 def _all_readable(lines: list[bytes], log_format: LogFormat) -> bool:
-    """Whether lines can all be read; numbers are tried a column at a time, since one by one takes minutes."""
+    """Return whether all lines can be read; numbers are tried column by column, one by one takes minutes."""
     try:
         rows = [log_format.split(line.decode("utf-8")) for line in lines]
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What a text log looks like: its separator, its header and its columns, guessed from the first lines."""
+"""The format of a text log: separator, header and columns, guessed from the first lines."""
 
 import csv
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from recvae.datasets.sources import OneByteSeparator, Source, file_errors
 from recvae.errors import DataError, UsageError
 
 SEPARATORS = ("::", "\t", ",", ";", "|", " ")
-QUOTED = (",", ";", "\t")  # separators with which columns may stand in double quotes
+QUOTED = (",", ";", "\t")  # separators with which values may be in double quotes
 _HEAD_BYTES = 1 << 16
-_NO_RATING = 1e8  # a number like this is a moment since 1970
+_NO_RATING = 1e8  # a larger number is a time, not a rating
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogFormat:
-    """What is known of a log; None means "to be guessed", and after `sniff` "not there".
+    """The format of a log. None means "to be guessed"; after `sniff`, it means "the log has none".
 
     Parameters
     ----------
     separator : str, optional
-        What stands between columns: `::`, tab, comma, semicolon, bar or space.
+        Separator of columns: `::`, tab, comma, semicolon, bar or space.
     header : bool, optional
         Whether the first line names the columns.
     user, item, rating, time : str, optional
@@ -52,17 +52,17 @@ class LogFormat:
         return kinds[self.time_kind]
 
     def split(self, line: str) -> list[str]:
-        """Split one line into its columns, as the reader does."""
+        """Split a line into columns, as the reader does."""
         separator = self.separator or ","
         if len(separator) > 1 or not self.quoted():
             return line.split(separator)
         try:
             return next(csv.reader([line], delimiter=separator), [])
-        except csv.Error:  # a bare carriage return, or a column of more than 128 KiB
+        except csv.Error:  # a bare carriage return, or a value of more than 128 KiB
             return [line]
 
     def quoted(self) -> bool:
-        """Whether columns may stand in double quotes in this format."""
+        """Whether values may be in double quotes in this format."""
         return self.separator in QUOTED
 
 
@@ -74,14 +74,14 @@ def find_log_columns(names: Sequence[str], log_format: LogFormat, source: Source
 
 
 def sniff(source: Source, log_format: LogFormat) -> LogFormat:
-    """Fill in what the first lines of a text log tell of its format.
+    """Guess the format of a text log from its first lines.
 
     Parameters
     ----------
     source : Source
         The log.
     log_format : LogFormat
-        What is known already; it is kept.
+        What is known; it is kept.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def sniff(source: Source, log_format: LogFormat) -> LogFormat:
     lines = head_lines(source)
     separator = log_format.separator or guess_separator(lines)
     if separator != "::" and not (len(separator) == 1 and separator.isascii()):
-        raise UsageError(f"got separator {separator!r}, expected '::' or one ASCII character, such as a comma or tab")
+        raise UsageError(f"got separator {separator!r}, expected '::' or one ASCII character, e.g. a comma or tab")
     log_format = replace(log_format, separator=separator)
     first = log_format.split(lines[0])
     if len(first) < 2:
@@ -137,7 +137,7 @@ def is_user_lists(source: Source) -> bool:
 
 
 def head_lines(source: Source) -> list[str]:
-    """Return the first lines of a text file that are not blank, or say why it is not one."""
+    """Return the first lines of a text file that are not blank, or raise if it is no text."""
     with file_errors(source), source.open() as stream:
         head = stream.read(_HEAD_BYTES)
     if b"\0" in head:
@@ -149,9 +149,7 @@ def head_lines(source: Source) -> list[str]:
     if lines[0].lstrip()[0] in "{[":
         raise DataError(f"{source.name} looks like JSON, expected a table; export it as CSV or Parquet")
     if "\r" in lines[0]:
-        raise DataError(
-            f"{source.name} line 1: got lines ended by a bare carriage return, expected newlines; convert it"
-        )
+        raise DataError(f"{source.name} line 1: got lines that end in a carriage return, expected newlines; convert it")
     return lines
 
 
@@ -175,7 +173,7 @@ def is_number(text: str) -> bool:
 
 
 def _positions(log_format: LogFormat, first: list[str]) -> LogFormat:
-    """Without a header, the columns stand as in MovieLens: user, item, rating, time; or user, item, time."""
+    """Without a header, the columns are in the order of MovieLens: user, item, rating, time; or user, item, time."""
     roles: tuple[str, ...] = ("user", "item", "rating", "time")
     if any(getattr(log_format, role) is not None for role in roles):
         return log_format

@@ -1,7 +1,7 @@
 """Reading a log of interactions from CSV, TSV, `::`-separated text, Parquet, or lists of items per user.
 
-The separator, the header and the columns are guessed where they are not given; the reading itself is done by
-pyarrow, whole columns at a time. Only once something is wrong are the lines looked at one by one, to say which.
+The separator, the header and the columns are guessed if they are not given. pyarrow reads whole columns at a time; only
+if something is wrong are the lines read one by one, to say which line.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from recvae.datasets.log_format import LogFormat, find_log_columns, parse_option
 from recvae.datasets.sources import OneByteSeparator, Source, file_errors
 from recvae.errors import DataError
 
-_BLOCK_BYTES = 1 << 23  # read at once: each block has a dictionary of its own for ids, and few are soon made one
+_BLOCK_BYTES = 1 << 23  # per block: each block has its own dictionary of ids, and few dictionaries are merged quickly
 
 # Letters in shape comments: E events, D distinct ids.
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a log as they were read."""
+    """The columns of a log, as pyarrow has read them."""
 
     user: pa.ChunkedArray
     item: pa.ChunkedArray
@@ -46,12 +46,12 @@ def read_events(source: Source | Path | str, log_format: LogFormat | None = None
     source : Source, Path or str
         A text file (plain, gzip or zip) or a Parquet file.
     log_format : LogFormat, optional
-        What is known of the file; the rest is guessed from its first lines.
+        What is known about the file; the rest is guessed from its first lines.
 
     Returns
     -------
     Events
-        One event per row. Ids that are integers throughout become int64, any others stay strings.
+        One event per row. If all ids are integers they become int64, otherwise they stay strings.
 
     Raises
     ------
@@ -77,12 +77,12 @@ def read_events(source: Source | Path | str, log_format: LogFormat | None = None
     columns = _read_text(source, log_format)
     events = _events(columns, lambda row: f"{source.name} line {line_of_row(source, log_format, row)}")
     del columns
-    pa.default_memory_pool().release_unused()  # Arrow would keep for itself what numpy needs next
+    pa.default_memory_pool().release_unused()  # Arrow would keep memory that numpy needs next
     return events
 
 
 def columns_of(source: Source, log_format: LogFormat | None = None) -> dict[str, str | None]:
-    """Return the name of the column that is read as user, item, rating and time, None where there is none.
+    """Return the names of the columns that are read as user, item, rating and time; None if there is none.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def _ids(source: Source, table: pa.Table, name: str, role: str) -> pa.ChunkedArr
     if is_text or (pa.types.is_integer(kind) and kind != pa.uint64()):  # uint64 need not fit into int64
         return column
     try:
-        if pa.types.is_floating(kind):  # as pandas writes integers with a gap
+        if pa.types.is_floating(kind):  # pandas writes integers as floats if one is missing
             column = pc.call_function("if_else", [pc.call_function("is_finite", [column]), column, None])
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -196,7 +196,7 @@ def _read_text(source: Source, log_format: LogFormat) -> _Columns:
 
 @contextmanager
 def _stream(source: Source, log_format: LogFormat) -> Iterator[Any]:
-    """Give pyarrow what it reads fastest: the path itself where possible, else a stream."""
+    """Yield what pyarrow reads fastest: the path itself if possible, else a stream."""
     if source.is_plain() and log_format.separator != "::":
         yield str(source.path)
         return
@@ -205,7 +205,7 @@ def _stream(source: Source, log_format: LogFormat) -> Iterator[Any]:
 
 
 def _events(columns: _Columns, place: RowName) -> Events:
-    """Check every value and build the events; `place` names a row in a message."""
+    """Check every value and build the events; `place` returns what messages call a row."""
     users, user_ids = _index(columns.user, "user", place)
     items, item_ids = _index(columns.item, "item", place)
     ratings = timestamps = None
@@ -228,9 +228,9 @@ def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarr
     code_of = np.append(np.where(raw == "", -1, position), -1).astype(np.int32)  # (D + 1,), the last stands for null
     codes = np.empty(len(column), dtype=np.int32)  # (E,)
     start = 0
-    for chunk in column.chunks:  # chunk by chunk, so that nothing as long as the log is needed on the way
+    for chunk in column.chunks:  # chunk by chunk, so that no temporary array is as long as the log
         indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        # "wrap" makes -1 the last one, as indexing does, but spares take a buffer
+        # "wrap" makes -1 the last one, as indexing does, but needs no buffer
         code_of.take(indices, mode="wrap", out=codes[start : start + len(chunk)])
         start += len(chunk)
     if code_of[:-1].min(initial=0) < 0 or column.null_count:
@@ -239,13 +239,13 @@ def _index(column: pa.ChunkedArray, role: str, place: RowName) -> tuple[np.ndarr
 
 
 def _identifiers(dictionary: pa.Array) -> np.ndarray:
-    """Return ids (D,) as int64 where each is written as a plain integer, else as stripped strings."""
+    """Return ids (D,) as int64 if each is written as a plain integer, else as stripped strings."""
     if pa.types.is_integer(dictionary.type):
         return dictionary.cast(pa.int64()).to_numpy()
     texts = [text.strip() for text in dictionary.to_pylist()]
     try:
         numbers = [int(text) for text in texts]
-        # "007" and "+7" are names, not numbers: they would not come back as they were written.
+        # "007" and "+7" are strings, not numbers: as numbers they would be written differently.
         if all(str(number) == text for number, text in zip(numbers, texts, strict=True)):
             return np.array(numbers, dtype=np.int64)
     except (ValueError, OverflowError):

@@ -24,16 +24,16 @@ _MOST_STARS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a log is filtered and split; None stands for what is usual for the data.
+    """How a log is filtered and split; None is the default for the data.
 
     Parameters
     ----------
     min_rating : float, optional
-        Lowest rating that counts; by default 4 where the log has ratings.
+        Lowest rating that counts; by default 4 if the log has ratings.
     min_user_items, min_item_users : int
         See `Filters`.
     split, heldout_users, seed, target_share
-        See `recvae.datasets.splits.split_events`.
+        See `recvae.datasets.splits.protocols.split_events`.
     """
 
     min_rating: float | None = None
@@ -45,22 +45,22 @@ class Protocol:
     target_share: float = TARGET_SHARE
 
     def __post_init__(self) -> None:
-        # A long log should not be read only to find out that its protocol was never possible.
+        # Refuse an impossible protocol before a long log is read.
         check_protocol(self.split, self.heldout_users, self.seed, self.target_share)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A data set and what should be said about it.
+class PreparedDataset:
+    """A data set, and remarks on it for the user.
 
     Parameters
     ----------
     dataset : Dataset
-        Not written yet.
+        The data set, which is not written yet.
     warnings : list of str
-        Counts that are not those published.
+        Remarks, e.g. on counts that differ from the published ones.
     confirmed : list of str
-        Counts that are.
+        Counts that equal the published ones.
     """
 
     dataset: Dataset
@@ -93,29 +93,29 @@ def prepare_known(
     *,
     source: Path,
     name: str | None = None,
-) -> Prepared:
-    """Prepare a data set of the catalogue that is on the disk; `recvae.datasets.downloads.download` brings it there.
+) -> PreparedDataset:
+    """Prepare a data set of the catalogue from disk; see `recvae.datasets.downloads.download`.
 
     Parameters
     ----------
     known_name : str
         A name of `recvae.datasets.catalog.CATALOG`.
     protocol : Protocol
-        None stands for what is usual for this data.
+        How to filter and split.
     source : Path
-        The folder or zip it is in.
+        Its folder or zip.
     name : str, optional
-        What to call the result.
+        Name of the result; by default `known_name`.
 
     Returns
     -------
-    Prepared
-        With a warning for each count that is not the published one.
+    PreparedDataset
+        With a warning for each count that differs from the published one.
 
     Raises
     ------
     UsageError, DataError
-        If it cannot be read, or is not what it should be.
+        If it cannot be read, or has other content.
     """
     known = known_dataset(known_name)
     ratings, log_format, titles = locate(known, source)
@@ -135,12 +135,12 @@ def prepare_known(
         if found == expected:
             confirmed.append(f"{expected:,} {what}")
         else:
-            warnings.append(f"{known.name}: got {found:,} {what}, the paper has {expected:,}")
-    return Prepared(dataset, warnings, confirmed)
+            warnings.append(f"{known.name}: got {found:,} {what}, the published number is {expected:,}")
+    return PreparedDataset(dataset, warnings, confirmed)
 
 
 def _expected(known: KnownDataset, dataset: Dataset, protocol: Protocol) -> list[tuple[str, int, int]]:
-    """Return (what, found, expected) for each count of the paper that this protocol should reproduce."""
+    """Return (what, found, expected) for each published count that this protocol should reproduce."""
     usual = Protocol(heldout_users=known.heldout_users, min_rating=known.min_rating)
     if known.expected is None or protocol != usual:
         return []
@@ -157,8 +157,8 @@ def prepare_log(
     name: str,
     log_format: LogFormat | None = None,
     titles: Path | None = None,
-) -> Prepared:
-    """Prepare a log of one's own.
+) -> PreparedDataset:
+    """Prepare your own log.
 
     Parameters
     ----------
@@ -167,16 +167,16 @@ def prepare_log(
     protocol : Protocol
         How to filter and split.
     name : str
-        What to call the result.
+        Name of the result.
     log_format : LogFormat, optional
-        What is known of the file; the rest is guessed.
+        What is known about the file; the rest is guessed.
     titles : Path, optional
-        A file with a column of item ids and one of titles.
+        A file with a column of item ids and a column of titles.
 
     Returns
     -------
-    Prepared
-        With a warning where the ratings are no stars, or titles are missing.
+    PreparedDataset
+        With a warning if the ratings are not on a scale up to 5 or 10, or titles are missing.
 
     Raises
     ------
@@ -192,49 +192,49 @@ def prepare_log(
     if protocol.min_rating is None and events.ratings is not None and events.ratings.max() > _MOST_STARS:
         low, high = events.ratings.min(), events.ratings.max()
         warnings.append(
-            f"the ratings run from {low:g} to {high:g}, and the default --min-rating of {usual_min_rating(events):g} "
-            "suits stars up to 5; name the one you want"
+            f"the ratings are from {low:g} to {high:g}, but the default --min-rating {usual_min_rating(events):g} is "
+            "for ratings up to 5; choose your own"
         )
     if dataset.titles is not None:
         missing = sum(title is None for title in dataset.titles)
         warnings += [f"{missing:,} of {len(dataset.titles):,} items have no title in {titles}"] if missing else []
-    return Prepared(dataset, warnings, [])
+    return PreparedDataset(dataset, warnings, [])
 
 
-def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: int, n_events: int) -> Prepared:
-    """Prepare a made-up log with tastes and a long tail; its seed is 0, the protocol's is that of the split.
+def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: int, n_events: int) -> PreparedDataset:
+    """Prepare a generated log with tastes and a long tail; its seed is 0, that of the protocol is for the split.
 
     Raises
     ------
     UsageError
-        If the shape is not possible.
+        If a size is out of range.
     """
     events, titles = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events, seed=0)
     names = dict(zip(map(str, events.item_ids.tolist()), titles.tolist(), strict=True))
     source = {"name": "synthetic", "n_users": n_users, "n_items": n_items, "n_events": n_events, "seed": 0}
-    return Prepared(_dataset(events, name, protocol, source, names), [], [])
+    return PreparedDataset(_dataset(events, name, protocol, source, names), [], [])
 
 
 def prepare_pair(
     train: Path, test: Path, *, name: str, seed: int = LIANG_SEED, log_format: LogFormat | None = None
-) -> Prepared:
-    """Prepare a train / test pair made elsewhere; nothing is filtered but duplicates.
+) -> PreparedDataset:
+    """Prepare an existing train / test pair; only duplicates are filtered.
 
     Parameters
     ----------
     train, test : Path
         Lines of `user item item ...` (LightGCN), or logs with a user and an item column.
     name : str
-        What to call the result.
+        Name of the result.
     seed : int
         Seed of the draw of validation targets.
     log_format : LogFormat, optional
-        What is known of the columns; files of which something is known are never taken for lists.
+        What is known about the columns; if anything is known, the files are not read as lists.
 
     Returns
     -------
-    Prepared
-        With the training file's items, validation carved out of its interactions.
+    PreparedDataset
+        With the items of the training file; the validation targets are taken from its interactions.
 
     Raises
     ------
@@ -242,15 +242,15 @@ def prepare_pair(
         If a file cannot be used, or they share nothing.
     """
     sources = Source(train), Source(test)
-    said_nothing = log_format in (None, LogFormat())
+    unspecified = log_format in (None, LogFormat())
     events = [
-        read_user_lists(source) if said_nothing and is_user_lists(source) else read_events(source, log_format)
+        read_user_lists(source) if unspecified and is_user_lists(source) else read_events(source, log_format)
         for source in sources
     ]
     if events[0].item_ids.dtype != events[1].item_ids.dtype or events[0].user_ids.dtype != events[1].user_ids.dtype:
         raise DataError(
-            f"{train} and {test} write their ids in different ways (numbers in one, words in the other); "
-            "write them alike in both"
+            f"{train} and {test} have different types of ids (numbers in one, strings in the other); "
+            "use the same ids in both"
         )
     unique = [drop_duplicates(part) for part in events]
     split = ready_made(unique[0], unique[1], seed)
@@ -259,17 +259,17 @@ def prepare_pair(
         name=name,
         source={"name": name, "train": _origin(sources[0]), "test": _origin(sources[1])},
     )
-    return Prepared(dataset, [], [])
+    return PreparedDataset(dataset, [], [])
 
 
 def _read(source: Source, log_format: LogFormat | None) -> tuple[Events, dict[str, Any]]:
-    """Return the events of a log and where they come from; the checksum is taken while the log is read."""
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        origin = beside.submit(_origin, source)
+    """Return the events of a log and its origin; the checksum is computed while the log is read."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        origin = pool.submit(_origin, source)
         return read_events(source, log_format), origin.result()
 
 
 def _origin(source: Source) -> dict[str, Any]:
-    """Return the file's name and checksum; the folder it lay in is nobody's business."""
+    """Return the file's name and checksum, without its folder, which may be private."""
     origin = {"file": source.path.name, "sha256": sha256_of(source.path)}
     return origin if source.member is None else {**origin, "member": source.member}

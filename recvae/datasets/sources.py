@@ -1,6 +1,6 @@
-"""Where bytes come from: a plain file, a gzip file, or a member of a zip, read as a stream.
+"""Files to read from: a plain file, a gzip file, or a member of a zip, as a stream of bytes.
 
-What kind a file is shows in its first bytes, not in its name.
+The kind of a file is recognised by its first bytes, not by its name.
 """
 
 import gzip
@@ -26,7 +26,7 @@ class Source:
     path : Path
         A plain, gzip, Parquet or zip file.
     member : str, optional
-        The file inside a zip; not needed where the zip holds a single file.
+        The file inside a zip; not needed if the zip holds a single file.
     """
 
     path: Path
@@ -34,11 +34,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """How messages call it: the path, and the member of a zip after a colon."""
+        """What messages call it: the path, and the member of a zip after a colon."""
         return str(self.path) if self.member is None else f"{self.path}:{self.member}"
 
     def open(self) -> BinaryIO:
-        """Open the content for reading, unpacked.
+        """Open the content for reading, decompressed.
 
         Returns
         -------
@@ -58,14 +58,14 @@ class Source:
                 archive = zipfile.ZipFile(self.path)
                 member = self.member or self._only_member(archive)
                 if member not in archive.namelist():
-                    raise DataError(f"{self.path} holds no file {member}; fetch it again")
+                    raise DataError(f"{self.path} holds no file {member}; download it again")
                 return cast(BinaryIO, archive.open(member))
             if magic.startswith(b"\x1f\x8b"):
                 return cast(BinaryIO, gzip.open(self.path))
             return self.path.open("rb")
 
     def is_plain(self) -> bool:
-        """Whether the file can be read as it lies on the disk, without unpacking."""
+        """Whether the file is neither a zip nor a gzip file."""
         return not self._magic().startswith((b"PK\x03\x04", b"\x1f\x8b"))
 
     def is_parquet(self) -> bool:
@@ -78,7 +78,7 @@ class Source:
         if self.path.is_dir():
             raise UsageError(
                 f"{self.path} is a folder, expected a file; give the log inside it, "
-                "or a known data set with --source (see `recvae datasets`)"
+                "or NAME --source FOLDER for a known data set (see `recvae datasets`)"
             )
         with file_errors(self), self.path.open("rb") as file:
             magic = file.read(4)
@@ -95,12 +95,12 @@ class Source:
 
 @contextmanager
 def file_errors(source: Source) -> Iterator[None]:
-    """Turn what damaged archives, wrong encodings and the system raise into a `DataError` that names `source`."""
+    """Turn errors of damaged archives, wrong encodings and the system into a `DataError` that names `source`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
-        raise DataError(f"{source.name} is truncated or damaged ({error}); fetch or pack it again") from error
-    except RuntimeError as error:  # encrypted, or packed in a way that Python or Arrow does not know
+        raise DataError(f"{source.name} is truncated or damaged ({error}); download or compress it again") from error
+    except RuntimeError as error:  # encrypted, or compressed in a way that Python or Arrow does not support
         raise DataError(f"could not unpack {source.name} ({error}); unpack it and give the log itself") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{source.name} is not UTF-8 text ({error}); convert it first") from error
@@ -109,7 +109,7 @@ def file_errors(source: Source) -> Iterator[None]:
 
 
 class OneByteSeparator(io.RawIOBase):
-    """A stream in which every `::` has become one unit separator, since pyarrow splits at single bytes only."""
+    """A stream in which every `::` is one unit separator, because pyarrow splits only at single bytes."""
 
     SEPARATOR = "\x1f"
 

@@ -1,11 +1,11 @@
-"""A made-up log of film ratings with the structure that a recommender looks for, at any size up to ML-20M's.
+"""A generated log of film ratings with the structure that recommenders learn, of any size up to that of ML-20M.
 
-Every user has a taste: up to three strong genres, the rest a little. Every film belongs to a genre and may lean to
-a second one. Neighbours in the list of genres are related: tastes and films often join two of them. A user draws a
+Every user has a taste: up to three strong genres, a little of the others. Every film belongs to a genre and may lean
+to a second one. Neighbours in the list of genres are related: tastes and films often join two of them. A user draws a
 genre by taste, then a film of it by popularity, never the same film twice. A few draws ignore taste and popularity;
-their share grows for users who have already seen what their genres offer.
+their share grows for users who have already seen most films of their genres.
 
-Single events see no matrix product and no vectorised power or logarithm: their last bit differs between machines.
+Events are computed without matrix products and vectorised powers or logarithms: their last bit differs by machine.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from recvae.errors import UsageError
 from recvae.storage.files import write_file
 
 N_USERS, N_ITEMS, N_EVENTS = 3000, 1200, 150_000
-"""Size of the log unless another is asked for."""
+"""Default size of the log."""
 
 # Letters in shape comments: E events of a block, U users of a block, I items, G genres, T rows of the draw table.
 
-# Two related genres in three lines: what both are like, then what each is about, each word in one genre only.
+# Two related genres in three lines: adjectives of both, then nouns of each; every noun is in one genre only.
 _WORDS = """
 Silent Orbital Distant Lunar Stellar Infinite Electric Drifting Frozen Synthetic Obedient Dreaming
 Nebula Comet Planet Galaxy Starship Asteroid Satellite Eclipse Cosmonaut Orbit Supernova Moonbase
@@ -68,9 +68,9 @@ _PATTERNS = ("The {} {}", "{} {}", "My {} {}", "Beyond the {} {}", "Return of th
 _YEARS = np.arange(1940, 1996)  # all before the first rating
 _FIRST_SECOND, _LAST_SECOND = 820_454_400, 1_427_846_400  # 1996-01-01 and 2015-04-01, UTC
 
-_LEAST_EVENTS = 20  # of a user, as MovieLens has it
-_MOST_ITEMS = 250_000  # the titles that the words allow, with room to spare in the largest genre
-_BLOCK_EVENTS = 400_000  # few enough to stay in the cache; another number gives another log
+_LEAST_EVENTS = 20  # of a user, as in MovieLens
+_MOST_ITEMS = 250_000  # as many titles as the words allow, with a margin in the largest genre
+_BLOCK_EVENTS = 400_000  # few enough for the cache; another number gives another log
 _EXPLORING = 0.04  # share of first draws that ignore taste and popularity
 
 
@@ -91,7 +91,7 @@ class _Catalogue:
 def synthetic_log(
     *, n_users: int = N_USERS, n_items: int = N_ITEMS, n_events: int = N_EVENTS, seed: int = 0
 ) -> tuple[Events, np.ndarray]:
-    """Make up a log of film ratings with overlapping tastes and a long tail, the same for the same arguments.
+    """Generate a log of film ratings with overlapping tastes and a long tail; the same arguments give the same log.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ def synthetic_log(
     n_items : int
         Number of films, 80 to 250,000; the rarest may have no event.
     n_events : int
-        Number of ratings, exactly; at least 20 and at most `n_items` / 4 for each user on average.
+        Exact number of ratings: per user on average at least 20 and at most `n_items` / 4.
     seed : int
-        Seed of everything random, >= 0.
+        Seed of all random numbers, >= 0.
 
     Returns
     -------
     events : Events
-        Rows sorted by user, then by time; each (user, item) pair once; ratings of 0.5 to 5 in half stars, about half
+        Rows sorted by user, then by time; each (user, item) pair once; ratings from 0.5 to 5 in half stars, about half
         of them 4 or more; timestamps from 1996 to 2015.
     titles : ndarray of shape (n_items,), object (str)
         The unique title of each film, with its year, in the order of `events.item_ids`.
@@ -149,9 +149,9 @@ def _check(n_users: int, n_items: int, n_events: int, seed: int) -> None:
     least, most = _LEAST_EVENTS * n_users, n_users * n_items // 4
     for name, value, low, high, advice in (
         ("seed", seed, 0, 2**63 - 1, "choose another seed"),
-        ("n_users", n_users, 1, 2**31 - 1, "choose a number of users in between"),
-        ("n_items", n_items, 4 * _LEAST_EVENTS, _MOST_ITEMS, "choose a number of films in between"),
-        ("n_events", n_events, least, most, f"give each user {_LEAST_EVENTS} events or more, of n_items / 4 at most"),
+        ("n_users", n_users, 1, 2**31 - 1, "choose another number of users"),
+        ("n_items", n_items, 4 * _LEAST_EVENTS, _MOST_ITEMS, "choose another number of films"),
+        ("n_events", n_events, least, most, f"use {_LEAST_EVENTS} to n_items / 4 events per user"),
     ):
         if not low <= value <= high:
             raise UsageError(f"got {name} {value:,}, expected {low:,} to {high:,}; {advice}")
@@ -169,7 +169,7 @@ def _related(rng: Generator, genre: np.ndarray) -> np.ndarray:
 
 def _catalogue(rng: Generator, n_items: int) -> _Catalogue:
     genre = _any_genre(rng, n_items)  # (I,)
-    genre[rng.permutation(n_items)[:_N_GENRES]] = np.arange(_N_GENRES)  # no genre stays without a film
+    genre[rng.permutation(n_items)[:_N_GENRES]] = np.arange(_N_GENRES)  # every genre has a film
     second_genre = _related(rng, genre)
     lean = np.where(rng.random(n_items) < 0.5, rng.uniform(0.1, 0.5, n_items), 0.0)
     rank = rng.permutation(n_items)  # (I,) 0 is the most popular
@@ -280,7 +280,7 @@ def write_ratings_csv(events: Events, path: Path) -> None:
     events : Events
         The log, with ratings and timestamps.
     path : Path
-        The file to write; a file already there is replaced once the new one is whole.
+        The file to write; an existing file is replaced when the new one is complete.
 
     Raises
     ------

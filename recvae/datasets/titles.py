@@ -1,4 +1,4 @@
-"""Item titles, of a known data set or from a table of one's own: a column of item ids, and one of titles."""
+"""Item titles, from a known data set or from your own table: a column of item ids and a column of titles."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from recvae.datasets.log_format import QUOTED, guess_separator, head_lines
 from recvae.datasets.sources import Source, file_errors
 from recvae.errors import DataError
 
-Row = tuple[str, list[str]]  # how a message names the row, and its columns
+Row = tuple[str, list[str]]  # what messages call the row, and its values
 
 
 def read_titles_column(source: Source) -> dict[str, str]:
@@ -43,21 +43,21 @@ def read_titles_column(source: Source) -> dict[str, str]:
 
 
 def text_rows(source: Source, separator: str, encoding: str = "utf-8-sig") -> Iterator[Row]:
-    """Yield the rows of a small text table, blank lines left out.
+    """Yield the rows of a small text table, without blank lines.
 
     Parameters
     ----------
     source : Source
         Plain, gzip or zip.
     separator : str
-        What stands between columns.
+        Separator of columns.
     encoding : str
-        How it is written; "utf-8-sig" is UTF-8 with or without the mark that spreadsheets put in front.
+        Encoding; "utf-8-sig" is UTF-8 with or without a byte order mark.
 
     Yields
     ------
     (str, list of str)
-        File and line, and the columns.
+        File and line, and the values.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def text_rows(source: Source, separator: str, encoding: str = "utf-8-sig") -> It
                 continue
             n_columns = n_columns or len(columns)
             if len(columns) != n_columns:
-                quotes = "; put a title with a comma in double quotes" if separator == "," else ""
+                quotes = "; put titles with commas in double quotes" if separator == "," else ""
                 raise DataError(
                     f"{place}: got {len(columns)} columns, expected {n_columns} as in the first line: {text[:80]!r}; "
                     f"repair the line{quotes}"
@@ -86,7 +86,7 @@ def text_rows(source: Source, separator: str, encoding: str = "utf-8-sig") -> It
 
 
 def titles_by_id(rows: Iterable[Row], item: int, title: int) -> dict[str, str]:
-    """Return the title of each item id, found at these positions of the rows.
+    """Return the title of each item id, from these positions of the rows.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _parquet_rows(source: Source) -> Iterator[Row]:
-    """Yield id and title of each row of a Parquet file that has a title."""
+    """Yield the id and title of each row of a Parquet file, where the title is not null."""
     try:
         with file_errors(source):
             names = pq.read_schema(source.path).names

@@ -35,7 +35,7 @@ _ABOUT = (
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 
 
-class _Ranked(nn.Module):
+class _RankedScores(nn.Module):
     """Scores, and the best items outside the history, as a graph without anything around it must give them."""
 
     def __init__(self, scorer: nn.Module, n_items: int) -> None:
@@ -124,7 +124,7 @@ def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Pa
     int
         Version of ONNX's operators that it takes.
     """
-    program = _traced(_Ranked(scorer, n_items), (torch.tensor([1]),))
+    program = _traced(_RankedScores(scorer, n_items), (torch.tensor([1]),))
     with _quietly():
         made = torch.onnx.export(
             program,

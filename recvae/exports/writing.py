@@ -55,7 +55,7 @@ Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ModelExport:
     """What was written.
 
     Parameters
@@ -103,7 +103,7 @@ def export(
     held_out: HeldOut | None = None,
     progress: Progress | None = None,
     models: Sequence[type[Model]] = (),
-) -> Exported:
+) -> ModelExport:
     """Export a bundle's scores, check them on rows of users, and write all that serving them needs.
 
     Parameters
@@ -125,7 +125,7 @@ def export(
 
     Returns
     -------
-    Exported
+    ModelExport
         Where it stands, and what its card says, the check among it.
 
     Raises
@@ -165,7 +165,7 @@ def export(
         write_neighbours(aside / NEIGHBOURS, bundle.model, tell)
         card["files"] = described(aside, sorted(entry.name for entry in aside.iterdir()))
         write_json(aside / EXPORT_CARD, card)
-    return Exported(folder=folder, card=card)
+    return ModelExport(folder=folder, card=card)
 
 
 def _silent(done: float, total: float, note: str) -> None:
@@ -264,17 +264,14 @@ def write_neighbours(path: Path, model: Model, tell: Progress = _silent) -> None
         Is told how it goes.
     """
     n_items, n = model.n_items_, min(_NEIGHBOURS, model.n_items_ - 1)
-    if n < 1:
+    if n < 1 or not model.has_similarities:
         return
     columns = np.empty((n_items, n), dtype=np.int32)
     similarities = np.empty((n_items, n), dtype=np.float32)
     size = block_rows(n_items)
     for start in range(0, n_items, size):
         block = np.arange(start, min(start + size, n_items))  # (B,)
-        try:
-            scores = torch.tensor(model.similarities(block))  # (B, I)
-        except UsageError:
-            return
+        scores = torch.tensor(model.similarities(block))  # (B, I)
         scores[torch.arange(len(block)), torch.from_numpy(block)] = -torch.inf  # itself
         columns[block], similarities[block] = rank(scores, n)  # (B, n)
         tell(block[-1] + 1, n_items, "the items most similar to each")

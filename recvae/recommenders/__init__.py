@@ -1,12 +1,12 @@
 """Raw ids in, raw ids out.
 
-    base            what every recommender does, with numpy alone
-    recommender     a fitted model and its items
-    histories       what users have: lists, matrices, tables
-    history_files   files of histories, block by block
-    answers         what a user is recommended, and why
-    answer_files    files of recommendations, resumable
-    diversity       lists that repeat themselves less
+    base            what every recommender does; needs only numpy
+    recommender     a fitted model with its items
+    histories       the items of users: lists, matrices, tables
+    history_files   files of histories, read block by block
+    answers         recommendations and explanations
+    answer_files    files of recommendations; an interrupted job continues
+    diversity       more variety in a list
 
 Importing this package imports none of them.
 """

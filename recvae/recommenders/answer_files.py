@@ -1,9 +1,9 @@
 """Recommendations for a file of histories, block by block, in memory that does not grow with the file.
 
-    .parquet, .csv   a row for each recommendation; a user with none, all items being seen or excluded, has no row
-    .jsonl           a line for each user: {"user": 7, "items": [{"id", "title", "score"}], "fallback", "unknown"}
+    .parquet, .csv   one row per recommendation; a user with no item left to recommend has no row
+    .jsonl           one line per user: {"user": 7, "items": [{"id", "title", "score"}], "fallback", "unknown"}
 
-Each finished block is kept beside the output until all are done, so that an interrupted job goes on where it stopped.
+Finished blocks are kept next to the output until all are done, so that an interrupted job continues where it stopped.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from recvae.storage.files import storage_errors, write_file, write_json
 from recvae.storage.integrity import UNREADABLE
 
 OUTPUTS = (".parquet", ".csv", ".jsonl")
-_REASONS = 3  # of each item, as `recvae recommend --explain` prints
+_REASONS = 3  # per item, as `recvae recommend --explain` prints
 
 Explain = Callable[[Mapping[Any, float], list[Any]], list[Explanation]]
 """A history and recommended ids -> an explanation of each."""
@@ -39,21 +39,21 @@ Explain = Callable[[Mapping[Any, float], list[Any]], list[Explanation]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """What became of a file of histories.
+class AnswerCounts:
+    """How many users of a file were answered, and how.
 
     Parameters
     ----------
     users : int
-        Answered.
+        Users in the file.
     before : int
-        Of these, by an earlier call that was interrupted.
+        Of these, answered by an earlier call that was interrupted.
     fallback : int
-        Of whom nothing was known, so that they got the most popular items.
+        Users without a known item, who got the most popular items.
     without : int
-        Who may be recommended nothing: all items are seen or excluded.
+        Users who got nothing: every item was already seen or excluded.
     unknown : int
-        Ids of histories that the model does not know, counted for each user.
+        Unknown ids, summed over the users.
     """
 
     users: int = 0
@@ -71,36 +71,36 @@ def recommend_file(
     progress: Callable[[int], None] | None = None,
     users: int = BLOCK,
     explain: Explain | None = None,
-) -> Answered:
-    """Answer all histories of a file, into another.
+) -> AnswerCounts:
+    """Write recommendations for every history of a file.
 
     Parameters
     ----------
     source : Path
         See `history_files.read_blocks`.
     output : Path
-        A name ending in one of `OUTPUTS`: the table of `BatchRecommendations.to_arrow`, or as .jsonl a line per user.
+        A name ending in one of `OUTPUTS`: the table of `BatchRecommendations.to_arrow`, or one JSON line per user.
     recommend : callable
         Block -> BatchRecommendations.
     identity : dict
-        What the answers depend on besides the histories; parts of another one are thrown away.
+        What the answers depend on apart from the histories; kept blocks with another identity are removed.
     progress : callable, optional
-        Told how many users are done.
+        Called with the number of users that are done.
     users : int
-        Answered at a time, >= 1.
+        Users per block, >= 1.
     explain : callable, optional
-        As `Recommender.explain`; adds `because`, the ids of the history that speak most for each item: at most three,
-        as a list, or in .csv as a text with ";" between them.
+        See `Recommender.explain`. Adds `because`: the ids of the history, at most three, that contributed most to each
+        item, as a list, or in .csv as a string separated by ";".
 
     Returns
     -------
-    Answered
-        How many, and who of them was not answered as usual.
+    AnswerCounts
+        How many users were answered, and how.
 
     Raises
     ------
     UsageError
-        If the ending of `output` is not known, or it is `source`.
+        If the ending of `output` is unknown, or it is `source`.
     UsageError, DataError
         See `read_blocks`; or what `recommend` raises, with the name of the file.
     StorageError
@@ -111,7 +111,7 @@ def recommend_file(
     if output.resolve() == source.resolve():
         raise UsageError(f"got {output} for the input and the output, expected two files")
     blocks = read_blocks(source, users)
-    first = next(blocks, {})  # before anything is written; of nobody, the answers have their columns
+    first = next(blocks, {})  # before anything is written; an empty file still gets its columns
     whose = identity | {"source": str(source.resolve()), "bytes": source.stat().st_size, "users": users}
     whose |= {"modified": source.stat().st_mtime_ns, "explain": explain is not None, "parts": 2}
     parts = _parts_folder(output, whose)
@@ -129,17 +129,17 @@ def recommend_file(
             total.update(counts)
             if progress is not None:
                 progress(total["users"])
-    except (DataError, UsageError):  # once the file is mended, these would be of another
+    except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
         shutil.rmtree(parts, ignore_errors=True)
         raise
     _join(written, output)
     with storage_errors(parts):
         shutil.rmtree(parts)
-    return Answered(**total)
+    return AnswerCounts(**total)
 
 
 def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
-    """Return the folder of finished blocks, emptied if they are of another job."""
+    """Return the folder of finished blocks, emptied if they belong to another job."""
     parts = output.with_name(f".{output.name}.parts")
     state = parts / "job.json"
     with storage_errors(parts):
@@ -153,12 +153,12 @@ def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
 def _is_job(state: Path, whose: dict[str, Any]) -> bool:
     try:
         return json.loads(state.read_text(encoding="utf-8")) == whose
-    except UNREADABLE:  # damaged: nobody knows whose these parts are
+    except UNREADABLE:  # damaged: it cannot be said to which job these blocks belong
         return False
 
 
 def _counts_of(part: Path) -> dict[str, int] | None:
-    """Return the counts of a finished block, None where it is not there or not whole."""
+    """Return the counts of a finished block, None if it is missing or damaged."""
     try:
         return json.loads((pq.read_schema(part).metadata or {})[b"counts"])
     except (*UNREADABLE, pa.ArrowException):
@@ -172,7 +172,7 @@ def _write_part(
     recommend: Callable[[Block], BatchRecommendations],
     explain: Explain | None,
 ) -> dict[str, int]:
-    """Answer a block and keep it: a row for each user, with a list of items. Return counts as of `Answered`."""
+    """Answer a block and keep it: one row per user, with a list of items. Return counts as in `AnswerCounts`."""
     try:
         answers = recommend(block)
         because = None if explain is None else _because(block, answers, explain)
@@ -208,12 +208,12 @@ def _write_part(
 
 
 def _plain(item: object) -> int | float | str:
-    """Return an id as JSON can have it."""
+    """Return an id as a JSON value."""
     return item if isinstance(item, int | str) or (isinstance(item, float) and math.isfinite(item)) else str(item)
 
 
 def _because(block: Block, answers: BatchRecommendations, explain: Explain) -> list[list[Any]]:
-    """Return which items of the histories speak most for each recommendation (R,), the strongest first."""
+    """Return the items of the histories that contributed most to each recommendation (R,), largest first."""
     read = histories_of(block, answers.items)
     because = []
     for number, found in enumerate(answers):
@@ -225,7 +225,7 @@ def _because(block: Block, answers: BatchRecommendations, explain: Explain) -> l
 
 
 def _join(parts: list[Path], output: Path) -> None:
-    """Write all blocks into one file, one at a time."""
+    """Write all blocks into one file, one after the other."""
     with write_file(output) as aside:
         if output.suffix == ".jsonl":
             with aside.open("w", encoding="utf-8") as file:
@@ -246,11 +246,11 @@ def _read_part(part: Path) -> pa.Table:
             return file.read()
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())  # Arrow writes several lines
-        raise DataError(f"{part} is damaged: {reason}; remove it and start again, the other parts stay") from error
+        raise DataError(f"{part} is damaged: {reason}; remove it and run the same command again") from error
 
 
 def _rows(part: pa.Table, is_csv: bool) -> pa.Table:
-    """Return a row for each recommendation, with the columns of `BatchRecommendations.to_arrow` and `because`."""
+    """Return one row per recommendation, with the columns of `BatchRecommendations.to_arrow` and `because`."""
     items = part["items"].combine_chunks()
     users, found = pc.call_function("list_parent_indices", [items]), items.flatten()  # (R,), (R,)
     columns = {"user": part["user"].take(users)}
@@ -266,9 +266,9 @@ def _rows(part: pa.Table, is_csv: bool) -> pa.Table:
 
 
 def _json_lines(part: pa.Table) -> Iterator[str]:
-    """Yield a line for each user."""
+    """Yield one line per user."""
     for line in part.to_pylist():
         for item in line["items"]:
-            del item["rank"]  # is the place in the list
+            del item["rank"]  # the place in the list says it
         line["unknown"] = json.loads(line["unknown"])
         yield json.dumps(line, ensure_ascii=False) + "\n"

@@ -1,6 +1,6 @@
-"""What users ask for, what they are recommended, and why: by external ids, ready for programs and tables.
+"""Requests, recommendations and explanations, by external ids, with tables and JSON.
 
-Importing this takes numpy alone, for a service without pandas and Arrow.
+Importing this needs only numpy, for a service without pandas and Arrow.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for; the parameters of `Recommending.recommend`."""
+    """One request for recommendations; see the parameters of `BaseRecommender.recommend`."""
 
     items: History
     k: int = DEFAULT_K
@@ -33,12 +33,12 @@ class Request:
 
 
 def check_request(request: Request) -> None:
-    """Refuse a number of items that is not a whole number >= 1, and a weight of being unlike not in [0, 1].
+    """Refuse an invalid k or `diversify`.
 
     Raises
     ------
     UsageError
-        If either is.
+        If k is not a whole number >= 1, or `diversify` is not in [0, 1].
     """
     check_k(request.k)
     diversify = request.diversify
@@ -48,21 +48,21 @@ def check_request(request: Request) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendations:
-    """What a user is recommended, best first.
+    """Recommendations for one user, best first.
 
     Parameters
     ----------
     ids : list of int or str
-        External ids, of the type the data had.
+        External ids, of the type that they have in the data.
     titles : list of str or None
-        Their titles, None where not known.
+        Their titles; None if unknown.
     scores : list of float
-        The model's scores, descending unless the list was diversified; the number of training users where `fallback`
-        is set.
+        The model's scores, descending unless the list was diversified; with `fallback`, the number of training
+        users.
     unknown : list
-        Ids of the history that the model does not know, as they were given.
+        Ids of the history that are not in the model, as they were given.
     fallback : bool
-        Whether nothing of the history was known, and the most popular items were returned instead.
+        Whether no item of the history was known, so that these are the most popular items.
     """
 
     ids: list[Any]
@@ -72,16 +72,16 @@ class Recommendations:
     fallback: bool
 
     def __len__(self) -> int:
-        """Return the number of items recommended."""
+        """Return the number of items."""
         return len(self.ids)
 
     def to_json(self, reasons: "Sequence[Explanation] | None" = None) -> dict[str, Any]:
-        """Return it ready for JSON.
+        """Return the recommendations as JSON values.
 
         Parameters
         ----------
         reasons : sequence of Explanation, optional
-            One for each item, to stand beside it.
+            One for each item; they become `reasons` of the item.
         """
         items: list[dict[str, Any]] = [
             {"id": json_id(item), "title": title, "score": score}
@@ -102,22 +102,22 @@ class Recommendations:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRecommendations(Sequence[Recommendations]):
-    """What many users are recommended; as a sequence, what each is.
+    """Recommendations for many users: a sequence of `Recommendations`.
 
     Parameters
     ----------
     users : list
-        Who they are, in the order of the histories; their positions where these had no names.
+        Their ids, in the order of the histories; positions if they have none.
     columns : ndarray of shape (n_users, k), int64
-        Item columns, best first; -1 where the items ran out.
+        Item columns, best first; -1 after the last item of a shorter list.
     scores : ndarray of shape (n_users, k), float32
-        Their scores; -inf where the items ran out.
+        Their scores; -inf after the last item.
     fallback : ndarray of shape (n_users,), bool
-        Whether the most popular items were returned, since nothing of the history was known.
+        Whether these are the most popular items, because no item of the history was known.
     unknown : list of list
-        Ids of each history that the model does not know, as they were given.
+        Ids of each history that are not in the model, as they were given.
     items : ItemIndex
-        What the columns stand for.
+        The items of the columns.
     """
 
     users: list[Any]
@@ -136,7 +136,7 @@ class BatchRecommendations(Sequence[Recommendations]):
     @overload
     def __getitem__(self, user: slice) -> list[Recommendations]: ...
     def __getitem__(self, user: int | slice) -> Recommendations | list[Recommendations]:
-        """Return what the user at a position is recommended."""
+        """Return the recommendations for the user at a position."""
         if isinstance(user, slice):
             return [self[number] for number in range(*user.indices(len(self)))]
         columns = self.columns[user]
@@ -150,7 +150,7 @@ class BatchRecommendations(Sequence[Recommendations]):
         )
 
     def __iter__(self) -> Iterator[Recommendations]:
-        """Yield what each user is recommended."""
+        """Yield the recommendations for each user."""
         return (self[user] for user in range(len(self)))
 
     def to_arrow(self) -> "pa.Table":
@@ -159,14 +159,14 @@ class BatchRecommendations(Sequence[Recommendations]):
         Raises
         ------
         UsageError
-            If users are of several types, or of one that Arrow does not know.
+            If the users have several types, or a type that Arrow has no column for.
         """
         import pyarrow as pa
 
         try:
             users = pa.array(self.users) if self.users else pa.array([], pa.int64())
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
-            raise UsageError(f"got users that are no column ({error}), expected all of one type; give texts") from error
+            raise UsageError(f"got users of several types ({error}), expected one type; use strings") from error
         rows, ranks = np.nonzero(self.columns >= 0)  # (R,)
         columns = self.columns[rows, ranks]  # (R,)
         titles = pa.nulls(len(rows), pa.string())
@@ -184,22 +184,22 @@ class BatchRecommendations(Sequence[Recommendations]):
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the table of `to_arrow`."""
+        """Return the table of `to_arrow` as a data frame."""
         return self.to_arrow().to_pandas()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Which items of a history speak for an item, and how much.
+    """Which items of a history led to a recommendation, and how much each contributed.
 
     Parameters
     ----------
     id : int or str
         External id of the item.
     title : str or None
-        Its title, where known.
+        Its title, if known.
     reasons : list of tuple of (id, title, float)
-        Items of the history and what each contributed to the score, greatest first.
+        Items of the history and the contribution of each to the score, largest first.
     """
 
     id: Any
@@ -220,20 +220,20 @@ def explanations_of(
     items: ItemIndex,
     most: int | None = None,
 ) -> list[Explanation]:
-    """Say which items of a history speak for others, by their external ids.
+    """Return the explanations of some items, by their external ids.
 
     Parameters
     ----------
     columns : ndarray of shape (n_columns,), int
-        Items that are explained.
+        The items to explain.
     history : ndarray of shape (n_history,), int
         Items of the history.
     contributions : ndarray of shape (n_history, n_columns)
-        Of each of the latter to each of the former.
+        Contribution of each item of the history to the score of each item.
     items : ItemIndex
-        What the columns stand for.
+        The items of the columns.
     most : int, optional
-        Reasons of each at most, the greatest.
+        Number of reasons per item, the largest; by default all.
 
     Returns
     -------

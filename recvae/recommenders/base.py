@@ -1,6 +1,6 @@
-"""What every recommender does around its scores: external ids in and out, wishes of users, a fallback, reasons.
+"""What every recommender does around its scores: external ids in and out, options, a fallback, explanations.
 
-Importing this takes numpy alone, so that a service without torch behaves the same; see `recommender.Recommender` and
+Importing this needs only numpy, so that a service without torch behaves the same; see `recommender.Recommender` and
 `serving.onnx.OnnxRecommender`.
 
 Letters in shape comments: U users, I items, C candidates, N items of a history, k ranks.
@@ -26,11 +26,11 @@ from recvae.recommenders.answers import (
 from recvae.recommenders.diversity import diversified
 from recvae.recommenders.histories import Histories, History, histories_of, history_of
 
-_CANDIDATES, _MOST_CANDIDATES = 5, 500  # for each item of a diversified list; in all, unless as many are wanted
+_CANDIDATES, _MOST_CANDIDATES = 5, 500  # per item of a diversified list; in total, unless k is larger
 
 
-class Recommending(ABC):
-    """A recommender on external ids: what it asks of a model are ranked columns, similarities and contributions."""
+class BaseRecommender(ABC):
+    """A recommender on external ids. Subclasses provide ranked columns, similarities and contributions."""
 
     items: ItemIndex
     """The items by column: ids, titles, number of training users."""
@@ -48,7 +48,7 @@ class Recommending(ABC):
     @property
     @abstractmethod
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Mean of each metric by part, as training found them."""
+        """Mean of each metric by part, measured after training."""
 
     @abstractmethod
     def _ranked(
@@ -58,7 +58,7 @@ class Recommending(ABC):
 
     @abstractmethod
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the columns and similarities (k,) of the items most similar to one, without itself."""
+        """Return the columns and similarities (k,) of the items most similar to an item, without the item itself."""
 
     @abstractmethod
     def _similarities(self, columns: np.ndarray) -> np.ndarray:
@@ -67,6 +67,11 @@ class Recommending(ABC):
     @abstractmethod
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
         """Return how much each item of a user's history contributed to the scores of some items, (N, C)."""
+
+    @property
+    def can_diversify(self) -> bool:
+        """Whether `diversify` may be above 0: whether all items can be compared with one another."""
+        return False
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -83,50 +88,50 @@ class Recommending(ABC):
         filter_seen: bool = True,
         diversify: float = 0.0,
     ) -> Recommendations:
-        """Recommend items to a user who has consumed some; the user need not have been in training.
+        """Recommend items to a user with a history; the user need not have been in training.
 
         Parameters
         ----------
         items : iterable of int or str, or mapping of these to weights
-            The user's history as external ids, in any order; 318 and "318" are the same item. Ids that the
-            model does not know are reported, not fatal. Where none is known, the most popular items are returned.
+            The user's history as external ids, in any order; 318 and "318" are the same item. Unknown ids are
+            reported in the result. If all ids are unknown, the most popular items are returned.
         k : int
             Number of items, >= 1.
         exclude : iterable of int or str
-            Ids never to return; those not known are ignored.
+            Ids that are never returned; unknown ids are ignored.
         allow : iterable of int or str, optional
             The only ids that may be returned; by default all.
         filter_seen : bool
-            Whether items of the history are left out.
+            Whether to leave out items that the user has already seen.
         diversify : float
-            Weight of being unlike the items above it in the list, in [0, 1]; see `diversity.diversified`.
+            Variety of the list, from 0 (off) to 1 (maximum); see `diversity.diversified`.
 
         Returns
         -------
         Recommendations
-            k items, fewer only where fewer may be returned.
+            k items; fewer only if fewer are allowed.
 
         Raises
         ------
         UsageError
             If `items` is a single id instead of a list, k is not a whole number >= 1, `diversify` is not in [0, 1], or
-            the model cannot tell how alike items are.
+            the model has no item similarities and `diversify` is above 0.
         """
         request = Request(items=items, k=k, exclude=exclude, allow=allow, filter_seen=filter_seen, diversify=diversify)
         return self.answer([request])[0]
 
     def answer(self, requests: Sequence[Request]) -> list[Recommendations]:
-        """Answer users with wishes of their own, scored together.
+        """Recommend items to several users with different options, scored in one batch.
 
         Parameters
         ----------
         requests : sequence of Request
-            Who asks for what.
+            One per user.
 
         Returns
         -------
         list of Recommendations
-            What `recommend` returns for each: the company makes no difference.
+            What `recommend` returns for each request; the other requests make no difference.
 
         Raises
         ------
@@ -137,7 +142,7 @@ class Recommending(ABC):
             return []
         for request in requests:
             check_request(request)
-        found = self._answered(
+        found = self._recommend_all(
             Histories.joined([history_of(request.items, self.items) for request in requests]),
             np.array([min(int(request.k), len(self.items)) for request in requests]),
             self._masks(requests),
@@ -156,7 +161,7 @@ class Recommending(ABC):
         filter_seen: bool = True,
         diversify: float = 0.0,
     ) -> BatchRecommendations:
-        """Recommend items to many users, block by block.
+        """Recommend items to many users, in blocks.
 
         Parameters
         ----------
@@ -164,12 +169,12 @@ class Recommending(ABC):
             A list of histories, a mapping of users to histories, a scipy sparse matrix, or a pandas, polars or Arrow
             table of user and item; see `histories.histories_of`.
         k, exclude, allow, filter_seen, diversify
-            See `recommend`; the same for all users.
+            See `recommend`; the same for every user.
 
         Returns
         -------
         BatchRecommendations
-            As a sequence, what `recommend` returns for each user; `to_pandas` and `to_arrow` make one table of it.
+            A sequence with the result of `recommend` for each user; `to_pandas` and `to_arrow` return one table.
 
         Raises
         ------
@@ -179,7 +184,7 @@ class Recommending(ABC):
         check_request(Request(items=(), k=k, diversify=diversify))
         read = histories_of(histories, self.items)
         n = len(read.users)
-        return self._answered(
+        return self._recommend_all(
             read,
             np.full(n, min(int(k), len(self.items))),
             self._mask(allow, exclude),
@@ -187,10 +192,10 @@ class Recommending(ABC):
             np.full(n, float(diversify)),
         )
 
-    def _answered(
+    def _recommend_all(
         self, histories: Histories, ks: np.ndarray, allowed: np.ndarray | None, hides: np.ndarray, shares: np.ndarray
     ) -> BatchRecommendations:
-        """Answer users (U,) who want so many items each, of those allowed (I,) or (U, I), seen ones hidden or not."""
+        """Recommend `ks` (U,) items to users: allowed ones (I,) or (U, I), without seen ones where `hides` (U,)."""
         is_cold = histories.is_empty  # (U,)
         candidates = np.minimum(_CANDIDATES * ks, np.maximum(ks, _MOST_CANDIDATES))  # (U,)
         wanted = np.where(shares > 0, np.minimum(candidates, len(self.items)), ks)  # (U,)
@@ -221,7 +226,7 @@ class Recommending(ABC):
         return np.ones(len(self.items), dtype=bool)
 
     def _masks(self, requests: Sequence[Request]) -> np.ndarray | None:
-        """Return which items users may be recommended: (I,) where their lists are the same, else (U, I); None: all."""
+        """Return the items that may be recommended: (I,) if the same for all users, else (U, I); None for all items."""
         lists = {(id(request.allow), id(request.exclude)): request for request in requests}
         made = {key: self._mask(request.allow, request.exclude) for key, request in lists.items()}
         if len(made) == 1 or all(mask is None for mask in made.values()):
@@ -230,11 +235,11 @@ class Recommending(ABC):
         return np.stack([self._all if mask is None else mask for mask in masks])  # (U, I)
 
     def _mask(self, allow: Iterable[int | str] | None, exclude: Iterable[int | str]) -> np.ndarray | None:
-        """Return which items (I,) a user may be recommended; None for all."""
+        """Return the items (I,) that may be recommended to a user; None for all items."""
         for name, ids in (("allow", allow), ("exclude", exclude)):
             missing = ids is None and name == "allow"
             if isinstance(ids, str | bytes) or not (missing or isinstance(ids, Iterable)):
-                raise UsageError(f"got {name}={ids!r}, expected a list of ids, such as [{ids!r}]")
+                raise UsageError(f"got {name}={ids!r}, expected a list of ids, e.g. [{ids!r}]")
         never = self.items.mask_of(exclude)
         if allow is None and not never.any():
             return None
@@ -247,7 +252,7 @@ class Recommending(ABC):
     def _most_popular(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the items of most training users for those of whom nothing is known: none has items to be hidden."""
+        """Return the most popular items, for users without a known item: they have none to hide."""
         assert not len(hidden.columns)
         columns = np.full((len(histories.users), k), -1, dtype=np.int64)
         scores = np.full(columns.shape, -np.inf, dtype=np.float32)
@@ -261,7 +266,7 @@ class Recommending(ABC):
         return columns, scores
 
     def _diversify(self, columns: np.ndarray, scores: np.ndarray, k: int, share: float) -> None:
-        """Put the k of a user's candidates (C,) that are good and unlike one another first, in place."""
+        """Re-rank a user's candidates (C,) for variety and keep k of them, in place."""
         found = columns[columns >= 0]
         if len(found):
             chosen = diversified(scores[: len(found)], self._similarities(found), int(k), float(share))
@@ -269,7 +274,7 @@ class Recommending(ABC):
             columns[len(chosen) :], scores[len(chosen) :] = -1, -np.inf
 
     def similar_items(self, item: int | str, k: int = DEFAULT_K) -> Recommendations:
-        """Return the items most similar to one: by the decoder's weights, by B of EASE, by the factors of ALS.
+        """Return the items most similar to an item: by decoder weights, the matrix B of EASE, or ALS factors.
 
         Parameters
         ----------
@@ -281,12 +286,12 @@ class Recommending(ABC):
         Returns
         -------
         Recommendations
-            Without the item itself; scores are the similarities.
+            Without the item itself; `scores` are the similarities.
 
         Raises
         ------
         UsageError
-            If the item is not known, or the model knows nothing of similarity.
+            If the item is unknown, or the model has no item similarities.
         """
         check_k(k)
         columns, scores = self._nearest(self._column(item), min(int(k), len(self.items) - 1))
@@ -300,34 +305,34 @@ class Recommending(ABC):
         )[0]
 
     def explain(self, items: History, recommended: Iterable[int | str], most: int | None = None) -> list[Explanation]:
-        """Say how much each item of a history contributed to the scores of some items.
+        """Explain recommendations: how much each item of the history contributed to their scores.
 
-        Exact for EASE, EDLAE and ALS, whose contributions add up to the score; for other models what the score
-        loses when the item is left out of the history, all in one pass.
+        Exact for EASE, EDLAE and ALS, whose contributions add up to the score. For other models, the contribution of an
+        item is the loss in score when it is left out of the history.
 
         Parameters
         ----------
         items : iterable of int or str, or mapping of these to weights
-            The history; ids that are not known are ignored.
+            The history; unknown ids are ignored.
         recommended : iterable of int or str
-            External ids of the items to explain, such as `Recommendations.ids`.
+            External ids of the items to explain, e.g. `Recommendations.ids`.
         most : int, optional
-            Reasons of each at most, >= 1, the greatest; by default one for each item of the history.
+            Number of reasons per item, >= 1, largest first; by default one for each item of the history.
 
         Returns
         -------
         list of Explanation
-            One for each of `recommended`; without reasons where nothing of the history is known.
+            One for each of `recommended`; without reasons if no item of the history is known.
 
         Raises
         ------
         UsageError
-            If an item to explain is not known, or `most` is not a whole number >= 1.
+            If an item to explain is unknown, or `most` is not a whole number >= 1.
         """
         if most is not None:
             check_k(most)
         if isinstance(recommended, str | bytes) or not isinstance(recommended, Iterable):
-            raise UsageError(f"got a single id {recommended!r}, expected a list of ids, such as [{recommended!r}]")
+            raise UsageError(f"got a single id {recommended!r}, expected a list of ids, e.g. [{recommended!r}]")
         columns = np.array([self._column(item) for item in recommended], dtype=np.int64)
         history = history_of(items, self.items)
         values = np.empty((0, len(columns)))  # (N, C)
@@ -338,7 +343,5 @@ class Recommending(ABC):
     def _column(self, item: int | str) -> int:
         column = self.items.column_of(item)
         if column is None:
-            raise UsageError(
-                f"got item {item!r}, which the model does not know; expected one such as {self.items.ids[0]}"
-            )
+            raise UsageError(f"unknown item {item!r}; ids look like {self.items.ids[0]}")
         return column

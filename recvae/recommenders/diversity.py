@@ -1,4 +1,4 @@
-"""Lists that repeat themselves less: items are chosen for their score and for being unlike those above.
+"""More variety in a list: items are chosen for their score and for being different from the items above.
 
 Letters in shape comments: C candidates, k ranks.
 """
@@ -7,11 +7,10 @@ import numpy as np
 
 
 def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: float) -> np.ndarray:
-    """Choose k candidates one after the other, each good in itself and unlike those chosen before.
+    """Choose k candidates one after the other by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    The next is the one of highest (1 - share) score - share * (highest similarity to one chosen already), scores and
-    similarities between different ones brought to [0, 1] over the candidates: maximal marginal relevance, Carbonell and
-    Goldstein 1998.
+    The next item has the highest (1 - share) * score - share * (highest similarity to an item chosen before). Scores,
+    and similarities between different items, are scaled to [0, 1] over the candidates.
 
     Parameters
     ----------
@@ -20,18 +19,18 @@ def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: flo
     similarities : ndarray of shape (n_candidates, n_candidates), float32
         Between the candidates.
     k : int
-        How many to choose, >= 1.
+        Number of items to choose, >= 1.
     share : float
-        Weight of being unlike, in [0, 1]; 0 leaves the order as it is.
+        Variety, in [0, 1]; 0 keeps the order.
 
     Returns
     -------
     ndarray of shape (min(k, n_candidates),), int
-        Positions in the order in which they were chosen; the first is the candidate of the highest score.
+        Positions of the chosen candidates, in order; the first has the highest score.
     """
-    others = ~np.eye(len(scores), dtype=bool)  # how like an item is to itself must not set the scale
+    others = ~np.eye(len(scores), dtype=bool)  # the similarity of an item to itself must not set the scale
     relevance, likeness = _between_0_and_1(scores, scores), _between_0_and_1(similarities, similarities[others])
-    nearest = np.zeros(len(scores))  # highest likeness to one chosen already
+    nearest = np.zeros(len(scores))  # highest similarity to an item chosen before
     left = np.ones(len(scores), dtype=bool)
     chosen: list[int] = []
     for _ in range(min(k, len(scores))):
@@ -44,6 +43,6 @@ def diversified(scores: np.ndarray, similarities: np.ndarray, k: int, share: flo
 
 
 def _between_0_and_1(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Return values on a scale from the lowest to the highest of some."""
+    """Return values scaled by the lowest and the highest of some."""
     low, high = (of.min(), of.max()) if of.size else (0, 0)
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -1,6 +1,6 @@
-"""Histories of users as they come, turned into rows of interactions: lists, dictionaries, matrices, tables.
+"""Histories of users in any form (lists, dictionaries, matrices, tables), turned into rows of interactions.
 
-Importing this takes numpy alone, for a service without scipy and pandas.
+Importing this needs only numpy, for a service without scipy and pandas.
 
 Letters in shape comments: U users, N interactions, I items.
 """
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 History = Iterable[int | str] | Mapping[int | str, float]
-"""External ids, or external ids with a weight each."""
+"""External ids, or external ids with their weights."""
 
 LIGHTEST, HEAVIEST = 1e-6, 1e6
-"""Between which weights lie: float32 has their squares and sums, and can solve the equations of ALS with them."""
+"""Smallest and largest weight: their squares and sums fit in float32, and ALS can solve its equations with them."""
 
 EXPECTED_WEIGHT = f"expected a number from {LIGHTEST:g} to {HEAVIEST:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """What some users consumed, as a model takes it.
+    """The histories of some users, as sparse rows for a model.
 
     Parameters
     ----------
     users : list
-        Who they are; their positions where they have no names.
+        Their ids; positions if they have none.
     columns : ndarray of shape (n_interactions,), int32
-        Known items, user by user, ascending.
+        Columns of the known items, user by user, ascending.
     weights : ndarray of shape (n_interactions,), float32
-        Theirs; 1 where none are given.
+        Weight of each interaction; 1 by default.
     offsets : ndarray of shape (n_users + 1,), int64
-        Where the items of each user begin, and the last one's end.
+        Start of each user's items, and the end of the last user's.
     n_items : int
         Number of items of the index.
     unknown : list of list
-        Ids of each user that are not in the index, as they were given.
+        The unknown ids of each user, as they were given.
     """
 
     users: list[Any]
@@ -57,7 +57,7 @@ class Histories:
 
     @classmethod
     def joined(cls, parts: "Sequence[Histories]") -> Self:
-        """Put the users of several one below the other, by position; at least one."""
+        """Concatenate the users of several histories, at least one; users become positions."""
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])  # (U,)
         return cls(
             users=list(range(len(lengths))),
@@ -70,26 +70,26 @@ class Histories:
 
     @property
     def is_empty(self) -> np.ndarray:
-        """Of whom nothing is known, shape (n_users,), bool."""
+        """Which users have no known item, shape (n_users,), bool."""
         return np.diff(self.offsets) == 0
 
     @property
     def matrix(self) -> "sp.csr_matrix":
-        """As rows of interactions, shape (n_users, n_items), float32; the memory is shared."""
+        """A sparse matrix of shape (n_users, n_items), float32, which shares the memory."""
         import scipy.sparse as sp
 
         shape = (len(self.offsets) - 1, self.n_items)
         matrix = sp.csr_matrix((self.weights, self.columns, self.offsets), shape=shape)
-        matrix.has_canonical_format = True  # as is promised above; scipy would look at every entry
+        matrix.has_canonical_format = True  # columns ascend; scipy would check every entry
         return matrix
 
     def of(self, chosen: np.ndarray) -> Self:
-        """Return those of some users, in their order.
+        """Return the histories of some users, in the same order.
 
         Parameters
         ----------
         chosen : ndarray of shape (n_users,), bool
-            Which.
+            Which users.
         """
         if chosen.all():
             return self
@@ -105,12 +105,12 @@ class Histories:
         )
 
     def emptied(self, chosen: np.ndarray) -> Self:
-        """Return the same users, without the items of some.
+        """Return the same users, with the histories of some emptied.
 
         Parameters
         ----------
         chosen : ndarray of shape (n_users,), bool
-            Whose items are left out.
+            Users whose items are removed.
         """
         if not chosen.any():
             return self
@@ -132,14 +132,14 @@ def history_of(given: object, items: ItemIndex) -> Histories:
     Parameters
     ----------
     given : iterable of int or str, or mapping of these to weights
-        External ids in any order, repetitions counting once; or ids with weights, see `is_weight`.
+        External ids in any order, where repetitions count once; or ids with weights, see `is_weight`.
     items : ItemIndex
-        What is known.
+        The known items.
 
     Raises
     ------
     UsageError
-        If it is a single id instead of a list, or a weight is no number that models compute with.
+        If it is a single id instead of a list, or a weight is out of range.
     """
     return _from_lists([0], [given], items)
 
@@ -154,17 +154,17 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
         items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user and item.
         A table's columns are found by the names that `recvae preprocess` knows: user and item, and weight if present.
     items : ItemIndex
-        What is known.
+        The known items.
 
     Returns
     -------
     Histories
-        In the order given; of a table, in the order in which its users first appear.
+        In the given order; for a table, in the order in which users first appear.
 
     Raises
     ------
     UsageError
-        If it is none of these, or a weight is no number that models compute with.
+        If it is none of these, or a weight is out of range.
     DataError
         If a matrix has another number of columns or values that are no weights, or a table has no column that is
         recognised as user or item.
@@ -178,7 +178,7 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
             table = pa.table(given)
         except (pa.ArrowException, ValueError) as error:
             raise UsageError(
-                f"got a table that Arrow cannot take: {error}; expected columns of one type each, such as texts alone"
+                f"got a table that Arrow cannot read: {error}; expected one type per column, e.g. only strings"
             ) from error
         return _from_table(table, items)
     if isinstance(given, Mapping):
@@ -196,7 +196,7 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
     unknown: list[list[Any]] = []
     for row, history in enumerate(histories):
         if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-            raise UsageError(f"got a single id {history!r}, expected a list of ids, such as [{history!r}]")
+            raise UsageError(f"got a single id {history!r}, expected a list of ids, e.g. [{history!r}]")
         unknown.append([])
         pairs = history.items() if isinstance(history, Mapping) else ((item, 1.0) for item in history)
         for item, weight in pairs:
@@ -235,7 +235,7 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     user, item = found.user, found.item
     for name in (user, item):
         if pa.types.is_nested(table[name].type):
-            raise UsageError(f"got {table[name].type} in {name}, expected an id in each row; give a row for each item")
+            raise UsageError(f"got {table[name].type} in {name}, expected one id per row; use one row per item")
     rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
     codes, known = pd.factorize(np.asarray(table[item].to_pandas()))  # (N,), different ids
     if (rows < 0).any() or (codes < 0).any():
@@ -247,7 +247,7 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     if found.weight is not None:
         weights = _numbers(table[found.weight])
         if not are_weights(weights).all():
-            raise UsageError(f"got other values in the column {found.weight}, {EXPECTED_WEIGHT}; leave these rows out")
+            raise UsageError(f"got invalid values in the column {found.weight}, {EXPECTED_WEIGHT}; remove these rows")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
     for place in np.flatnonzero(columns < 0).tolist():
         unknown[rows[place]].append(ids[codes[place]])
@@ -256,7 +256,7 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
 
 
 def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
-    """Return a column as float64, NaN throughout where it holds anything else."""
+    """Return a column as float64; all NaN if it holds anything but numbers."""
     try:
         return np.asarray(column.to_pandas(), dtype=np.float64)
     except (ValueError, TypeError):
@@ -269,7 +269,7 @@ def find_history_columns(names: list[str], where: str) -> Columns:
 
 
 def check_weights(history: Mapping[Any, object]) -> None:
-    """Refuse a history with something else than weights, whether its items are known or not.
+    """Refuse a history with an invalid weight, also of unknown items.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def _by_user(
     unknown: list[list[Any]],
     n_items: int,
 ) -> Histories:
-    """Order interactions by user and item; of what is given twice, the greatest weight counts."""
+    """Order interactions by user and item; of repeated items, the largest weight counts."""
     order = np.lexsort((-weights, columns, rows))
     rows, columns, weights = (x[order] for x in (rows, columns, weights))  # (N,)
     is_first = np.ones(len(rows), dtype=bool)
@@ -305,13 +305,13 @@ def _by_user(
 
 
 def is_weight(weight: object) -> bool:
-    """Say whether something is a weight that models compute with: a number from `LIGHTEST` to `HEAVIEST`."""
+    """Return whether a value is a valid weight: a number from `LIGHTEST` to `HEAVIEST`."""
     is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
     return is_number and bool(LIGHTEST <= cast(Any, weight) <= HEAVIEST)
 
 
 def are_weights(values: np.ndarray) -> np.ndarray:
-    """Say of each number of an array whether it is such a weight, shape (n,), bool."""
+    """Return which numbers of an array are valid weights, shape (n,), bool."""
     return (values >= LIGHTEST) & (values <= HEAVIEST)
 
 

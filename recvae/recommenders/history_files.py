@@ -1,10 +1,10 @@
-"""Files of histories, read some users at a time, in memory that does not grow with the file but for who has been seen.
+"""Files of histories, read block by block: memory holds one block, and the ids of the users read so far.
 
-    histories.parquet, .csv or .tsv   a row for each user and item: user, item[, weight]; a user's rows together
-    histories.jsonl                   a line for each user: {"user": 7, "items": [318, 296]}
+    histories.parquet, .csv or .tsv   one row per user and item: user, item[, weight]; the rows of a user together
+    histories.jsonl                   one line per user: {"user": 7, "items": [318, 296]}
 
-A file's users are all texts or all whole numbers, so that answers written hours apart are of one type. In .csv and .tsv
-ids are texts, since a reader that took 007 for a number would make it 7.
+The user ids of a file are all strings or all integers, so that all blocks of the output have one type. In .csv and .tsv
+ids are strings: as a number, 007 would become 7.
 """
 
 import itertools
@@ -26,40 +26,40 @@ from recvae.storage.integrity import UNREADABLE
 
 INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 10_000
-"""Users that are answered and kept at a time."""
+"""Users per block."""
 
-_ROWS = 1 << 20  # of a table, read at a time
-_SHOWN = 60  # characters of what was found
+_ROWS = 1 << 20  # rows of a table read at once
+_SHOWN = 60  # characters of a value in a message
 _LINE = '{"user": 7, "items": [318, 296]}'
 
 Block = pa.Table | dict[Any, list[Any] | dict[Any, float]]
-"""Histories of some users, as `Recommender.recommend_batch` takes them; a table of user, item and perhaps weight."""
+"""Histories of some users for `Recommender.recommend_batch`; a table has the columns user, item and maybe weight."""
 
 
 def read_blocks(path: Path, users: int = BLOCK) -> Iterator[Block]:
-    """Yield the histories of a file, so many users at a time.
+    """Yield the histories of a file in blocks of users.
 
     Parameters
     ----------
     path : Path
-        See above.
+        A file in one of the formats above.
     users : int
-        Of a block, >= 1; the last may have fewer.
+        Users per block, >= 1; the last block may have fewer.
 
     Yields
     ------
     pyarrow.Table or dict
-        For `Recommender.recommend_batch`; the users of all blocks are of one type, int or str.
+        For `Recommender.recommend_batch`; the users of all blocks have one type, int or str.
 
     Raises
     ------
     UsageError
         If there is no such file, or its ending is not one of `INPUTS`.
     DataError
-        If it cannot be read, a user comes again after another, or something in it is no user, item or weight.
+        If it cannot be read, the rows of a user are not together, or a value is no user, item or weight.
     """
     if not path.is_file():
-        raise UsageError(f"no file {path}; expected histories in {', '.join(INPUTS)}")
+        raise UsageError(f"no file {path}; expected a file of histories: {', '.join(INPUTS)}")
     if path.suffix not in INPUTS:
         raise UsageError(f"got {path.name}, expected a name ending in {', '.join(INPUTS)}")
     try:
@@ -70,14 +70,14 @@ def read_blocks(path: Path, users: int = BLOCK) -> Iterator[Block]:
 
 
 def users_of(block: Block) -> list[Any]:
-    """Return who the users of a block are, at least the first and the last one."""
+    """Return the users of a block, or only the first and the last."""
     if isinstance(block, dict):
         return list(block)
     return [block["user"][place].as_py() for place in (0, -1)]
 
 
 def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
-    """Yield the rows of a table some at a time: those columns that count, with their names, in one order."""
+    """Yield the rows of a table in batches, with the names of the columns that are used."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
             names = _names(file.schema_arrow.names, path)
@@ -87,14 +87,14 @@ def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
     parse = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
     with pacsv.open_csv(path, parse_options=parse) as reader:
         header = reader.schema.names
-    if all(name.lstrip("-").replace(".", "").isdecimal() for name in header):  # a user would be taken for it
+    if all(name.lstrip("-").replace(".", "").isdecimal() for name in header):  # the first row would be lost
         first = ", ".join(header)
-        raise DataError(f"{path}: got {first} in the first line, expected a header; write one above it, as user,item")
+        raise DataError(f"{path}: got {first} in the first line, expected a header; add one, e.g. user,item")
     names = _names(header, path)
     convert = pacsv.ConvertOptions(
         include_columns=names,
         column_types=dict.fromkeys(names, pa.string()),
-        null_values=[""],  # NA may be somebody's id
+        null_values=[""],  # NA may be an id
         strings_can_be_null=True,
     )
     with pacsv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
@@ -103,13 +103,13 @@ def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
 
 
 def _names(names: list[str], path: Path) -> list[str]:
-    """Return the columns that count: user, item, and weight where there is one."""
+    """Return the columns that are used: user, item, and weight if there is one."""
     found = find_history_columns(names, str(path))
     return [found.user, found.item, *([found.weight] if found.weight is not None else [])]
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:
-    """Yield checked rows some at a time: user (int64 or string), item, and weight (float64) where there is one."""
+    """Yield checked rows in batches: user (int64 or string), item, and weight (float64) if there is one."""
     n_before = 0
     for names, batch in _batches(path):
         for name, column in zip(names[:2], batch.columns, strict=False):
@@ -124,13 +124,13 @@ def _tables(path: Path) -> Iterator[pa.Table]:
 
 
 def _users(column: pa.Array, name: str, path: Path) -> pa.Array:
-    """Return users as int64 or string, whatever kinds of these they are."""
+    """Return users as int64 or string."""
     values = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):  # data frames make floats of integers
         return values.cast(pa.int64())
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         return values.cast(pa.string())
-    raise DataError(f"{path}: got {name} of type {values.type}, expected whole numbers or texts")
+    raise DataError(f"{path}: got {name} of type {values.type}, expected integers or strings")
 
 
 def _weights(column: pa.Array, n_before: int, path: Path) -> np.ndarray:
@@ -141,22 +141,22 @@ def _weights(column: pa.Array, n_before: int, path: Path) -> np.ndarray:
         found = column[int(wrong[0])].as_py()
         raise DataError(
             f"{path}, row {n_before + int(wrong[0]) + 1:,}: got weight {found!r:.{_SHOWN}}, {EXPECTED_WEIGHT}; "
-            "leave such rows out"
+            "remove such rows"
         )
     return weights
 
 
 def _whole_users(tables: Iterator[pa.Table], users: int, path: Path) -> Iterator[pa.Table]:
-    """Cut rows into blocks of whole users, who must not come again later."""
+    """Cut rows into blocks of users; the rows of a user must be together."""
     seen: set[Any] = set()
     rest: pa.Table | None = None
-    for table in itertools.chain(tables, [None]):  # the end, after which nobody can go on
+    for table in itertools.chain(tables, [None]):  # None marks the end
         joined = table if rest is None else rest if table is None else pa.concat_tables([rest, table])
         if joined is None:
             return
         column = joined["user"].to_numpy()
         starts = np.flatnonzero(np.append(True, column[1:] != column[:-1])) if len(column) else np.empty(0, np.int64)
-        n_whole = len(starts) if table is None else max(len(starts) - 1, 0)  # the last user may go on
+        n_whole = len(starts) if table is None else max(len(starts) - 1, 0)  # the last user may have more rows
         ends = np.append(starts, len(column))
         for first in range(0, n_whole if table is None else n_whole // users * users, users):
             last = min(first + users, n_whole)
@@ -170,10 +170,7 @@ def _whole_users(tables: Iterator[pa.Table], users: int, path: Path) -> Iterator
 def _check_new(users: Iterable[Any], seen: set[Any], where: str) -> None:
     for user in users:
         if user in seen:
-            raise DataError(
-                f"{where}: user {user!r} comes again after other users, expected the rows of a user together; "
-                "sort the file by user"
-            )
+            raise DataError(f"{where}: the rows of user {user!r} are not together; sort the file by user")
         seen.add(user)
 
 
@@ -189,8 +186,8 @@ def _lines(path: Path, users: int) -> Iterator[dict[Any, Any]]:
             user, items = _read_line(line, number, where)
             kind = kind or type(user)
             if type(user) is not kind:
-                other = "a whole number" if kind is int else "a text"
-                raise DataError(f"{where}: got user {user!r}, expected {other} as before; write all users alike")
+                other = "an integer" if kind is int else "a string"
+                raise DataError(f"{where}: got user {user!r}, expected {other} as before; use one type for all")
             _check_new([user], seen, where)
             block[user] = items
             if len(block) == users:
@@ -201,7 +198,7 @@ def _lines(path: Path, users: int) -> Iterator[dict[Any, Any]]:
 
 
 def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
-    """Return the user of a line, its number where none is named, and the history."""
+    """Return the user of a line (by default the number of the line) and the history."""
     try:
         content = json.loads(line.decode("utf-8-sig"))
     except UNREADABLE as error:
@@ -211,10 +208,10 @@ def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
         raise DataError(f"{where}: got {start}, expected {_LINE}")
     user, items = content.get("user", number), content["items"]
     if not _is_id(user):
-        raise DataError(f"{where}: got user {_shown(user)}, expected a whole number of 64 bits or a text in UTF-8")
+        raise DataError(f"{where}: got user {_shown(user)}, expected a 64-bit integer or a UTF-8 string")
     for item in items:
         if not _is_id(item) and not (isinstance(item, float) and math.isfinite(item)):
-            raise DataError(f"{where}: got item {_shown(item)}, expected a number of 64 bits or a text in UTF-8")
+            raise DataError(f"{where}: got item {_shown(item)}, expected a 64-bit number or a UTF-8 string")
     if isinstance(items, dict):
         try:
             check_weights(items)
@@ -224,13 +221,13 @@ def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
 
 
 def _is_id(value: object) -> bool:
-    """Say whether a value of JSON can stand for a user in every format: as an int64, or as UTF-8."""
-    if isinstance(value, str):  # JSON can write half a character, which UTF-8 cannot
+    """Return whether a JSON value can be an id in every format: an int64, or a string that UTF-8 can encode."""
+    if isinstance(value, str):  # JSON can hold half of a surrogate pair, UTF-8 cannot
         return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
     return type(value) is int and -(2**63) <= value < 2**63
 
 
 def _shown(value: object) -> str:
-    """Return how a value of JSON is called in a message; nested ones may be too deep to print."""
+    """Return a JSON value as a message shows it; a nested one may be too deep to print."""
     kinds = {list: "a list", dict: "an object"}
     return kinds.get(type(value)) or f"{value!a:.{_SHOWN}}"

@@ -1,4 +1,4 @@
-"""A recommender for programs: external ids in, external ids out, for users it has never seen."""
+"""A recommender for programs: external ids in, external ids out, also for users who were not in training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from recvae.bundles.card import CARD
 from recvae.errors import DataError
 from recvae.models.common.base import Model
 from recvae.ranking import rank
-from recvae.recommenders.base import Recommending
+from recvae.recommenders.base import BaseRecommender
 from recvae.recommenders.histories import Histories, histories_of, history_of
 from recvae.storage.files import write_folder
 
-if TYPE_CHECKING:  # a service does not need what prepares data
+if TYPE_CHECKING:  # a service needs no data preparation
     from recvae.datasets.dataset import Dataset
 
 # Letters in shape comments: I items, C candidates, k ranks.
 
 
-class Recommender(Recommending):
-    """A fitted model together with its item index.
+class Recommender(BaseRecommender):
+    """A fitted model with its item index; it is thread-safe.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Recommender(Recommending):
         items = dataset.items
         if model.n_items_ != len(items):
             raise DataError(
-                f"got a model of {model.n_items_:,} items and a data set of {len(items):,}; "
+                f"got a model of {model.n_items_:,} items and a data set of {len(items):,} items; "
                 "give the data set the model was fitted on"
             )
         self._take(Bundle(model=model, items=items, manifest=dataset.manifest))
@@ -70,19 +70,19 @@ class Recommender(Recommending):
         mapped: bool = True,
         models: Sequence[type[Model]] = (),
     ) -> Self:
-        """Load a bundle: no training data, no network, nothing executed.
+        """Load a bundle; this needs no training data and no network, and executes nothing.
 
         Parameters
         ----------
         folder : Path or str
-            What `recvae train` or `save` wrote.
+            A bundle written by `recvae train` or `save`.
         device : str
-            Where a network shall score: "auto", "cpu" or "cuda".
+            Where a network computes: "auto", "cpu" or "cuda".
         max_memory : int, optional
-            Bytes that the model may take; by default what is free.
+            Memory limit in bytes; by default all free memory.
         mapped : bool
-            Whether weights are used where their file is mapped, which is fast and shares memory between processes. The
-            file may then be replaced, but not written into: give False where someone might copy another over it.
+            Whether to map the weights' file into memory, which is fast and shared between processes. The file may then
+            be replaced, but not overwritten in place; use False if another program might do that.
         models : sequence of type of Model
             Models of your own that the bundle may hold: loading imports nothing by itself.
 
@@ -109,7 +109,7 @@ class Recommender(Recommending):
         self.items = bundle.items
 
     def save(self, folder: Path | str) -> None:
-        """Write a bundle, whole or not at all, replacing one that stands there.
+        """Write a bundle, completely or not at all, replacing an existing bundle.
 
         Raises
         ------
@@ -130,6 +130,11 @@ class Recommender(Recommending):
         return self.model.name
 
     @property
+    def can_diversify(self) -> bool:
+        """Whether `diversify` may be above 0: if the model has item similarities."""
+        return self.model.has_similarities
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """Manifest of the data the model was trained on."""
         return self._bundle.manifest
@@ -140,7 +145,7 @@ class Recommender(Recommending):
         return self._bundle.metrics
 
     def embed(self, histories: object) -> np.ndarray:
-        """Return what the model makes of each user: the latent mean, the code, the user factors.
+        """Return the embedding of each user: latent mean, code or user factors.
 
         Parameters
         ----------
@@ -154,10 +159,10 @@ class Recommender(Recommending):
         Raises
         ------
         UsageError
-            If the model has no such vector, as EASE.
+            If the model has no user embeddings, e.g. EASE.
         """
         read = histories_of(histories, self.items)
-        asked = read if read.users else history_of((), self.items)  # anybody's has the width of nobody's
+        asked = read if read.users else history_of((), self.items)  # also for no users, the width is that of the model
         return self.model.embed(asked.matrix, max_memory=self._max_memory)[: len(read.users)]  # (U, width)
 
     def _ranked(

@@ -20,7 +20,7 @@ from recvae.serving import schemas
 from recvae.serving.guards import Guard
 from recvae.serving.service import Service, not_ready
 from recvae.serving.settings import Settings
-from recvae.serving.telemetry import Counting
+from recvae.serving.telemetry import RequestCounter
 from recvae.version import __version__
 
 _PAGE = Path(__file__).parent / "page"
@@ -79,7 +79,7 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
     app.add_middleware(Guard, settings=settings)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Counting, telemetry=service.telemetry)
+    app.add_middleware(RequestCounter, telemetry=service.telemetry)
     return app
 
 
@@ -145,13 +145,13 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/model")
-    async def model() -> schemas.Served:
+    async def model() -> schemas.ServerInfo:
         """Say what is served, and the limits."""
         models = [model.describe() for model in service.store.models()]
         return _json({"models": models, "limits": service.settings.limits()})
 
     @app.post("/reload", responses={403: {"model": schemas.Error}, 409: {"model": schemas.Error}})
-    async def reload() -> schemas.Served:
+    async def reload() -> schemas.ServerInfo:
         """Take up new versions of what is served; broken ones are refused, and the old ones stay."""
         if service.settings.token is None:
             raise HTTPException(403, "this server has no token, without which no one may reload; start it with one")

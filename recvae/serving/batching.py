@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from recvae.recommenders.answers import Recommendations, Request
-from recvae.recommenders.base import Recommending
+from recvae.recommenders.base import BaseRecommender
 
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -30,7 +30,7 @@ class Observer(Protocol):
 
 @dataclass(eq=False)
 class _Job:
-    recommender: Recommending
+    recommender: BaseRecommender
     requests: Sequence[Request]
     arrived: float
     done: "asyncio.Future[list[Recommendations]]" = field(repr=False)
@@ -75,12 +75,12 @@ class Batcher:
             await asyncio.gather(self._task, return_exceptions=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, recommender: Recommending, requests: Sequence[Request]) -> list[Recommendations]:
+    async def answer(self, recommender: BaseRecommender, requests: Sequence[Request]) -> list[Recommendations]:
         """Answer users, in company of whoever asks at the same time.
 
         Parameters
         ----------
-        recommender : Recommending
+        recommender : BaseRecommender
             Who answers.
         requests : sequence of Request
             Who asks for what.

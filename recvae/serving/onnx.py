@@ -14,7 +14,7 @@ from recvae.errors import TrainingError, UsageError
 from recvae.exports.format import damaged, read_items, read_neighbours
 from recvae.exports.scorer import OnnxScorer
 from recvae.items import ItemIndex
-from recvae.recommenders.base import Recommending
+from recvae.recommenders.base import BaseRecommender
 from recvae.recommenders.histories import Histories
 
 __all__ = ["OnnxRecommender", "OnnxScorer"]
@@ -23,7 +23,7 @@ _BLOCK_BYTES = 24 << 20  # scores of users that are ranked at a time
 _ROWS = 200  # of a history without each of its items, at a time
 
 
-class OnnxRecommender(Recommending):
+class OnnxRecommender(BaseRecommender):
     """A scorer together with its item index; threads may share it.
 
     Parameters

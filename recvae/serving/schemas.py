@@ -213,7 +213,7 @@ class FoundItems(BaseModel):
     items: list[FoundItem]
 
 
-class ServedModel(BaseModel):
+class ModelInfo(BaseModel):
     """A model that is served: what it is, on what data, with which numbers."""
 
     name: str
@@ -227,10 +227,10 @@ class ServedModel(BaseModel):
     diversifies: bool = Field(description="Whether `diversify` may be above 0.")
 
 
-class Served(BaseModel):
+class ServerInfo(BaseModel):
     """The models served, the first of which answers where none is named, and the limits kept to."""
 
-    models: list[ServedModel]
+    models: list[ModelInfo]
     limits: dict[str, float]
 
 

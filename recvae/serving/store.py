@@ -9,7 +9,7 @@ from typing import Any
 from recvae.bundles.card import CARD
 from recvae.errors import UsageError
 from recvae.exports.format import EXPORT_CARD, is_of_run
-from recvae.recommenders.base import Recommending
+from recvae.recommenders.base import BaseRecommender
 from recvae.serving.settings import Settings
 from recvae.storage.integrity import sha256_of
 
@@ -21,7 +21,7 @@ class StoredModel:
     name: str
     version: str
     format: str
-    recommender: Recommending
+    recommender: BaseRecommender
     diversifies: bool
 
     def describe(self) -> dict[str, Any]:
@@ -109,21 +109,16 @@ class ModelStore:
         # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
         history = recommender.item_ids[:1].tolist()
         recommender.recommend(history, k=1)
-        diversifies = True
-        try:
-            recommender.recommend(history, k=1, diversify=1.0)
-        except UsageError:
-            diversifies = False
         return StoredModel(
             name=name,
             version=version,
             format=self._settings.format,
             recommender=recommender,
-            diversifies=diversifies,
+            diversifies=recommender.can_diversify,
         )
 
 
-def _load_torch(run: Path, settings: Settings) -> Recommending:
+def _load_torch(run: Path, settings: Settings) -> BaseRecommender:
     from recvae.models import model_class
     from recvae.recommenders.recommender import Recommender
 
@@ -132,7 +127,7 @@ def _load_torch(run: Path, settings: Settings) -> Recommending:
     return Recommender.load(run, settings.device, mapped=False, models=own)
 
 
-def _load_onnx(run: Path, settings: Settings) -> Recommending:
+def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:
     from recvae.serving.onnx import OnnxRecommender
 
     recommender = OnnxRecommender.load(run / settings.format, threads=settings.threads)

@@ -60,7 +60,7 @@ class Telemetry:
         return generate_latest(together)
 
 
-class Counting:
+class RequestCounter:
     """An ASGI application around another that counts and times its answers.
 
     Parameters

@@ -1,7 +1,7 @@
-"""Files on disk: written whole or not at all, and checked when they are read.
+"""Files on disk: written completely or not at all, and checked when they are read.
 
-    files       writing aside and renaming, locks, free names
-    integrity   sizes and checksums of the files of a bundle
+    files       writing to a temporary file and renaming it, locks, free names
+    integrity   sizes and checksums of files, errors of damaged files
     arrays      named arrays as safetensors
 
 Importing this package imports none of them.

@@ -1,7 +1,7 @@
-"""Weights on disk as safetensors, laid so that large ones are used where the file is mapped, without a copy.
+"""Weights on disk as safetensors, aligned so that large arrays are used from the mapped file without a copy.
 
-The safetensors library orders tensors by name, and after a bias of odd length all others lie askew: BLAS is then slower
-and rounds another way than before saving. Here those whose length keeps the next one aligned come first.
+The safetensors library orders tensors by name. After a bias of odd length, all others are misaligned: BLAS is then
+slower and rounds differently than before saving. Here, arrays whose length keeps the next one aligned come first.
 """
 
 import json
@@ -20,7 +20,7 @@ _NAMES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "u
 
 
 def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as a safetensors file, whole or not at all.
+    """Write arrays as a safetensors file, completely or not at all.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:
-    """Map a safetensors file; what does not lie aligned in it is copied.
+    """Map a safetensors file into memory; arrays that are not aligned are copied.
 
     Parameters
     ----------
     path : Path
-        The file; while it is mapped it may be replaced by another, but not written into.
+        The file; while it is mapped, it may be replaced by another file, but not overwritten in place.
     mapped : bool
-        False to copy everything, and be done with the file.
+        False copies everything and closes the file.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Writing files so that an interruption never leaves something half-written that looks whole.
+"""Writing files so that an interruption never leaves an incomplete file that looks complete.
 
-A file or folder is written beside its place under a temporary name, flushed to the disk, and renamed.
+A file or folder is written next to its place under a temporary name, flushed to the disk, and renamed.
 """
 
 import errno
@@ -31,13 +31,13 @@ _REASONS = {
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a failed write into a `StorageError` about `path`."""
+    """Turn the errors of a failed write into a `StorageError` about `path`."""
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"could not write {path}: {reason}") from error
-    except SafetensorError as error:  # safetensors writes by itself and wraps the system's words
+    except SafetensorError as error:  # safetensors writes files itself and wraps the system's message
         reason = next((text for code, text in _REASONS.items() if f"os error {code}" in str(error)), str(error))
         raise StorageError(f"could not write {path}: {reason}") from error
 
@@ -48,9 +48,9 @@ def _sync(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path, ending: str) -> None:
-    """Remove what processes that were killed while writing `path` have left beside it."""
+    """Remove temporary files of processes that were killed while writing `path`."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{ending}")
-    with suppress(OSError):  # tidying up must not keep anybody from writing
+    with suppress(OSError):  # cleaning up must not prevent writing
         for entry in list(path.parent.iterdir()):
             found = pattern.fullmatch(entry.name)
             if found and not _is_running(int(found[1])):
@@ -61,25 +61,25 @@ def _remove_leftovers(path: Path, ending: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    if os.name != "posix":  # elsewhere there is no signal that only asks
+    if os.name != "posix":  # elsewhere there is no signal that only tests
         return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         return True
     return True
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and move it to `path` once the block has succeeded.
+    """Yield a temporary path to write to, and move it to `path` when the block has succeeded.
 
     Parameters
     ----------
     path : Path
-        Where the finished file shall stand; missing folders above it are made.
+        The finished file; missing parent folders are made.
 
     Yields
     ------
@@ -89,7 +89,7 @@ def write_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageError
-        If writing fails, with the reason and a way out. A file that stood at `path` before is untouched.
+        If writing fails, with the reason and what to do. An existing file at `path` is untouched.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -97,18 +97,18 @@ def write_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path, "tmp")
             aside.touch()
-            mode = aside.stat().st_mode  # as the user's umask has it: some writers make files for their owner alone
+            mode = aside.stat().st_mode  # by the user's umask: some writers make files that only their owner can read
             yield aside
             aside.chmod(mode)
             _sync(aside)
             aside.replace(path)
     finally:
-        with suppress(OSError):  # what went wrong before must not be hidden by what goes wrong here
+        with suppress(OSError):  # an error here must not hide the first one
             aside.unlink(missing_ok=True)
 
 
 def check_name(name: str) -> str:
-    """Return a name that may become a folder of its own, and never a path.
+    """Return a name that can be the name of a folder, and is no path.
 
     Raises
     ------
@@ -121,19 +121,19 @@ def check_name(name: str) -> str:
 
 
 def check_replaceable(path: Path, *markers: str) -> None:
-    """Refuse to replace a folder that holds something, but none of the files that would make it ours.
+    """Refuse to replace a folder that has files, but none of those that recvae writes.
 
     Parameters
     ----------
     path : Path
-        What would be replaced; it need not exist.
+        The folder that would be replaced; it need not exist.
     markers : str
-        Names of files of which one must be there.
+        Names of files, one of which must be in the folder.
 
     Raises
     ------
     UsageError
-        If the folder holds files of another kind, which would be lost.
+        If the folder has other files, which would be lost.
     """
     if path.is_dir() and any(path.iterdir()) and not any((path / marker).is_file() for marker in markers):
         raise UsageError(
@@ -144,26 +144,26 @@ def check_replaceable(path: Path, *markers: str) -> None:
 
 @contextmanager
 def write_folder(path: Path, *markers: str) -> Iterator[Path]:
-    """Give a temporary folder to fill, and put it in the place of `path` once the block has succeeded.
+    """Yield a temporary folder to fill, and move it to `path` when the block has succeeded.
 
     Parameters
     ----------
     path : Path
-        Where the finished folder shall stand; a folder already there is replaced as a whole, a link followed.
+        The finished folder; an existing folder is replaced as a whole, a link is followed.
     markers : str
-        Files of which a folder must hold one to be replaced; see `check_replaceable`.
+        Files, one of which an existing folder must have to be replaced; see `check_replaceable`.
 
     Yields
     ------
     Path
-        An empty folder beside `path`; it is removed if the block raises.
+        An empty folder next to `path`; it is removed if the block raises.
 
     Raises
     ------
     StorageError
-        If writing fails. A folder that stood at `path` before is untouched, and so is a file.
+        If writing fails. An existing folder or file at `path` is untouched.
     UsageError
-        If a folder of another kind stands at `path`.
+        If `path` is a folder of another kind.
     """
     place = path.resolve()
     aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
@@ -180,15 +180,15 @@ def write_folder(path: Path, *markers: str) -> Iterator[Path]:
                 if file.is_file():
                     _sync(file)
             move_folder(aside, place)
-            _remove_leftovers(place, "old")  # not before: one may be all that a kill between two renames has left
+            _remove_leftovers(place, "old")  # not before: after a kill between two renames, it may be the only copy
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Rename a finished folder to `target`, replacing a folder that stands there.
+    """Rename a finished folder to `target`, replacing an existing folder.
 
-    The old folder is moved aside first and removed last, so that `target` is missing only between two renames.
+    The old folder is renamed first and removed last, so that `target` is missing only between two renames.
     """
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
@@ -204,23 +204,23 @@ def move_folder(source: Path, target: Path) -> None:
 
 @contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Keep a file for this process; the system lets go of it when the process ends, however it ends.
+    """Lock a file for this process; the system releases the lock when the process ends, also if it is killed.
 
     Parameters
     ----------
     path : Path
         The file, made if missing; it stays afterwards.
     refusal : str
-        What to say where another process has it.
+        The message if another process holds the lock.
 
     Raises
     ------
     UsageError
-        If another process has it.
+        If another process holds the lock.
     StorageError
         If it cannot be made.
     """
-    import fcntl  # only where there is a lock to take: not every system has it
+    import fcntl  # imported here: not every system has it
 
     with storage_errors(path):
         file = path.open("w")
@@ -233,18 +233,18 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary as indented UTF-8 JSON, whole or not at all."""
+    """Write a dictionary as indented UTF-8 JSON, completely or not at all."""
     with write_file(path) as aside:
         aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 text, whole or not at all."""
+    """Write a UTF-8 text, completely or not at all."""
     with write_file(path) as aside:
         aside.write_text(content, encoding="utf-8")
 
 
 def taken_names(parent: Path, name: str) -> list[Path]:
-    """Return the folders of a name, and of that with "-2", "-3" and so on, as far as they are there."""
+    """Return the existing folders called `name`, `name`-2, `name`-3 and so on, up to the first gap."""
     numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return list(itertools.takewhile(Path.exists, (parent / one for one in numbered)))

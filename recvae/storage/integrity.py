@@ -1,6 +1,6 @@
-"""Whether files are what was written: sizes and SHA-256 hashes, as a card beside the files has them.
+"""Whether files are intact: sizes and SHA-256 hashes, listed in a card next to the files.
 
-Importing this takes the standard library alone.
+Importing this needs only the standard library.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class FileState:
-    """How a file is: its size, 0 where there is none, and what is wrong with it, if anything."""
+    """The size of a file (0 if missing), and what is wrong with it, if anything."""
 
     n_bytes: int
     problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return both, ready for JSON."""
+        """Return both as JSON values."""
         return {"bytes": self.n_bytes, "problem": self.problem}
 
 
 def described(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return size and hash of files as a card has them.
+    """Return the sizes and hashes of files, for a card.
 
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Their folder.
     names : iterable of str
         Their names.
 
@@ -55,18 +55,18 @@ def described(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def states_of(folder: Path, names: Iterable[str], card: Mapping[str, Any], card_name: str) -> dict[str, FileState]:
-    """Say of each file whether it is what was written.
+    """Return the state of each file, compared with its card.
 
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Their folder.
     names : iterable of str
-        Their names; never taken from the card, which may be anybody's.
+        Their names; never taken from the card, which is not trusted.
     card : mapping
-        With `files` as `described` returned them.
+        Its `files` are what `described` returned.
     card_name : str
-        What messages call it.
+        What messages call the card.
 
     Returns
     -------
@@ -82,10 +82,10 @@ def _state_of(path: Path, card: Mapping[str, Any], card_name: str) -> FileState:
         expected = card["files"][path.name]
         wanted, digest = expected["bytes"], expected["sha256"]
     except UNREADABLE:
-        return FileState(n_bytes, f"{card_name} says nothing of {path.name}")
+        return FileState(n_bytes, f"{card_name} does not list {path.name}")
     if not path.is_file() or n_bytes != wanted:
         found = n_bytes if path.is_file() else "no file"
         return FileState(n_bytes, f"{path.name} should have {wanted} bytes, found {found}")
     if sha256_of(path) != digest:
-        return FileState(n_bytes, f"the content of {path.name} is not what was written")
+        return FileState(n_bytes, f"{path.name} was changed after it was written")
     return FileState(n_bytes)

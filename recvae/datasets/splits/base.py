@@ -1,4 +1,4 @@
-"""What a protocol makes of a log, and the steps that protocols share."""
+"""The result of a protocol, and the steps that protocols share."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,37 +14,37 @@ from recvae.interactions import HeldOut, interactions
 # Letters in shape comments: E events, U users, I items (see interactions.py).
 
 SPLIT = "strong"
-"""The protocol unless another is asked for."""
+"""The default protocol."""
 
 LIANG_SEED = 98765
-"""The seed of Liang et al. (2018), and of every split unless another is asked for."""
+"""The seed of Liang et al. (2018), and the default seed of every split."""
 
 TARGET_SHARE = 0.2
 """Share of a user's items that become targets (strong, holdout)."""
 
 LATER_SHARE = 0.1
-"""Share of the events, or of a user's items, that a part takes elsewhere (time, ready-made)."""
+"""Share of the events (time), or of a user's items (ready-made), that become targets."""
 
 ONE_HELD_OUT_OF, MOST_HELD_OUT = 10, 10_000
-"""Users in each of validation and test (strong): one of this many, and no more than that."""
+"""Users in each of validation and test (strong): one in 10, at most 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """What a protocol makes of the events.
+    """The training part and the held-out users of a log.
 
     Parameters
     ----------
     train : csr_matrix of shape (n_train_users, n_items), float32
         The training interactions.
     validation, test : HeldOut
-        The users asked while training, and once at the end.
+        The users evaluated during training, and the users evaluated once at the end.
     item_ids : ndarray of shape (n_items,)
         External ids of the columns.
     protocol : dict
-        What ran, for the manifest: the name as "split", and every setting that had a say.
+        For the manifest: the name as "split", and every setting that was used.
     dropped : dict of str to int
-        What had to be left out, by reason.
+        Numbers of dropped events, by reason.
     """
 
     train: sp.csr_matrix
@@ -57,13 +57,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The items of the training part: their ids in column order, and the column of each item code (-1: none)."""
+    """The items of the training part: ids in column order, and the column of each item code (-1: none)."""
 
     ids: np.ndarray
     column_of: np.ndarray
 
     def known(self, events: Events) -> np.ndarray:
-        """Return which events (E,) are on an item of the vocabulary."""
+        """Return which events (E,) have an item of the vocabulary."""
         return self.column_of[events.items] >= 0  # (E,)
 
 
@@ -76,7 +76,7 @@ def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
 
 
 def rows_of(events: Events, vocabulary: Vocabulary, chosen: np.ndarray, row: np.ndarray, n_rows: int) -> sp.csr_matrix:
-    """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) gives their rows."""
+    """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) are their rows."""
     positions = np.flatnonzero(chosen)
     columns = vocabulary.column_of[events.items[positions]]
     return interactions(row[positions], columns, (n_rows, len(vocabulary.ids)))
@@ -98,7 +98,7 @@ def timestamps_of(events: Events, protocol: str) -> np.ndarray:
     Raises
     ------
     UsageError
-        If the log has none; `protocol` is named as what needs them.
+        If the log has none; the message names `protocol`.
     """
     if events.timestamps is None:
         raise UsageError(f"the split '{protocol}' needs timestamps and the log has none; name them with --time-col")
@@ -106,7 +106,7 @@ def timestamps_of(events: Events, protocol: str) -> np.ndarray:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that numpy's legacy generator does not take.
+    """Refuse a seed that numpy's legacy generator does not accept.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def check_seed(seed: int) -> None:
 
 
 def check_share(share: float, name: str = "target share", such_as: float = TARGET_SHARE) -> None:
-    """Refuse a share outside (0, 1); `name` is how the message calls it.
+    """Refuse a share outside (0, 1); `name` is what the message calls it.
 
     Raises
     ------
@@ -126,4 +126,4 @@ def check_share(share: float, name: str = "target share", such_as: float = TARGE
         If it is.
     """
     if not 0 < share < 1:
-        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, such as {such_as}")
+        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, e.g. {such_as}")

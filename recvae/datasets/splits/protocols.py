@@ -22,12 +22,12 @@ PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
 
 
 def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_share: float) -> None:
-    """Refuse a protocol that is wrong in itself, whatever the events; the arguments are those of `split_events`.
+    """Refuse a protocol that is wrong for any events; the arguments are those of `split_events`.
 
     Raises
     ------
     UsageError
-        If there is no such protocol, or an argument is out of range.
+        If the protocol is unknown, or an argument is out of range.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"got split '{protocol}', expected one of: {', '.join(PROTOCOLS)}")
@@ -69,7 +69,7 @@ def split_events(
     Raises
     ------
     UsageError
-        If there is no such protocol, or an argument is out of range.
+        If the protocol is unknown, or an argument is out of range.
     DataError
         If the events do not allow the split.
     """

@@ -1,4 +1,4 @@
-"""A train / test pair made elsewhere, such as those of LightGCN."""
+"""An existing train / test pair, e.g. those of LightGCN."""
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,11 @@ from recvae.interactions import HeldOut, interactions
 
 
 def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_share: float = LATER_SHARE) -> Split:
-    """Take a train / test pair made elsewhere, and carve the validation targets out of its training part.
+    """Use an existing train / test pair; the validation targets are taken from its training part.
 
-    The items are those of the training file as it came, so that numbers stay comparable with others'. At
-    test time a user's whole training history is the fold-in; test events that repeat some of it could never be
-    hit, and are dropped and counted.
+    The items are those of the whole training file, so that metrics are comparable with published ones. For the test,
+    a user's whole training history is the fold-in; test events that repeat it could never be hit, and are dropped and
+    counted.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_s
     UsageError
         If `seed` or `validation_share` is out of range.
     DataError
-        If the files share no user or no item, or the test file holds nothing that is not in training.
+        If the files share no user or no item, or every test event is also in the training file.
     """
     check_seed(seed)
     check_share(validation_share, "validation share", LATER_SHARE)
@@ -66,7 +66,7 @@ def ready_made(train: Events, test: Events, seed: int = LIANG_SEED, validation_s
     trained = train.users.astype(np.int64) * n_items + vocabulary.column_of[train.items]  # (E,) each pair as one number
     is_old = known & np.isin(row.astype(np.int64) * n_items + column, trained)  # (E,)
     if not (known & ~is_old).any():
-        raise DataError("every test event is in the training file already; check that the test file is the right one")
+        raise DataError("every test event is also in the training file; check that the test file is the right one")
     targets = interactions(row[known & ~is_old], column[known & ~is_old], whole.shape)
     fold_in = rows_of(train, vocabulary, ~is_validation, train.users, n_users)
     validation_targets = rows_of(train, vocabulary, is_validation, train.users, n_users)

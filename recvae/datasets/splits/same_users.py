@@ -1,4 +1,4 @@
-"""Weak generalisation: the same users are trained on, and asked for items that were hidden."""
+"""Weak generalisation: the same users in training and test, some of whose items are hidden in training."""
 
 from typing import Any
 
@@ -56,10 +56,10 @@ def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = TARGET
 
 
 def leave_last_out(events: Events) -> Split:
-    """Take each user's last event as the test target and the one before as the validation target.
+    """Use each user's last event as the test target and the one before as the validation target.
 
-    Users with fewer than three events are only trained on. Each user has a "last" moment of his own, so other
-    users' later events are in training; where that matters, use `time`.
+    Users with fewer than three events are only in training. Each user has their own last event, so that later events
+    of other users are in training; if that matters, use `time`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Strong generalisation: Liang, Krishnan, Hoffman and Jebara, WWW 2018, section 4.1.
 
-Unseen users: part of their items is folded in, the rest are targets.
+Unseen users: part of their items is the fold-in, the rest are targets.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ _MIN_ITEMS_TO_HOLD_OUT = 5  # users with fewer items keep them all in the fold-i
 
 
 def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_share: float = TARGET_SHARE) -> Split:
-    """Split by user, bit for bit as Liang et al. (2018) did in their published notebook.
+    """Split by user, exactly as Liang et al. (2018) did in their published notebook.
 
     Users in ascending order of id are permuted with numpy's legacy generator; the last `heldout_users` are
     test users, those before validation users. Of each held-out user with at least five items,
-    floor(target_share * n) become targets, drawn in ascending order of user id by a generator seeded anew for
-    each of the two parts.
+    floor(target_share * n) become targets, drawn in ascending order of user id by a generator that is seeded
+    again for each of the two parts.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ def _liang_targets(events: Events, here: np.ndarray, seed: int, share: float) ->
     _, starts, sizes = np.unique(events.users[positions], return_index=True, return_counts=True)  # (U,), (U,)
     starts, sizes = starts[sizes >= _MIN_ITEMS_TO_HOLD_OUT], sizes[sizes >= _MIN_ITEMS_TO_HOLD_OUT]
     shuffle = np.random.RandomState(seed).shuffle
-    # One draw per user is part of the protocol: the generator's state runs on from user to user. The paper's
+    # One draw per user is part of the protocol: the generator is not seeded again between users. The paper's
     # choice(n, size=t, replace=False) shuffles 0 ... n - 1 and takes the first t; here the events are shuffled.
     for start, end in zip(starts.tolist(), (starts + sizes).tolist(), strict=True):
         shuffle(positions[start:end])
     n_targets = (share * sizes).astype(np.int64)  # (U,) as floor
-    # Each user's first ones: where his stretch starts, plus 0 ... n_targets - 1
+    # Each user's first ones: the start of their events, plus 0 ... n_targets - 1
     within = np.arange(n_targets.sum()) - np.repeat(np.cumsum(n_targets) - n_targets, n_targets)
     is_target = np.zeros(len(events), dtype=bool)  # (E,)
     is_target[positions[np.repeat(starts, n_targets) + within]] = True

@@ -1,4 +1,4 @@
-"""Global moments: nothing that happens after a moment is known in training."""
+"""Global points in time: nothing that happens after them is known in training."""
 
 import numpy as np
 
@@ -19,21 +19,21 @@ from recvae.interactions import HeldOut
 
 
 def time_split(events: Events, validation_share: float = LATER_SHARE, test_share: float = LATER_SHARE) -> Split:
-    """Split at global moments: train before the first, validation targets up to the second, test targets after.
+    """Split at two points in time: train before the first, validation targets up to the second, test targets after.
 
-    Only users with a history before the moment and a target after it are asked.
+    Only users with a history before the point and a target after it are evaluated.
 
     Parameters
     ----------
     events : Events
         Filtered events with timestamps.
     validation_share, test_share : float
-        Shares of all events that fall into the two last periods, each in (0, 1), and together below 1.
+        Shares of all events in the last two periods, each in (0, 1), and together below 1.
 
     Returns
     -------
     Split
-        No event of training is as late as any validation target, and none of validation as any test target.
+        Every training event is before every validation target, and these are before every test target.
 
     Raises
     ------
@@ -55,10 +55,7 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
     stamps = timestamps_of(events, "time")
     in_train, in_test = stamps < validation_start, stamps >= test_start
     if not in_train.any() or validation_start == test_start:
-        raise DataError(
-            "the timestamps are too few or too alike to cut the log at two moments; check the time column, "
-            "or use another --split"
-        )
+        raise DataError("too few distinct timestamps to split by time; check the time column, or use another --split")
     vocabulary = vocabulary_of(events, in_train)
     known = vocabulary.known(events)
     users = np.unique(events.users[in_train])
@@ -83,7 +80,7 @@ def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets:
     """Return the users that have both a history and a target."""
     users = np.intersect1d(events.users[history], events.users[targets])
     if not len(users):
-        raise DataError("no user has events both before and after the moment of the split; use another --split")
+        raise DataError("no user has events both before and after the time of the split; use another --split")
     asked = np.isin(events.users, users)
     row = np.searchsorted(users, events.users)
     return HeldOut(
