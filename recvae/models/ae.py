@@ -73,7 +73,7 @@ class AENetwork(LogitNetwork):
 
 @dataclass(kw_only=True)
 class AE(LikelihoodChoice[AENetwork]):
-    """The plain autoencoder: no noise, no distribution, one reconstruction loss.
+    """The plain autoencoder: no noise, no latent distribution, one reconstruction loss.
 
     Examples
     --------

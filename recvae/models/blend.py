@@ -34,7 +34,7 @@ WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
 
 @dataclass(kw_only=True)
 class Blend(Model):
-    """Two models in one: what one of them is sure of, the other may put right.
+    """A weighted sum of the scores of two models.
 
     Examples
     --------
@@ -50,9 +50,9 @@ class Blend(Model):
     paper: ClassVar[str] = "A weighted sum of two runs' scores, standardised per user"
     roles: ClassVar[tuple[str, ...]] = ("first", "second")
 
-    first: str = hyperparameter("", "the run whose scores get the weight")
-    second: str = hyperparameter("", "the run whose scores get 1 - weight")
-    weight: float | None = hyperparameter(None, "share of the first; none chooses it on validation", low=0, high=1)
+    first: str = hyperparameter("", "the first run, weighted by `weight`")
+    second: str = hyperparameter("", "the second run, weighted by 1 - `weight`")
+    weight: float | None = hyperparameter(None, "weight of the first run; none: chosen on validation", low=0, high=1)
 
     parts_: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
     weight_: float = field(default=0.5, init=False, repr=False, compare=False)
@@ -85,7 +85,7 @@ class Blend(Model):
         """Refuse a blend that has not two parts, or nothing to choose its weight by."""
         if set(self.parts) != set(self.roles):
             raise UsageError(
-                "got a blend without two runs, expected both; say --set first=RUN --set second=RUN, "
+                "got a blend without two runs, expected both; use --set first=RUN --set second=RUN, "
                 "or Blend.of(model, model)"
             )
         if self.weight is None and (validation is None or validation.n_without_target() == validation.n_users):

@@ -33,7 +33,7 @@ from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: U users, I items, B users of a block, P popular items, C of them at a time.
 
-_STRIPE_BYTES = 64 << 20  # of what is worked on besides the block itself
+_STRIPE_BYTES = 64 << 20  # of what is worked on at a time, apart from the block itself
 _CACHE_BYTES = 16 << 20  # of what is gathered from at random
 _SQUARE = 256  # items; two squares of float32 stay in the cache of one core
 _DENSE_COLUMNS = 128  # popular items at a time; more columns at once are slower, as are fewer
@@ -45,7 +45,7 @@ _ROUNDING = 10 * float(np.finfo(np.float32).eps)
 
 @dataclass(kw_only=True)
 class EASE(Model):
-    """The linear autoencoder whose item-item weights are solved for at once.
+    """The linear autoencoder with item-item weights in closed form.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from recvae.models.ease import EASE
 
 @dataclass(kw_only=True)
 class EDLAE(EASE):
-    """The full-rank linear autoencoder with the penalty that dropout on its input amounts to.
+    """EASE with a penalty that grows with popularity: the effect of dropout on its input.
 
     Examples
     --------

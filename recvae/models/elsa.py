@@ -80,7 +80,7 @@ class ELSANetwork(ItemNetwork):
 
 @dataclass(kw_only=True)
 class ELSA(Autoencoder[ELSANetwork]):
-    """The linear autoencoder with a weight matrix of low rank.
+    """The linear autoencoder with one vector per item in place of item-item weights.
 
     Examples
     --------

@@ -192,7 +192,7 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
     }
 
     batch_size: int = hyperparameter(200, "users per update", low=1)
-    learning_rate: float = hyperparameter(5e-4, "step size of Adam on normed gradients", low=0)
+    learning_rate: float = hyperparameter(5e-4, "step size of Adam on normalised gradients", low=0)
     hidden_dim: int = hyperparameter(600, "width of the gated layers", low=1)
     latent_dim: int = hyperparameter(200, "latent variables of each of the two layers", low=1)
     pseudo_inputs: int = hyperparameter(1000, "components of the prior", low=1)
@@ -200,11 +200,11 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
     likelihood: str = hyperparameter(
-        "multinomial", "how a row arises from its logits", choices=("multinomial", "bernoulli")
+        "multinomial", "distribution of a user's row given its logits", choices=("multinomial", "bernoulli")
     )
     beta: float = hyperparameter(0.3, "highest weight of the KL term", low=0)
     anneal_fraction: float = hyperparameter(
-        0.5, "part of the run (or cycle) after which the weight is at its cap", low=0, high=1
+        0.5, "part of the run (or cycle) after which the KL weight is at its maximum", low=0, high=1
     )
 
     def _network(self, n_items: int) -> HVampNetwork:

@@ -42,7 +42,7 @@ class MultDAE(AE):
         "weight_decay": Range(1e-5, 1e-3, log=True),
     }
 
-    noise: str = hyperparameter("masking", "what happens to the input while training", choices=NOISES)
+    noise: str = hyperparameter("masking", "noise on the input during training", choices=NOISES)
     dropout: float = hyperparameter(
         0.5,
         "masking: share of a user's items hidden from the encoder",

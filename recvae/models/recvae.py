@@ -106,14 +106,16 @@ class RecVAE(ItemLikelihood[RecVAENetwork], VariationalAutoencoder[RecVAENetwork
         "gamma": Range(0.002, 0.01, log=True),
     }
 
-    epochs: int = hyperparameter(50, "outer epochs, of encoder_passes + decoder_passes passes over the users", low=1)
-    learning_rate: float = hyperparameter(5e-4, "step size of both Adams", low=0)
-    patience: int = hyperparameter(15, "epochs without a better validation NDCG@100 before it ends; 0: never", low=0)
+    epochs: int = hyperparameter(50, "epochs, each of encoder_passes + decoder_passes passes over the users", low=1)
+    learning_rate: float = hyperparameter(5e-4, "step size of both Adam optimisers", low=0)
+    patience: int = hyperparameter(
+        15, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
+    )
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
     depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)
     latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
     dropout: float = hyperparameter(
-        0.5, "share of a user's items hidden while the encoder learns", low=0, high=1, below_high=True
+        0.5, "share of a user's items hidden from the encoder while it is trained", low=0, high=1, below_high=True
     )
     gamma: float = hyperparameter(0.005, "highest weight of the KL term, per interaction of the user", low=0)
     anneal: str = hyperparameter("constant", "how gamma grows", choices=NAMES)

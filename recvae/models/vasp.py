@@ -166,7 +166,9 @@ class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
     depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)
     latent_dim: int = hyperparameter(200, "number of latent variables", low=1)
-    joint: str = hyperparameter("sum", "how the two paths meet; the paper's is the product", choices=("sum", "product"))
+    joint: str = hyperparameter(
+        "sum", "how the two paths are combined; product: as in the paper", choices=("sum", "product")
+    )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
     shallow_decay: float = hyperparameter(1e-5, "L2 penalty added to the gradient of the item-item weights", low=0)
 

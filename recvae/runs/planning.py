@@ -215,7 +215,7 @@ class _StepTimer(NullMonitor):
         self._first: tuple[float, float] | None = None
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002  (every monitor's signature)
-        """Take over the number of steps."""
+        """Note the number of steps."""
         self._steps = epochs
 
     def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:  # noqa: ARG002

@@ -106,7 +106,7 @@ def schedule(
     fraction : float
         Part of the run (of each cycle) after which the cap is reached, in [0, 1].
     cycles : int
-        How often "cyclical" begins anew, >= 1.
+        Number of rises of "cyclical", >= 1.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def schedule(
     if name == "cyclical" and rise > period:
         raise UsageError(
             f"got anneal_steps={rise:,}, longer than a cycle of {period:,} updates, so that beta would never reach its "
-            "cap; set fewer anneal_steps or anneal_cycles, or leave it to anneal_fraction"
+            "cap; set fewer anneal_steps or anneal_cycles, or use anneal_fraction"
         )
     known: dict[str, Schedule] = {
         "linear": linear(cap, rise),

@@ -42,10 +42,12 @@ class Autoencoder(Model, Generic[NetworkT]):
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
     batch_size: int = hyperparameter(500, "users per update", low=1)
     learning_rate: float = hyperparameter(1e-3, "step size of Adam", low=0)
-    patience: int = hyperparameter(50, "epochs without a better validation NDCG@100 before it ends; 0: never", low=0)
+    patience: int = hyperparameter(
+        50, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
+    )
     averaging: float = hyperparameter(
         0.0,
-        "share that earlier epochs keep of a running mean of weights, which is validated and kept; 0: none",
+        "share of earlier epochs in a running mean of the weights, which is validated and kept; 0: off",
         low=0,
         high=1,
         below_high=True,
@@ -92,7 +94,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         *,
         on_gpu: bool,  # noqa: ARG002
     ) -> BatchFootprint:
-        """Return what a batch takes, of so many users with so many interactions in all."""
+        """Return what a batch takes in memory, given its number of users and of interactions."""
         return BatchFootprint(blocks=2.0)
 
     def _begin(self, train: sp.csr_matrix) -> None:
@@ -146,7 +148,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         check_batches(needs, min(self.batch_size, n_users), max_memory, device, what, self._smaller())
 
     def _smaller(self) -> str:
-        """Return what could be made smaller beside batches."""
+        """Return what could be made smaller if batches cannot."""
         widths = [name for name in ("hidden_dims", "hidden_dim", "latent_dim", "pseudo_inputs") if hasattr(self, name)]
         return f"set a smaller {' or '.join(widths)}, {FEWER_ITEMS}"
 
@@ -195,7 +197,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         return None
 
     def _rows_while_training(self, train: sp.csr_matrix, max_memory: int | None) -> int:
-        """Return how many validation users to score at a time beside everything that training holds."""
+        """Return how many validation users to score at a time, given what training holds in memory."""
         needs = self.needs(*train.shape, train.nnz, on_gpu=self.device_.type == "cuda")
         return rows_within(max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 

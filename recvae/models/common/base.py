@@ -209,7 +209,7 @@ class Model(ScoringModel):
         Returns
         -------
         Needs
-            Bytes beside the program and the data set.
+            Bytes, without the program and the data set.
         """
         return Needs(parameters=0, training=0, held=0, weights=0, per_user=ranking_bytes(n_items))
 

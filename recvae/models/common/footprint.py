@@ -16,7 +16,7 @@ from recvae.models.common.networks import ItemNetwork
 from recvae.training.batches import RESIDENT_BYTES, SparseRows
 
 RANKING_BYTES = 22
-"""Of an item and a user, while equal scores are put in the order of their columns; beside the scores themselves."""
+"""Bytes per item and user while equal scores are ordered by column, without the scores themselves."""
 
 _FLOAT = 4  # bytes
 _BLOCKS = {"multinomial": 1.3, "bernoulli": 2.5, "gaussian": 4.5}  # logits, their gradient, what lies between
@@ -69,7 +69,7 @@ def scoring_rows(needs: Needs, name: str, limit: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchFootprint:
-    """What a batch takes beside the weights and the widths of the network.
+    """What a batch takes in memory, without the weights and widths of the network.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class BatchFootprint:
     scoring_blocks : float
         The same while scoring.
     more : int
-        Bytes that an update takes besides.
+        Further bytes that an update takes.
     """
 
     blocks: float
@@ -157,7 +157,7 @@ def check_batches(
     device : torch.device
         Where it is to be trained.
     what, smaller : str
-        For the message: what needs memory, and what could be made smaller besides batches.
+        For the message: what needs memory, and what could be made smaller if batches cannot.
 
     Raises
     ------

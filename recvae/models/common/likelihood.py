@@ -25,10 +25,12 @@ LogitNetworkT = TypeVar("LogitNetworkT", bound=LogitNetwork)
 
 @dataclass(kw_only=True)
 class ReducedPrecision(Autoencoder[LogitNetworkT]):
-    """An autoencoder whose products with the item layer may be of bfloat16."""
+    """An autoencoder that may multiply with its item layer in bfloat16."""
 
     precision: str = hyperparameter(
-        "auto", "numbers of the largest products; auto: bfloat16 where the hardware multiplies it", choices=PRECISIONS
+        "auto",
+        "number format of the largest products; auto: bfloat16 where the hardware supports it",
+        choices=PRECISIONS,
     )
 
     def _begin(self, train: sp.csr_matrix) -> None:
@@ -42,12 +44,12 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
 
     sampling: str = hyperparameter(
         "none",
-        "estimate the softmax from drawn items, for catalogues past 25,000",
+        "estimate the softmax from sampled items, for catalogues of more than 25,000 items",
         choices=SAMPLINGS,
         only_with=("likelihood", "multinomial"),
     )
     sampled_items: int = hyperparameter(
-        8192, "draws per batch for that", low=1, only_with=("sampling", "uniform", "popularity")
+        8192, "items sampled per batch", low=1, only_with=("sampling", "uniform", "popularity")
     )
 
     sampler_: ItemSampler | None = field(default=None, init=False, repr=False, compare=False)
@@ -84,7 +86,9 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
 class LikelihoodChoice(ItemLikelihood[LogitNetworkT]):
     """The same with a choice of likelihoods."""
 
-    likelihood: str = hyperparameter("multinomial", "how a row arises from its logits", choices=LIKELIHOODS)
+    likelihood: str = hyperparameter(
+        "multinomial", "distribution of a user's row given its logits", choices=LIKELIHOODS
+    )
     confidence: float = hyperparameter(
         1.0, "weight of an interaction in the Gaussian likelihood", low=1, only_with=("likelihood", "gaussian")
     )

@@ -26,13 +26,13 @@ class VariationalAutoencoder(Autoencoder[NetworkT]):
 
     anneal: str = hyperparameter("linear", "how the weight of the KL term grows", choices=NAMES)
     anneal_fraction: float = hyperparameter(
-        0.85, "part of the run (or cycle) after which it is at its cap", low=0, high=1
+        0.85, "part of the run (or cycle) after which the KL weight is at its maximum", low=0, high=1
     )
     anneal_steps: int | None = hyperparameter(
-        None, "updates until it is at its cap (Liang et al.: cap x T), instead", low=0
+        None, "updates until then, in place of anneal_fraction (Liang et al.: maximum x T)", low=0
     )
     anneal_cycles: int = hyperparameter(
-        _CYCLES, "how often a cyclical schedule starts again", low=1, only_with=("anneal", "cyclical")
+        _CYCLES, "number of rises of a cyclical schedule", low=1, only_with=("anneal", "cyclical")
     )
 
     def _schedule(self, total_updates: int) -> Schedule:
@@ -109,7 +109,7 @@ def find_beta(
     if not best.beta:
         raise TrainingError(
             "the pilot was best before beta began to grow, so there is no cap to find; "
-            "train with --set beta=0, or take a smaller batch_size for more updates in an epoch"
+            "train with --set beta=0, or set a smaller batch_size for more updates in an epoch"
         )
     updates = pilot.epochs * -(-train.shape[0] // pilot.batch_size)
     steps = steps_of_rise(updates, pilot.anneal_steps, pilot.anneal_fraction)
