@@ -126,7 +126,7 @@ def test_before_anything_is_picked_it_shows_the_most_popular(page: Page) -> None
     answers: list[tuple[str, int]] = []
     page.on("response", lambda response: answers.append((response.url.rpartition("/")[2], response.status)))
     page.goto("/")
-    expect(column(page, "ease")).to_contain_text("The most popular, until you pick something.")
+    expect(column(page, "ease")).to_contain_text("The most popular items. Pick something you like.")
     expect(rows(page)).to_have_count(10)
     expect(page.get_by_text("because you liked")).to_have_count(0)
     assert [name for name, _ in answers].count("recommend") == 1
@@ -307,7 +307,7 @@ def test_a_lost_connection_is_said_and_tried_again_with_the_next_change(page: Pa
     expect(rows(page).first).to_contain_text("because")
     page.context.set_offline(True)
     page.get_by_role("radio", name="20").check()
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("Can't reach the server; retrying")
     expect(rows(page)).to_have_count(10)
     page.context.set_offline(False)
     page.get_by_role("radio", name="50").check()
@@ -330,11 +330,11 @@ def test_a_phone_shows_it_without_scrolling_sideways(page: Page) -> None:
 def test_the_token_is_asked_for_and_kept_in_the_tab(runs: list[Path], page: Page) -> None:
     with serving(runs[:1], Settings(token="secret")) as address:
         page.goto(address)
-        token = page.get_by_label("This server wants a token")
+        token = page.get_by_label("Enter the access token.")
         expect(token).to_be_focused()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_have_text("That is not the token of this server.")
+        expect(page.get_by_role("alert")).to_have_text("Wrong token.")
         token.fill("secret")
         page.keyboard.press("Enter")
         expect(rows(page)).to_have_count(10)

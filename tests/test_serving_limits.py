@@ -56,16 +56,16 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        ("", 422, "expected a JSON object, such as"),
-        ("{", 400, "got something that is not JSON"),
-        ("[318]", 422, "expected a JSON object, such as"),
-        ("null", 422, "expected a JSON object, such as"),
+        ("", 422, "expected a JSON object, e.g. "),
+        ("{", 400, "the body is not JSON"),
+        ("[318]", 422, "expected a JSON object, e.g. "),
+        ("null", 422, "expected a JSON object, e.g. "),
         ("{}", 422, "expected 'items' for one user, or 'histories' for many"),
         ('{"items": [1000], "histories": [[1000]]}', 422, "give one of the two"),
         ('{"histories": []}', 422, "histories: got [], expected a list of histories"),
-        ('{"items": 318}', 422, "items: got 318, expected a list of ids, such as [318, 296], or an object"),
+        ('{"items": 318}', 422, "items: got 318, expected a list of ids, e.g. [318, 296], or an object"),
         ('{"items": "318"}', 422, 'items: got "318", expected a list of ids'),
-        ('{"items": [true]}', 422, "items: got true for an id, expected a whole number or a text"),
+        ('{"items": [true]}', 422, "items: got true for an id, expected an integer or a string"),
         ('{"items": [31.5]}', 422, "items: got 31.5 for an id"),
         ('{"items": [NaN]}', 422, "items: got NaN for an id"),
         ('{"items": [[1000]]}', 422, "items: got [1000] for an id"),
@@ -93,7 +93,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         ('{"items": [1000], "filter_seen": "no"}', 422, 'filter_seen: got "no", expected true or false'),
         ('{"items": [1000], "exclude": 990}', 422, "exclude: got 990, expected a list of ids"),
         ('{"items": [1000], "allow": {"990": 1}}', 422, 'allow: got {"990": 1}, expected a list of ids'),
-        ('{"items": [1000], "number": 5}', 422, "number: not known; expected some of items, histories, k"),
+        ('{"items": [1000], "number": 5}', 422, "number: unknown; expected some of items, histories, k"),
         ('{"items": [1000], "model": "multvea"}', 404, 'got model "multvea", expected one of multvae'),
         ('{"items": [1000], "model": 5}', 422, "model: "),
         (json.dumps({"items": list(range(51))}), 422, "got 51 for items in a history, expected at most 50; send less"),
@@ -108,7 +108,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         (
             json.dumps({"items": ["x" * 2000]}),
             413,
-            "got a request of more than 2,000 bytes, the most that is read here",
+            "got a request of more than 2,000 bytes, the limit of this server",
         ),
     ],
 )
@@ -149,8 +149,8 @@ def test_requests_without_mistakes_are_answered_however_odd(client: TestClient) 
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/similar/5", 404, 'got item "5", which multvae does not know'),
-        ("/similar/..%2f..%2fetc%2fpasswd", 404, "which multvae does not know"),
+        ("/similar/5", 404, 'unknown item "5" in multvae'),
+        ("/similar/..%2f..%2fetc%2fpasswd", 404, "unknown item "),
         ("/similar/1000?k=0", 422, "k: "),
         ("/similar/1000?k=many", 422, "k: "),
         ("/similar/1000?k=21", 422, "k: "),
@@ -158,10 +158,10 @@ def test_requests_without_mistakes_are_answered_however_odd(client: TestClient) 
         ("/items", 422, "query: "),
         ("/items?query=" + "x" * 201, 422, "query: "),
         ("/items?query=a&limit=101", 422, "limit: "),
-        ("/page/..%2f..%2f..%2fpyproject.toml", 404, "there is nothing at this address"),
-        ("/page/none.js", 404, "there is nothing at this address"),
-        ("/recommend", 405, "this address has other methods"),
-        ("/admin", 404, "there is nothing at this address"),
+        ("/page/..%2f..%2f..%2fpyproject.toml", 404, "nothing at this path"),
+        ("/page/none.js", 404, "nothing at this path"),
+        ("/recommend", 405, "this path has other methods"),
+        ("/admin", 404, "nothing at this path"),
     ],
 )
 def test_addresses_are_checked_too(client: TestClient, path: str, status: int, said: str) -> None:
@@ -235,7 +235,7 @@ def test_more_requests_than_may_be_in_flight_are_refused_and_those_of_a_load_bal
         asked = pool.submit(client.post, "/recommend", json={"items": [1000]})
         assert begun.wait(10)
         refused = client.get("/model")
-        assert (refused.status_code, refused.json()["error"]) == (503, "too many requests at a time; try again")
+        assert (refused.status_code, refused.json()["error"]) == (503, "too many requests at the same time; try again")
         assert refused.headers["retry-after"] == "1"
         assert client.get("/ready").status_code == client.get("/").status_code == 200
         go.set()
@@ -331,7 +331,7 @@ def test_what_goes_wrong_inside_stays_inside(run: Path, monkeypatch: pytest.Monk
         answer = client.post("/recommend", json={"items": [1000]})
         assert (answer.status_code, answer.json()) == (
             500,
-            {"error": "something went wrong here; the server's log says what"},
+            {"error": "internal error; see the server log"},
         )
         monkeypatch.undo()
         assert client.post("/recommend", json={"items": [1000]}).status_code == 200
@@ -344,7 +344,7 @@ def test_what_takes_too_long_is_given_up(run: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(Recommender, "answer", lambda self, requests: (time.sleep(0.3), answer_(self, requests))[1])
         answer = client.post("/recommend", json={"items": [1000]})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json() == {"error": "this took too long; try again, or ask for less"}
+        assert answer.json() == {"error": "the request took too long; try again, or request less"}
 
 
 # Runs that are not what they seem.

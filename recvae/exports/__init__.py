@@ -1,8 +1,10 @@
-"""Export: the scores of a bundle as ONNX or as a program of PyTorch, checked, with all that serving them needs.
+"""Export: the scores of a bundle as ONNX or as a PyTorch program, checked, with everything that serving needs.
 
     writing    from a bundle to the folder of an export
-    programs   scores as an ONNX graph or as a program of `torch.export`
-    checking   an export is held against its run on real rows before it is left on disk
+    programs   the scores as an ONNX graph or as a program of `torch.export`
+    checking   compares an export with its run before it is written
+    format     the files of an export, and reading them
+    scorer     scores of an ONNX export, without torch
 
 Importing this package imports none of them.
 """

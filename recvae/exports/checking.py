@@ -1,4 +1,4 @@
-"""Whether an exported model gives the scores of the model it was made from, on rows of real users.
+"""Whether an exported model gives the scores of the original model, on histories of real users.
 
 Letters in shape comments: U users, I items, k ranks.
 """
@@ -18,19 +18,19 @@ from recvae.models.common.base import Model
 from recvae.ranking import block_rows, rank
 
 TOLERANCE = 1e-4
-"""Of the greatest difference, as a share of the range of a user's scores. Sums in another order were seen to differ by
-1e-6, and by more where histories are longer; a graph that is wrong differs in the second digit."""
+"""Largest difference allowed, as a share of the range of a user's scores. Another order of summation changes scores by
+about 1e-6, more for long histories; a wrong graph changes the second digit."""
 
 QUANTIZED_TOLERANCE = 0.5
-"""The same of a quantized model, where a few hundredths are usual."""
+"""The same for a quantised model, for which a few hundredths are usual."""
 
 LEAST_OVERLAP = 0.5
-"""Share of the best items that a quantized model must still find."""
+"""Share of the top items that a quantised model must still find."""
 
 _DEPTHS = (10, 100)
 _NDCG_USERS = 2000
 _WEIGHTED_ROWS = 20
-_ITEMS_OF_A_USER = 50  # at most, of histories that are drawn
+_ITEMS_OF_A_USER = 50  # at most, in generated histories
 
 Scores = Callable[[sp.csr_matrix], np.ndarray]
 """From rows (U, I) to scores (U, I)."""
@@ -38,21 +38,21 @@ Scores = Callable[[sp.csr_matrix], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How an exported model compares with the model it was made from.
+    """How an exported model compares with the original model.
 
     Parameters
     ----------
     on : str
-        Whose rows were scored.
+        Whose histories were scored.
     rows : int
-        How many.
+        Number of histories.
     difference : float
-        Greatest difference of a score, as a share of the range of a user's scores.
+        Largest difference of a score, as a share of the range of a user's scores.
     overlap : dict of str to float
-        Share of the best items that both have in common, by their number.
+        Share of the top items that both have, by the number of top items.
     ndcg : dict of str to float, optional
-        NDCG@100 of both, "float32" and "exported", and on how many "users"; of quantized models where there are
-        targets.
+        For quantised models, if there are targets: NDCG@100 of both ("float32", "exported") and the number of
+        "users".
     """
 
     on: str
@@ -62,28 +62,28 @@ class Check:
     ndcg: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the check as JSON values."""
         return asdict(self)
 
 
 def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check:
-    """Score the same rows with both; some with weights, and a row without any interaction, are added.
+    """Score the same rows with both models; some rows with weights and an empty row are added.
 
     Parameters
     ----------
     model : Model
-        The one exported.
+        The original model.
     scores : callable
-        The exported one.
+        The scores of the exported model.
     rows : csr_matrix of shape (n_users, n_items)
         Histories.
     on : str
-        Whose they are.
+        Whose histories they are.
 
     Returns
     -------
     Check
-        With NaN for a difference where the exported scores are no numbers.
+        The difference is NaN if the exported scores are not numbers.
     """
     n_rows = rows.shape[0]
     weighted = rows[:_WEIGHTED_ROWS].copy()
@@ -111,14 +111,14 @@ def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check
 
 
 def ndcg_of_both(model: Model, best: Callable[[sp.csr_matrix, int], np.ndarray], held_out: HeldOut) -> dict[str, float]:
-    """Return NDCG@100 of the model and of what was exported of it, on the first held-out users.
+    """Return NDCG@100 of the original and the exported model, on the first held-out users.
 
     Parameters
     ----------
     model : Model
-        The one exported.
+        The original model.
     best : callable
-        From rows and k to the columns (U, k) that the exported one finds best.
+        From rows and k to the top columns (U, k) of the exported model.
     held_out : HeldOut
         Users with targets.
 
@@ -134,41 +134,41 @@ def ndcg_of_both(model: Model, best: Callable[[sp.csr_matrix, int], np.ndarray],
 
 
 def refuse_if_wrong(check: Check, quantize: str | None) -> None:
-    """Refuse an exported model that is not the model.
+    """Refuse an exported model whose scores are not those of the original.
 
     Raises
     ------
     ExportError
-        If its scores differ by more than rounding, or, when it is quantized, half of its best items are others.
+        If its scores differ by more than rounding; if quantised, if more than half of its top items differ.
     """
     tolerance = TOLERANCE if quantize is None else QUANTIZED_TOLERANCE
     if not check.difference <= tolerance:  # nor is NaN
         raise ExportError(
             f"the exported scores differ from the model's by {check.difference:.2g} of their range, "
-            f"expected {tolerance:g} at most; nothing was written: report this with the versions of torch and ONNX"
+            f"expected at most {tolerance:g}; nothing was written: report this with the versions of torch and ONNX"
         )
     overlap = min(check.overlap.values(), default=0.0)
     if quantize is not None and not overlap >= LEAST_OVERLAP:
         raise ExportError(
-            f"quantized to {quantize}, the model has only {overlap:.0%} of its best items in common with itself, "
+            f"after {quantize} quantization only {overlap:.0%} of the top items are unchanged, "
             f"expected {LEAST_OVERLAP:.0%} or more; nothing was written: export it without --quantize"
         )
 
 
 def drawn_histories(counts: np.ndarray, n_users: int = 200) -> sp.csr_matrix:
-    """Make up histories, where no data set is at hand: items drawn by how often they were consumed.
+    """Generate histories, for use without a data set: items are drawn by popularity.
 
     Parameters
     ----------
     counts : ndarray of shape (n_items,)
         Training users of each item.
     n_users : int
-        How many.
+        Number of histories.
 
     Returns
     -------
     csr_matrix of shape (n_users, n_items), float32
-        The same ones for the same counts.
+        The same for the same counts.
     """
     generator = np.random.default_rng(0)
     probabilities = (counts + 1.0) / (counts + 1.0).sum()  # (I,)
@@ -191,7 +191,7 @@ def _blocks(rows: sp.csr_matrix) -> Iterator[sp.csr_matrix]:
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the share of the first's items (U, k) that the second has too; NaN never occurs, -1 is no item."""
+    """Return the share of the first items (U, k) that are among the second ones; -1 is no item."""
     shares = [
         len(np.intersect1d(one[one >= 0], other)) / max(int((one >= 0).sum()), 1)
         for one, other in zip(first, second, strict=True)

@@ -1,12 +1,12 @@
 """An exported model on disk: what `recvae export` writes, and what a service without torch loads.
 
-    export.json           format, model, data, how inputs and outputs are called and what they mean, the check, hashes
-    model.onnx            the scores and the best items, with model.onnx.data beside it where it is very large
-    model.pt2             the scores, as a program of PyTorch (torch.export.load) instead
-    items.json            ids, titles (null where unknown) and training counts of the columns
-    neighbours.npz        the items most similar to each, of models that know
+    export.json           format, model, data, names and meanings of inputs and outputs, the check, hashes
+    model.onnx            the scores and the top items; a very large model has its weights in model.onnx.data
+    model.pt2             instead, the scores as a PyTorch program (torch.export.load)
+    items.json            ids, titles (null if unknown) and training counts of the columns
+    neighbours.npz        the items most similar to each item, if the model has similarities
 
-`export.json` is written last: a folder without it is not an export. Importing this takes numpy alone.
+`export.json` is written last: a folder without it is not an export. Importing this needs only numpy.
 
 Letters in shape comments: I items, n neighbours.
 """
@@ -30,30 +30,30 @@ ONNX, TORCH = "onnx", "torch"
 ONNX_DATA = "model.onnx.data"
 MODEL_FILES = {ONNX: "model.onnx", TORCH: "model.pt2"}
 FOLDERS = {"onnx": ONNX, "onnx-int8": ONNX, "torch": TORCH}
-"""Where in a run's folder an export stands unless told otherwise, and in which format."""
+"""The default folder of an export in its run, and the format of each."""
 
 SCORES, TOP_ITEMS, TOP_SCORES = "scores", "top_items", "top_scores"
 INPUTS = {
-    "items": "int64 (interactions): item column of each interaction, user after user; no item twice of a user",
-    "offsets": "int64 (users + 1): where each user's interactions begin in items; first 0, last their number",
-    "weights": "float32 (interactions): weight of each interaction, from 1e-6 to 1e6; 1 where there is none",
+    "items": "int64 (interactions): item column of each interaction, user by user; each item once per user",
+    "offsets": "int64 (users + 1): start of each user's interactions in items; the first is 0, the last their number",
+    "weights": "float32 (interactions): weight of each interaction, from 1e-6 to 1e6; 1 by default",
 }
-K_INPUT = {"k": "int64 (1): how many items are wanted, 1 or more"}
-OUTPUTS = {SCORES: "float32 (users, columns): the score of every item, those of the history too; higher is better"}
+K_INPUT = {"k": "int64 (1): number of items, 1 or more"}
+OUTPUTS = {SCORES: "float32 (users, columns): the score of every item, also of the history; higher is better"}
 TOP_OUTPUTS = {
-    TOP_ITEMS: "int64 (users, k): columns of the best items outside the history, best first, equal scores by column; "
-    "-1 where the items ran out; k is at most the number of items",
-    TOP_SCORES: "float32 (users, k): their scores; -inf where the items ran out",
+    TOP_ITEMS: "int64 (users, k): columns of the top items outside the history, best first, equal scores by column; "
+    "-1 after the last item; k is at most the number of items",
+    TOP_SCORES: "float32 (users, k): their scores; -inf after the last item",
 }
 
 
 def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
-    """Read what an export says of itself, and check that its files are what was written.
+    """Read the card of an export, and check that its files are intact.
 
     Parameters
     ----------
     folder : Path
-        What `recvae export` wrote.
+        An export written by `recvae export`.
     wanted : str
         "onnx" or "torch".
 
@@ -83,10 +83,10 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
             f"{folder} has export format {card['version']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
         )
     if found != wanted:
-        raise UsageError(f"{folder} holds a model as {found}, expected {wanted}; {how}")
+        raise UsageError(f"{folder} holds a model in format {found}, expected {wanted}; {how}")
     strangers = names - {MODEL_FILES[wanted], ONNX_DATA, ITEMS, NEIGHBOURS}  # a path would lead elsewhere
     if strangers:
-        raise damaged(folder, f"{EXPORT_CARD} lists {min(map(str, strangers))!r}, which is no file of an export")
+        raise damaged(folder, f"{EXPORT_CARD} lists {min(map(str, strangers))!r}, which is not a file of an export")
     for state in states_of(folder, {*names, MODEL_FILES[wanted], ITEMS}, card, EXPORT_CARD).values():
         if state.problem is not None:
             raise damaged(folder, state.problem)
@@ -94,12 +94,12 @@ def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
 
 
 def is_of_run(card: dict[str, Any], run: Path) -> bool:
-    """Say whether an export was made of a run as it is now."""
+    """Return whether an export was made from the current version of a run."""
     return (run / CARD).is_file() and card.get("bundle") == sha256_of(run / CARD)
 
 
 def problems_of_exports(run: Path) -> dict[str, str | None]:
-    """Say what is wrong with each export that stands in a run's folder; None where nothing is.
+    """Return what is wrong with each export in a run's folder; None if nothing is.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def read_items(folder: Path) -> ItemIndex:
 
 
 def write_items(path: Path, items: ItemIndex) -> None:
-    """Write an item index as JSON; whole numbers that JavaScript would take for others, as texts."""
+    """Write an item index as JSON; integers that JavaScript would round become strings."""
     content = {
         "ids": [json_id(one) for one in items.ids.tolist()],
         "integers": items.ids.dtype.kind in "iu",
@@ -158,7 +158,7 @@ def write_items(path: Path, items: ItemIndex) -> None:
 
 
 def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read the items most similar to each.
+    """Read the items most similar to each item.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[n
     Returns
     -------
     tuple of ndarray of shape (n_items, n_neighbours), int32 and float32, or None
-        Their columns, nearest first, and similarities; None of a model that does not know.
+        Columns, nearest first, and similarities; None if the model has no similarities.
 
     Raises
     ------
@@ -187,17 +187,17 @@ def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[n
         if columns.shape != similarities.shape or columns.ndim != 2 or len(columns) != n_items:
             raise ValueError(f"arrays of shapes {columns.shape} and {similarities.shape} for {n_items:,} items")
         if columns.size and not 0 <= columns.min() <= columns.max() < n_items:
-            raise ValueError("columns that are none of the items")
+            raise ValueError("columns that are not items")
     except UNREADABLE_ARCHIVE as error:
         raise damaged(folder, f"{NEIGHBOURS} cannot be read: {error!r}") from error
     return columns, similarities
 
 
 def _are_whole(ids: list[Any]) -> bool:
-    """Say whether ids are whole numbers, those that are large as texts."""
+    """Return whether ids are integers, of which large ones are strings."""
     return all(type(one) is int or (isinstance(one, str) and one.lstrip("-").isdecimal()) for one in ids)
 
 
 def damaged(folder: Path, what: str) -> BundleError:
-    """Return what to raise of an export that is not what was written."""
+    """Return the error of a damaged export."""
     return BundleError(f"the export {folder} is damaged: {what}; copy it again, or export again")

@@ -1,7 +1,7 @@
-"""From a model's scorer to a program of PyTorch, to an ONNX graph, to one of 8-bit integers.
+"""From a model's scorer to a PyTorch program, to an ONNX graph, to a graph with 8-bit integers.
 
-A `.pt2` archive may hold pickles: of example inputs, and of tensors that are not plain. Ours holds none of either, so
-that everything in it is JSON and raw numbers.
+A `.pt2` archive can hold pickles, of example inputs and of special tensors. Ours has neither: everything in it is JSON
+and raw numbers.
 
 Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
 """
@@ -23,20 +23,20 @@ from recvae.exports.format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPU
 from recvae.exports.scorer import check_onnxruntime
 from recvae.version import __version__
 
-_INLINE_BYTES = 1 << 30  # weights beyond that lie beside the graph: a message of protobuf holds 2 GB at most
+_INLINE_BYTES = 1 << 30  # larger weights are a file of their own: a protobuf message holds at most 2 GB
 _TORCH = (2, 9)
-_MULTIPLY_INT8 = 4  # of the levels of accuracy that ONNX Runtime has
+_MULTIPLY_INT8 = 4  # one of the accuracy levels of ONNX Runtime
 _EXAMPLE = ([0, 0], [0, 1, 1, 2], [1.0, 1.0])  # items, offsets and weights of three users, one without history
 _MEANINGS = {**INPUTS, **K_INPUT, **OUTPUTS, **TOP_OUTPUTS}
 _ABOUT = (
-    "Scores of all items, and the best items, for rows of interactions (CSR); see the inputs. Memory grows with users "
-    "times interactions: give some hundred users at a time."
+    "Scores of all items, and the top items, for rows of interactions (CSR); see the inputs. Memory grows with users "
+    "times interactions: use batches of a few hundred users."
 )
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 
 
 class _RankedScores(nn.Module):
-    """Scores, and the best items outside the history, as a graph without anything around it must give them."""
+    """Scores, and the top items outside the history, for a graph that is used without this package."""
 
     def __init__(self, scorer: nn.Module, n_items: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def check_torch() -> None:
 
 
 def traced(scorer: nn.Module) -> ExportedProgram:
-    """Return a model's scores as a program of PyTorch, for any number of users and interactions.
+    """Return a model's scores as a PyTorch program, for any number of users and interactions.
 
     Parameters
     ----------
@@ -94,19 +94,19 @@ def traced(scorer: nn.Module) -> ExportedProgram:
     Returns
     -------
     ExportedProgram
-        Takes items, offsets and weights, gives the scores; see `models.common.graphs`.
+        From items, offsets and weights to scores; see `models.common.graphs`.
     """
     return _traced(scorer, ())
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
-    """Write a program for `torch.export.load`, without anything that would have to be unpickled."""
+    """Write a program for `torch.export.load`, without pickles."""
     with _quietly():
         torch.export.save(program, path)
 
 
 def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Path) -> int:
-    """Write scores and ranking as an ONNX graph, whose inputs and outputs say what they are.
+    """Write scores and ranking as an ONNX graph, with descriptions of its inputs and outputs.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Pa
     facts : dict of str to str
         For the graph's metadata.
     path : Path
-        Where to write it; large weights go into a file beside it.
+        The file; large weights go into a second file next to it.
 
     Returns
     -------
     int
-        Version of ONNX's operators that it takes.
+        Version of the ONNX operator set.
     """
     program = _traced(_RankedScores(scorer, n_items), (torch.tensor([1]),))
     with _quietly():
@@ -132,9 +132,9 @@ def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Pa
             verbose=False,
             input_names=[*INPUTS, *K_INPUT],
             output_names=[*OUTPUTS, *TOP_OUTPUTS],
-            dynamic_shapes=({0: "interactions"}, {0: "users_and_end"}, None, None),  # what axes are called
+            dynamic_shapes=({0: "interactions"}, {0: "users_and_end"}, None, None),  # names of the axes
         )
-        assert made is not None  # it would be so with a path to write to
+        assert made is not None  # None only if a path is given
         model: Any = made.model
         model.doc_string = _ABOUT
         model.producer_name, model.producer_version = "recvae", __version__
@@ -146,16 +146,16 @@ def write_graph(scorer: nn.Module, n_items: int, facts: dict[str, str], path: Pa
 
 
 def quantize_graph(path: Path, model: str) -> None:
-    """Let the dense layers of a graph multiply 8-bit integers; each 128 weights have a scale of their own.
+    """Quantise the dense layers of a graph to 8-bit integers, with one scale for every 128 weights.
 
-    What is multiplied is rounded to 8 bits user by user. With ONNX's own operators it would be batch by batch, and one
-    user in ten of MovieLens-1M got other items in company than alone. The operator is ONNX Runtime's
-    (com.microsoft.MatMulNBits). The first layer stays as it is: of it, rows are only picked.
+    Activations are rounded to 8 bits for each user. ONNX's own operators would round for a whole batch: with them, one
+    user in ten of MovieLens-1M got other items in a batch than alone. The operator is that of ONNX Runtime
+    (com.microsoft.MatMulNBits). The first layer stays as it is, because its rows are only looked up.
 
     Parameters
     ----------
     path : Path
-        From `write_graph`; is replaced.
+        A graph from `write_graph`, which is replaced.
     model : str
         Name of the model, for messages.
 
@@ -172,8 +172,8 @@ def quantize_graph(path: Path, model: str) -> None:
     graph.replace_gemm_with_matmul()
     constants = {one.name for one in graph.model.graph.initializer}
     if not any(node.op_type == "MatMul" and node.input[1] in constants for node in graph.model.graph.node):
-        raise UsageError(f"{model} has no dense layer to quantize; export it without --quantize")
-    del graph.model.graph.value_info[:]  # the shapes of weights that have been transposed
+        raise UsageError(f"{model} has no dense layer to quantise; export it without --quantize")
+    del graph.model.graph.value_info[:]  # shapes of weights that are transposed now
     is_large = path.with_name(ONNX_DATA).exists()
     path.with_name(ONNX_DATA).unlink(missing_ok=True)
     with _quietly():
@@ -190,7 +190,7 @@ def _n_bytes(scorer: nn.Module) -> int:
 
 def _traced(module: nn.Module, others: tuple[torch.Tensor, ...]) -> ExportedProgram:
     items, offsets, weights = (torch.tensor(values) for values in _EXAMPLE)
-    # Else a program would refuse one user, or none: sizes of 0 and 1 are taken to be different from all others.
+    # Otherwise a program would refuse one user, or none: the exporter treats sizes 0 and 1 as special.
     with _quietly(), torch.no_grad(), cast(Any, shapes).patch(backed_size_oblivious=True):
         program = torch.export.export(module, (items, offsets, weights, *others), dynamic_shapes=_sizes(len(others)))
     program._example_inputs = None  # they would be pickled
@@ -198,14 +198,14 @@ def _traced(module: nn.Module, others: tuple[torch.Tensor, ...]) -> ExportedProg
 
 
 def _sizes(n_others: int) -> tuple[dict[int, Any] | None, ...]:
-    """Return which axes are open: any number of users, which offsets are one more than, and of interactions."""
+    """Return the dynamic axes: the number of offsets (users + 1) and of interactions."""
     offsets, interactions = Dim("users_and_end", min=1), Dim("interactions", min=0)
     return ({0: interactions}, {0: offsets}, {0: interactions}, *(None for _ in range(n_others)))
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep to itself what PyTorch and its exporter say of their own inner workings."""
+    """Hide messages of PyTorch and its exporter about their internals."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Scores of an exported model, by ONNX Runtime: no torch, no training data, nothing executed but the graph.
+"""Scores of an exported model with ONNX Runtime: no torch, no training data, only the graph is executed.
 
-Importing this takes numpy alone, and `load` ONNX Runtime beside it.
+Importing this needs only numpy; `load` also needs ONNX Runtime.
 
 Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
 """
@@ -32,28 +32,28 @@ from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights
 if TYPE_CHECKING:
     import onnxruntime
 
-_BLOCK_BYTES = 64 << 20  # of scores at a time, of weights of all interactions, of users x interactions, at most
+_BLOCK_BYTES = 64 << 20  # at most, of scores, of interactions, and of users x interactions of a block
 
 
 class OnnxScorer:
-    """A graph of scores in a session of ONNX Runtime; threads may share it.
+    """The scores of an exported model with ONNX Runtime; thread-safe.
 
-    Rows of interactions come as the indices, indptr and data of a scipy CSR matrix.
+    Histories are given as the indices, indptr and data of a scipy CSR matrix.
 
     Parameters
     ----------
     path : Path
-        The graph, as `recvae export` writes it.
+        The graph, written by `recvae export`.
     threads : int, optional
-        How many a call may use, >= 1; by default as many as there are cores. A service that answers many requests
-        at a time is faster with 1.
+        Threads per call, >= 1; by default the number of cores. A service that answers many requests at the same time is
+        faster with 1.
 
     Raises
     ------
     UsageError
         If ONNX Runtime is missing, or `threads` is not a whole number >= 1.
     BundleError
-        If it is not such a graph.
+        If it is not a graph of scores.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -68,11 +68,11 @@ class OnnxScorer:
         self.n_items = int(shapes[SCORES][1])
         """Number of items."""
         self.card: dict[str, Any] = {}
-        """What export.json says, of a loaded one."""
+        """The content of export.json, after `load`."""
 
     @classmethod
     def load(cls, folder: Path | str, threads: int | None = None) -> Self:
-        """Load what `recvae export --format onnx` wrote.
+        """Load an export written by `recvae export --format onnx`.
 
         Parameters
         ----------
@@ -100,14 +100,14 @@ class OnnxScorer:
         return scorer
 
     def score(self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Score every item for each user, those of the history too.
+        """Score every item for each user, also the items of the history.
 
         Parameters
         ----------
         items : ndarray of shape (n_interactions,), int
-            Item column of each interaction, user after user; no item twice of a user.
+            Item column of each interaction, user by user; each item once per user.
         offsets : ndarray of shape (n_users + 1,), int
-            Where each user's interactions begin, and the last one's end.
+            Start of each user's interactions, and the end of the last user's.
         weights : ndarray of shape (n_interactions,)
             Weight of each interaction, > 0.
 
@@ -119,7 +119,7 @@ class OnnxScorer:
         Raises
         ------
         DataError
-            If these are not rows of interactions with the model's items.
+            If the arrays are not valid histories of the model's items.
         """
         return self.score_some(items, offsets, weights, slice(None))
 
@@ -166,7 +166,7 @@ class OnnxScorer:
         items : ndarray of shape (n_users, k), int64
             Item columns, best first, equal scores by ascending column; -1 where the items ran out.
         scores : ndarray of shape (n_users, k), float32
-            Their scores; -inf where the items ran out.
+            Their scores; -inf after the last item.
 
         Raises
         ------
@@ -195,12 +195,12 @@ class OnnxScorer:
     def _checked(
         self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows in the graph's types; it would take a column of -1 for the last item, and fail on others."""
+        """Return checked arrays in the graph's types; the graph would read a column -1 as the last item."""
         items, offsets, weights = np.asarray(items), np.asarray(offsets), np.asarray(weights)
         if items.ndim != 1 or items.shape != weights.shape or offsets.ndim != 1 or not len(offsets):
             raise DataError(
                 f"got items, offsets and weights of shapes {items.shape}, {offsets.shape} and {weights.shape}, "
-                "expected as many items as weights, and an offset more than users"
+                "expected as many items as weights, and one offset more than users"
             )
         if (
             offsets.dtype.kind not in "iu"
@@ -209,18 +209,18 @@ class OnnxScorer:
             or (np.diff(offsets) < 0).any()
         ):
             raise DataError(
-                f"got offsets that are not whole numbers ascending from 0 to {len(items)}, the number of items given"
+                f"got offsets that are not integers ascending from 0 to {len(items)}, the number of given items"
             )
         if len(items) and not (items.dtype.kind in "iu" and 0 <= items.min() <= items.max() < self.n_items):
             raise DataError(f"got items that are not columns from 0 to {self.n_items - 1}")
         if weights.dtype.kind not in "biuf" or not are_weights(weights).all():
-            raise DataError(f"got other weights, {EXPECTED_WEIGHT}; leave these interactions out")
+            raise DataError(f"got invalid weights, {EXPECTED_WEIGHT}; remove these interactions")
         return items.astype(np.int64), offsets.astype(np.int64), weights.astype(np.float32)
 
     def _blocks(
         self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
     ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
-        """Yield users from start to end, and their rows: so many that what the graph makes of them stays small."""
+        """Yield blocks of users (start, end) with their inputs, small enough for the graph's temporary arrays."""
         most = max(1, min(_BLOCK_BYTES // (4 * self.n_items), math.isqrt(_BLOCK_BYTES // 4)))  # users, interactions
         start, n_users = 0, len(offsets) - 1
         while start < n_users:
@@ -253,9 +253,9 @@ def _session(path: Path, threads: int | None) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; a warning would go to the terminal past every logger
+    options.log_severity_level = 3  # errors only; warnings would bypass every logger
     options.intra_op_num_threads = threads or 0
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that ONNX Runtime does not share between versions
+    except Exception as error:  # its classes differ between versions of ONNX Runtime
         raise damaged(path.parent, f"{path.name} cannot be read: {error}") from error

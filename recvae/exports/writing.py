@@ -1,4 +1,4 @@
-"""A folder with an exported model and what serving it needs, written whole or not at all, and checked before.
+"""Writing the folder of an exported model with everything that serving needs, checked, completely or not at all.
 
 Letters in shape comments: I items, B items of a block, n neighbours.
 """
@@ -46,22 +46,22 @@ from recvae.storage.integrity import described, sha256_of
 FORMATS = (ONNX, TORCH)
 QUANTIZATIONS = ("int8",)
 
-_NEIGHBOURS = 100  # of an item at most
+_NEIGHBOURS = 100  # per item at most
 _CHECKED_ROWS = 200
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript")
 
 Progress = Callable[[float, float, str], None]
-"""Is told how much is done of how much, and what is going on."""
+"""Called with the amount done, the total, and a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelExport:
-    """What was written.
+    """An export on disk.
 
     Parameters
     ----------
     folder : Path
-        Where it stands.
+        Its folder.
     card : dict
         The content of export.json.
     """
@@ -71,24 +71,24 @@ class ModelExport:
 
     @property
     def n_bytes(self) -> int:
-        """Size of all files that the card lists."""
+        """Size of all its files."""
         return sum(file["bytes"] for file in self.card["files"].values())
 
 
 def check_exportable(format: str, quantize: str | None = None) -> None:
-    """Refuse a format that there is not, or whose libraries are missing, before anything is read.
+    """Refuse an unknown format, or one whose libraries are missing, before anything is read.
 
     Raises
     ------
     UsageError
-        If it is one of these.
+        If the format or quantisation is unknown, or a library is missing.
     """
     if format not in FORMATS:
         raise UsageError(f"got format '{format}', expected one of: {', '.join(FORMATS)}")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise UsageError(f"got quantize '{quantize}', expected {' or '.join(QUANTIZATIONS)}, or none for float32")
     if quantize is not None and format != ONNX:
-        raise UsageError(f"got --quantize with format {format}, which is float32 only; take --format {ONNX}")
+        raise UsageError(f"got --quantize with format {format}, which is float32 only; use --format {ONNX}")
     check_torch()
     if format == ONNX:
         check_onnx()
@@ -104,7 +104,7 @@ def export(
     progress: Progress | None = None,
     models: Sequence[type[Model]] = (),
 ) -> ModelExport:
-    """Export a bundle's scores, check them on rows of users, and write all that serving them needs.
+    """Export a bundle's scores, check them on histories, and write everything that serving needs.
 
     Parameters
     ----------
@@ -113,30 +113,30 @@ def export(
     format : str
         "onnx", or "torch" for a program of `torch.export`.
     quantize : str, optional
-        "int8" has dense layers multiply integers; ONNX only.
+        "int8" quantises dense layers; ONNX only.
     output : Path or str, optional
-        Where to write; by default `onnx`, `onnx-int8` or `torch` in the bundle. An export there is replaced.
+        Output folder; by default `onnx`, `onnx-int8` or `torch` in the bundle. An existing export is replaced.
     held_out : HeldOut, optional
-        Users whose histories it is checked on; by default made-up ones.
+        Users whose histories are used for the check; by default generated histories.
     progress : callable, optional
-        Is told how it goes.
+        Called with the progress.
     models : sequence of type of Model
         Models of your own that the bundle may hold.
 
     Returns
     -------
     ModelExport
-        Where it stands, and what its card says, the check among it.
+        Its folder and its card, which holds the check.
 
     Raises
     ------
     UsageError
-        If there is no bundle or no such format, the model cannot be exported or quantized, a library is missing, or
-        something that is no export stands at `output`.
+        If there is no bundle or no such format, the model cannot be exported or quantised, a library is missing, or
+        `output` is a folder that is not an export.
     BundleError
         If the bundle is damaged.
     ExportError
-        If the exported scores are not the model's; nothing is left then.
+        If the exported scores are not those of the model; then nothing is written.
     StorageError
         If it cannot be written.
     """
@@ -158,7 +158,7 @@ def export(
             save_program(traced(scorer), path)
         if quantize is not None:
             quantize_graph(path, bundle.model.name)
-        tell(0, 1, "checking them")
+        tell(0, 1, "checking the scores")
         card["check"] = _checked(bundle, path, format, quantize, held_out).to_json()
         with write_file(aside / ITEMS) as file:
             write_items(file, bundle.items)
@@ -169,7 +169,7 @@ def export(
 
 
 def _silent(done: float, total: float, note: str) -> None:
-    """Tell nobody."""
+    """Show no progress."""
 
 
 def _card(run: Path, bundle: Bundle, format: str, quantize: str | None) -> dict[str, Any]:
@@ -193,13 +193,13 @@ def _card(run: Path, bundle: Bundle, format: str, quantize: str | None) -> dict[
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _LIBRARIES:
-        with suppress(PackageNotFoundError):  # those of ONNX may be missing where PyTorch's format is written
+        with suppress(PackageNotFoundError):  # the ONNX libraries may be missing for the format torch
             found[name] = version(name)
     return found
 
 
 def _facts(card: dict[str, Any]) -> dict[str, str]:
-    """Return what a graph says of itself, for who has nothing but the file."""
+    """Return the metadata of a graph, for those who have only the file."""
     return {
         "model": card["model"],
         "dataset": str(card["dataset"]["name"]),
@@ -209,7 +209,7 @@ def _facts(card: dict[str, Any]) -> dict[str, str]:
 
 
 def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held_out: HeldOut | None) -> Check:
-    """Load what was written, as a service would, and compare it with the model."""
+    """Load the export as a service would, and compare it with the model."""
     rows, on = drawn_histories(bundle.items.train_counts, _CHECKED_ROWS), "generated histories"
     if held_out is not None:
         rows, on = held_out.fold_in[:_CHECKED_ROWS], "validation users"
@@ -233,14 +233,14 @@ def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held
 
 
 def _check_ranking(scorer: OnnxScorer, rows: sp.csr_matrix) -> None:
-    """Refuse a graph that does not rank as `ranking.rank` does."""
+    """Refuse a graph that does not rank like `ranking.rank`."""
     some = rows[:20]
     csr = (some.indices, some.indptr, some.data)
     k = min(100, scorer.n_items)
     expected, _ = rank(torch.from_numpy(scorer.score(*csr)), k, seen=some)
     if not np.array_equal(scorer.top_k(*csr, k)[0], expected):
         raise ExportError(
-            "the exported graph does not rank as its scores are; nothing was written: report this with the versions of "
+            "the exported graph does not rank by its scores; nothing was written: report this with the versions of "
             "torch and ONNX"
         )
 
@@ -252,16 +252,16 @@ def _by_torch(program: nn.Module, block: sp.csr_matrix) -> np.ndarray:
 
 
 def write_neighbours(path: Path, model: Model, tell: Progress = _silent) -> None:
-    """Write the items most similar to each, nearest first; nothing of a model that does not know them.
+    """Write the items most similar to each item, nearest first; nothing if the model has no similarities.
 
     Parameters
     ----------
     path : Path
-        Where; `columns` and `similarities`, each of shape (n_items, n_neighbours).
+        The file: `columns` and `similarities`, each of shape (n_items, n_neighbours).
     model : Model
         Fitted.
     tell : callable
-        Is told how it goes.
+        Called with the progress.
     """
     n_items, n = model.n_items_, min(_NEIGHBOURS, model.n_items_ - 1)
     if n < 1 or not model.has_similarities:
@@ -274,6 +274,6 @@ def write_neighbours(path: Path, model: Model, tell: Progress = _silent) -> None
         scores = torch.tensor(model.similarities(block))  # (B, I)
         scores[torch.arange(len(block)), torch.from_numpy(block)] = -torch.inf  # itself
         columns[block], similarities[block] = rank(scores, n)  # (B, n)
-        tell(block[-1] + 1, n_items, "the items most similar to each")
+        tell(block[-1] + 1, n_items, "finding similar items")
     with write_file(path) as aside, aside.open("wb") as file:
         np.savez(file, columns=columns, similarities=similarities)

@@ -1,15 +1,15 @@
-"""Serving: the HTTP application with its page, and the runtime for exported models.
+"""Serving: the HTTP application with its page, and recommenders from exported models.
 
-    settings   what the server allows and keeps to
-    schemas    what requests and answers look like
-    store      the recommenders being served, and how new versions take their place
-    batching   requests that arrive together are scored together
-    guards     what is refused before it is read: too large, too slow, too many, without the token
-    telemetry  what the server counts, for Prometheus
-    service    how questions are answered: models, batches, limits and counters together
-    app        the application: one function per address
-    server     processes and signals around it
-    onnx       exported models without torch
+    settings   how a server runs, and its limits
+    schemas    requests and responses in JSON
+    store      the loaded recommenders, and reloading new versions
+    batching   scores requests that arrive together in one batch
+    guards     refuses requests that are too large, too slow, too many, or without the token
+    telemetry  counters for Prometheus
+    service    answers requests: models, batches, limits and counters together
+    app        the HTTP application: one function per path
+    server     processes and signals
+    onnx       recommenders from exported models, without torch
 
 Importing this package imports none of them.
 """

@@ -1,4 +1,4 @@
-"""The HTTP application: one function per address."""
+"""The HTTP application: one function per path."""
 
 import os
 import signal
@@ -25,33 +25,33 @@ from recvae.version import __version__
 
 _PAGE = Path(__file__).parent / "page"
 _WRONG: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Error, "description": said}
-    for status, said in {
+    status: {"model": schemas.Error, "description": description}
+    for status, description in {
         400: "Not JSON",
-        401: "Without the token",
-        404: "No such item or model",
-        408: "Too slow",
-        413: "Too large",
-        422: "Wrong, with what was expected",
+        401: "Missing or wrong token",
+        404: "Unknown item or model",
+        408: "The request arrived too slowly",
+        413: "The request is too large",
+        422: "Invalid request; the error says what was expected",
         503: "Too busy; see Retry-After",
     }.items()
 }
 
 
 def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> FastAPI:
-    """Return the application that serves some runs; they are loaded here.
+    """Return the application that serves some runs, which are loaded here.
 
     Parameters
     ----------
     runs : sequence of Path or str
-        Folders of runs; the first answers where a request names none.
+        Folders of runs; the first one answers requests that name no model.
     settings : Settings, optional
-        How to serve.
+        Settings and limits of the server.
 
     Raises
     ------
     UsageError
-        If one is no run, or not exported in the format asked for.
+        If one is not a run, or was not exported in the requested format.
     BundleError
         If one is damaged.
     """
@@ -60,10 +60,10 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
     app = FastAPI(
         title="recvae",
         version=__version__,
-        summary="Recommendations for users by what they consumed",
+        summary="Recommendations for users from their histories",
         lifespan=service.lifespan,
         responses={status: _WRONG[status] for status in (401, 503)},
-        # The guard looks at the token; this is to have /docs ask for it.
+        # The guard checks the token; this makes /docs ask for it.
         dependencies=[] if settings.token is None else [Depends(HTTPBearer(auto_error=False))],
     )
     app.state.service = service
@@ -73,9 +73,9 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
     app.mount("/page", StaticFiles(directory=_PAGE), "page")
     describe = app.openapi
     app.openapi = lambda: schemas.with_limits(describe(), settings)  # type: ignore[method-assign]
-    app.add_exception_handler(StarletteHTTPException, _say)
-    app.add_exception_handler(RequestValidationError, _say_invalid)
-    app.add_exception_handler(Exception, _say_nothing)
+    app.add_exception_handler(StarletteHTTPException, _error_response)
+    app.add_exception_handler(RequestValidationError, _invalid_response)
+    app.add_exception_handler(Exception, _internal_error_response)
     app.add_middleware(Guard, settings=settings)
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"])
@@ -84,11 +84,11 @@ def create_app(runs: Sequence[Path | str], settings: Settings | None = None) -> 
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    """Add the addresses that answer questions."""
+    """Add the paths that recommend, compare and search items."""
 
     @app.post("/recommend", responses={status: _WRONG[status] for status in (400, 404, 408, 413, 422)})
     async def recommend(question: schemas.Question) -> schemas.OneAnswer | schemas.ManyAnswers:
-        """Recommend items to a user, or to many, by what they consumed."""
+        """Recommend items to one user, or to many, from their histories."""
         async with service.deadline():
             return _json(await service.answer(question))
 
@@ -96,11 +96,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def similar(
         item: str, k: Annotated[int, Query(ge=1, le=service.settings.k)] = DEFAULT_K, model: str | None = None
     ) -> schemas.SimilarItems:
-        """Return the items most similar to one."""
+        """Return the items most similar to an item."""
         async with service.deadline():
             asked = service.model(model)
             if asked.recommender.items.column_of(item) is None:
-                raise HTTPException(404, f"got item {schemas.shown(item)}, which {asked.name} does not know")
+                raise HTTPException(404, f"unknown item {schemas.shown(item)} in {asked.name}")
             found = await service.in_thread(partial(asked.recommender.similar_items, item, k))
             return _json({"model": asked.name, "version": asked.version, "items": found.to_json()["items"]})
 
@@ -122,21 +122,21 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    """Add the addresses that say how the server is, and the one that takes up new versions."""
+    """Add the paths for the state of the server, and the path that reloads models."""
 
     @app.get("/health")
     async def health() -> schemas.Status:
-        """Say that the process is alive."""
+        """Return 200 if the process is alive."""
         return schemas.Status(status="alive")
 
     @app.get("/ready")
     async def ready() -> schemas.Status:
-        """Say whether questions are answered."""
+        """Return 200 if requests are answered, 503 otherwise."""
         if not service.is_ready:
             raise not_ready()
         return schemas.Status(status="ready")
 
-    app.head("/health", include_in_schema=False)(health)  # some load balancers ask without wanting the words
+    app.head("/health", include_in_schema=False)(health)  # some load balancers send HEAD
     app.head("/ready", include_in_schema=False)(ready)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -146,54 +146,54 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/model")
     async def model() -> schemas.ServerInfo:
-        """Say what is served, and the limits."""
+        """Return the models that are served, and the limits."""
         models = [model.describe() for model in service.store.models()]
         return _json({"models": models, "limits": service.settings.limits()})
 
     @app.post("/reload", responses={403: {"model": schemas.Error}, 409: {"model": schemas.Error}})
     async def reload() -> schemas.ServerInfo:
-        """Take up new versions of what is served; broken ones are refused, and the old ones stay."""
+        """Load new versions of the models; if one is damaged, the old ones stay."""
         if service.settings.token is None:
-            raise HTTPException(403, "this server has no token, without which no one may reload; start it with one")
+            raise HTTPException(403, "reload is disabled: start the server with --token")
         error = await service.reload()
         if error is not None:
             raise HTTPException(409, error)
         if service.settings.workers > 1:
-            os.kill(os.getppid(), signal.SIGHUP)  # the parent passes it on to the other processes
+            os.kill(os.getppid(), signal.SIGHUP)  # the parent forwards it to the other processes
         return await model()
 
 
 def _json(content: Any) -> Any:
-    # As made here, not validated a second time: with a hundred items that takes longer than scoring them.
+    # Without validating it again: for a hundred items that takes longer than scoring them.
     return JSONResponse(content)
 
 
-async def _say(_: Request, error: Exception) -> JSONResponse:
+async def _error_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    said = {404: "there is nothing at this address; see /docs", 405: "this address has other methods; see /docs"}
-    detail = error.detail if isinstance(error, HTTPException) else said.get(error.status_code, error.detail)
-    if error.status_code == 400:  # FastAPI's own words for what its decoder fails at
-        detail = "got something that is not JSON in UTF-8, or is nested too deeply"
+    usual = {404: "nothing at this path; see /docs", 405: "this path has other methods; see /docs"}
+    detail = error.detail if isinstance(error, HTTPException) else usual.get(error.status_code, error.detail)
+    if error.status_code == 400:  # FastAPI's message for what its decoder cannot read
+        detail = "the body is not JSON in UTF-8, or is nested too deeply"
     return JSONResponse({"error": str(detail)}, error.status_code, headers=error.headers)
 
 
-async def _say_invalid(_: Request, error: Exception) -> JSONResponse:
-    """Say the first thing that is wrong; what was sent may be no JSON, as NaN, and is not sent back."""
+async def _invalid_response(_: Request, error: Exception) -> JSONResponse:
+    """Return the first error; the values are not sent back, because some (NaN) are not JSON."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(schemas.shown(part) if isinstance(part, int) else part for part in first["loc"][1:])
     where = schemas.cut(where)
     if first["type"] == "json_invalid":
-        return JSONResponse({"error": f"got something that is not JSON ({first['ctx']['error']})"}, 400)
-    said = first["msg"].removeprefix("Value error, ")
+        return JSONResponse({"error": f"the body is not JSON ({first['ctx']['error']})"}, 400)
+    problem = first["msg"].removeprefix("Value error, ")
     if not where:
-        said = 'expected a JSON object, such as {"items": [318, 296]}, and the header content-type: application/json'
+        problem = 'expected a JSON object, e.g. {"items": [318, 296]}, and the header content-type: application/json'
     if first["type"] == "extra_forbidden":
-        said = f"not known; expected some of {', '.join(schemas.Question.model_fields)}"
-    return JSONResponse({"error": f"{where or 'the body'}: {said}"}, 422)
+        problem = f"unknown; expected some of {', '.join(schemas.Question.model_fields)}"
+    return JSONResponse({"error": f"{where or 'the body'}: {problem}"}, 422)
 
 
-async def _say_nothing(_: Request, error: Exception) -> JSONResponse:
-    """Keep what went wrong to the log, where the server writes it."""
+async def _internal_error_response(_: Request, error: Exception) -> JSONResponse:
+    """Return no details; the server writes them to its log."""
     del error
-    return JSONResponse({"error": "something went wrong here; the server's log says what"}, 500)
+    return JSONResponse({"error": "internal error; see the server log"}, 500)

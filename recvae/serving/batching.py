@@ -1,4 +1,4 @@
-"""Requests that arrive together are scored together: a row more in a matrix product costs next to nothing."""
+"""Scores requests that arrive together in one batch: one more row in a matrix product costs almost nothing."""
 
 import asyncio
 import logging
@@ -15,17 +15,17 @@ _LOG = logging.getLogger("uvicorn.error")
 
 
 class OverloadedError(Exception):
-    """More is waiting than may wait."""
+    """Raised when too many users are waiting."""
 
 
 class Observer(Protocol):
-    """Who is told how it goes."""
+    """Receives counts of batches and waiting users."""
 
     def observe_batch(self, n_users: int) -> None:
-        """Take note of a batch."""
+        """Record a batch."""
 
     def observe_waiting(self, n_users: int) -> None:
-        """Take note of how many wait."""
+        """Record how many users wait."""
 
 
 @dataclass(eq=False)
@@ -37,18 +37,18 @@ class _Job:
 
 
 class Batcher:
-    """Scores what waits, batch after batch, in a thread beside the event loop.
+    """Scores waiting requests batch by batch, in a thread next to the event loop.
 
     Parameters
     ----------
     window : float
-        Seconds that the first request of a batch waits for company; none where as many as fit already wait.
+        Seconds that the first request of a batch waits for others; it does not wait if the batch is full.
     most : int
-        Users scored together; a request with more is scored in slices of so many.
+        Users per batch; a request with more users is scored in slices.
     capacity : int
-        Users that may wait.
+        Maximum number of waiting users.
     observer : Observer
-        Is told of each batch, and of how many wait.
+        Receives the size of each batch, and the number of waiting users.
     """
 
     def __init__(self, window: float, most: int, capacity: int, observer: Observer) -> None:
@@ -61,36 +61,36 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether what arrives is scored."""
+        """Whether requests are scored."""
         return self._task is not None and not self._task.done()
 
     def start(self) -> None:
-        """Begin to score, in the running event loop."""
+        """Start scoring, in the running event loop."""
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """End, without waiting for what nobody waits for any more."""
+        """Stop, without waiting for requests that were given up."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, recommender: BaseRecommender, requests: Sequence[Request]) -> list[Recommendations]:
-        """Answer users, in company of whoever asks at the same time.
+        """Answer users, in a batch with other requests that arrive at the same time.
 
         Parameters
         ----------
         recommender : BaseRecommender
-            Who answers.
+            The recommender that answers.
         requests : sequence of Request
-            Who asks for what.
+            One per user.
 
         Raises
         ------
         OverloadedError
-            If more would wait than may.
+            If too many users would wait.
         RecvaeError
-            What the recommender says of these requests; others in the batch are not concerned.
+            Raised by the recommender for these requests; other requests in the batch are not affected.
         """
         if self._n_waiting + len(requests) > self._capacity:
             raise OverloadedError
@@ -115,7 +115,7 @@ class Batcher:
                 await self._score(together)
 
     def _next_batch(self) -> list[list[_Job]]:
-        """Take the jobs that waited longest, as many as fit, by recommender; those given up meanwhile are dropped."""
+        """Take the oldest jobs that fit in a batch, grouped by recommender; jobs that were given up are dropped."""
         by_recommender: dict[int, list[_Job]] = {}
         n_taken = n_users = 0
         while self._jobs and (not n_users or n_users + len(self._jobs[0].requests) <= self._most):
@@ -130,7 +130,7 @@ class Batcher:
         return list(by_recommender.values())
 
     async def _score(self, jobs: list[_Job]) -> None:
-        """Answer jobs of one recommender; whatever happens, the next batch is scored too."""
+        """Answer jobs of one recommender; after any error, the next batch is still scored."""
         loop = asyncio.get_running_loop()
         try:
             self._observer.observe_batch(sum(len(job.requests) for job in jobs))
@@ -140,7 +140,7 @@ class Batcher:
             outcomes = [error] * len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if job.done.done():
-                continue  # nobody waits any more
+                continue  # it was given up
             if isinstance(outcome, Exception):
                 job.done.set_exception(outcome)
             else:
@@ -148,7 +148,7 @@ class Batcher:
 
 
 def _outcomes(jobs: Sequence[_Job], most: int) -> list[Any]:
-    """Return the answers, or the exception, of each job; where one fails, the others are tried in halves without it."""
+    """Return the answers, or the exception, of each job; after a failure, halves of the batch are tried alone."""
     if len(jobs) == 1:
         return [_in_slices(jobs[0], most)]
     try:
@@ -160,7 +160,7 @@ def _outcomes(jobs: Sequence[_Job], most: int) -> list[Any]:
 
 
 def _in_slices(job: _Job, most: int) -> Any:
-    """Return the answers to a job, or the exception; what is given up meanwhile is not gone on with."""
+    """Return the answers to a job, or the exception; stop early if it was given up."""
     found: list[Recommendations] = []
     for start in range(0, len(job.requests), most):
         if job.done.done():

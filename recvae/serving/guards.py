@@ -1,4 +1,4 @@
-"""What is refused before it is read: requests too large, too slow, too many at a time, or without the token."""
+"""Refuses requests before they are processed: too large, too slow, too many at the same time, or without the token."""
 
 import asyncio
 import hmac
@@ -19,12 +19,12 @@ _CONTENT_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'no
 
 
 def is_open(path: str) -> bool:
-    """Say whether an address needs no token: load balancers have none, the page and the documentation ask for it."""
+    """Return whether a path needs no token: load balancers have none, the page and the documentation ask for it."""
     return path in ("/health", "/ready", "/", "/docs", "/openapi.json") or path.startswith(PAGE)
 
 
 class Guard:
-    """An ASGI application around another that lets pass what keeps to the settings.
+    """ASGI middleware that refuses requests beyond the limits or without the token.
 
     Parameters
     ----------
@@ -43,15 +43,15 @@ class Guard:
         if scope["type"] != "http":
             await self._inside(scope, receive, send)
             return
-        if is_open(scope["path"]):  # neither counted nor read: who has no token must not keep others out
+        if is_open(scope["path"]):  # neither counted nor read: clients without a token must not block others
             await self._inside(scope, _replay(b"", receive), _with_headers(send, scope["path"]))
             return
         if self._in_flight >= self._settings.in_flight:
-            await _refuse(send, 503, "too many requests at a time; try again", retry_after=RETRY_AFTER)
+            await _refuse(send, 503, "too many requests at the same time; try again", retry_after=RETRY_AFTER)
             return
         if not self._may_ask(scope):
-            said = "expected the header 'Authorization: Bearer TOKEN' with the token of this server"
-            await _refuse(send, 401, said, www_authenticate="Bearer")
+            expected = "expected the header 'Authorization: Bearer TOKEN' with the token of this server"
+            await _refuse(send, 401, expected, www_authenticate="Bearer")
             return
         self._in_flight += 1
         try:
@@ -69,9 +69,9 @@ class Guard:
         return kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())
 
     async def _read(self, receive: Receive, headers: dict[bytes, bytes], send: Send) -> bytes | None:
-        """Return the whole body; None if it was refused, or the client left."""
+        """Return the body; None if it was refused, or the client disconnected."""
         most, seconds = self._settings.body_bytes, self._settings.seconds
-        too_large = f"got a request of more than {most:,} bytes, the most that is read here; send less at a time"
+        too_large = f"got a request of more than {most:,} bytes, the limit of this server; send less at a time"
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > most:
             await _refuse(send, 413, too_large)
@@ -99,7 +99,7 @@ def _headers(scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the application a body that was read already; after it, whether the client leaves."""
+    """Pass the body, which was read already, to the application; then wait for the client to disconnect."""
     given = False
 
     async def replayed() -> Message:
@@ -113,7 +113,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _with_headers(send: Send, path: str) -> Send:
-    """Add what browsers should keep to; the interactive documentation loads from elsewhere and is left out."""
+    """Add security headers for browsers; not for the interactive documentation, which loads scripts from elsewhere."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -121,7 +121,7 @@ def _with_headers(send: Send, path: str) -> Send:
             headers.append((b"x-content-type-options", b"nosniff"))
             if path == "/" or path.startswith(PAGE):
                 headers.append((b"content-security-policy", _CONTENT_POLICY.encode()))
-                headers.append((b"cache-control", b"no-cache"))  # or a new version's parts would meet old ones
+                headers.append((b"cache-control", b"no-cache"))  # otherwise a browser would mix files of two versions
         await send(message)
 
     return sent

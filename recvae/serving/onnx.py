@@ -1,6 +1,6 @@
-"""A recommender without torch: an exported model by ONNX Runtime, with the same methods and answers as `Recommender`.
+"""A recommender without torch: an exported model with ONNX Runtime, with the methods and results of `Recommender`.
 
-Importing this takes numpy alone, and `load` ONNX Runtime beside it.
+Importing this needs only numpy; `load` also needs ONNX Runtime.
 
 Letters in shape comments: U users, I items, N items of a history, C candidates, k ranks, n neighbours.
 """
@@ -19,21 +19,21 @@ from recvae.recommenders.histories import Histories
 
 __all__ = ["OnnxRecommender", "OnnxScorer"]
 
-_BLOCK_BYTES = 24 << 20  # scores of users that are ranked at a time
-_ROWS = 200  # of a history without each of its items, at a time
+_BLOCK_BYTES = 24 << 20  # scores of the users that are ranked at a time
+_ROWS = 200  # histories without one item, scored at a time
 
 
 class OnnxRecommender(BaseRecommender):
-    """A scorer together with its item index; threads may share it.
+    """An exported model with its item index; it is thread-safe.
 
     Parameters
     ----------
     scorer : OnnxScorer
-        Of an exported model.
+        The scores of the exported model.
     items : ItemIndex
         Its items.
     neighbours : tuple of ndarray of shape (n_items, n_neighbours), optional
-        Columns and similarities of the items most similar to each; None of a model that does not know.
+        Columns and similarities of the items most similar to each item; None if the model has no similarities.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class OnnxRecommender(BaseRecommender):
 
     @classmethod
     def load(cls, folder: Path | str, threads: int | None = None) -> Self:
-        """Load what `recvae export --format onnx` wrote: no torch, no training data, no network.
+        """Load an export written by `recvae export --format onnx`; this needs no torch, training data or network.
 
         Parameters
         ----------
         folder : Path or str
             The export.
         threads : int, optional
-            How many a call may use, >= 1; by default as many as there are cores.
+            Threads per call, >= 1; by default the number of cores.
 
         Returns
         -------
@@ -84,13 +84,13 @@ class OnnxRecommender(BaseRecommender):
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Mean of each metric by part, as training found them."""
+        """Mean of each metric by part, measured after training."""
         return self.scorer.card.get("metrics", {})
 
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        if allowed is None and hidden is histories:  # what the graph does by itself
+        if allowed is None and hidden is histories:  # the graph itself does this
             return self.scorer.top_k(histories.columns, histories.offsets, histories.weights, k)
         n_users, rows = len(histories.users), max(1, _BLOCK_BYTES // (4 * len(self.items)))
         columns = np.full((n_users, k), -1, dtype=np.int64)
@@ -114,19 +114,19 @@ class OnnxRecommender(BaseRecommender):
 
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._neighbours is None:
-            raise UsageError(f"{self.model_name} does not tell items apart by similarity; take ease, als or a network")
+            raise UsageError(f"{self.model_name} has no item similarities; use ease, als or a network")
         columns, similarities = self._neighbours
         return columns[column, :k].astype(np.int64), similarities[column, :k]
 
     def _similarities(self, columns: np.ndarray) -> np.ndarray:  # noqa: ARG002  (every recommender's signature)
         raise UsageError(
-            "got diversify above 0, which an exported model cannot do: it has no similarities between all items; "
-            "leave diversify out, or serve the run itself"
+            "got diversify above 0, but an exported model has no similarities between all items; omit diversify, or "
+            "serve the run itself"
         )
 
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
         n, found = len(history.columns), []
-        for start in range(0, 1 + n, _ROWS):  # the whole history first, then without each of its items
+        for start in range(0, 1 + n, _ROWS):  # the whole history, then the history without each item
             stays = np.arange(start, min(start + _ROWS, 1 + n))[:, None] != 1 + np.arange(n)  # (B, N)
             items, weights = (np.broadcast_to(one, stays.shape)[stays] for one in (history.columns, history.weights))
             offsets = np.append(0, stays.sum(axis=1).cumsum())  # (B + 1,)

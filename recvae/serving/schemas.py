@@ -1,4 +1,4 @@
-"""What requests and answers look like in JSON; what is wrong is said in words of the request."""
+"""Requests and responses in JSON; errors name the fields of the request."""
 
 import json
 from typing import Annotated, Any
@@ -9,35 +9,35 @@ from recvae.items import DEFAULT_K
 from recvae.recommenders.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
-_SHOWN = 60  # characters of what was sent, in a message
+_SHOWN = 60  # characters of a sent value in a message
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it, in JSON's words, cut where it is long."""
+    """Return a value as JSON for a message, cut if it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except RecursionError:
         return "something deeply nested"
-    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is text in JSON, and nowhere else
+    text = text.encode("utf-8", "replace").decode()  # JSON allows half of a surrogate pair, UTF-8 does not
     return cut(text)
 
 
 def cut(text: str) -> str:
-    """Return a text as a message shows it, cut where it is long."""
+    """Return a text for a message, cut if it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _number(value: object) -> object:
-    """Return 331 for 331.0, which are the same number in JSON."""
+    """Return 331 for 331.0, which is the same number in JSON."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _id(value: object) -> int | str:
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"got {shown(value)} for an id, expected a whole number or a text")
+        raise ValueError(f"got {shown(value)} for an id, expected an integer or a string")
     if isinstance(value, str) and _has_surrogates(value):
-        raise ValueError(f"got {shown(value)} for an id, which is not valid Unicode, expected a whole number or a text")
+        raise ValueError(f"got {shown(value)} for an id, which is not valid Unicode, expected an integer or a string")
     return value
 
 
@@ -47,7 +47,7 @@ def _has_surrogates(text: str) -> bool:
 
 def _ids(value: object) -> list[int | str]:
     if not isinstance(value, list):
-        raise ValueError(f"got {shown(value)}, expected a list of ids, such as [318, 296]")
+        raise ValueError(f"got {shown(value)}, expected a list of ids, e.g. [318, 296]")
     return [_id(item) for item in value]
 
 
@@ -59,9 +59,7 @@ def _history(value: object) -> list[int | str] | dict[str, float]:
     if isinstance(value, list):
         return _ids(value)
     if not isinstance(value, dict):
-        raise ValueError(
-            f"got {shown(value)}, expected a list of ids, such as [318, 296], or an object of weights by id"
-        )
+        raise ValueError(f"got {shown(value)}, expected a list of ids, e.g. [318, 296], or an object of weights by id")
     for item, weight in value.items():
         _id(item)
         if not is_weight(weight):
@@ -71,7 +69,7 @@ def _history(value: object) -> list[int | str] | dict[str, float]:
 
 def _histories(value: object) -> list[list[int | str] | dict[str, float]]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"got {shown(value)}, expected a list of histories, such as [[318, 296], [50]]")
+        raise ValueError(f"got {shown(value)}, expected a list of histories, e.g. [[318, 296], [50]]")
     return [_history(history) for history in value]
 
 
@@ -110,7 +108,7 @@ Flag = Annotated[bool, PlainValidator(_flag, json_schema_input_type=bool)]
 
 
 class Question(BaseModel):
-    """Whom to recommend what: give `items` for one user, or `histories` for many."""
+    """A request for recommendations: `items` for one user, or `histories` for many."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,18 +119,18 @@ class Question(BaseModel):
     )
 
     items: History = Field(None, description="A user's history: ids, or weights by id.")
-    histories: Histories = Field([], description="Those of many users.")
-    k: Whole = Field(DEFAULT_K, description="How many items.")
-    exclude: Ids = Field([], description="Ids never to return.")
-    allow: OptionalIds = Field(None, description="The only ids that may be returned; all by default.")
-    filter_seen: Flag = Field(True, description="Whether items of the history are left out.")
-    diversify: Share = Field(0.0, description="Weight of being unlike the items above.")
-    explain: Flag = Field(False, description="Whether to say which items of the history speak for each.")
-    model: str | None = Field(None, description="Which of the models served; the first by default.")
+    histories: Histories = Field([], description="Histories of many users.")
+    k: Whole = Field(DEFAULT_K, description="Number of items.")
+    exclude: Ids = Field([], description="Ids never to recommend.")
+    allow: OptionalIds = Field(None, description="Recommend only these ids; by default all.")
+    filter_seen: Flag = Field(True, description="Whether to leave out items already seen.")
+    diversify: Share = Field(0.0, description="Variety, from 0 (off) to 1 (maximum).")
+    explain: Flag = Field(False, description="Whether to return the history items that led to each recommendation.")
+    model: str | None = Field(None, description="Name of the model; by default the first.")
 
 
 def with_limits(interface: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Write the limits of a server into its description, where programs look for them."""
+    """Add the limits of a server to its OpenAPI description."""
     question = interface["components"]["schemas"]["Question"]["properties"]
     question["k"]["maximum"] = settings.k
     question["histories"]["maxItems"] = settings.histories
@@ -144,7 +142,7 @@ def with_limits(interface: dict[str, Any], settings: Settings) -> dict[str, Any]
 
 
 class Reason(BaseModel):
-    """An item of the history, and what it contributed to a score."""
+    """An item of the history, and its contribution to a score."""
 
     id: _Id
     title: str | None
@@ -152,7 +150,7 @@ class Reason(BaseModel):
 
 
 class RecommendedItem(BaseModel):
-    """An item and its score; with reasons where they were asked for."""
+    """An item and its score; with reasons if the request asks for them."""
 
     id: _Id
     title: str | None
@@ -168,23 +166,23 @@ class NamedItem(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a user is recommended."""
+    """Recommendations for one user."""
 
     items: list[RecommendedItem]
-    unknown: list[_Id] = Field(description="Ids of the history that the model does not know.")
-    fallback: bool = Field(description="Whether these are the most popular items, as nothing of the history is known.")
-    history: list[NamedItem] | None = Field(None, description="What is known of the history; only with reasons.")
+    unknown: list[_Id] = Field(description="Ids of the history that are not in the model.")
+    fallback: bool = Field(description="Whether these are the most popular items: no item of the history is known.")
+    history: list[NamedItem] | None = Field(None, description="The known items of the history; only with reasons.")
 
 
 class OneAnswer(Answer):
-    """The answer to a history, and which model gave it."""
+    """Recommendations for one history, and the model that made them."""
 
     model: str
     version: str
 
 
 class ManyAnswers(BaseModel):
-    """The answers to many histories, in their order, and which model gave them."""
+    """Recommendations for many histories, in their order, and the model that made them."""
 
     model: str
     version: str
@@ -192,7 +190,7 @@ class ManyAnswers(BaseModel):
 
 
 class SimilarItems(BaseModel):
-    """Items similar to one, most similar first."""
+    """Items similar to an item, most similar first."""
 
     model: str
     version: str
@@ -200,21 +198,21 @@ class SimilarItems(BaseModel):
 
 
 class FoundItem(BaseModel):
-    """An item that was searched for."""
+    """An item found by a search."""
 
     id: _Id
     title: str | None
-    users: int = Field(description="Number of training users who had it.")
+    users: int = Field(description="Number of its training users.")
 
 
 class FoundItems(BaseModel):
-    """What a search found, best first."""
+    """Items found by a search, best first."""
 
     items: list[FoundItem]
 
 
 class ModelInfo(BaseModel):
-    """A model that is served: what it is, on what data, with which numbers."""
+    """A model that is served: its type, data and metrics."""
 
     name: str
     version: str = Field(description="Changes with the bundle.")
@@ -228,19 +226,19 @@ class ModelInfo(BaseModel):
 
 
 class ServerInfo(BaseModel):
-    """The models served, the first of which answers where none is named, and the limits kept to."""
+    """The models that are served (the first is the default) and the limits."""
 
     models: list[ModelInfo]
     limits: dict[str, float]
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     status: str
 
 
 class Error(BaseModel):
-    """What was wrong, and what was expected."""
+    """What is wrong, and what was expected."""
 
     error: str

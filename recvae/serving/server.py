@@ -1,5 +1,6 @@
-"""Processes and signals around the application: uvicorn, one process or several on one socket."""
+"""Processes and signals: uvicorn, with one process or several on one socket."""
 
+import errno
 import functools
 import logging
 import os
@@ -21,20 +22,20 @@ from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED_FOLDER
 
-_CONNECTIONS = 4  # for each request at a time; more are refused by uvicorn
+_CONNECTIONS = 4  # per request at the same time; uvicorn refuses more
 _LOG = logging.getLogger("uvicorn.error")
 
 
 def _tell(address: str, examples: list[Any]) -> None:
-    _LOG.info("serving at %s, items such as %s", address, examples)
+    _LOG.info("serving at %s, with items like %s", address, examples)
 
 
 class _Workers(Multiprocess):
-    """Several processes; a hangup is passed on to each, which takes up new versions while it goes on answering."""
+    """Several processes; SIGHUP is forwarded to each, which loads new versions while it answers requests."""
 
     def handle_hup(self) -> None:
         for process in self.processes:
-            # One that is starting will read what there is now; the signal would end it.
+            # A process that is starting loads the new versions anyway; the signal would end it.
             if process.pid is not None and process.is_ready(timeout=1):
                 os.kill(process.pid, signal.SIGHUP)
 
@@ -42,7 +43,7 @@ class _Workers(Multiprocess):
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
-            mark_process_dead(pid)  # or its last gauges would be counted for ever
+            mark_process_dead(pid)  # otherwise its last gauges would count for ever
 
 
 def serve(
@@ -52,32 +53,32 @@ def serve(
     port: int = 8000,
     on_start: Callable[[str, list[Any]], None] = _tell,
 ) -> None:
-    """Serve runs until the process is told to stop (Ctrl-C, SIGTERM); what was accepted is answered.
+    """Serve runs until the process is stopped (Ctrl-C, SIGTERM); accepted requests are still answered.
 
     Parameters
     ----------
     runs : sequence of Path
         Folders of runs.
     settings : Settings
-        How to serve.
+        Settings and limits of the server.
     host : str
-        Address to listen at; 127.0.0.1 is reached from this machine alone.
+        Address to listen on; 127.0.0.1 is reachable only from this machine.
     port : int
-        Port; 0 for any that is free.
+        Port; 0 chooses a free one.
     on_start : callable
-        Is told the address, and the ids of two items as examples, before the first request.
+        Called before the first request with the address and the ids of two items as examples.
 
     Raises
     ------
     UsageError
-        If a run cannot be served, or the address cannot be listened at.
+        If a run cannot be served, or the port cannot be used.
     BundleError
         If a run is damaged.
     """
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the application listens to it; it would end the process
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the application handles it, it would end the process
     make = functools.partial(_make_again, runs, settings)
-    app = _make(runs, settings)  # before any other process starts: what is wrong is said once, in one line
+    app = _make(runs, settings)  # before any other process starts, so that an error is reported once
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     on_start(f"http://{shown}:{listening.getsockname()[1]}", _examples(app))
@@ -105,7 +106,7 @@ def serve(
 
 
 def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:
-    """Return the application; a function of the module, since other processes are told its name."""
+    """Return the application; a module-level function, because other processes import it by name."""
     if settings.threads is not None and settings.format == "torch":
         import torch
 
@@ -114,16 +115,16 @@ def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:
 
 
 def _make_again(runs: Sequence[Path], settings: Settings) -> FastAPI:
-    """Return the application of one of several processes; what is wrong by now is one line of the log."""
+    """Return the application of one of several processes; an error becomes one line of the log."""
     try:
         return _make(runs, settings)
     except RecvaeError as error:
-        _LOG.error("this process cannot serve, and another is tried: %s", error)
+        _LOG.error("this process could not start, trying another one: %s", error)
         raise SystemExit(1) from None
 
 
 def _examples(app: FastAPI) -> list[Any]:
-    """Return the ids of two items that many had."""
+    """Return the ids of two popular items."""
     return app.state.service.store.models()[0].recommender.recommend([], k=2).ids
 
 
@@ -135,8 +136,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise UsageError(
-            f"got {host}:{port} to listen at, which does not work: {error}; take another --port (0: any) or --host"
-        ) from error
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise UsageError(f"port {port} is in use; choose another with --port") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from error
     listening.set_inheritable(True)
     return listening

@@ -1,4 +1,4 @@
-"""What the addresses share: the models, the scoring of what waits, the limits, the counters."""
+"""Answers requests: the models, the batches, the limits and the counters."""
 
 import asyncio
 import logging
@@ -24,21 +24,21 @@ from recvae.serving.store import ModelStore, StoredModel
 from recvae.serving.telemetry import Telemetry
 
 _LOG = logging.getLogger("uvicorn.error")
-_REASONS = 10  # of an item at most: a page shows two
-_COST_OF_REASONS = 10  # items without reasons that an item with reasons counts for
+_REASONS = 10  # per item at most; the page shows two
+_COST_OF_REASONS = 10  # an item with reasons counts like this many without
 
 T = TypeVar("T")
 
 
 class Service:
-    """The models served, and how questions to them are answered.
+    """The models that are served, and the answers to requests.
 
     Parameters
     ----------
     runs : sequence of Path
         Folders of runs.
     settings : Settings
-        How to serve.
+        Settings and limits of the server.
 
     Raises
     ------
@@ -50,17 +50,17 @@ class Service:
         self.settings = settings
         self.store = ModelStore(runs, settings)
         self.telemetry = Telemetry()
-        self._batcher: Batcher | None = None  # while it lives
+        self._batcher: Batcher | None = None  # while the application runs
         self._reloading = asyncio.Lock()
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Score from start to end; what was accepted by then is answered."""
+        """Start and stop scoring with the application; accepted requests are still answered."""
         loop, settings = asyncio.get_running_loop(), self.settings
-        loop.set_default_executor(ThreadPoolExecutor(2, "beside"))  # reasons, similar items and searches
+        loop.set_default_executor(ThreadPoolExecutor(2, "explaining"))  # reasons, similar items and searches
         batcher = Batcher(settings.window_ms / 1000, settings.batch_users, settings.waiting_users, self.telemetry)
         batcher.start()
-        is_main = threading.current_thread() is threading.main_thread()  # elsewhere, signals belong to someone else
+        is_main = threading.current_thread() is threading.main_thread()  # in other threads, signals cannot be handled
         if is_main and hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._batcher = batcher
@@ -70,24 +70,24 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether questions are answered."""
+        """Whether requests are answered."""
         return self._batcher is not None and self._batcher.is_alive
 
     def _on_hangup(self) -> None:
-        self._hangup = asyncio.create_task(self.reload(only_if_new=True))  # kept, or it might be collected
+        self._hangup = asyncio.create_task(self.reload(only_if_new=True))  # kept, or it could be garbage-collected
 
     async def reload(self, only_if_new: bool = False) -> str | None:
-        """Take up new versions.
+        """Load new versions of the models.
 
         Parameters
         ----------
         only_if_new : bool
-            Whether to do nothing where all versions are those served.
+            Whether to do nothing if the served versions are current.
 
         Returns
         -------
         str or None
-            What was wrong with them, after which all stays as it was.
+            The error, if a version could not be loaded; the old versions then stay.
         """
         async with self._reloading:
             error = None
@@ -99,7 +99,7 @@ class Service:
                 error = str(found)
             except Exception:
                 _LOG.exception("not reloaded")
-                error = "the runs could not be read; the server's log says why"
+                error = "the runs could not be read; see the server log"
         self.telemetry.observe_reload(error is None)
         versions = ", ".join(f"{model.name} {model.version}" for model in self.store.models())
         if error is None:
@@ -110,23 +110,23 @@ class Service:
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
-        """Give up what takes longer than a request may, and say what is wrong in HTTP's terms."""
+        """Stop a request after the time limit, and turn errors into HTTP errors."""
         try:
             async with asyncio.timeout(self.settings.seconds):
                 yield
         except TimeoutError as error:
-            raise _busy("this took too long; try again, or ask for less") from error
+            raise _busy("the request took too long; try again, or request less") from error
         except OverloadedError as error:
-            raise _busy("too much is waiting; try again") from error
+            raise _busy("too many users are waiting; try again") from error
         except (UsageError, DataError) as error:
             raise HTTPException(422, str(error)) from error
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Work in a thread, while the event loop and the scoring go on."""
+        """Run a function in a thread, so that the event loop and the scoring continue."""
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def model(self, name: str | None) -> StoredModel:
-        """Return the model asked for."""
+        """Return the model that a request names."""
         model = self.store.find(name)
         if model is None:
             names = ", ".join(model.name for model in self.store.models())
@@ -134,7 +134,7 @@ class Service:
         return model
 
     async def answer(self, question: Question) -> dict[str, Any]:
-        """Answer a question, together with what others ask at the same time; ready for JSON."""
+        """Answer a request, in a batch with others that arrive at the same time; return JSON values."""
         if self._batcher is None:
             raise not_ready()
         requests = self._requests(question)
@@ -151,7 +151,7 @@ class Service:
         return {"model": model.name, "version": model.version, **given}
 
     def _requests(self, question: Question) -> list[Request]:
-        """Return what each user asks for, within the limits."""
+        """Return one request per user, within the limits."""
         if (question.items is None) == (not question.histories):
             raise HTTPException(422, "expected 'items' for one user, or 'histories' for many; give one of the two")
         histories, limits = question.histories or [question.items], self.settings
@@ -163,7 +163,7 @@ class Service:
             ("ids to allow", len(question.allow or ()), limits.history_items),
             ("k", question.k, limits.k),
             ("items to give reasons for", sum(map(len, histories)) if question.explain else 0, limits.explained_items),
-            ("items of all histories (k each, tenfold with reasons)", cost, limits.answered_items),
+            ("items in the response (histories x k; with reasons, ten times that)", cost, limits.answered_items),
         ):
             if number > most:
                 raise HTTPException(422, f"got {shown(number)} for {what}, expected at most {most:,}; send less")
@@ -172,18 +172,18 @@ class Service:
 
 
 def not_ready() -> HTTPException:
-    """Return what to say before the start and after the end."""
-    return _busy("starting or stopping; try again")
+    """Return the error before the start and after the end."""
+    return _busy("the server is starting or stopping; try again")
 
 
-def _busy(said: str) -> HTTPException:
-    return HTTPException(503, said, {"Retry-After": RETRY_AFTER})
+def _busy(reason: str) -> HTTPException:
+    return HTTPException(503, reason, {"Retry-After": RETRY_AFTER})
 
 
 def _explained(
     model: StoredModel, requests: Sequence[Request], found: Sequence[Recommendations]
 ) -> list[list[Explanation] | None]:
-    """Return the reasons of each item of each user; None where these are the most popular items."""
+    """Return the reasons of each item of each user; None for the most popular items."""
     return [
         None if of_user.fallback else model.recommender.explain(request.items, of_user.ids, most=_REASONS)
         for request, of_user in zip(requests, found, strict=True)
@@ -191,6 +191,6 @@ def _explained(
 
 
 def named(items: ItemIndex, ids: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return those of some items that are known, with their titles, as JSON has them."""
+    """Return the known items among some ids, with their titles, as JSON values."""
     columns = (column for column in map(items.column_of, ids) if column is not None)
     return [{"id": json_id(items.id_of(column)), "title": items.title_of(column)} for column in columns]

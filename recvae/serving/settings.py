@@ -17,14 +17,14 @@ def _limit(default: float, meaning: str, low: float = 1) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to serve.
+    """Settings and limits of a server.
 
     Parameters
     ----------
     format : str
         One of `FORMATS`.
     device : str
-        Where PyTorch scores: "auto", "cpu" or "cuda".
+        Device of PyTorch: "auto", "cpu" or "cuda".
     threads : int, optional
         Threads that score, per process; by default chosen by PyTorch or ONNX Runtime.
     token : str, optional
@@ -80,5 +80,5 @@ class Settings:
                 )
 
     def limits(self) -> dict[str, float]:
-        """Return every limit by name."""
+        """Return all limits by name."""
         return {limit.name: getattr(self, limit.name) for limit in fields(self) if "low" in limit.metadata}

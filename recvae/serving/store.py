@@ -1,4 +1,4 @@
-"""The recommenders being served, and how new versions take their place without a request in between failing."""
+"""The loaded recommenders, and reloading new versions without failing requests."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from recvae.storage.integrity import sha256_of
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """A recommender with the name it is served under, and what tells this version from others."""
+    """A loaded recommender with its name and version."""
 
     name: str
     version: str
@@ -25,7 +25,7 @@ class StoredModel:
     diversifies: bool
 
     def describe(self) -> dict[str, Any]:
-        """Return what it is, on what data, with which numbers; ready for JSON."""
+        """Return its type, data and metrics as JSON values."""
         manifest, parts = self.recommender.manifest, self.recommender.metrics
         finite = {part: {name: x for name, x in values.items() if math.isfinite(x)} for part, values in parts.items()}
         return {
@@ -42,19 +42,19 @@ class StoredModel:
 
 
 class ModelStore:
-    """All recommenders being served; they are replaced together or not at all.
+    """All loaded recommenders; they are replaced together or not at all.
 
     Parameters
     ----------
     runs : sequence of Path
-        Folders of runs; the first answers where none is named.
+        Folders of runs; the first is the default.
     settings : Settings
-        In which format, and where.
+        Format, device and threads.
 
     Raises
     ------
     UsageError
-        If there is none, or one is no run.
+        If there is none, or one is not a run.
     BundleError
         If one is damaged.
     """
@@ -67,17 +67,17 @@ class ModelStore:
         self._models = self._read()
 
     def reload(self) -> None:
-        """Read everything anew and serve it from now on; what is served stays as it is where that fails.
+        """Load all runs again and serve them from now on; if that fails, the old ones stay.
 
         Raises
         ------
         UsageError, BundleError
             If a run is missing or damaged.
         """
-        self._models = self._read()  # one assignment: a request sees all of the old or all of the new
+        self._models = self._read()  # one assignment: a request sees only old or only new models
 
     def is_current(self) -> bool:
-        """Say whether all that is on disk is what is served."""
+        """Return whether the served versions are those on disk."""
         return all(self._version(run) == self._models[name].version for name, run in self._runs.items())
 
     def _version(self, run: Path) -> str:
@@ -86,11 +86,11 @@ class ModelStore:
         return sha256_of(card)[:12] if card.is_file() else ""
 
     def models(self) -> list[StoredModel]:
-        """Return what is served now."""
+        """Return the models that are served now."""
         return list(self._models.values())
 
     def find(self, name: str | None) -> StoredModel | None:
-        """Return what is served under a name, or under more of its path, the first for None; None if there is none."""
+        """Return the model with a name, or a longer part of its path; the first for None; None if there is none."""
         models = self._models
         if name is None:
             return next(iter(models.values()))
@@ -104,9 +104,9 @@ class ModelStore:
 
     def _model(self, name: str, run: Path) -> StoredModel:
         load = _load_torch if self._settings.format == "torch" else _load_onnx
-        version = self._version(run)  # before, so that one that changes meanwhile is not taken for current
+        version = self._version(run)  # before loading: a run that changes meanwhile must not count as current
         recommender = load(run, self._settings)
-        # Answered once before anyone waits: what a first call sets up, and whether it can answer at all.
+        # One request before serving: it does the set-up of a first call, and shows that the model works.
         history = recommender.item_ids[:1].tolist()
         recommender.recommend(history, k=1)
         return StoredModel(
@@ -122,7 +122,7 @@ def _load_torch(run: Path, settings: Settings) -> BaseRecommender:
     from recvae.models import model_class
     from recvae.recommenders.recommender import Recommender
 
-    # Copied: whoever writes into the files of a running server must not change what it serves, or bring it down.
+    # Copied: writing into the files of a running server must not change what it serves, or crash it.
     own = [model_class(name) for name in settings.models]
     return Recommender.load(run, settings.device, mapped=False, models=own)
 
@@ -133,19 +133,19 @@ def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:
     recommender = OnnxRecommender.load(run / settings.format, threads=settings.threads)
     if not is_of_run(recommender.scorer.card, run):
         raise UsageError(
-            f"{run} was written anew after it was exported; export it again with `recvae export {run}"
+            f"{run} was retrained after this export; export it again with `recvae export {run}"
             f"{' --quantize int8' if settings.format == 'onnx-int8' else ''}`"
         )
     return recommender
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:
-    """Name each run by its folder, with as many of those above as tell it from the others.
+    """Name each run by its folder, with as many parent folders as needed for distinct names.
 
     Raises
     ------
     UsageError
-        If one is given twice.
+        If a run is given twice.
     """
     parts = [run.resolve().parts for run in runs]
     for run, path in zip(runs, parts, strict=True):

@@ -1,4 +1,4 @@
-"""What the server counts, in the text format of Prometheus."""
+"""Counters of the server, in the text format of Prometheus."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from starlette.routing import Match
 from recvae.serving.guards import Application, Receive, Send
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder through which several processes count together."""
+"""Environment variable with the folder in which several processes sum their counters."""
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -26,16 +26,20 @@ class Telemetry:
         labels = ("path", "status")
         self._requests = Counter("recvae_requests", "Requests answered.", labels, registry=self._registry)
         self._seconds = Histogram(
-            "recvae_request_seconds", "Seconds until the answer.", ("path",), buckets=_SECONDS, registry=self._registry
+            "recvae_request_seconds",
+            "Seconds to respond.",
+            ("path",),
+            buckets=_SECONDS,
+            registry=self._registry,
         )
         self._batch = Histogram("recvae_batch_users", "Users scored together.", buckets=_USERS, registry=self._registry)
-        self._reloads = Counter("recvae_reloads", "New versions asked for.", ("result",), registry=self._registry)
+        self._reloads = Counter("recvae_reloads", "Reloads of new versions.", ("result",), registry=self._registry)
         self._waiting = Gauge(
             "recvae_waiting_users", "Users waiting to be scored.", multiprocess_mode="livesum", registry=self._registry
         )
 
     def observe_waiting(self, n_users: int) -> None:
-        """Take note of how many users wait to be scored."""
+        """Record how many users wait to be scored."""
         self._waiting.set(n_users)
 
     def observe_batch(self, n_users: int) -> None:
@@ -47,12 +51,12 @@ class Telemetry:
         self._reloads.labels("done" if ok else "refused").inc()
 
     def observe_request(self, path: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def text(self) -> bytes:
-        """Return everything counted, of all processes where they share a folder."""
+        """Return all counters; those of all processes if they share a folder."""
         if not os.environ.get(SHARED_FOLDER):
             return generate_latest(self._registry)
         together = CollectorRegistry()
@@ -61,14 +65,14 @@ class Telemetry:
 
 
 class RequestCounter:
-    """An ASGI application around another that counts and times its answers.
+    """ASGI middleware that counts and times responses.
 
     Parameters
     ----------
     application : callable
         The ASGI application inside.
     telemetry : Telemetry
-        Where they are counted.
+        The counters.
     """
 
     def __init__(self, application: Application, telemetry: Telemetry) -> None:
@@ -79,7 +83,7 @@ class RequestCounter:
         if scope["type"] != "http":
             await self._inside(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500  # where nothing was said before it broke
+        start, status = time.perf_counter(), 500  # if it fails before the response starts
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -94,9 +98,9 @@ class RequestCounter:
 
 
 def _declared_path(scope: MutableMapping[str, Any]) -> str:
-    """Return an address as it is declared: those made up by clients must not become a label each."""
+    """Return the declared path of a route: paths invented by clients must not become labels."""
     route = scope.get("route")
-    if route is None:  # refused before it came that far
+    if route is None:  # refused before routing
         routes = scope["app"].router.routes
         route = next((one for one in routes if one.matches(scope)[0] is Match.FULL), None)
     return getattr(route, "path", None) or "other"

@@ -1,8 +1,8 @@
-// The address keeps what was picked, so that a link can be passed on and a reload loses nothing.
+// The address holds the state of the page, so that a link can be shared and a reload loses nothing.
 
 const DEFAULTS = { k: 10, variety: 0 };
 
-/** Return what the address asks for. Ids and names may contain commas, so that they are decoded one by one. */
+/** Return the state in the address. Ids and names may contain commas, so that they are decoded one by one. */
 export function read() {
   const parts = new Map(location.search.slice(1).split("&").map((part) => part.split("=", 2)));
   const list = (name) => (parts.get(name) ?? "").split(",").filter(Boolean).map(decoded);
@@ -14,7 +14,7 @@ export function read() {
   };
 }
 
-/** Write it; a step that the browser's "back" undoes where items changed. */
+/** Write the state to the address; if items changed, the browser's "back" undoes it. */
 export function write({ items, models, k, variety }) {
   const parts = [];
   if (items.length) parts.push(`items=${items.map(encodeURIComponent)}`);

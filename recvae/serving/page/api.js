@@ -1,8 +1,8 @@
-// What the server is asked, and what it says when something is wrong.
+// Requests to the server, and its errors.
 
 const TOKEN = "recvae-token";
 
-/** What the server said was wrong; `status` 0 where it could not be reached. */
+/** An error of the server; `status` is 0 if it could not be reached. */
 export class Refusal extends Error {
   constructor(message, status) {
     super(message);
@@ -21,19 +21,19 @@ export function hasToken() {
 async function ask(address, options = {}) {
   const token = sessionStorage.getItem(TOKEN);
   const headers = { ...options.headers, ...(token && { authorization: `Bearer ${token}` }) };
-  let response, said;
+  let response, text;
   try {
     response = await fetch(address, { ...options, headers });
-    said = await response.text();
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer; the next change asks it again.", 0);
+    throw new Refusal("Can't reach the server; retrying on your next change.", 0);
   }
   let answer;
   try {
-    answer = JSON.parse(said);
+    answer = JSON.parse(text);
   } catch {
-    answer = {}; // something between here and the server answered
+    answer = {}; // a proxy answered, not the server
   }
   if (!response.ok) throw new Refusal(answer.error ?? `The server answered ${response.status}.`, response.status);
   return answer;
@@ -48,7 +48,7 @@ export async function search(query, limit, model, signal) {
   return (await ask(`items?${words}`, { signal })).items;
 }
 
-/** Return the answer, with the milliseconds that it took. */
+/** Return the answer and its time in milliseconds. */
 export async function recommend(question, signal) {
   const start = performance.now();
   const body = JSON.stringify(question);

@@ -1,9 +1,9 @@
-// One column per model: what it recommends, how surely, and why.
+// One column per model: its recommendations, their scores and reasons.
 
 import { byId, make } from "./dom.js";
 
 export const TONES = 6; // colours in page.css
-const REASONS = 2; // named
+const REASONS = 2; // shown per item
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 
 const columns = new Map(); // by model name: {element, list, head, rows by id, ids}
@@ -18,7 +18,7 @@ export function showColumns(models) {
   for (const model of models) if (!columns.has(model.name)) columns.set(model.name, newColumn(model));
   const elements = models.map((model) => columns.get(model.name).element);
   const holder = byId("columns");
-  // Moving an element loses the focus inside it: only where the order is another.
+  // Moving an element loses the focus inside it: only if the order has changed.
   if (elements.some((element, at) => holder.children[at] !== element)) holder.append(...elements);
   holder.dataset.n = String(models.length);
   byId("note").textContent = noteOn(models);
@@ -27,8 +27,8 @@ export function showColumns(models) {
 
 function noteOn(models) {
   const sets = new Set(models.map((model) => model.fingerprint));
-  if (sets.size > 1) return "Trained on different data: an id may be another item in each.";
-  return models.length > 1 ? "Bars compare scores within a list; scores of different models do not compare." : "";
+  if (sets.size > 1) return "These models were trained on different data: the same id may be a different item.";
+  return models.length > 1 ? "Bars compare scores within a list, not between models." : "";
 }
 
 function newColumn(model) {
@@ -47,14 +47,14 @@ export function setBusy(name, busy) {
   columns.get(name)?.element.setAttribute("aria-busy", String(busy));
 }
 
-/** Show an answer in its model's column; rows that stay move to their new place. */
+/** Show an answer in its model's column; existing rows move to their new place. */
 export function showAnswer(model, answer, titleOf) {
   const column = columns.get(model.name);
   if (!column) return;
   column.facts.replaceChildren(...factsOf(model, answer));
   column.state.textContent = stateOf(answer, titleOf);
   column.time.textContent = `${Math.max(Math.round(answer.milliseconds), 1)} ms`;
-  column.time.title = "from the question to its answer";
+  column.time.title = "response time";
 
   const before = new Map([...column.rows].map(([id, row]) => [id, row.offsetTop]));
   const focused = [...column.list.children].indexOf(document.activeElement?.closest("li"));
@@ -72,7 +72,7 @@ export function showAnswer(model, answer, titleOf) {
   if (!CALM.matches) glide(column.rows, before);
 }
 
-/** Show in a model's column that it has no answer, and why. */
+/** Show an error in a model's column. */
 export function showProblem(name, text) {
   const column = columns.get(name);
   if (!column) return;
@@ -88,19 +88,19 @@ function factsOf(model, answer) {
   const facts = [model.data, ndcg === undefined ? null : `ndcg@100 ${ndcg.toFixed(3)}`].filter(Boolean);
   const version = make("span", { title: `version ${answer.version}` }, answer.version.slice(0, 7));
   const elements = facts.map((fact) => make("span", {}, fact));
-  if (ndcg !== undefined) elements.at(-1).title = "of its validation users";
+  if (ndcg !== undefined) elements.at(-1).title = "on validation users";
   return [...elements, version];
 }
 
 function stateOf(answer, titleOf) {
   const unknown = answer.unknown.map(titleOf);
-  const names = unknown.length > 3 ? `${unknown.length} of them` : unknown.join(", ");
-  if (answer.fallback && unknown.length) return "This model knows nothing of what you picked: the most popular instead.";
-  if (answer.fallback) return "The most popular, until you pick something.";
-  return unknown.length ? `Not known to this model: ${names}.` : "";
+  const names = unknown.length > 3 ? `${unknown.length} items` : unknown.join(", ");
+  if (answer.fallback && unknown.length) return "None of these items is in this model; showing the most popular instead.";
+  if (answer.fallback) return "The most popular items. Pick something you like.";
+  return unknown.length ? `Not in this model: ${names}.` : "";
 }
 
-/** Return the bars in percent: of the best score, counted from 0 or from the least where scores are negative. */
+/** Return the bars in percent of the best score, from 0 or from the lowest score if it is negative. */
 function widthsOf(items) {
   const scores = items.map((item) => item.score);
   const low = Math.min(0, ...scores), high = Math.max(...scores);
@@ -109,7 +109,7 @@ function widthsOf(items) {
 
 function newRow(item) {
   const title = item.title ?? String(item.id);
-  const button = make("button", { type: "button", class: "add", "aria-label": `add ${title}`, title: "add to what you like" });
+  const button = make("button", { type: "button", class: "add", "aria-label": `add ${title}`, title: "add to your items" });
   const name = make("p", { class: "title" }, make("span", {}, title), make("em", { hidden: true }, "only here"));
   const bar = make("div", { class: "bar" }, make("i"));
   const row = make("li", {}, name, button, bar, make("p", { class: "why" }));
@@ -130,14 +130,14 @@ function whyOf(reasons) {
   const named = positive.slice(0, REASONS).map((reason) => {
     const share = `${Math.round((100 * reason.contribution) / total)}%`;
     const words = make("span", { class: "unseen" }, ` (${share})`);
-    const tip = `${share} of what speaks for it`;
+    const tip = `${share} of the reasons`;
     return make("b", { title: tip }, reason.title ?? String(reason.id), words);
   });
   if (!named.length) return [];
   return ["because you liked ", ...named.flatMap((element, at) => (at ? [" and ", element] : [element]))];
 }
 
-/** Mark what one model alone recommends, where several are side by side. */
+/** Mark items that only one of several models recommends. */
 function markDifferences() {
   const lists = [...columns.values()].map((column) => column.ids);
   const compared = lists.length > 1 && lists.every((ids) => ids !== null);
@@ -149,7 +149,7 @@ function markDifferences() {
 }
 
 function glide(rows, before) {
-  // All places are read before anything moves, and only what is in view moves: fifty rows would take too long.
+  // All places are read before anything moves, and only visible rows move: fifty would take too long.
   const places = [...rows].map(([id, row]) => [row, before.get(id), row.offsetTop, row.getBoundingClientRect()]);
   for (const [row, from, to, box] of places) {
     if (box.top > innerHeight || box.bottom < 0) continue;
@@ -161,12 +161,12 @@ function glide(rows, before) {
   }
 }
 
-/** Tell what was added by a click or Enter, and show where else an item stands under the pointer or the focus. */
+/** Call `onAdd` for a clicked item, and highlight the item under the pointer or focus in every column. */
 export function watchColumns(onAdd) {
   const holder = byId("columns");
   holder.addEventListener("click", (event) => {
     const row = event.target.closest("li");
-    if (!row || (String(getSelection()) && !event.target.closest("button"))) return; // someone selects text
+    if (!row || (String(getSelection()) && !event.target.closest("button"))) return; // the user is selecting text
     onAdd({ id: row.dataset.id, title: row.querySelector(".title span").textContent });
   });
   const point = (event) => {

@@ -12,7 +12,7 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Return a function that calls another once it has not been called for some milliseconds. */
+/** Return a function that calls another one after a pause of some milliseconds. */
 export function delayed(work, milliseconds) {
   let timer;
   const later = (...values) => {

@@ -1,4 +1,4 @@
-// The page: pick some items, see what each model recommends at once, and why.
+// The page: pick items, and see at once what each model recommends and why.
 
 import * as address from "./address.js";
 import * as api from "./api.js";
@@ -7,19 +7,19 @@ import { byId, delayed, make } from "./dom.js";
 import { searching } from "./search.js";
 
 const COUNTS = [10, 20, 50];
-const FOUND = 8; // titles in the list of the search
-const AGAIN = 3000; // milliseconds until a server that could not answer at first is asked again
+const FOUND = 8; // titles in the search list
+const AGAIN = 3000; // milliseconds until the first request is repeated
 
 const state = address.read();
 const titles = new Map(); // by id, as text
-const questions = new Map(); // by model: what stops the one under way
+const questions = new Map(); // by model: stops the running request
 let models = [], limits = {};
 
 const titleOf = (id) => titles.get(String(id)) ?? String(id);
 const chosen = () => models.filter((model) => state.models.includes(model.name));
-const say = delayed((text) => { byId("said").textContent = text; }, 700); // not at every step of the slider
+const say = delayed((text) => { byId("said").textContent = text; }, 700); // not for every step of the slider
 
-/** Keep the titles that answers carry: an address brings ids alone. */
+/** Keep the titles in answers: an address has only ids. */
 function learn(items) {
   const unknown = state.items.some((id) => !titles.has(id));
   for (const { id, title } of items) if (title) titles.set(String(id), title);
@@ -29,11 +29,11 @@ function learn(items) {
 function complain(error) {
   if (error.name === "AbortError") return;
   if (error.status === 401) {
-    byId("problem").textContent = api.hasToken() ? "That is not the token of this server." : "";
+    byId("problem").textContent = api.hasToken() ? "Wrong token." : "";
     byId("gate").hidden = false;
     byId("token").focus();
   } else {
-    byId("problem").textContent = error.status === undefined ? `The page failed: ${error.message}` : error.message;
+    byId("problem").textContent = error.status === undefined ? `Error in this page: ${error.message}` : error.message;
   }
 }
 
@@ -55,7 +55,7 @@ async function open() {
   adopt(state);
 }
 
-/** Take over what an address asked for, as far as this server has it. */
+/** Take over the state from an address, as far as this server has it. */
 function adopt(asked) {
   const names = models.map((model) => model.name);
   const known = asked.models.filter((name) => names.includes(name));
@@ -97,7 +97,7 @@ function showPicked() {
   (next ? next.firstElementChild : byId("search")).focus();
 }
 
-/** Show all of the state, and ask each model shown. */
+/** Show the state, and ask each shown model. */
 function refresh() {
   address.write(state);
   showPicked();
@@ -112,11 +112,11 @@ function refresh() {
     if (!answers.every(Boolean)) return;
     byId("problem").textContent = "";
     const names = chosen().map((model) => model.name).join(", ");
-    say(`${answers[0].items.length} recommendations of ${names}${answers[0].fallback ? ": the most popular" : ""}`);
+    say(`${answers[0].items.length} recommendations from ${names}${answers[0].fallback ? ": the most popular items" : ""}`);
   });
 }
 
-/** Ask one model; return its answer, or null where there is none or it is no longer wanted. */
+/** Ask one model; return its answer, or null if there is none or it is no longer needed. */
 async function ask(model) {
   const asking = new AbortController();
   questions.set(model.name, asking);
@@ -131,7 +131,7 @@ async function ask(model) {
     return answer;
   } catch (error) {
     if (asking.signal.aborted) return null;
-    if (error.status) showProblem(model.name, error.message); // a list of before would pass for the answer
+    if (error.status) showProblem(model.name, error.message); // an old list would look like the answer
     complain(error);
     return null;
   } finally {
@@ -166,7 +166,7 @@ function listen() {
     const names = [...byId("models").querySelectorAll(":checked")].map((box) => box.value);
     if (names.length) return change({ models: names });
     event.target.checked = true;
-    say("One model stays.");
+    say("At least one model must stay selected.");
   });
   byId("counts").addEventListener("change", (event) => change({ k: Number(event.target.value) }));
   const slid = delayed(() => change({ variety: Number(byId("variety").value) }), 60);

@@ -2,13 +2,13 @@
 
 import { byId, delayed, make } from "./dom.js";
 
-const PAUSE = 150; // milliseconds without a key before the server is asked
+const PAUSE = 150; // milliseconds after the last key until the search starts
 
 /**
- * Let items be searched and picked.
+ * Let the user search and pick items.
  *
- * `find(query, signal)` returns a promise of items {id, title, users}; `onPick(item)` is told what was picked,
- * `onBack()` that Backspace was pressed in the empty field, `onError(error)` why nothing was found.
+ * `find(query, signal)` returns a promise of items {id, title, users}. `onPick(item)` is called for a picked item,
+ * `onBack()` for Backspace in the empty field, `onError(error)` for a failed search.
  */
 export function searching({ find, onPick, onBack, onError }) {
   const field = byId("search"), list = byId("found"), nothing = byId("nothing");
@@ -30,7 +30,7 @@ export function searching({ find, onPick, onBack, onError }) {
     list.replaceChildren(...items.map(option));
     list.hidden = items.length === 0;
     field.setAttribute("aria-expanded", String(items.length > 0));
-    nothing.textContent = items.length || !field.value.trim() ? "" : "Nothing is called that.";
+    nothing.textContent = items.length || !field.value.trim() ? "" : "No match.";
     point(items.length ? 0 : -1);
   }
 
