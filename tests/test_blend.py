@@ -201,9 +201,10 @@ def test_weights_that_are_not_those_of_a_blend_are_refused(blocks: Dataset, tmp_
     with pytest.raises(ValueError, match=r"a weight of shape \(2,\) is not one number"):
         model.load_weights({**model.weights(), "weight": np.zeros(2, dtype=np.float32)})
     write_bundle(tmp_path, Bundle(model=model, items=blocks.items))
-    for parts in ({}, {"first": 5}, {"first": {"model": "gpt", "hyperparameters": {}}}):
+    unknown = {"first": {"model": "gpt", "hyperparameters": {}}}
+    for parts, message in (({}, "is damaged"), ({"first": 5}, "is damaged"), (unknown, "holds a model 'gpt', which")):
         (tmp_path / "recommender.json").write_text(json.dumps(card_of(tmp_path) | {"parts": parts}))
-        with pytest.raises(BundleError, match="is damaged"):
+        with pytest.raises(BundleError, match=message):
             read_bundle(tmp_path)
 
 

@@ -178,7 +178,7 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     fitted = []
     fit = baselines.fit_baseline
     monkeypatch.setattr(
-        baselines, "fit_baseline", lambda name, *rest, **more: fitted.append(name) or fit(name, *rest, **more)
+        baselines, "fit_baseline", lambda model, *rest, **more: fitted.append(model.name) or fit(model, *rest, **more)
     )
     command("train", *QUICK)
     first = command("evaluate", "--json")

@@ -207,7 +207,7 @@ def test_the_size_of_a_block_never_changes_a_metric(
     whole = evaluate(model, films.test, METRICS)
     for rows in (1, 7, films.test.n_users - 1):
         monkeypatch.setattr("recvae.evaluation.evaluate.block_rows", lambda _, rows=rows: rows)
-        monkeypatch.setattr("recvae.models.common.base.block_rows", lambda _, rows=rows: -(-rows // 3))
+        monkeypatch.setattr("recvae.models.common.scoring.block_rows", lambda _, rows=rows: -(-rows // 3))
         blockwise = evaluate(model, films.test, METRICS)
         assert blockwise[1] == whole[1]
         for metric, values in whole[0].items():

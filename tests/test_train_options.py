@@ -181,7 +181,7 @@ def test_what_is_to_be_found_cannot_be_set_as_well(setting: str, refused: Refuse
 def test_a_pilot_that_is_best_before_beta_grows_has_no_cap_to_offer(blocks: Dataset) -> None:
     """With one update per epoch beta is still 0 in the first; trained again there would be no KL term at all."""
     model = MultVAE(hidden_dims=(4,), latent_dim=2, epochs=3, batch_size=500, learning_rate=0.0)
-    with pytest.raises(TrainingError, match=r"best before beta began to grow, .* train with --set beta=0, or take a"):
+    with pytest.raises(TrainingError, match=r"best before beta began to grow, .* train with --set beta=0, or set a"):
         find_beta(model, blocks.train, blocks.validation, "cpu")
 
 
