@@ -246,7 +246,7 @@ def test_options_that_the_split_has_no_use_for_are_told_and_not_in_the_manifest(
     [
         ("1 2 3\n2 3 4\n", "7 2 3\n", 1, "no test event has a user and an item of the training file"),
         ("1 2 3\n2 3 4\n", "1 8 9\n", 1, "no test event has a user and an item of the training file"),
-        ("1 2 3\n2 3 4\n", "1 film\n", 1, "write their ids in different ways"),
+        ("1 2 3\n2 3 4\n", "1 film\n", 1, "have different types of ids"),
         ("", "1 2\n", 1, "is empty"),
         ("1 2 3\n", None, 2, "no file at test.txt"),
     ],

@@ -26,7 +26,7 @@ DAMAGED = " is truncated or damaged ("
 RATING = "the rating is missing, not a number or infinite, expected a number; repair or remove it"
 TIME = "the time is missing or not a number, expected seconds since 1970; repair or remove it"
 NEGATIVE = "the time is negative, expected seconds since 1970; repair or remove it"
-ISO = "expected an ISO 8601 time (with an offset from UTC in every line or in none); repair the line"
+ISO = "expected an ISO 8601 time (an offset from UTC in every line or in none); repair the line"
 
 
 def assert_refused(path: Path, message: str, log_format: LogFormat | None = None, reader: Any = read_events) -> None:
@@ -206,7 +206,9 @@ def test_the_line_is_right_far_down_in_a_packed_log(tmp_path: Path) -> None:
 def test_a_missing_file_or_a_folder_is_wrong_use(tmp_path: Path, reader: Any) -> None:
     with pytest.raises(UsageError, match=f"^no file at {tmp_path / 'log.csv'}; check the path$"):
         reader(tmp_path / "log.csv")
-    message = " is a folder, expected a file; give the log inside it, or a known data set with --source (see "
+    message = (
+        " is a folder, expected a file; give the log inside it, or NAME --source FOLDER for a known data set (see "
+    )
     with pytest.raises(UsageError, match=f"^{re.escape(f'{tmp_path}{message}')}"):
         reader(tmp_path)
 
@@ -277,7 +279,7 @@ def test_a_zip_that_cannot_be_unpacked_is_refused(tmp_path: Path, patch: tuple[i
 
 def test_a_member_that_is_not_in_the_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.zip").write_bytes(zipped("a.csv"))
-    with pytest.raises(DataError, match=f"^{tmp_path / 'log.zip'} holds no file b.csv; fetch it again$"):
+    with pytest.raises(DataError, match=f"^{tmp_path / 'log.zip'} holds no file b.csv; download it again$"):
         read_events(Source(tmp_path / "log.zip", "b.csv"))
 
 

@@ -148,7 +148,7 @@ def test_connection_refused(server: Server, tmp_path: Path) -> None:
     with socket.socket() as deaf:  # bound but not listening, so that nobody else can answer on its port
         deaf.bind(("127.0.0.1", 0))
         known = replace(server.dataset(), url=f"http://127.0.0.1:{deaf.getsockname()[1]}/whole.zip")
-        with pytest.raises(DownloadError, match="there is no connection to the server, or it was lost; try again"):
+        with pytest.raises(DownloadError, match="no connection to the server, or it was lost; try again"):
             download(known, tmp_path)
     assert not tmp_path.exists()
 

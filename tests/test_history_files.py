@@ -212,7 +212,7 @@ def test_a_type_that_changes_later_is_refused_at_its_line_not_after_all_is_done(
 ) -> None:
     Path("a.jsonl").write_text("".join(f'{{"user": {user}, "items": [1000]}}\n' for user in (1, 2, '"a"', 4)))
     asked: list[Any] = []
-    with pytest.raises(DataError, match="line 3: got user 'a', expected a whole number as before; write all users"):
+    with pytest.raises(DataError, match="line 3: got user 'a', expected an integer as before; use one type for all"):
         answer_files.recommend_file(
             Path("a.jsonl"),
             Path("b.csv"),

@@ -140,7 +140,7 @@ def test_recommendations_become_a_table(recommend: Recommend) -> None:
 def test_a_single_id_is_refused_with_the_call_that_was_meant(recommend: Recommend, single: Any) -> None:
     with pytest.raises(UsageError) as caught:
         recommend(single)
-    assert str(caught.value) == f"got a single id {single!r}, expected a list of ids, such as [{single!r}]"
+    assert str(caught.value) == f"got a single id {single!r}, expected a list of ids, e.g. [{single!r}]"
 
 
 def test_a_single_numpy_integer_is_refused_too(recommend: Recommend) -> None:
@@ -157,7 +157,9 @@ def test_k_must_be_a_whole_number_from_1(recommend: Recommend, k: Any) -> None:
 
 def test_a_model_of_other_items_is_refused(blocks: Dataset) -> None:
     model = Popularity().fit(blocks.train[:, :-1])
-    with pytest.raises(DataError, match="got a model of 31 items and a data set of 32; give the data set the model"):
+    with pytest.raises(
+        DataError, match="got a model of 31 items and a data set of 32 items; give the data set the model"
+    ):
         Recommender(model, blocks)
 
 

@@ -280,7 +280,7 @@ def test_sixteen_threads_are_answered_as_one(recommender: Recommender) -> None:
         (lambda r: r.recommend_batch(pd.DataFrame({"user": [1, None], "item": [1, 2]})), "got empty cells in user or"),
         (
             lambda r: r.recommend_batch(pd.DataFrame({"user": [1], "item": [1], "weight": [-1.0]})),
-            "got other values in the column weight, expected a number from",
+            "got invalid values in the column weight, expected a number from",
         ),
         (lambda r: r.recommend_batch([[1000]], k=0), "expected a whole number of items, 1 or more"),
         (lambda r: r.similar_items("nobody"), "unknown item 'nobody'; ids look like 1000"),

@@ -150,11 +150,11 @@ def test_taste_beats_popularity_for_users_never_seen(events: Events) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_users": 0}, "got n_users 0, expected 1 to .*; choose a number of users"),
-        ({"n_items": 0}, "got n_items 0, expected 80 to 250,000; choose a number of films"),
+        ({"n_users": 0}, "got n_users 0, expected 1 to .*; choose another number of users"),
+        ({"n_items": 0}, "got n_items 0, expected 80 to 250,000; choose another number of films"),
         ({"n_items": 79}, "got n_items 79, expected 80 to 250,000"),
         ({"n_items": 250_001}, "got n_items 250,001, expected 80 to 250,000"),
-        ({"n_events": 0}, "got n_events 0, expected 60,000 to 900,000; give each user 20 events or more"),
+        ({"n_events": 0}, "got n_events 0, expected 60,000 to 900,000; use 20 to n_items / 4 events per user"),
         ({"n_events": 59_999}, "got n_events 59,999, expected 60,000 to 900,000"),
         ({"n_events": 900_001}, "got n_events 900,001, expected 60,000 to 900,000"),
         ({"seed": -1}, "got seed -1, expected 0 to .*; choose another seed"),

@@ -77,7 +77,7 @@ def text_rows(source: Source, separator: str, encoding: str = "utf-8-sig") -> It
                 continue
             n_columns = n_columns or len(columns)
             if len(columns) != n_columns:
-                quotes = "; put titles with commas in double quotes" if separator == "," else ""
+                quotes = "; put a title with a comma in double quotes" if separator == "," else ""
                 raise DataError(
                     f"{place}: got {len(columns)} columns, expected {n_columns} as in the first line: {text[:80]!r}; "
                     f"repair the line{quotes}"

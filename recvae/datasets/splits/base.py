@@ -126,4 +126,4 @@ def check_share(share: float, name: str = "target share", such_as: float = TARGE
         If it is.
     """
     if not 0 < share < 1:
-        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, e.g. {such_as}")
+        raise UsageError(f"got {name} {share}, expected a number between 0 and 1, such as {such_as}")
