@@ -164,6 +164,22 @@ def test_the_help_imports_neither_torch_nor_the_library() -> None:
     assert done.stderr.strip() == "[]"
 
 
+FOLDERS = sorted({path.parent for path in ROOT.glob("recvae/**/*.py")} - {ROOT / "recvae"})
+HANDING_ON = (ROOT / "recvae" / "models", ROOT / "recvae" / "tuning")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_folder_says_what_each_of_its_files_is_and_imports_nothing(folder: Path) -> None:
+    module = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    if folder in HANDING_ON:
+        return
+    assert len(module.body) == 1, "a docstring and nothing else"
+    described = set(re.findall(r"^    ([\w/-]+)  ", ast.get_docstring(module, clean=False) or "", flags=re.MULTILINE))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    folders = {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").is_file()}
+    assert described == files | folders
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_no_file_uses_pickle_or_global_random_state(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

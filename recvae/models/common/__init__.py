@@ -1,11 +1,14 @@
 """What the models share.
 
     hyperparameters   dataclass fields that know their meaning, type and range
-    base              what every model is
+    base              what every model is: how it is fitted, saved and loaded
+    scoring           what a fitted model can be asked: scores, lists, reasons, embeddings
+    learned           arrays that a model learns, kept by name
     autoencoder       a network trained by the one loop
     variational       a KL term whose weight follows a schedule
-    networks          layers on sparse rows, initialisation, noise
-    scorers           scoring as PyTorch modules, for export
+    likelihood        a likelihood over all items: precision, sampling, choice
+    networks          what a network states of its items; layers on sparse rows, initialisation, noise
+    graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
     similarity        cosines of item vectors
 
