@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from measuring import processor
+from recvae.models import MODELS
+from recvae.models.common.autoencoder import Autoencoder
 
 HERE = Path(__file__).parent
 METRICS = "recall@20,recall@50,ndcg@100"
-CLOSED = ("als", "ease", "edlae")
-NETWORKS = ("ae", "multdae", "multvae", "hvamp", "vasp", "recvae")
+# Whatever is registered takes part: closed forms are searched whole, networks within the budget.
+NETWORKS = tuple(name for name, model in MODELS.items() if issubclass(model, Autoencoder))
+CLOSED = tuple(name for name, model in MODELS.items() if model.space and name not in NETWORKS)
 
 
 @dataclass(frozen=True, kw_only=True)

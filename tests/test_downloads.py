@@ -87,8 +87,8 @@ def test_success(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_progress_ends_at_the_total_and_never_goes_back(server: Server, tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    download(server.dataset(), tmp_path, lambda done, total: seen.append((done, total)))
+    seen: list[tuple[float, float | None]] = []
+    download(server.dataset(), tmp_path, lambda done, total, _: seen.append((done, total)))
     assert len(seen) >= 3
     assert seen == sorted(seen)
     assert seen[-1] == (len(BODY), len(BODY))
@@ -96,8 +96,8 @@ def test_progress_ends_at_the_total_and_never_goes_back(server: Server, tmp_path
 
 
 def test_progress_without_a_known_total(server: Server, tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
-    download(server.dataset("/unsized.zip"), tmp_path, lambda done, total: seen.append((done, total)))
+    seen: list[tuple[float, float | None]] = []
+    download(server.dataset("/unsized.zip"), tmp_path, lambda done, total, _: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] >= len(BODY)
     assert {total for _, total in seen} == {None}
@@ -167,7 +167,7 @@ def test_silent_server(server: Server, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_interrupted(server: Server, tmp_path: Path) -> None:
-    def interrupt(done: int, total: int | None) -> None:
+    def interrupt(done: float, total: float | None, note: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -176,7 +176,7 @@ def test_interrupted(server: Server, tmp_path: Path) -> None:
 
 
 def test_disk_full(server: Server, tmp_path: Path) -> None:
-    def fill_the_disk(done: int, total: int | None) -> None:
+    def fill_the_disk(done: float, total: float | None, note: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StorageError, match=r"could not write .*ml-1m\.zip: No space left on device; free some space"):

@@ -172,7 +172,7 @@ def _fetch(name: str, downloads: Path) -> Path:
 
     known = known_dataset(name)
     with ProgressBar(f"downloading {name}") as bar:
-        return download(known, downloads, lambda done, total: bar(done, total, f"{done / 1e6:,.1f} MB"))
+        return download(known, downloads, bar)
 
 
 def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: bool) -> None:

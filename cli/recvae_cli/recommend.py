@@ -120,7 +120,7 @@ def _recommend_file(
                 output,
                 lambda block: recommender.recommend_batch(block, **options),
                 identity,
-                lambda n: bar(n, None, f"{n:,} users"),
+                bar,
                 explain=recommender.explain if explain else None,
             )
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 import logging
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import requests
 
 from recvae.datasets.catalog import KnownDataset
 from recvae.errors import DownloadError, StorageError
+from recvae.progress import Progress
 
 _SECONDS = 30  # without an answer or another byte until a server counts as unreachable
 _CHUNK_BYTES = 1 << 18
 
 
-def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | None], None] | None = None) -> Path:
+def download(known: KnownDataset, folder: Path, progress: Progress | None = None) -> Path:
     """Download the zip of a data set, unless it exists and is verified.
 
     Parameters
@@ -26,8 +26,8 @@ def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | N
         The data set.
     folder : Path
         Folder of the zip `NAME.zip`; made if missing.
-    progress : callable, optional
-        Called with the bytes downloaded so far, and the total or None if it is unknown.
+    progress : Progress, optional
+        Called with the bytes downloaded so far, the total or None if it is unknown, and a text.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def download(known: KnownDataset, folder: Path, progress: Callable[[int, int | N
     return target
 
 
-def _retrieve(known: KnownDataset, target: Path, progress: Callable[[int, int | None], None] | None) -> None:
+def _retrieve(known: KnownDataset, target: Path, progress: Progress | None) -> None:
     md5 = None if known.md5 is None else f"md5:{known.md5}"
     folder = target.parent.absolute()
     try:
@@ -67,7 +67,7 @@ def _retrieve(known: KnownDataset, target: Path, progress: Callable[[int, int | 
         raise _failed(known, "the downloaded file is not a zip")
 
 
-def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # pooch declares less than it documents
+def _downloader(progress: Progress | None) -> Any:  # pooch declares less than it documents
     bar: Any = False if progress is None else _Progress(progress)
     return pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK_BYTES, timeout=_SECONDS)
 
@@ -75,7 +75,7 @@ def _downloader(progress: Callable[[int, int | None], None] | None) -> Any:  # p
 class _Progress:
     """The progress bar that pooch expects; it calls a callback."""
 
-    def __init__(self, report: Callable[[int, int | None], None]) -> None:
+    def __init__(self, report: Progress) -> None:
         self.total = 0  # set by pooch; 0 if unknown
         self._report = report
         self._done = 0
@@ -85,7 +85,7 @@ class _Progress:
         self._done += n_bytes
         if self.total:
             self._done = min(self._done, self.total)
-        self._report(self._done, self.total or None)
+        self._report(self._done, self.total or None, f"{self._done / 1e6:,.1f} MB")
 
     def reset(self) -> None:
         """Start again at 0, as pooch does before it reports the total a second time."""

@@ -4,7 +4,7 @@ Letters in shape comments: I items, B items of a block, n neighbours.
 """
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from recvae.exports.programs import check_onnx, check_torch, quantize_graph, sav
 from recvae.exports.scorer import OnnxScorer
 from recvae.interactions import HeldOut
 from recvae.models.common.base import Model
+from recvae.progress import Progress
 from recvae.ranking import block_rows, rank
 from recvae.storage.files import check_replaceable, write_file, write_folder, write_json
 from recvae.storage.integrity import described, sha256_of
@@ -49,9 +50,6 @@ QUANTIZATIONS = ("int8",)
 _NEIGHBOURS = 100  # per item at most
 _CHECKED_ROWS = 200
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript")
-
-Progress = Callable[[float, float, str], None]
-"""Called with the amount done, the total, and a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +116,8 @@ def export(
         Output folder; by default `onnx`, `onnx-int8` or `torch` in the bundle. An existing export is replaced.
     held_out : HeldOut, optional
         Users whose histories are used for the check; by default generated histories.
-    progress : callable, optional
-        Called with the progress.
+    progress : Progress, optional
+        Called with the steps done, the steps in all, and what is done now.
     models : sequence of type of Model
         Models of your own that the bundle may hold.
 
@@ -168,7 +166,7 @@ def export(
     return ModelExport(folder=folder, card=card)
 
 
-def _silent(done: float, total: float, note: str) -> None:
+def _silent(done: float, total: float | None, note: str) -> None:
     """Show no progress."""
 
 

@@ -23,6 +23,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError, UsageError
+from recvae.progress import Progress
 from recvae.recommenders.answers import BatchRecommendations, Explanation
 from recvae.recommenders.histories import histories_of
 from recvae.recommenders.history_files import BLOCK, Block, read_blocks, users_of
@@ -68,7 +69,7 @@ def recommend_file(
     output: Path,
     recommend: Callable[[Block], BatchRecommendations],
     identity: dict[str, Any],
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     users: int = BLOCK,
     explain: Explain | None = None,
 ) -> AnswerCounts:
@@ -84,7 +85,7 @@ def recommend_file(
         Block -> BatchRecommendations.
     identity : dict
         What the answers depend on apart from the histories; kept blocks with another identity are removed.
-    progress : callable, optional
+    progress : Progress, optional
         Called with the number of users that are done.
     users : int
         Users per block, >= 1.
@@ -128,7 +129,7 @@ def recommend_file(
             written.append(part)
             total.update(counts)
             if progress is not None:
-                progress(total["users"])
+                progress(total["users"], None, f"{total['users']:,} users")
     except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
         shutil.rmtree(parts, ignore_errors=True)
         raise
