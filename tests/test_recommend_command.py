@@ -62,6 +62,7 @@ def test_json_has_items_reasons_and_what_was_not_known(run: Recommender, command
     assert {item["id"] for item in seen["items"]} == {found.ids[1], first}
     cold = command("recommend", RUN, "--items", "zzz")
     assert "none of these items is in the model; showing the most popular instead" in cold.out
+    assert "training users" in cold.out
 
 
 @pytest.mark.parametrize("ending", history_files.INPUTS)

@@ -57,7 +57,8 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 
 
 def _protocol(heldout_users: int | None) -> str:
-    return f"strong, 2 x {heldout_users:,} users held out" if heldout_users else "strong, 2 x 10 % of users held out"
+    users = f"{heldout_users:,}" if heldout_users else "10 % of the"
+    return f"strong, {users} users each in validation and test"
 
 
 def _tables(known: list[dict[str, Any]], prepared: dict[str, str]) -> None:
@@ -90,7 +91,7 @@ def _grouped(known: list[dict[str, Any]], key: str) -> dict[str, list[str]]:
     for entry in known:
         value = entry[key]
         if isinstance(value, dict):
-            value = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in value.items())
+            value = ", ".join(f"{count:,} {what.replace('train_', 'training ')}" for what, count in value.items())
         if value:
             groups.setdefault(value, []).append(entry["name"])
     return groups

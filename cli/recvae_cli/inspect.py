@@ -57,13 +57,23 @@ def inspect(
 
 def _facts(card: dict[str, Any]) -> str:
     """Return a few lines about training, data and versions."""
-    training = ", ".join(f"{name} {value}" for name, value in card["training"].items() if not isinstance(value, dict))
     data = card["dataset"]
+    protocol = data.get("protocol", {})
     lines = [
-        f"training: {training or 'unknown'}",
-        f"data: fingerprint {str(data.get('fingerprint', 'unknown'))[:16]}, {data.get('protocol', {})}",
-        "made with " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()),
+        f"training: {_listed(card['training']) or 'unknown'}",
+        f"data: fingerprint {str(data.get('fingerprint', 'unknown'))[:16]}, {_listed(protocol) or 'unknown protocol'}",
+        f"made with {_listed(card['versions'])}",
     ]
     if card.get("interrupted"):
         lines.insert(0, "interrupted: these are the best weights so far")
     return "\n".join(lines)
+
+
+def _listed(values: Any) -> str:
+    """List the plain values of a part of a card, e.g. "split strong, seed 98765"."""
+    plain = values.items() if isinstance(values, dict) else ()
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in plain
+        if not isinstance(value, dict)
+    )

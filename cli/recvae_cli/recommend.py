@@ -153,12 +153,13 @@ def _print(
         if any(len(str(item).split()) > 1 for item in found.unknown):
             say("separate ids by commas, e.g. 318,296")
     table = Table()
-    for name, side in (("", "right"), ("id", "right"), ("title", "left"), ("score", "right")):
+    score_name = "training users" if found.fallback else "score"
+    for name, side in (("", "right"), ("id", "right"), ("title", "left"), (score_name, "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     if reasons is not None:
         table.add_column("because of")
     for place, (item, title, score) in enumerate(zip(found.ids, found.titles, found.scores, strict=True)):
-        row = [str(place + 1), str(item), title or "", f"{score:.3f}"]
+        row = [str(place + 1), str(item), title or "", f"{score:,.0f}" if found.fallback else f"{score:.3f}"]
         if reasons is not None:
             row.append("; ".join(f"{name or key} {value:+.2f}" for key, name, value in reasons[place].reasons[:3]))
         table.add_row(*row)
