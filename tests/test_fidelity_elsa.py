@@ -38,7 +38,7 @@ def dense_loss(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (functional.normalize(x, dim=1) - functional.normalize(y, dim=1)).square().sum(dim=1).mean()
 
 
-@pytest.mark.parametrize("latent_dim", [1, N_FACTORS, 2 * N_ITEMS])
+@pytest.mark.parametrize("latent_dim", [2, N_FACTORS, 2 * N_ITEMS])  # the last has more factors than users
 def test_the_loss_and_its_gradient_are_those_of_the_paper(latent_dim: int) -> None:
     model, x = model_before_training(latent_dim=latent_dim), rows()[:-1]
     loss = model._loss(whole_batch(x, CPU), 0.0, torch.Generator()).total
@@ -58,6 +58,23 @@ def test_a_user_without_items_has_a_finite_loss_and_moves_nothing() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(2.0)  # the cosine is 0
     assert not model.network_.output.weight.grad.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("latent_dim", [8, 40])
+@pytest.mark.parametrize("noise", [1e-1, 1e-2, 1e-3, 1e-4, 1e-6])
+def test_a_row_that_is_explained_by_nothing_does_not_make_gradients_explode(latent_dim: int, noise: float) -> None:
+    """With nearly orthogonal vectors f(x) is nearly 0, and float32 cannot tell how near."""
+    x = sp.csr_matrix(np.kron(np.eye(16), [[1, 1]])[:, :32], dtype=np.float32)  # 16 users of two items each
+    generator = torch.Generator().manual_seed(0)
+    model = ELSA(latent_dim=latent_dim)
+    model.network_ = model._network(32)
+    orthogonal = torch.eye(32, latent_dim) if latent_dim >= 32 else torch.eye(latent_dim).repeat(4, 1)
+    model.network_.output.weight.data = orthogonal + noise * torch.randn(32, latent_dim, generator=generator)
+    cosine = model.network_.cosine(whole_batch(x, CPU))
+    (2 - 2 * cosine).mean().backward()
+    gradient = model.network_.output.weight.grad
+    assert cosine.abs().max() <= 1.001 and gradient is not None
+    assert gradient.isfinite().all() and gradient.abs().max() < 25  # without a bound, 10,000 and more
 
 
 @given(st.floats(0.1, 100), st.integers(0, 1000))

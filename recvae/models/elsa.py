@@ -3,13 +3,14 @@
     f(x) = x A A^T - x,  rows of A (n_items x latent_dim) of length 1                       (eq. 3, 5)
     L_u  = | x_u / |x_u| - f(x_u) / |f(x_u)| |^2 = 2 - 2 cos(x_u, f(x_u))                    (eq. 6)
 
-EASE with a weight matrix of low rank: A A^T - I has a zero diagonal, since rows have length 1, so that no item speaks
-for itself. Memory grows with the items, not with their square. The loss needs no block of users x items: with
-h = x A and G = A^T A,
+EASE with a weight matrix of low rank: A A^T - I has a zero diagonal, since rows have length 1, so that no item explains
+itself. Memory grows with the items, not with their square. With h = x A and G = A^T A,
 
     x . f(x) = |h|^2 - |x|^2,  |f(x)|^2 = h G h^T - 2 |h|^2 + |x|^2
 
-which is exact. As in the paper, there is no noise, and the optimiser is NAdam.
+so the loss of a large batch needs no block of users x items; a batch of at most latent_dim users has one, which is
+faster there and no larger than A. As in the paper, there is no noise, and the optimiser is NAdam. The loss sums over
+items; with a mean, as the authors' code may have it, the steps of NAdam are smaller.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
-_TINY = 1e-12
+_LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
 
 
 class ELSANetwork(ItemNetwork):
@@ -70,12 +71,16 @@ class ELSANetwork(ItemNetwork):
         """Return the cosine of x and f(x) of each user, shape (n_users,); 0 for a user without interactions."""
         vectors = self.vectors()  # (I, D)
         hidden = sparse_product(batch, batch.inputs, vectors)  # (N,) -> (B, D), of rows of length 1
-        gram = product(vectors.t(), vectors)  # (D, I) x (I, D) -> (D, D)
         length = (batch.lengths > 0).to(hidden.dtype)  # (B,) |x|^2
         explained = hidden.square().sum(dim=1)  # (B,) |h|^2
-        reached = (product(hidden, gram) * hidden).sum(dim=1)  # (B,) |h A^T|^2
-        norm = (reached - 2 * explained + length).clamp(min=_TINY).sqrt()  # (B,) |f(x)|
-        return (explained - length) / norm
+        if len(batch) <= vectors.shape[1]:
+            scores = product(hidden, vectors.t())  # (B, D) x (D, I) -> (B, I)
+            scores = scores.index_put((batch.rows, batch.items.long()), -batch.inputs, accumulate=True)
+            square = scores.square().sum(dim=1)  # (B,) |f(x)|^2
+        else:
+            gram = product(vectors.t(), vectors)  # (D, I) x (I, D) -> (D, D)
+            square = (product(hidden, gram) * hidden).sum(dim=1) - 2 * explained + length
+        return (explained - length) / square.clamp(min=_LEAST).sqrt()
 
 
 @dataclass(kw_only=True)
@@ -102,7 +107,7 @@ class ELSA(Autoencoder[ELSANetwork]):
     epochs: int = hyperparameter(10, "passes over the training users", low=1)
     batch_size: int = hyperparameter(128, "users per update", low=1)
     learning_rate: float = hyperparameter(0.1, "step size of NAdam", low=0)
-    latent_dim: int = hyperparameter(800, "length of an item's vector", low=1)
+    latent_dim: int = hyperparameter(800, "length of an item's vector", low=2)
 
     def _network(self, n_items: int) -> ELSANetwork:
         return ELSANetwork(n_items, self.latent_dim)
@@ -117,13 +122,14 @@ class ELSA(Autoencoder[ELSANetwork]):
     def _footprint(
         self,
         network: ItemNetwork,
-        n_users: int,  # noqa: ARG002
+        n_users: int,
         n_interactions: int,  # noqa: ARG002
         *,
         on_gpu: bool,  # noqa: ARG002
     ) -> BatchFootprint:
         of_vectors = 4 * network.output.weight.numel()
-        return BatchFootprint(blocks=0.0, scoring_blocks=2.2, more=4 * of_vectors)  # of length 1, with gradients
+        blocks = 4.0 if n_users <= self.latent_dim else 0.0
+        return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=4 * of_vectors)  # of length 1, with gradients
 
     def _finish(self) -> None:
         super()._finish()
