@@ -171,9 +171,9 @@ HANDING_ON = (ROOT / "recvae" / "models", ROOT / "recvae" / "tuning")
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_folder_says_what_each_of_its_files_is_and_imports_nothing(folder: Path) -> None:
     module = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-    if folder in HANDING_ON:
-        return
-    assert len(module.body) == 1, "a docstring and nothing else"
+    if folder == ROOT / "recvae" / "models":
+        return  # the registry lists them itself
+    assert len(module.body) == 1 or folder in HANDING_ON, "a docstring and nothing else"
     described = set(re.findall(r"^    ([\w/-]+)  ", ast.get_docstring(module, clean=False) or "", flags=re.MULTILINE))
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     folders = {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").is_file()}

@@ -209,6 +209,62 @@ def test_arrays_that_do_not_fit_are_refused(blocks: Dataset) -> None:
         Forgetful().load_weights(model.weights())
 
 
+def test_what_its_code_does_wrong_is_said_with_file_and_line(blocks: Dataset) -> None:
+    class Raises(ItemKNN):
+        def _fit(self, train: sp.csr_matrix, validation: Any, options: FitOptions) -> None:  # noqa: ARG002
+            raise ZeroDivisionError("no items")
+
+    with pytest.raises(
+        UsageError, match=r"Raises._fit failed with ZeroDivisionError: no items \(.*test_own_models.py, li"
+    ):
+        Raises().fit(blocks.train)
+
+    class Returns(ItemKNN):
+        def _fit(self, train: sp.csr_matrix, validation: Any, options: FitOptions) -> Any:
+            super()._fit(train, validation, options)
+            return self
+
+    with pytest.raises(UsageError, match=r"got Returns from Returns._fit, expected None; let it return nothing"):
+        Returns().fit(blocks.train)
+
+    @dataclass(kw_only=True)
+    class Scores(ItemKNN):
+        name: ClassVar[str] = "scores"
+
+        def _score_block(self, user_items: sp.csr_matrix) -> Any:
+            return user_items @ np.ones(3)
+
+    model = Scores().fit(blocks.train)
+    with pytest.raises(UsageError, match=r"Scores._score_block failed with ValueError: .*correct it there"):
+        model.score(blocks.test.fold_in)
+
+
+@pytest.mark.parametrize("form", [sp.csc_matrix, sp.coo_matrix, sp.csr_array])
+def test_any_sparse_matrix_it_learns_is_kept(form: Any, blocks: Dataset, tmp_path: Path) -> None:
+    fitted = ItemKNN().fit(blocks.train)
+    fitted.similarity_ = form(fitted.similarity_)
+    Recommender(fitted, blocks).save(tmp_path / "mine")
+    back = Recommender.load(tmp_path / "mine", models=[ItemKNN]).model
+    np.testing.assert_allclose(back.score(blocks.test.fold_in), fitted.score(blocks.test.fold_in))
+
+
+def test_two_of_one_name_and_fields_that_are_not_read_are_refused(blocks: Dataset, tmp_path: Path) -> None:
+    @dataclass(kw_only=True)
+    class Other(ItemKNN):
+        pass
+
+    Recommender(ItemKNN().fit(blocks.train), blocks).save(tmp_path / "mine")
+    with pytest.raises(UsageError, match="got two models of your own with name 'itemknn', expected a different name"):
+        model_class("itemknn", [ItemKNN, Other])
+
+    class Undecorated(ItemKNN):
+        name: ClassVar[str] = "undecorated"
+        more: float = hyperparameter(1.0, "not read", low=0)
+
+    with pytest.raises(UsageError, match=r"got Undecorated, whose fields are not read; put @dataclass\(kw_only=True\)"):
+        model_class(Undecorated)
+
+
 # From the command
 
 
@@ -243,6 +299,48 @@ def test_a_run_of_it_imports_nothing_by_itself(verb: str, run: Path, command: Co
     assert said.code == 1 and said.err.count("\n") <= 2, said.err
     assert "holds a model 'itemknn', which recvae does not have" in said.err
     assert "--model MODULE:CLASS" in said.err and "my_models" not in sys.modules
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare", "recommend", "similar", "export", "serve"])
+def test_a_damaged_card_that_names_a_module_imports_nothing(
+    verb: str, module: str, toy: Path, command: Command
+) -> None:
+    assert command("train", "--model", "popularity").code == 0
+    card = Path("runs/toy/popularity/recommender.json")
+    card.write_text(card.read_text().replace('"popularity"', f'"{module}:ItemKNN"'))
+    more = {"recommend": ("--items", "1"), "similar": ("1",)}.get(verb, ())
+    said = command(verb, "runs/toy/popularity", *more)
+    assert said.code == 1 and "holds a model 'my_models:ItemKNN', which recvae does not have" in said.err
+    assert module not in sys.modules
+
+
+def test_a_run_that_was_interrupted_imports_nothing_either(module: str, toy: Path, command: Command) -> None:
+    work = Path("runs/toy/mine")
+    work.mkdir(parents=True)
+    fingerprint = Dataset.load(toy).fingerprint
+    state = {"model": f"{module}:ItemKNN", "hyperparameters": {}, "fingerprint": fingerprint, "folder": "mine"}
+    (work / "run.json").write_text(json.dumps(state))
+    said = command("train", "--resume")
+    assert said.code == 1 and "holds a model 'my_models:ItemKNN'" in said.err and module not in sys.modules
+
+
+def test_a_blend_of_it_is_trained_by_naming_both(run: Path, command: Command) -> None:
+    assert command("train", "--model", "ease", "--set", "l2=10").code == 0
+    words = ("--set", "first=itemknn", "--set", "second=ease", "--set", "weight=0.5")
+    refused = command("train", "--model", "blend", *words)
+    assert refused.code == 1 and "on the command line --model MODULE:CLASS" in refused.err
+    said = command("train", "--model", "blend", "--model", "my_models:ItemKNN", *words)
+    assert said.code == 0, said.err
+    assert command("plan", "blend", *words, "--model", "my_models:ItemKNN", "--seconds", "0").code == 0
+    assert command("recommend", "blend", "--items", "1", "--model", "my_models:ItemKNN").code == 0
+
+
+def test_comparing_all_runs_leaves_out_what_cannot_be_loaded(run: Path, command: Command) -> None:
+    assert command("train", "--model", "popularity").code == 0
+    said = command("compare", "--to", "popularity")
+    assert "left out, since they hold models of your own: itemknn; to include them, add --model" in said.err
+    both = command("compare", "--to", "popularity", "--json", "--model", "my_models:ItemKNN")
+    assert {one["name"] for one in json.loads(both.out)["runs"]} == {"popularity", "itemknn"}
 
 
 @pytest.mark.parametrize(

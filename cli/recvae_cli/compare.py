@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from recvae_cli import comparison as shared
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, OwnModels, RunsDir, say, say_next
+from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    OwnModels,
+    RunsDir,
+    imported_models,
+    say,
+    say_next,
+)
 
 
 def compare(
@@ -32,9 +45,9 @@ def compare(
     data: shared.Data = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
-    device: Device = "auto",
-    data_dir: DataDir = Path("data"),
-    runs_dir: RunsDir = Path("runs"),
+    device: Device = DEVICE,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Compare runs on the same users: intervals, paired tests against a baseline (Holm), training time and size.
@@ -65,7 +78,7 @@ def compare(
         runs_dir=runs_dir,
     )
     shared.check_request(request, runs or [])
-    folders = _folders(runs_dir, runs or [], data)
+    folders = _folders(runs_dir, runs or [], data, own)
     found, home = shared.compare_runs(request, folders, "comparing")
     shared.report(request, found)
     words = ["recvae", "compare", *map(str, folders), *(["--baselines", baselines] if baselines else [])]
@@ -76,8 +89,10 @@ def compare(
     say_next(shlex.join([*words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more]))
 
 
-def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
+def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] | None) -> list[Path]:
     """Find the runs that are named, or all finished ones next to the newest, without their repeats."""
+    from recvae.bundles.card import read_card
+    from recvae.models import MODELS
     from recvae.runs.finding import find_run, finished_runs
 
     if runs:
@@ -86,4 +101,10 @@ def _folders(runs_dir: Path, runs: list[str], data: str | None) -> list[Path]:
     folders, repeats = finished_runs(newest.parent)
     if repeats:
         say(f"left out, since these repeat a run with other seeds: {', '.join(folder.name for folder in repeats)}")
+    known = [*MODELS, *(model.name for model in imported_models(own))]
+    unknown = [folder for folder in folders if read_card(folder)["model"] not in known]
+    if unknown and len(unknown) < len(folders):
+        names = ", ".join(folder.name for folder in unknown)
+        say(f"left out, since they hold models of your own: {names}; to include them, add --model MODULE:CLASS")
+        folders = [folder for folder in folders if folder not in unknown]
     return folders or [newest]

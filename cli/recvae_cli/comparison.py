@@ -172,6 +172,9 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
                 f"({', '.join(MODELS)}); to test against another run, name it among those to compare too"
             )
         chosen = list(dict.fromkeys([*chosen, model_class(to)]))
+    twice = [model.name for model in chosen if [other.name for other in chosen].count(model.name) > 1]
+    if twice:
+        raise UsageError(f"got two baselines with name '{twice[0]}', expected a different name for each")
     called = {f"{model.name} (baseline)" if model.name in labels else model.name: model for model in chosen}
     if to is None or named is not None:
         return called, named

@@ -49,9 +49,9 @@ def imported_models(names: list[str] | None) -> "list[type[Model]]":
 
 def model_option(model: "type[Model]") -> str:
     """Return ` --model MODULE:CLASS` for a model of your own, which the next command needs too; else nothing."""
-    from recvae.models import MODELS, import_path
+    from recvae.models import import_path, is_own
 
-    return "" if MODELS.get(model.name) is model else f" --model {import_path(model)}"
+    return f" --model {import_path(model)}" if is_own(model) else ""
 
 
 def memory_limit(text: str | None) -> int | None:

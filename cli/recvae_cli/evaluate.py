@@ -1,12 +1,22 @@
 """`recvae evaluate`: how good a run is, next to baselines that were tuned on the same data."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from recvae_cli import comparison as shared
-from recvae_cli.console import DataDir, Device, Json, MaxMemory, OwnModels, RunsDir, say_next
+from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    OwnModels,
+    RunsDir,
+    say_next,
+)
 
 
 def evaluate(
@@ -25,9 +35,9 @@ def evaluate(
     data: shared.Data = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
-    device: Device = "auto",
-    data_dir: DataDir = Path("data"),
-    runs_dir: RunsDir = Path("runs"),
+    device: Device = DEVICE,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Measure runs on held-out users, next to ALS (tuned on validation) and popularity.
@@ -65,9 +75,10 @@ def evaluate(
     folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
     found, _ = shared.compare_runs(request, folders, "evaluating")
     shared.report(request, found)
-    if own:
-        say_next(f"recvae recommend {folders[0]} --items ID,ID --model {own[0]}")
-        return
     known = ItemIndex.read(folders[0] / ITEMS).ids[:2].tolist()
+    if own:
+        more = " ".join(f"--model {name}" for name in own)
+        say_next(f"recvae recommend {folders[0]} --items {','.join(map(str, known))} {more}")
+        return
     load = f"from recvae import Recommender; r = Recommender.load({str(folders[0])!r})"
     say_next(f'python -c "{load}; print(r.recommend({known}, k=5).to_pandas())"')

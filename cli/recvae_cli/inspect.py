@@ -52,7 +52,11 @@ def inspect(
     if any([*(found.problem for found in files.values()), *exports.values()]):
         raise typer.Exit(1)
     if not as_json:
-        say_next(f"recvae recommend {folder} --items ID,ID", f"recvae serve {folder}", f"recvae evaluate {folder}")
+        from recvae.models import MODELS  # only now: it takes a second
+
+        more = "" if card["model"] in MODELS else " --model MODULE:CLASS"
+        verbs = (f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}")
+        say_next(*(f"recvae {verb}{more}" for verb in verbs))
 
 
 def _facts(card: dict[str, Any]) -> str:

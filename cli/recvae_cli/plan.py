@@ -13,7 +13,9 @@ from recvae_cli.console import (
     Device,
     Json,
     MaxMemory,
+    OwnModels,
     RunsDir,
+    imported_models,
     memory_limit,
     say,
     say_next,
@@ -39,6 +41,7 @@ def plan(
     seconds: Annotated[
         float, typer.Option("--seconds", help="Seconds to try out each model; 0 estimates no times.")
     ] = 2.0,
+    own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
     data_dir: DataDir = DATA_DIR,
@@ -71,9 +74,9 @@ def plan(
     resolve_device(device)
     home = find_dataset(data_dir, data)
     dataset = Dataset.load(home)
-    plans = []
+    plans, own_classes = [], imported_models(own)
     for model in models:
-        load_parts(model, runs_dir, dataset, device)
+        load_parts(model, runs_dir, dataset, device, own_classes)
     with ProgressBar("trying out models") as bar:
         for done, model in enumerate(models):
             bar(done, len(models), model.name)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
     DataDir,
     Device,
     Json,
     MaxMemory,
     RunsDir,
+    imported_models,
     memory_limit,
     model_option,
     say,
@@ -24,13 +28,21 @@ from recvae_cli.console import (
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
+    from recvae.models import Model
     from recvae.runs.run import Run
     from recvae.training.records import TrainingSummary
 
 
 def train(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="See `recvae models`.", show_default="multvae")
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="See `recvae models`, or MODULE:CLASS for your own; after blend, also your own models that it blends.",
+            show_default="multvae",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -47,14 +59,14 @@ def train(
         bool,
         typer.Option("--find-beta", help="Run a pilot with beta annealed to 1; cap beta at the best epoch's value."),
     ] = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
         bool,
         typer.Option(help="Resume the latest interrupted run, or the one named by --name."),
     ] = False,
-    data_dir: DataDir = Path("data"),
-    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Train a model on a prepared data set, and save it in RUNS_DIR/DATA/NAME.
@@ -74,6 +86,8 @@ def train(
     from recvae.runs.run import train
     from recvae.training.monitors import ProgressBar, TrainingProgress
 
+    model, *others = models or [None]
+    own = imported_models([name for name in others if name is not None])
     short = {"seed": seed, "precision": precision}
     given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
     if resume and (overwrite or find_beta):
@@ -86,9 +100,9 @@ def train(
         model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
     if resume:
-        run, dataset = _run_to_resume(data, model, name, given, device, data_dir, runs_dir)
+        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir)
     else:
-        run, dataset = _new_run(data, model or "multvae", name, given, overwrite, device, data_dir, runs_dir)
+        run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
     if find_beta:
         check_has_beta(run.model)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
@@ -102,7 +116,9 @@ def train(
             bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=limit)
     except KeyboardInterrupt:
         what_next = (
-            "run `recvae train --resume` to continue" if run.work.exists() else "no epoch was finished, nothing is kept"
+            f"run `recvae train --resume{model_option(type(run.model))}` to continue"
+            if run.work.exists()
+            else "no epoch was finished, nothing is kept"
         )
         say(f"interrupted; {what_next}")
         raise
@@ -112,6 +128,7 @@ def train(
 def _new_run(
     data: str | None,
     model: str,
+    own: "list[type[Model]]",
     name: str | None,
     given: list[str],
     overwrite: bool,
@@ -130,13 +147,14 @@ def _new_run(
     chosen = model_class(model)
     fresh = build(chosen, parse_settings(chosen, given))
     dataset = Dataset.load(find_dataset(data_dir, data))
-    _remark_on(load_parts(fresh, runs_dir, dataset, device))
+    _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     return new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite), dataset
 
 
 def _run_to_resume(
     data: str | None,
     model: str | None,
+    own: "list[type[Model]]",
     name: str | None,
     given: list[str],
     device: str,
@@ -146,17 +164,17 @@ def _run_to_resume(
     """Find the newest run that has not finished, and the data it was started on."""
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
-    from recvae.models import model_class, own_models
+    from recvae.models import is_own, model_class
     from recvae.runs.parts import load_parts
     from recvae.runs.run import find_unfinished, resumed_run
 
     chosen = None if model is None else model_class(model)
-    own = [] if chosen is None else own_models(chosen)
+    own = [*own, chosen] if chosen is not None and is_own(chosen) else own
     kind = None if chosen is None else chosen.name
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
     run = resumed_run(work, dataset, given, own)
-    _remark_on(load_parts(run.model, runs_dir, dataset, device))
+    _remark_on(load_parts(run.model, runs_dir, dataset, device, own))
     return run, dataset
 
 
@@ -220,7 +238,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         show_json({**content, "training": training.to_json(), "metrics": bundle.metrics})
     else:
         if bundle.interrupted:
-            show("interrupted: the best weights so far are kept; run `recvae train --resume` to continue")
+            resume = f"recvae train --resume{model_option(type(bundle.model))}"
+            show(f"interrupted: the best weights so far are kept; run `{resume}` to continue")
         if training.best_epoch is not None:
             end = ", stopped early" if training.stopped_early else ""
             show(f"best epoch {training.best_epoch} of {training.epochs}{end}, on {training.device}")

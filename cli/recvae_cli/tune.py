@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
     DataDir,
     Device,
     Json,
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from recvae.training.monitors import ProgressBar
     from recvae.tuning import Trial, Tuning
 
-_DATA_DIR, _RUNS_DIR, _DEVICE = Path("data"), Path("runs"), "auto"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -48,11 +50,11 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of the search, and of the models that have one.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for the best run.", show_default="MODEL-tuned")] = None,
     max_memory: MaxMemory = None,
-    device: Device = _DEVICE,
+    device: Device = DEVICE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when the search finishes.")] = False,
-    data_dir: DataDir = _DATA_DIR,
-    runs_dir: RunsDir = _RUNS_DIR,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Search for the hyperparameters with the best validation NDCG@100, and save the best in RUNS_DIR/DATA/NAME.
@@ -105,7 +107,7 @@ def tune(
         say("interrupted; run the same command again to continue")
         raise
     run = deliver(found, place.parent, place.name, overwrite)
-    where = {"--data-dir": (data_dir, _DATA_DIR), "--runs-dir": (runs_dir, _RUNS_DIR), "--device": (device, _DEVICE)}
+    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
     options = [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
     line = ["recvae", "train", "--model", model, "--data", data or folder.name]
     line += [word for setting in settings_of(found.model) for word in ("--set", setting)]

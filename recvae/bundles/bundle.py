@@ -24,7 +24,7 @@ from recvae.bundles.readme import model_card
 from recvae.compute.memory import check_memory, enough_bytes
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex
-from recvae.models import MODELS, check_own_model, model_class
+from recvae.models import MODELS, is_own, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
 from recvae.storage.arrays import read_weights, write_weights
@@ -102,7 +102,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         },
         "files": described(folder, (WEIGHTS, ITEMS)),
     }
-    write_text(folder / "README.md", model_card(card, bundle.model.paper))
+    write_text(folder / "README.md", model_card(card, bundle.model.paper, is_own(type(bundle.model))))
     write_json(folder / CARD, card)
 
 
@@ -155,12 +155,8 @@ def read_bundle(
     folder = Path(folder)
     card = read_card(folder)
     for name in _names_of(card):
-        if name not in MODELS and name not in [check_own_model(model).name for model in models]:
-            raise BundleError(
-                f"{folder} holds a model '{name}', which recvae does not have. A model of your own: "
-                "Recommender.load(folder, models=[MyModel]), on the command line --model MODULE:CLASS; "
-                "a model of a newer version: upgrade recvae"
-            )
+        if name not in MODELS and name not in [model.name for model in models]:
+            raise unknown_model(folder, name)
     for state in check_files(folder, card).values():
         if state.problem is not None:
             raise damaged(folder, state.problem)
@@ -188,6 +184,15 @@ def read_bundle(
         manifest=card["dataset"],
         metrics=card["metrics"],
         training=training_of(folder, card),
+    )
+
+
+def unknown_model(folder: Path, name: str) -> BundleError:
+    """Return what to raise of a run whose model is neither in the registry nor among those given."""
+    return BundleError(
+        f"{folder} holds a model '{name}', which recvae does not have. A model of your own: "
+        "Recommender.load(folder, models=[MyModel]), on the command line --model MODULE:CLASS; "
+        "a model of a newer version: upgrade recvae"
     )
 
 
@@ -229,7 +234,7 @@ def _build(folder: Path, card: dict[str, Any], models: Sequence[type[Model]]) ->
 
 
 def _model_of(card: dict[str, Any], models: Sequence[type[Model]]) -> Model:
-    model = build(model_class(card["model"], models), card["hyperparameters"], effects=False)
+    model = build(known_model(card["model"], models), card["hyperparameters"], effects=False)
     model.parts = {role: _model_of(part, models) for role, part in card.get("parts", {}).items()}
     return model
 

@@ -9,7 +9,7 @@ from recvae.training.records import TrainingSummary
 _TAGS = ("recommender-systems", "collaborative-filtering", "implicit-feedback")
 
 
-def model_card(card: dict[str, Any], paper: str) -> str:
+def model_card(card: dict[str, Any], paper: str, own: bool = False) -> str:
     """Write a page about a bundle.
 
     Parameters
@@ -18,6 +18,8 @@ def model_card(card: dict[str, Any], paper: str) -> str:
         What `recommender.json` says.
     paper : str
         Of the model.
+    own : bool
+        Whether its class must be given to load it.
 
     Returns
     -------
@@ -57,7 +59,7 @@ Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {ca
 ```python
 from recvae import Recommender
 
-recommender = Recommender.load("path/to/this/folder")
+recommender = Recommender.load("path/to/this/folder"{", models=[...]" if own else ""})
 recommender.recommend(["318", "296"], k=10)
 ```
 """

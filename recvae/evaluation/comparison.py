@@ -209,6 +209,7 @@ def compare(
     to: str | None = None,
     split: str = "test",
     progress: Progress | None = None,
+    max_memory: int | None = None,
 ) -> Comparison:
     """Measure fitted models on the same users, and test them against one of them.
 
@@ -227,6 +228,8 @@ def compare(
         "test" or "validation".
     progress : Progress, optional
         Called with the users done, the users in all, and the name of the model; such as a `ProgressBar`.
+    max_memory : int, optional
+        Bytes that scoring may take.
 
     Returns
     -------
@@ -267,7 +270,9 @@ def compare(
                 progress(place * total + done, len(numbered) * total, name)
 
         is_baseline = name == baseline
-        measured[name].append(measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell))
+        measured[name].append(
+            measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell, max_memory=max_memory)
+        )
     contenders = [over_seeds(fitted) for fitted in measured.values()]
     choice = "" if baseline is None else "the first model" if to is None else "as named"
     return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice)

@@ -127,7 +127,8 @@ def fit(
         failure = error.with_traceback(None)  # whose frames would hold on to what training had
     seconds = round(time.perf_counter() - started, 2)
     summary = model.training_summary()
-    training = replace(summary, seconds=summary.seconds or seconds)
+    stopped = summary.stopped or (model.stop_.reason if model.stop_ else None)
+    training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped)
     if failure is not None:
         training = replace(training, interrupted=True, failure=str(failure))
     return Fit(model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure)

@@ -3,6 +3,7 @@
 A new model is one file and one line here: it is then known to the command, the tests, the tables and the docs.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -56,25 +57,46 @@ def model_class(name: str | type[Model], models: Sequence[type[Model]] = ()) -> 
     """
     if isinstance(name, type):
         return name if name in MODELS.values() else check_own_model(name)
-    known = MODELS | {check_own_model(model).name: model for model in models}
-    if name in known:
-        return known[name]
     if ":" in name:
         return check_own_model(import_object(name, "model"), name)
-    raise UsageError(
-        f"got model '{name}', expected one of: {', '.join(known)} (see `recvae models`), "
-        "or MODULE:CLASS for a model of your own"
-    )
+    return known_model(name, models)
+
+
+def known_model(name: str, models: Sequence[type[Model]] = ()) -> type[Model]:
+    """Return a registered model, or one of yours, by its name; nothing is imported, so a file may give the name.
+
+    Parameters
+    ----------
+    name : str
+        As in a bundle.
+    models : sequence of type of Model
+        Models of your own.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name, or two of `models` have one name.
+    """
+    known = dict(MODELS)
+    for model in dict.fromkeys(models):
+        if known.setdefault(check_own_model(model).name, model) is not model:
+            raise UsageError(f"got two models of your own with name '{model.name}', expected a different name for each")
+    if name not in known:
+        raise UsageError(
+            f"got model '{name}', expected one of: {', '.join(known)} (see `recvae models`), "
+            "or MODULE:CLASS for a model of your own"
+        )
+    return known[name]
+
+
+def is_own(model: type[Model]) -> bool:
+    """Whether a model is one of your own: not in the registry."""
+    return MODELS.get(model.name) is not model
 
 
 def import_path(model: type[Model]) -> str:
     """Return how the command is given a model: its name, or `MODULE:CLASS` for one of your own."""
-    return model.name if MODELS.get(model.name) is model else f"{model.__module__}:{model.__qualname__}"
-
-
-def own_models(model: type[Model]) -> list[type[Model]]:
-    """Return what `read_bundle` has to be given to read a bundle of this model: nothing for a registered one."""
-    return [] if MODELS.get(model.name) is model else [model]
+    return f"{model.__module__}:{model.__qualname__}" if is_own(model) else model.name
 
 
 def check_own_model(found: object, source: str | None = None) -> type[Model]:
@@ -105,6 +127,8 @@ def check_own_model(found: object, source: str | None = None) -> type[Model]:
     for known in ("name", "paper"):
         if not isinstance(getattr(found, known, None), str):
             raise UsageError(f'got {source} without a {known}, expected a class attribute such as {known} = "itemknn"')
+    if any(isinstance(value, dataclasses.Field) for kind in found.__mro__ for value in vars(kind).values()):
+        raise UsageError(f"got {source}, whose fields are not read; put @dataclass(kw_only=True) above the class")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", found.name):
         raise UsageError(
             f"got {source} with name '{found.name}', expected letters, digits, '_', '-' or '.', e.g. itemknn"

@@ -6,7 +6,7 @@ Scores of different models have different scales, and different ones for each us
 means the same for everyone. A blend may itself be part of a blend.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -164,12 +164,16 @@ class Blend(Model):
     @property
     def has_similarities(self) -> bool:
         """Whether `similarities` works: if both parts have similarities."""
-        return all(part.has_similarities for part in (self.parts_ or self.parts).values())
+        return self._all_parts(lambda part: part.has_similarities)
 
     @property
     def is_exportable(self) -> bool:
         """Whether `scorer` works: if both parts can be exported."""
-        return all(part.is_exportable for part in (self.parts_ or self.parts).values())
+        return self._all_parts(lambda part: part.is_exportable)
+
+    def _all_parts(self, can: Callable[[Model], bool]) -> bool:
+        parts = self.parts_ or self.parts
+        return set(parts) == set(self.roles) and all(map(can, parts.values()))
 
     def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return those of the parts, standardised and weighted as scores are; see `Model.similarities`."""

@@ -8,7 +8,7 @@ from recvae.bundles.bundle import read_bundle, training_of
 from recvae.bundles.card import RUN_STATE, read_card
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
-from recvae.models import model_class
+from recvae.models import known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
 from recvae.runs.finding import repeats_of
@@ -115,7 +115,7 @@ def repeat(
 
 
 def _model(card: dict[str, Any], models: Sequence[type[Model]], **changes: Any) -> Model:
-    return build(model_class(str(card["model"]), models), card["hyperparameters"] | changes, effects=False)
+    return build(known_model(str(card["model"]), models), card["hyperparameters"] | changes, effects=False)
 
 
 def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]]) -> bool:

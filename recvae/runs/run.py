@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.bundles.bundle import Bundle, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, OutOfMemoryError, UsageError
 from recvae.evaluation.fitting import Fit, fit
-from recvae.models import model_class
+from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
@@ -158,7 +158,9 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
             f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
             f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
         )
-    chosen = model_class(state["model"], models)
+    if state["model"] not in MODELS and state["model"] not in [model.name for model in models]:
+        raise unknown_model(work, state["model"])
+    chosen = known_model(state["model"], models)
     changes = parse_settings(chosen, settings)
     fixed = [key for key in changes if key not in _MAY_CHANGE]
     if fixed:

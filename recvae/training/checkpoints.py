@@ -103,7 +103,7 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             state = _state_from(tensors, progress)
             wanted = json.loads(json.dumps({"format": FORMAT_VERSION, **self.identity}))
-            different = [key for key in wanted if identity.get(key) != wanted[key]]
+            different = [key for key in wanted if _known(identity.get(key), wanted[key]) != wanted[key]]
         except FileNotFoundError as error:
             raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error
         except _UNREADABLE as error:
@@ -118,9 +118,18 @@ class Checkpoint:
         return state
 
 
+def _known(found: Any, wanted: Any) -> Any:
+    """Return what was found, without hyperparameters that earlier versions had and this one has not."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return found
+    return {name: value for name, value in found.items() if name in wanted}
+
+
 def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
     def group(prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        # Version 0.1.0 called the prior of RecVAE by another name.
+        return {name.replace("old_encoder.", "prior.", 1): value for name, value in found.items()}
 
     optimizers: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
     for name, value in group("optimizers/").items():

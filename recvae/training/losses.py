@@ -287,8 +287,8 @@ def output_nll(
     Tensor of shape (n_users,)
     """
     if name == "multinomial":
-        target, of_products = _target(batch, hidden.dtype), dtype if dtype == torch.bfloat16 else hidden.dtype
-        loss: torch.Tensor = _LinearMultinomialNLL.apply(hidden, layer.weight, layer.bias, of_products, *target)
+        target, product_dtype = _target(batch, hidden.dtype), dtype if dtype == torch.bfloat16 else hidden.dtype
+        loss: torch.Tensor = _LinearMultinomialNLL.apply(hidden, layer.weight, layer.bias, product_dtype, *target)
         return loss
     return likelihood(name, confidence)(linear_logits(hidden, layer, dtype), batch)
 

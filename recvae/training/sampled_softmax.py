@@ -103,8 +103,8 @@ def sampled_nll(
     weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
     bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
     own = (hidden.index_select(0, batch.rows) * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
-    of_products = dtype if dtype == torch.bfloat16 else hidden.dtype
-    logits = product(hidden.to(of_products), weight[n:].to(of_products).t())  # (B, H) x (H, M) -> (B, M)
+    product_dtype = dtype if dtype == torch.bfloat16 else hidden.dtype
+    logits = product(hidden.to(product_dtype), weight[n:].to(product_dtype).t())  # (B, H) x (H, M) -> (B, M)
     others = logits.to(hidden.dtype) + (bias[n:] + log_weights.to(hidden.dtype))
     others = others.masked_fill(_own_among(items, batch, layer.out_features), -torch.inf)
     highest = _highest(others, own, batch)

@@ -1,4 +1,14 @@
-"""Tuning: a search for good hyperparameters that can be stopped and continued, and a bundle of the best."""
+"""Tuning: a search for good hyperparameters that can be stopped and continued, and a bundle of the best.
+
+    search       what is searched: a model's space, its points
+    study        the trials, and what to try next
+    database     the study on disk
+    loop         one point after another, the best kept
+    result       what a search has found, as a run like any other
+    interrupts   Ctrl-C held back while the database is written
+
+Their public names are handed on here.
+"""
 
 from recvae.tuning.database import check_optuna
 from recvae.tuning.loop import tune

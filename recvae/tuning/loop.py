@@ -16,7 +16,7 @@ from recvae.compute.memory import is_out_of_memory
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
 from recvae.evaluation.fitting import Fit, fit
-from recvae.models import model_class, own_models
+from recvae.models import is_own, model_class
 from recvae.models.common.base import Model
 from recvae.storage.files import write_folder
 from recvae.training.monitors import LogFile
@@ -205,7 +205,7 @@ class _Tuner:
     def _kept(self) -> dict[int, float]:
         """Return the NDCG by trial of the bundle that is kept, if it is whole."""
         try:
-            bundle = read_bundle(self.place, models=own_models(self.study.search.model_class))
+            bundle = read_bundle(self.place, models=_own(self.study.search.model_class))
             trial = bundle.training.trial
             return {} if trial is None else {trial: bundle.metrics["validation"][str(OBJECTIVE)]}
         except (UsageError, BundleError, KeyError):
@@ -284,6 +284,11 @@ class _Tuner:
             write_bundle(aside, bundle)
             if records:
                 LogFile(aside / RUN_LOG).start(len(records), records)
+
+
+def _own(model: type[Model]) -> list[type[Model]]:
+    """Return what has to be given to read a bundle of this model."""
+    return [model] if is_own(model) else []
 
 
 def _nothing_finished(trials: list[Trial]) -> str:

@@ -14,11 +14,12 @@ import torch
 
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, check_memory
+from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import learned_arrays, load_learned_arrays
-from recvae.models.common.scoring import ScoringModel
+from recvae.models.common.scoring import ScoringModel, naming_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 
@@ -70,6 +71,9 @@ class Model(ScoringModel):
 
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""
+
+    stop_: StopTraining | None = field(default=None, init=False, repr=False, compare=False)
+    """What its monitor ended the last fit with before there was anything to keep."""
 
     @property
     def uses_device(self) -> bool:
@@ -149,8 +153,12 @@ class Model(ScoringModel):
         self._check_parts(train, held_out)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
         self.n_items_ = 0  # not fitted until it has ended well
-        stop = self._fit(train, held_out, options)
-        self.n_items_ = train.shape[1] if stop is None else 0
+        with naming_own_code(self, "_fit"):
+            self.stop_ = self._fit(train, held_out, options)
+        if not isinstance(self.stop_, StopTraining | None):
+            found, self.stop_, self.n_items_ = type(self.stop_).__name__, None, 0
+            raise UsageError(f"got {found} from {type(self).__name__}._fit, expected None; let it return nothing")
+        self.n_items_ = train.shape[1] if self.stop_ is None else 0
         return self
 
     def _check_parts(self, train: sp.csr_matrix, validation: HeldOut | None) -> None:

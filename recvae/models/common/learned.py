@@ -6,7 +6,7 @@ A field `item_factors_` is kept as `item_factors`; a sparse matrix `similarity_`
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,8 +38,8 @@ def learned_arrays(model: Any) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for field in _learned_fields(model):
         name, value = field.name.rstrip("_"), getattr(model, field.name)
-        if isinstance(value, sp.csr_matrix | sp.csr_array):
-            csr = value
+        if sp.issparse(value):
+            csr = sp.csr_matrix(cast(Any, value))
             arrays |= {f"{name}.{part}": getattr(csr, part) for part in _PARTS}
             if csr.shape[0] != csr.shape[1]:
                 arrays[f"{name}.shape"] = np.array(csr.shape, dtype=np.int64)

@@ -3,8 +3,10 @@
 Letters in shape comments: U users, I items, B users of a block, C columns, N items of a history, k ranks.
 """
 
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,12 +14,28 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.compute.memory import Needs, in_blocks
-from recvae.errors import NotFittedError, UsageError
+from recvae.compute.memory import Needs, in_blocks, is_out_of_memory
+from recvae.errors import NotFittedError, RecvaeError, UsageError
 from recvae.interactions import as_interactions, whole_and_without_each
 from recvae.items import check_k
 from recvae.models.common.footprint import scoring_rows
 from recvae.ranking import block_rows, rank
+
+
+@contextmanager
+def naming_own_code(model: object, method: str) -> Iterator[None]:
+    """Say where the code of a model that is not of this package failed; what this package raises passes through."""
+    try:
+        yield
+    except Exception as error:
+        is_own = type(model).__module__.partition(".")[0] != "recvae"
+        if not is_own or isinstance(error, RecvaeError) or is_out_of_memory(error):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"{type(model).__name__}.{method} failed with {type(error).__name__}: {error} "
+            f"({frame.filename}, line {frame.lineno}); correct it there"
+        ) from error
 
 
 @dataclass(kw_only=True)
@@ -252,7 +270,8 @@ class ScoringModel(ABC):
         UsageError
             If `_score_block` returned something else.
         """
-        found = self._score_block(user_items)
+        with naming_own_code(self, "_score_block"):
+            found = self._score_block(user_items)
         if isinstance(found, np.ndarray):
             found = torch.tensor(found)  # a copy, which may be overwritten
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != user_items.shape:

@@ -1,6 +1,6 @@
-"""How similar items are by their vectors, and lists that repeat themselves less.
+"""How similar items are by their vectors.
 
-Letters in shape comments: I items, O others, C candidates, D dimensions, k ranks.
+Letters in shape comments: I items, C columns, O others, D dimensions.
 """
 
 import numpy as np

@@ -103,6 +103,8 @@ def find_beta(
     pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES).fit(
         train, validation, device=device, monitor=monitor, max_memory=max_memory
     )
+    if pilot.history_.stop is not None:
+        raise TrainingError(f"the pilot was stopped ({pilot.history_.stop.reason}), so there is no beta to use")
     if pilot.history_.interrupted:
         raise KeyboardInterrupt  # half a pilot has not seen what a higher beta does
     best = pilot.log_[pilot.history_.best_epoch - 1]
