@@ -218,7 +218,7 @@ class Metric:
         if self.function is None and self.name not in METRICS:
             raise UsageError(f"got metric '{self.name}', expected one of: {', '.join(NAMES)}; or pass its function")
         if self.function is not None and self.name in METRICS:
-            raise UsageError(f"got a metric of your own called {self.name}, which is another one; choose another name")
+            raise UsageError(f"got your own metric called {self.name}, a name that recvae uses; choose another name")
         if self.function is not None and not callable(self.function):
             raise UsageError(
                 f"got a {type(self.function).__name__} for the metric {self}, expected a function: "
@@ -254,10 +254,10 @@ def _own_values(metric: Metric, lists: RankedLists) -> np.ndarray:
     except Exception as error:
         raise UsageError(
             f"the metric {metric} failed with {type(error).__name__}: {error}; it was called with ranked items of "
-            f"shape {lists.ranked.shape}, targets of shape {lists.targets.shape} and k={metric.k}; mend the function"
+            f"shape {lists.ranked.shape}, targets of shape {lists.targets.shape} and k={metric.k}; fix the function"
         ) from error
     if values.shape != (n_users,):
-        raise UsageError(f"got values of shape {values.shape} from the metric {metric}, {expected}; mend the function")
+        raise UsageError(f"got values of shape {values.shape} from the metric {metric}, {expected}; fix the function")
     wrong = np.count_nonzero(~np.isfinite(values) & ~np.isnan(lists.n_targets))
     if wrong:
         raise UsageError(

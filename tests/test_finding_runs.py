@@ -61,7 +61,8 @@ def test_every_run_is_listed_with_its_state_oldest_first(runs: Path) -> None:
 
 def test_all_who_look_for_runs_agree(runs: Path) -> None:
     films = RUNS / "films"
-    assert find_run(RUNS) == films / "als-seed-1" and find_run(RUNS, data="shop") == RUNS / "shop/als"
+    assert find_run(RUNS) == films / "als", "a repeat with another seed is nobody's newest run"
+    assert find_run(RUNS, data="shop") == RUNS / "shop/als"
     assert finished_runs(films) == ([films / "als"], [films / "als-seed-1"])
     assert repeats_of(films / "als", 1) == [films / "als-seed-1"]
     assert repeats_of(films / "als", 2) == [films / "als-seed-2"] and repeats_of(films / "als", 3) == []

@@ -217,6 +217,13 @@ def test_a_run_may_be_resumed_with_more_epochs(killed: Path, command: Command) -
     assert card()["hyperparameters"]["latent_dim"] == 16, "as it was started"
 
 
+def test_a_change_that_is_refused_is_not_kept(killed: Path, command: Command) -> None:
+    before = json.loads((killed / RUN / "run.json").read_text())
+    said = command("train", "--resume", "--set", "epochs=1")
+    assert said.code == 2 and "but" in said.err and "are done already; expected" in said.err
+    assert json.loads((killed / RUN / "run.json").read_text()) == before
+
+
 def test_only_a_run_of_the_model_asked_for_is_resumed(killed: Path, command: Command) -> None:
     said = command("train", "--resume", "--model", "multdae")
     assert said.code == 2 and "no unfinished multdae run" in said.err

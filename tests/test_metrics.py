@@ -305,7 +305,7 @@ def test_what_your_own_metric_does_wrong_is_said(function: Callable[..., Any], m
 def test_a_metric_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(UsageError, match=r"got metric 'own', expected one of: recall, .*; or pass its function"):
         Metric("own", 5)
-    with pytest.raises(UsageError, match="got a metric of your own called ndcg, which is another one"):
+    with pytest.raises(UsageError, match="got your own metric called ndcg, a name that recvae uses; choose another"):
         Metric("ndcg", 5, reach)
     with pytest.raises(UsageError, match="got a int for the metric own@5, expected a function"):
         Metric("own", 5, 3)  # type: ignore[arg-type]

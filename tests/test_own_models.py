@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,8 +139,8 @@ def test_its_bundle_comes_back_where_its_class_is_given(blocks: Dataset, tmp_pat
     assert back.model == fitted
     np.testing.assert_array_equal(back.model.score(blocks.test.fold_in), fitted.score(blocks.test.fold_in))
     refused = (
-        r"holds a model 'itemknn', which recvae does not have\. A model of your own: "
-        r"Recommender.load\(folder, models=\[MyModel\]\), on the command line --model MODULE:CLASS"
+        r"holds a model 'itemknn', which recvae does not have\. If it is your own, add --model MODULE:CLASS "
+        r"\(in Python models=\[MyModel\]; to blend it, --model blend --model MODULE:CLASS\)\."
     )
     for load in (Recommender.load, read_bundle):
         with pytest.raises(BundleError, match=refused):
@@ -166,7 +166,7 @@ def test_scores_of_another_shape_are_refused(blocks: Dataset) -> None:
             return super()._score_block(user_items)[:, 1:]
 
     model = Wrong().fit(blocks.train)
-    with pytest.raises(UsageError, match=r"got scores of shape \(12, 31\) from Wrong._score_block, expected scores of"):
+    with pytest.raises(UsageError, match=r"got scores of shape \(12, 31\) from Wrong._score_block, expected an array"):
         model.recommend(blocks.test.fold_in)
 
     class Nothing(Wrong):
@@ -174,7 +174,7 @@ def test_scores_of_another_shape_are_refused(blocks: Dataset) -> None:
             return None
 
     with pytest.raises(
-        UsageError, match=r"got NoneType from Nothing._score_block, expected scores of shape \(12, 32\)"
+        UsageError, match=r"got a NoneType from Nothing._score_block, expected an array of scores of shape \(12, 32\)"
     ):
         Nothing().fit(blocks.train).score(blocks.test.fold_in)
 
@@ -202,11 +202,43 @@ def test_arrays_that_do_not_fit_are_refused(blocks: Dataset) -> None:
     @dataclass(kw_only=True)
     class Forgetful(ItemKNN):
         name: ClassVar[str] = "forgetful"
-        similarity_: Any = None
+        similarity_: Any = field(default=None, init=False)
 
-    model = Forgetful().fit(blocks.train)
+    with pytest.raises(
+        UsageError, match=r"got Forgetful, which declares no array of shape \(n_items, \.\.\.\); declare"
+    ):
+        Forgetful().fit(blocks.train)
     with pytest.raises(ValueError, match=r"Forgetful declares no array of shape \(n_items, \.\.\.\); declare one"):
-        Forgetful().load_weights(model.weights())
+        Forgetful().load_weights({})
+
+
+def test_what_could_not_be_loaded_again_is_refused_when_it_is_fitted(blocks: Dataset) -> None:
+    @dataclass(kw_only=True)
+    class Lost(ItemKNN):
+        name: ClassVar[str] = "lost"
+        shrink: int = 3
+
+    with pytest.raises(UsageError, match="got field shrink of Lost, which no bundle would keep; declare it with hy"):
+        Lost().fit(blocks.train)
+
+    class Empty(ItemKNN):
+        def _fit(self, train: sp.csr_matrix, validation: Any, options: FitOptions) -> None:
+            """Forget to learn."""
+
+    with pytest.raises(UsageError, match=r"got similarity_ of shape \(0, 0\) from Empty._fit, expected an array"):
+        Empty().fit(blocks.train)
+
+    class Nameless(Model):
+        paper = "none"
+
+        def _fit(self, train: sp.csr_matrix, validation: Any, options: FitOptions) -> None:
+            """Learn nothing."""
+
+        def _score_block(self, user_items: sp.csr_matrix) -> Any:
+            """Score nothing."""
+
+    with pytest.raises(UsageError, match="got Nameless without a name; give it a class attribute such as name = "):
+        Nameless().fit(blocks.train)
 
 
 def test_what_its_code_does_wrong_is_said_with_file_and_line(blocks: Dataset) -> None:
@@ -235,7 +267,7 @@ def test_what_its_code_does_wrong_is_said_with_file_and_line(blocks: Dataset) ->
             return user_items @ np.ones(3)
 
     model = Scores().fit(blocks.train)
-    with pytest.raises(UsageError, match=r"Scores._score_block failed with ValueError: .*correct it there"):
+    with pytest.raises(UsageError, match=r"Scores._score_block failed with ValueError: .*fix it there"):
         model.score(blocks.test.fold_in)
 
 
@@ -328,7 +360,7 @@ def test_a_blend_of_it_is_trained_by_naming_both(run: Path, command: Command) ->
     assert command("train", "--model", "ease", "--set", "l2=10").code == 0
     words = ("--set", "first=itemknn", "--set", "second=ease", "--set", "weight=0.5")
     refused = command("train", "--model", "blend", *words)
-    assert refused.code == 1 and "on the command line --model MODULE:CLASS" in refused.err
+    assert refused.code == 1 and "to blend it, --model blend --model MODULE:CLASS" in refused.err
     said = command("train", "--model", "blend", "--model", "my_models:ItemKNN", *words)
     assert said.code == 0, said.err
     assert command("plan", "blend", *words, "--model", "my_models:ItemKNN", "--seconds", "0").code == 0

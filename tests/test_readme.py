@@ -30,7 +30,9 @@ PROSE = [
     *(README, *DOCS, ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
     *(ROOT / "benchmarks" / name for name in ("leaderboard.head.md", "leaderboard.published.md")),
 ]
-PAGES = [page for page in (README, *DOCS) if "```bash" in page.read_text(encoding="utf-8")]
+PAGES = [
+    page for page in (README, *DOCS) if re.search("^```(bash|python)$", page.read_text("utf-8"), flags=re.MULTILINE)
+]
 PUBLIC_MODULES = {"recvae", "recvae.errors", "recvae.metrics", "recvae.models", "recvae.serving.onnx"}
 WARNINGS = (
     "error",
@@ -80,7 +82,7 @@ def test_every_program_of_a_page_is_python(page: Path) -> None:
 
 def test_the_pages_that_run_are_these() -> None:
     assert [page.name for page in PAGES] == [
-        *("README.md", "data.md", "evaluation.md", "recommending.md", "serving.md", "training.md")
+        *("README.md", "data.md", "evaluation.md", "models.md", "recommending.md", "serving.md", "training.md")
     ]
 
 

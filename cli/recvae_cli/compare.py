@@ -27,7 +27,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Folders, DATA/NAME or NAME of runs; by default all on --data, or on the newest run's data.",
         ),
     ] = None,
@@ -84,6 +84,8 @@ def compare(
     words = ["recvae", "compare", *map(str, folders), *(["--baselines", baselines] if baselines else [])]
     words += [*(["--to", to] if to else []), "--data", str(home)]
     words += [word for name in own or [] for word in ("--model", name)]
+    words += [] if metrics == shared.DEFAULT_METRICS else ["--metrics", metrics]
+    words += [] if split == "test" else ["--split", split]
     has_seeds = any(contender.seeds and not contender.is_baseline for contender in found.contenders)
     more = ["--seeds", "3"] if seeds == 1 and has_seeds else ["--output", "comparison.tex"]
     say_next(shlex.join([*words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more]))

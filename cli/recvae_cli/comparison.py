@@ -33,7 +33,7 @@ To = Annotated[
     str | None,
     typer.Option(
         metavar="RUN|MODEL",
-        help="What differences are taken to: one of the runs, or a model to fit and tune as the baseline.",
+        help="Baseline for the differences: one of the runs compared, or a model to fit and tune.",
         show_default="the baseline with the best validation NDCG@100",
     ),
 ]
@@ -220,9 +220,13 @@ class _Measure:
 
     def fit_baseline(self, model: "type[Model]") -> "Bundle":
         """Take a tuned baseline from the cache next to the data set, or fit it."""
+        from recvae.bundles.card import CARD
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
 
+        ignored = self._request.runs_dir / self._dataset.name / model.name
+        if self._to == model.name and (ignored / CARD).is_file():
+            say(f"{model.name} is fitted and tuned as the baseline; to use the run {ignored}, name it among the runs")
         with ProgressBar(f"tuning {model.name} on validation") as bar:
             return cached_baseline(
                 model, self._dataset, self._cache, bar, device=self._request.device, max_memory=self._limit

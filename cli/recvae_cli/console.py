@@ -34,7 +34,7 @@ _WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal
 
 OwnModels = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="MODULE:CLASS", help="A model of your own that a run holds (repeatable)."),
+    typer.Option("--model", metavar="MODULE:CLASS", help="Your own model class, if a run uses it (repeatable)."),
 ]
 
 

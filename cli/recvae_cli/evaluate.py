@@ -22,7 +22,7 @@ from recvae_cli.console import (
 def evaluate(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
+        typer.Argument(metavar="RUN", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
     ] = None,
     baselines: Annotated[str, typer.Option(metavar="MODELS", help=shared.BASELINES_HELP)] = "als,popularity",
     to: shared.To = None,

@@ -66,6 +66,8 @@ def recommend(
     from recvae.recommenders.recommender import Recommender
     from recvae.runs.finding import find_run
 
+    if output is not None and source is None:
+        raise UsageError(f"got --output {output} without --input; for one history, use --json > {output.stem}.json")
     if (items is None) == (source is None) or (source is None) != (output is None):
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
@@ -94,9 +96,10 @@ def recommend(
     _print(recommender, history, found, reasons)
     if found.ids:
         more = model_option(type(recommender.model))
-        say_next(
-            f"recvae similar {folder} {found.ids[0]}{more}", f"recvae serve {folder}{more}", f"recvae inspect {folder}"
-        )
+        similar = [f"recvae similar {folder} {found.ids[0]}{more}"] if recommender.model.has_similarities else []
+        say_next(*similar, f"recvae serve {folder}{more}", f"recvae inspect {folder}")
+    else:
+        say("nothing to recommend: every item was already seen, excluded, or is not among the items of --allow")
 
 
 def _ids(text: str) -> list[str]:

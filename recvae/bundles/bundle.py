@@ -121,7 +121,7 @@ def read_bundle(
     max_memory: int | None = None,
     *,
     mapped: bool = True,
-    models: Sequence[type[Model]] = (),
+    models: Sequence[type[Model]] | type[Model] = (),
 ) -> Bundle:
     """Load a bundle: no training data, no network, nothing executed, nothing imported by itself.
 
@@ -152,7 +152,7 @@ def read_bundle(
     MemoryLimitError
         If `max_memory` is too little for it, before the weights are read.
     """
-    folder = Path(folder)
+    folder, models = Path(folder), [models] if isinstance(models, type) else models
     card = read_card(folder)
     for name in _names_of(card):
         if name not in MODELS and name not in [model.name for model in models]:
@@ -190,9 +190,9 @@ def read_bundle(
 def unknown_model(folder: Path, name: str) -> BundleError:
     """Return what to raise of a run whose model is neither in the registry nor among those given."""
     return BundleError(
-        f"{folder} holds a model '{name}', which recvae does not have. A model of your own: "
-        "Recommender.load(folder, models=[MyModel]), on the command line --model MODULE:CLASS; "
-        "a model of a newer version: upgrade recvae"
+        f"{folder} holds a model '{name}', which recvae does not have. If it is your own, add --model MODULE:CLASS "
+        "(in Python models=[MyModel]; to blend it, --model blend --model MODULE:CLASS). "
+        "If it comes from a newer recvae, upgrade."
     )
 
 

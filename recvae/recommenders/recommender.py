@@ -68,7 +68,7 @@ class Recommender(BaseRecommender):
         max_memory: int | None = None,
         *,
         mapped: bool = True,
-        models: Sequence[type[Model]] = (),
+        models: Sequence[type[Model]] | type[Model] = (),
     ) -> Self:
         """Load a bundle; this needs no training data and no network, and executes nothing.
 

@@ -131,6 +131,10 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
 def _newest(runs_dir: Path, bundles: list[Path], data: str | None) -> Path:
     """Return the last bundle, of those on a data set if one is named."""
     wanted = [folder for folder in bundles if data in (None, folder.parent.name)] or bundles  # it may be renamed
+    places = {(folder.parent, folder.name) for folder in wanted}
+    matches = {folder: _REPEAT.fullmatch(folder.name) for folder in wanted}
+    repeats = [folder for folder, match in matches.items() if match and (folder.parent, match[1]) in places]
+    wanted = [folder for folder in wanted if folder not in repeats]
     if not wanted:
         raise UsageError(f"no run in {runs_dir}; make one with `recvae train --model multvae`")
     return wanted[-1]

@@ -261,15 +261,21 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         "fingerprint": dataset.fingerprint,
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
     }
+    before = _read_state(work / RUN_STATE) if run.resumes else None
     write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
-    return fit(
-        model,
-        dataset,
-        device=device,
-        monitor=MonitorList(LogFile(work / RUN_LOG), monitor),
-        checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
-        max_memory=max_memory,
-    )
+    try:
+        return fit(
+            model,
+            dataset,
+            device=device,
+            monitor=MonitorList(LogFile(work / RUN_LOG), monitor),
+            checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+            max_memory=max_memory,
+        )
+    except (UsageError, BundleError):
+        if before is not None:  # a change that was refused is not kept
+            write_json(work / RUN_STATE, {**identity, **before})
+        raise
 
 
 def _locked(work: Path) -> AbstractContextManager[None]:

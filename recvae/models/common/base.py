@@ -18,7 +18,7 @@ from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
-from recvae.models.common.learned import learned_arrays, load_learned_arrays
+from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays
 from recvae.models.common.scoring import ScoringModel, naming_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
@@ -143,6 +143,11 @@ class Model(ScoringModel):
         TrainingError
             If training failed; a network then has the weights of its best epoch, if one was finished.
         """
+        if not isinstance(getattr(self, "name", None), str):
+            raise UsageError(
+                f"got {type(self).__name__} without a name; give it a class attribute such as name = 'itemknn'"
+            )
+        check_fields(self)
         check_hyperparameters(self)
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
@@ -158,7 +163,10 @@ class Model(ScoringModel):
         if not isinstance(self.stop_, StopTraining | None):
             found, self.stop_, self.n_items_ = type(self.stop_).__name__, None, 0
             raise UsageError(f"got {found} from {type(self).__name__}._fit, expected None; let it return nothing")
-        self.n_items_ = train.shape[1] if self.stop_ is None else 0
+        if self.stop_ is None:
+            if type(self).weights is Model.weights:
+                check_learned(self, train.shape[1])
+            self.n_items_ = train.shape[1]
         return self
 
     def _check_parts(self, train: sp.csr_matrix, validation: HeldOut | None) -> None:

@@ -11,7 +11,13 @@ from typing import Any, cast
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.errors import UsageError
+
 _PARTS = ("data", "indices", "indptr")
+_NO_ARRAY = (
+    "declares no array of shape (n_items, ...); "
+    "declare one with learned(), or write its own weights() and load_weights()"
+)
 
 
 def learned(ndim: int = 2, *, per_item: bool = True) -> Any:
@@ -48,6 +54,45 @@ def learned_arrays(model: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
+def check_fields(model: Any) -> None:
+    """Refuse a model with a field that no bundle would keep: neither a hyperparameter nor learned.
+
+    Raises
+    ------
+    UsageError
+        With the name of the field.
+    """
+    for field in dataclasses.fields(model):
+        if field.init and field.name != "parts" and "meaning" not in field.metadata:
+            raise UsageError(
+                f"got field {field.name} of {type(model).__name__}, which no bundle would keep; declare it with "
+                "hyperparameter(...), or with learned() if the model learns it"
+            )
+
+
+def check_learned(model: Any, n_items: int) -> None:
+    """Refuse what a model has learned if it could not be loaded again.
+
+    Raises
+    ------
+    UsageError
+        If no array has a row for each item, or one has another shape than was declared.
+    """
+    fields = _learned_fields(model)
+    if not any(field.metadata["per_item"] for field in fields):
+        raise UsageError(f"got {type(model).__name__}, which {_NO_ARRAY}")
+    for field in fields:
+        value = getattr(model, field.name)
+        shape = getattr(value, "shape", None)
+        rows = n_items if field.metadata["per_item"] else None
+        if shape is None or len(shape) != field.metadata["learned"] or rows not in (None, shape[0]):
+            got = type(value).__name__ if shape is None else f"shape {shape}"
+            expected = f"{field.metadata['learned']} dimensions" + (f", the first of {n_items:,} items" if rows else "")
+            raise UsageError(
+                f"got {field.name} of {got} from {type(model).__name__}._fit, expected an array of {expected}"
+            )
+
+
 def load_learned_arrays(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
     """Set the learned fields of a model from what `learned_arrays` returned.
 
@@ -80,10 +125,7 @@ def load_learned_arrays(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
             n_items = value.shape[0]
         setattr(model, field.name, value)
     if n_items is None:
-        raise ValueError(
-            f"{type(model).__name__} declares no array of shape (n_items, ...); declare one with learned(), "
-            "or write its own weights() and load_weights()"
-        )
+        raise ValueError(f"{type(model).__name__} {_NO_ARRAY}")
     return n_items
 
 

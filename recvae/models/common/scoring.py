@@ -3,6 +3,7 @@
 Letters in shape comments: U users, I items, B users of a block, C columns, N items of a history, k ranks.
 """
 
+import inspect
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -31,10 +32,12 @@ def naming_own_code(model: object, method: str) -> Iterator[None]:
         is_own = type(model).__module__.partition(".")[0] != "recvae"
         if not is_own or isinstance(error, RecvaeError) or is_out_of_memory(error):
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        written = inspect.getsourcefile(type(model))
+        frame = next((frame for frame in reversed(frames) if frame.filename == written), frames[-1])
         raise UsageError(
             f"{type(model).__name__}.{method} failed with {type(error).__name__}: {error} "
-            f"({frame.filename}, line {frame.lineno}); correct it there"
+            f"({frame.filename}, line {frame.lineno}); fix it there"
         ) from error
 
 
@@ -276,10 +279,11 @@ class ScoringModel(ABC):
             found = torch.tensor(found)  # a copy, which may be overwritten
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != user_items.shape:
             shape = getattr(found, "shape", None)
-            got = type(found).__name__ if shape is None else f"scores of shape {tuple(shape)}"
+            is_array = isinstance(found, np.ndarray | torch.Tensor)
+            got = f"scores of shape {tuple(shape or ())}" if is_array else f"a {type(found).__name__}"
             raise UsageError(
-                f"got {got} from {type(self).__name__}._score_block, expected scores of shape {user_items.shape}: "
-                "a row for each user, a column for each item"
+                f"got {got} from {type(self).__name__}._score_block, expected an array of scores of shape "
+                f"{user_items.shape}: a row for each user, a column for each item"
             )
         return found.float()
 

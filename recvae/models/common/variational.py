@@ -29,7 +29,7 @@ class VariationalAutoencoder(Autoencoder[NetworkT]):
         0.85, "part of the run (or cycle) after which the KL weight is at its maximum", low=0, high=1
     )
     anneal_steps: int | None = hyperparameter(
-        None, "updates until then, in place of anneal_fraction (Liang et al.: maximum x T)", low=0
+        None, "updates until the KL weight is at its maximum, in place of anneal_fraction", low=0
     )
     anneal_cycles: int = hyperparameter(
         _CYCLES, "number of rises of a cyclical schedule", low=1, only_with=("anneal", "cyclical")
