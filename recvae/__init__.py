@@ -80,13 +80,12 @@ def _find(name: str) -> Any:
     if name == "__all__":
         return _names()
     if name in _HOMES:
-        try:
+        if name not in _EXTRAS:
             return getattr(import_module(_HOMES[name]), name)
-        except ModuleNotFoundError as error:
-            if name not in _EXTRAS:
-                raise
-            message = f"recvae.{name} needs {error.name}: pip install 'recvae[{_EXTRAS[name][1]}]'"
-            raise ModuleNotFoundError(message, name=error.name) from error
+        from recvae.errors import requires_extra
+
+        with requires_extra(_EXTRAS[name][1], f"recvae.{name}"):
+            return getattr(import_module(_HOMES[name]), name)
     if not name.startswith("_"):
         if find_spec(f"recvae.{name}") is not None:
             return import_module(f"recvae.{name}")

@@ -77,7 +77,7 @@ def test_the_scorer_of_a_model_is_a_module_of_its_own(
     model_name: str, fitted: Callable[[str], Model], rows: sp.csr_matrix
 ) -> None:
     if model_name == "als":
-        with pytest.raises(UsageError, match="als cannot be exported; take ease or a network"):
+        with pytest.raises(UsageError, match="als cannot be exported; use ease or a network"):
             fitted(model_name).scorer()
         return
     with torch.no_grad():

@@ -268,7 +268,7 @@ def test_recvae_counts_the_passes_it_was_told(passes: tuple[int, int], blocks: D
     n_updates = 5 * BATCHES * (encoder + decoder)
     assert tells.betas == pytest.approx([0.01 * update / n_updates for update in range(n_updates)])
     assert tells.progress[-1] == pytest.approx(5)
-    assert json.loads(json.dumps(model.training_summary()))["epochs"] == 5
+    assert json.loads(json.dumps(model.training_summary().to_json()))["epochs"] == 5
 
 
 def test_a_checkpoint_of_the_one_phase_does_not_fit_a_model_of_two(blocks: Dataset, tmp_path: Path) -> None:

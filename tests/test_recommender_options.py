@@ -168,7 +168,7 @@ def test_a_diversified_list_keeps_every_promise_but_the_order(
     recommender: Recommender, history: list[int], k: int, share: float
 ) -> None:
     if recommender.model.name == "popularity":
-        with pytest.raises(UsageError, match="popularity does not tell items apart by similarity"):
+        with pytest.raises(UsageError, match="popularity has no item similarities"):
             recommender.recommend(history, k, diversify=0.5)
         return
     plain = recommender.recommend(history, k)
@@ -185,7 +185,7 @@ def test_variety_chooses_the_other_block_first(ease: Recommender) -> None:
 
 def test_similar_items_are_others_in_falling_order(recommender: Recommender) -> None:
     if recommender.model.name == "popularity":
-        with pytest.raises(UsageError, match="take ease, als or a network"):
+        with pytest.raises(UsageError, match="use ease, als or a network"):
             recommender.similar_items(1000)
         return
     found = recommender.similar_items("1000", k=7)
@@ -243,7 +243,7 @@ def test_explanations_become_tables_and_ids_are_looked_up(ease: Recommender) -> 
 def test_users_have_vectors_where_the_model_has_them(recommender: Recommender) -> None:
     histories = [[1000, 990], [900], [1000, 990]]
     if recommender.model.name in ("popularity", "ease", "edlae", "blend"):
-        with pytest.raises(UsageError, match="has no vector of a user; take als or a network"):
+        with pytest.raises(UsageError, match="has no user embeddings; use als or a network"):
             recommender.embed(histories)
         return
     found = recommender.embed(histories)
