@@ -258,7 +258,7 @@ def test_a_card_of_strange_values_raises_nothing_but_a_bundle_error(
         ({"format": float("inf")}, r"is damaged: recommender.json cannot be read: OverflowError"),
         (
             {"model": "bert"},
-            r"holds a model 'bert', which recvae does not have\. .* If it comes from a newer recvae, upgrade\.",
+            r"holds a model 'bert', which recvae does not have\. .* If it comes from a newer version, upgrade recvae\.",
         ),
         ({"model": ["als"]}, r"is damaged: recommender.json: got model \['als'\], expected a text"),
         ({"metrics": []}, r"is damaged: recommender.json: got metrics \[\], expected an object; copy it again"),

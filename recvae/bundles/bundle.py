@@ -192,7 +192,7 @@ def unknown_model(folder: Path, name: str) -> BundleError:
     return BundleError(
         f"{folder} holds a model '{name}', which recvae does not have. If it is your own, add --model MODULE:CLASS "
         "(in Python models=[MyModel]; to blend it, --model blend --model MODULE:CLASS). "
-        "If it comes from a newer recvae, upgrade."
+        "If it comes from a newer version, upgrade recvae."
     )
 
 
