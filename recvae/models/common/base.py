@@ -19,7 +19,7 @@ from recvae.interactions import HeldOut, as_interactions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays
-from recvae.models.common.scoring import ScoringModel, naming_own_code
+from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 
@@ -158,8 +158,11 @@ class Model(ScoringModel):
         self._check_parts(train, held_out)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
         self.n_items_ = 0  # not fitted until it has ended well
-        with naming_own_code(self, "_fit"):
+        try:
             self.stop_ = self._fit(train, held_out, options)
+        except Exception as error:
+            refuse_own_code(self, "_fit", error)
+            raise
         if not isinstance(self.stop_, StopTraining | None):
             found, self.stop_, self.n_items_ = type(self.stop_).__name__, None, 0
             raise UsageError(f"got {found} from {type(self).__name__}._fit, expected None; let it return nothing")

@@ -6,8 +6,7 @@ Letters in shape comments: U users, I items, B users of a block, C columns, N it
 import inspect
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,22 +22,24 @@ from recvae.models.common.footprint import scoring_rows
 from recvae.ranking import block_rows, rank
 
 
-@contextmanager
-def naming_own_code(model: object, method: str) -> Iterator[None]:
-    """Say where the code of a model that is not of this package failed; what this package raises passes through."""
-    try:
-        yield
-    except Exception as error:
-        is_own = type(model).__module__.partition(".")[0] != "recvae"
-        if not is_own or isinstance(error, RecvaeError) or is_out_of_memory(error):
-            raise
-        frames = traceback.extract_tb(error.__traceback__)
-        written = inspect.getsourcefile(type(model))
-        frame = next((frame for frame in reversed(frames) if frame.filename == written), frames[-1])
-        raise UsageError(
-            f"{type(model).__name__}.{method} failed with {type(error).__name__}: {error} "
-            f"({frame.filename}, line {frame.lineno}); fix it there"
-        ) from error
+def refuse_own_code(model: object, method: str, error: Exception) -> None:
+    """Say where the code of a model that is not of this package failed; nothing for what this package raises.
+
+    Raises
+    ------
+    UsageError
+        With the error, the file and the line.
+    """
+    is_own = type(model).__module__.partition(".")[0] != "recvae"
+    if not is_own or isinstance(error, RecvaeError) or is_out_of_memory(error):
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    written = inspect.getsourcefile(type(model))
+    frame = next((frame for frame in reversed(frames) if frame.filename == written), frames[-1])
+    raise UsageError(
+        f"{type(model).__name__}.{method} failed with {type(error).__name__}: {error} "
+        f"({frame.filename}, line {frame.lineno}); fix it there"
+    ) from error
 
 
 @dataclass(kw_only=True)
@@ -273,8 +274,11 @@ class ScoringModel(ABC):
         UsageError
             If `_score_block` returned something else.
         """
-        with naming_own_code(self, "_score_block"):
+        try:
             found = self._score_block(user_items)
+        except Exception as error:
+            refuse_own_code(self, "_score_block", error)
+            raise
         if isinstance(found, np.ndarray):
             found = torch.tensor(found)  # a copy, which may be overwritten
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != user_items.shape:
