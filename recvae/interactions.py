@@ -155,6 +155,11 @@ class HeldOut:
         """Number of rows."""
         return int(self.fold_in.shape[0])
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether any user has a target: without one there is no metric at all."""
+        return self.targets.nnz > 0
+
     def n_without_target(self) -> int:
         """Return the number of users without a target, for whom there is no metric."""
         return int(np.count_nonzero(np.diff(self.targets.indptr) == 0))

@@ -59,7 +59,7 @@ def fit_baseline(
     grid = grid_of(model_type.space)
     tried: list[dict[str, Any]] = []
     best: Bundle | None = None
-    if dataset.validation.n_without_target() == dataset.validation.n_users:
+    if not dataset.validation.has_targets:
         grid = [{}]  # nothing to choose by: the model's defaults
     for done, settings in enumerate(grid):
         if progress is not None:
@@ -164,8 +164,7 @@ def cached_baseline(
 
 def _is_measured(bundle: Bundle, dataset: Dataset) -> bool:
     """Whether a bundle has its validation metric, where there is one; earlier versions left it out without a grid."""
-    without_target = dataset.validation.n_without_target() == dataset.validation.n_users
-    return without_target or validation_of(bundle) is not None
+    return not dataset.validation.has_targets or validation_of(bundle) is not None
 
 
 def _values_of_grid(model: type[Model]) -> dict[str, list[Any]]:

@@ -107,7 +107,7 @@ def evaluate(
     if not wanted:
         raise UsageError(f"got no metric, expected at least one, such as {DEFAULT_METRICS}")
     held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])  # once, so that stored zeros are no targets
-    if held_out.n_without_target() == held_out.n_users:
+    if not held_out.has_targets:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")
     k = max(metric.k for metric in wanted)
     ranked = np.empty((held_out.n_users, k), dtype=np.int32)  # (U, k)

@@ -60,7 +60,7 @@ class Fit:
             why = f" ({self.training.stopped})" if self.training.stopped else ""
             raise TrainingError(f"training of {self.model.name} was stopped{why} before there were any weights to keep")
         held_out, means = self.dataset.validation, dict[str, float]()
-        if held_out.n_without_target() < held_out.n_users:
+        if held_out.has_targets:
             per_user, _ = evaluate(self.model, held_out, parse_metrics(DEFAULT_METRICS), max_memory=self.max_memory)
             means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
         return Bundle(

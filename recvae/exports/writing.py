@@ -225,7 +225,7 @@ def _checked(bundle: Bundle, path: Path, format: str, quantize: str | None, held
     check = compare(bundle.model, lambda block: scorer.score(block.indices, block.indptr, block.data), rows, on)
     refuse_if_wrong(check, quantize)
     _check_ranking(scorer, rows)
-    if quantize is not None and held_out is not None and held_out.n_without_target() < held_out.n_users:
+    if quantize is not None and held_out is not None and held_out.has_targets:
         check = replace(check, ndcg=ndcg_of_both(bundle.model, best, held_out))
     return check
 

@@ -88,7 +88,7 @@ class Blend(Model):
                 "got a blend without two runs, expected both; use --set first=RUN --set second=RUN, "
                 "or Blend.of(model, model)"
             )
-        if self.weight is None and (validation is None or validation.n_without_target() == validation.n_users):
+        if self.weight is None and (validation is None or not validation.has_targets):
             raise UsageError(
                 "got weight=None and no validation user with a target to choose it by; set a weight in [0, 1]"
             )

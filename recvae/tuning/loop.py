@@ -114,7 +114,7 @@ def _check(dataset: Dataset, trials: int, timeout: float | None, seed: int) -> N
         raise UsageError(f"got timeout {timeout!r}, expected a number of seconds above 0")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"got seed {seed!r}, expected a whole number, 0 or more")
-    if dataset.validation.n_without_target() == dataset.validation.n_users:
+    if not dataset.validation.has_targets:
         raise DataError(
             f"no validation user of {dataset.name} has a target, so there is nothing to tune by; "
             "prepare it again with more users or a larger share held out"

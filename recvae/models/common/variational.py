@@ -98,7 +98,7 @@ def find_beta(
     check_has_beta(model)
     assert isinstance(model, VariationalAutoencoder)
     held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
-    if held_out.n_without_target() == held_out.n_users:
+    if not held_out.has_targets:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
     pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES).fit(
         train, validation, device=device, monitor=monitor, max_memory=max_memory
