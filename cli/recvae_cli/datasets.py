@@ -12,7 +12,7 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     """
     from recvae.datasets import synthetic
     from recvae.datasets.catalog import CATALOG
-    from recvae.datasets.events import LIANG_MIN_RATING
+    from recvae.datasets.reading.ratings import STARS_MIN_RATING
     from recvae.datasets.home import prepared_datasets
 
     prepared = {path.name: str(path) for path in prepared_datasets(data_dir)}
@@ -42,7 +42,7 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
             "items": synthetic.N_ITEMS,
             "download_bytes": 0,
             "protocol": _protocol(None),
-            "min_rating": LIANG_MIN_RATING,
+            "min_rating": STARS_MIN_RATING,
             "expected": None,
             "licence": "none: generated",
             "url": None,

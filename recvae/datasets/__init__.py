@@ -1,12 +1,10 @@
 """From a log in any format to a data set on disk.
 
-    sources       files to read: plain, compressed, or in an archive
     columns       which column is user, item, rating, time: one table of names
-    log_format    separator, header and columns of a text file
-    logs          a log -> events
-    log_errors    which line of a log is wrong, and why
-    titles        titles of items, from a table
+    reading/      files and tables in any form -> columns of codes, with every row accounted for
     events        the log in memory, and the filters
+    logs          a log -> events
+    titles        titles of items, from a table
     splits/       evaluation protocols: events -> train, validation, test
     catalog       the data sets known by name
     downloads     downloads them and checks their hashes

@@ -1,14 +1,14 @@
 """The MovieLens data sets: addresses, file formats, and the counts that they must have."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from recvae.datasets.events import LIANG_MIN_RATING, Events
-from recvae.datasets.log_format import LogFormat
-from recvae.datasets.sources import Source, file_errors
-from recvae.datasets.titles import text_rows, titles_by_id
+from recvae.datasets.events import Events
+from recvae.datasets.reading.ratings import STARS_MIN_RATING
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.sources import Source, file_errors
 from recvae.errors import DataError, UsageError
 
 
@@ -28,8 +28,8 @@ class KnownDataset:
         The terms of use in short; the zip has the full terms.
     ratings : dict of str to LogFormat
         Possible names of the ratings file, the official one first, and the format of each.
-    titles : dict of str to (str, str)
-        Possible names of the titles file, with separator and encoding; item id and title are the first columns.
+    titles : dict of str to LogFormat
+        Possible names of the titles file, and the format of each.
     n_events, n_users, n_items : int
         Ratings, users and rated items as published.
     min_rating : float
@@ -47,11 +47,11 @@ class KnownDataset:
     archive_bytes: int
     licence: str
     ratings: dict[str, LogFormat]
-    titles: dict[str, tuple[str, str]]
+    titles: dict[str, LogFormat]
     n_events: int
     n_users: int
     n_items: int
-    min_rating: float = LIANG_MIN_RATING
+    min_rating: float = STARS_MIN_RATING
     heldout_users: int | None = None
     expected: dict[str, int] | None = None
 
@@ -64,8 +64,11 @@ _SHARED = "research only; redistribution under the same terms, no commercial use
 _RATINGS_CSV = {"ratings.csv": LogFormat(separator=",", header=True)}
 _RATINGS_DAT = {"ratings.dat": LogFormat(separator="::", header=False, user="1", item="2", rating="3", time="4")}
 _U_DATA = {"u.data": LogFormat(separator="\t", header=False, user="1", item="2", rating="3", time="4")}
-# "utf-8-sig" is UTF-8 with or without a byte order mark.
-_MOVIES_CSV = {"movies.csv": (",", "utf-8-sig")}
+_MOVIES_CSV = {"movies.csv": LogFormat(separator=",", header=True)}
+_MOVIES_DAT = LogFormat(separator="::", header=False, quote="", item="1", title="2")
+_U_ITEM = LogFormat(separator="|", header=False, quote="", item="1", title="2", encoding="latin-1")
+
+_FAR = 0.05  # of a published count
 
 CATALOG: dict[str, KnownDataset] = {
     "ml-100k": KnownDataset(
@@ -76,7 +79,7 @@ CATALOG: dict[str, KnownDataset] = {
         archive_bytes=4_900_000,
         licence=_CLOSED,
         ratings=_U_DATA | _RATINGS_CSV,
-        titles={"u.item": ("|", "latin-1")} | _MOVIES_CSV,
+        titles={"u.item": _U_ITEM} | _MOVIES_CSV,
         n_events=100_000,
         n_users=943,
         n_items=1_682,
@@ -89,7 +92,7 @@ CATALOG: dict[str, KnownDataset] = {
         archive_bytes=5_900_000,
         licence=_CLOSED,
         ratings=_RATINGS_DAT | _RATINGS_CSV,
-        titles={"movies.dat": ("::", "latin-1")} | _MOVIES_CSV,
+        titles={"movies.dat": replace(_MOVIES_DAT, encoding="latin-1")} | _MOVIES_CSV,
         n_events=1_000_209,
         n_users=6_040,
         n_items=3_706,
@@ -102,7 +105,7 @@ CATALOG: dict[str, KnownDataset] = {
         archive_bytes=65_600_000,
         licence=_CLOSED,
         ratings=_RATINGS_DAT | _RATINGS_CSV,
-        titles={"movies.dat": ("::", "utf-8-sig")} | _MOVIES_CSV,
+        titles={"movies.dat": _MOVIES_DAT} | _MOVIES_CSV,
         n_events=10_000_054,
         n_users=69_878,
         n_items=10_677,
@@ -190,17 +193,44 @@ def known_dataset(name: str) -> KnownDataset:
     return CATALOG[name]
 
 
-def check_counts(known: KnownDataset, events: Events) -> list[str]:
-    """Return one warning for each count of `events`, before filtering, that differs from the published one."""
+def check_counts(known: KnownDataset, events: Events, force: bool = False) -> list[str]:
+    """Compare the counts of events, before filtering, with the published ones.
+
+    Parameters
+    ----------
+    known : KnownDataset
+        The data set.
+    events : Events
+        What was read.
+    force : bool
+        Whether counts that are far off are warnings too.
+
+    Returns
+    -------
+    list of str
+        One warning for each count that differs.
+
+    Raises
+    ------
+    DataError
+        If one is further off than a twentieth: this is another data set, or half of one.
+    """
     published = {"events": known.n_events, "users": known.n_users, "items": known.n_items}
+    differing = {what: found for what, found in events.counts().items() if found != published[what]}
+    if not force and any(abs(found - published[what]) > _FAR * published[what] for what, found in differing.items()):
+        found = ", ".join(f"{count:,} {what}" for what, count in events.counts().items())
+        expected = ", ".join(f"{count:,} {what}" for what, count in published.items())
+        raise DataError(
+            f"this is not {known.name}: got {found}, expected {expected}; check --source, or prepare it under a name of "
+            "its own with --force --name NAME"
+        )
     return [
         f"{known.name}: got {found:,} {what}, expected {published[what]:,}; the file is incomplete or another version"
-        for what, found in events.counts().items()
-        if found != published[what]
+        for what, found in differing.items()
     ]
 
 
-def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, Source | None]:
+def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, tuple[Source, LogFormat] | None]:
     """Find the ratings and the titles of a data set in a folder, one of its sub-folders, or a zip.
 
     Parameters
@@ -212,8 +242,8 @@ def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, Source
 
     Returns
     -------
-    (Source, LogFormat, Source or None)
-        The ratings file, its format, and the titles file in the same folder, if any.
+    (Source, LogFormat, (Source, LogFormat) or None)
+        The ratings file and its format; the titles file in the same folder and its format, if there is one.
 
     Raises
     ------
@@ -237,8 +267,8 @@ def locate(known: KnownDataset, source: Path) -> tuple[Source, LogFormat, Source
     best = found[0][-1]
     if len(found) > 1 and found[1][:-1] == found[0][:-1]:
         raise DataError(f"{source} holds both {best} and {found[1][-1]}, expected one {wanted}; give one folder")
-    neighbours = (files.get(best.with_name(name)) for name in known.titles)
-    return files[best], known.ratings[best.name], next((titles for titles in neighbours if titles), None)
+    neighbours = ((files[best.with_name(n)], form) for n, form in known.titles.items() if best.with_name(n) in files)
+    return files[best], known.ratings[best.name], next(neighbours, None)
 
 
 def _files(known: KnownDataset, source: Path) -> dict[PurePosixPath, Source]:
@@ -254,32 +284,3 @@ def _files(known: KnownDataset, source: Path) -> dict[PurePosixPath, Source]:
         with zipfile.ZipFile(source) as archive:
             members = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     return {PurePosixPath(member): Source(source, member) for member in members}
-
-
-def read_titles(known: KnownDataset, source: Source) -> dict[str, str]:
-    """Read the titles of the items.
-
-    Parameters
-    ----------
-    known : KnownDataset
-        The data set that the file belongs to.
-    source : Source
-        The titles file, from `locate`.
-
-    Returns
-    -------
-    dict of str to str
-        The title of each item id.
-
-    Raises
-    ------
-    UsageError, DataError
-        If it is missing or has an unknown name, or a line cannot be read (the message says which).
-    """
-    name = PurePosixPath(source.member or source.path.name).name
-    if name not in known.titles:
-        raise UsageError(f"got titles file {source.name}, expected {' or '.join(known.titles)} for {known.name}")
-    separator, encoding = known.titles[name]
-    titles = titles_by_id(text_rows(source, separator, encoding), item=0, title=1)
-    titles.pop("movieId", None)  # the header of movies.csv
-    return titles

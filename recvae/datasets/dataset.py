@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
+from recvae.datasets.logs import events_of
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import split_events
+from recvae.datasets.titles import titles_of
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
@@ -73,7 +76,7 @@ class Dataset:
         heldout_users: int | None = None,
         seed: int = LIANG_SEED,
         target_share: float = TARGET_SHARE,
-        titles: dict[str, str] | None = None,
+        titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
         """Filter and split a log.
@@ -85,14 +88,14 @@ class Dataset:
         name : str
             Name of the data set.
         filters : Filters, optional
-            By default those of the command and the paper: ratings >= 4 if the log has ratings, users with at least
-            five items. `Filters()` keeps every rating.
+            By default those of the command and the paper: ratings >= 4 if they are stars from 1 to 5, and users with at
+            least five items. On any other scale there is no default. `Filters()` keeps every rating.
         split, heldout_users, seed, target_share
             See `recvae.datasets.splits.protocols.split_events`.
-        titles : dict of str to str, optional
-            Titles by item id, the id written as a string.
+        titles : mapping, optional
+            Titles by item id; 12, "12" and 12.0 are one id.
         source : dict, optional
-            Origin of the log, for the manifest.
+            Origin of the log, for the manifest; what was read is added.
 
         Returns
         -------
@@ -112,8 +115,57 @@ class Dataset:
             name=name,
             filters={**asdict(filters), "steps": [asdict(step) for step in steps]},
             titles=titles,
-            source=source,
+            source=(source or {}) | ({} if events.reading is None else {"reading": events.reading.to_json()}),
         )
+
+    @classmethod
+    def from_pandas(
+        cls,
+        table: Any,
+        *,
+        name: str = "log",
+        user: str | None = None,
+        item: str | None = None,
+        rating: str | None = None,
+        time: str | None = None,
+        without: Sequence[str] = (),
+        **options: Any,
+    ) -> Self:
+        """Read, filter and split a table of pandas, polars or Arrow, by the rules that hold for files.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            One row per event.
+        name : str
+            Name of the data set.
+        user, item, rating, time : str, optional
+            The columns; by default found by their usual names, as `recvae preprocess` does.
+        without : sequence of str
+            Columns that are not looked for: "rating", "time".
+        **options
+            `filters`, `split`, `heldout_users`, `seed`, `target_share`, `titles`, as in `from_events`.
+
+        Returns
+        -------
+        Dataset
+            Its manifest says which columns were read, and counts the rows that were left out.
+
+        Raises
+        ------
+        UsageError, DataError
+            If the table, the filters or the protocol cannot be used.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> plays = pd.DataFrame({"listener": [1, 1, 2, 2] * 9, "track": list(range(36))})
+        >>> dataset = Dataset.from_pandas(plays, user="listener", item="track", split="holdout")
+        >>> dataset.train.shape[0]
+        2
+        """
+        log_format = LogFormat(user=user, item=item, rating=rating, time=time, without=tuple(without))
+        return cls.from_events(events_of(table, log_format), name=name, **options)
 
     @classmethod
     def from_split(
@@ -122,7 +174,7 @@ class Dataset:
         *,
         name: str,
         filters: dict[str, Any] | None = None,
-        titles: dict[str, str] | None = None,
+        titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
         """Make a data set of a split, with titles and a manifest.
@@ -135,8 +187,8 @@ class Dataset:
             Name of the data set: letters, digits, dots, dashes and underscores.
         filters, source : dict
             For the manifest.
-        titles : dict of str to str, optional
-            Titles by item id, the id written as a string.
+        titles : mapping, optional
+            Titles by item id; 12, "12" and 12.0 are one id.
 
         Returns
         -------
@@ -150,7 +202,7 @@ class Dataset:
         """
         known_titles = None
         if titles:
-            known_titles = np.array([titles.get(str(item)) for item in split.item_ids], dtype=object)
+            known_titles = titles_of(split.item_ids.tolist(), titles)
         manifest = {
             "format": FORMAT_VERSION,
             "name": check_name(name),

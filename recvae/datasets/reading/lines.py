@@ -1,0 +1,328 @@
+"""Lines held against rows: every line of a text file is a row, a part of one, or is counted with the reason why not.
+
+A quote that nothing closes makes one row of many lines, and the rows are lost without an error. It is found here.
+"""
+
+import csv
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import duckdb
+
+from recvae.datasets.reading.census import Census
+from recvae.datasets.reading.dialects import COMMENTS, JSON_LINES, LISTS, TABLE
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.scans import Scan, lines_relation
+from recvae.datasets.reading.sources import Source
+from recvae.datasets.reading.times import quoted
+from recvae.errors import DataError
+
+BLANK, COMMENT, MALFORMED = "blank lines", "comment lines", "malformed rows"
+
+_SHOWN = 80  # letters of a bad line in a message
+_UNQUOTED = "UNQUOTED VALUE"
+
+
+@dataclass(kw_only=True)
+class FileReport:
+    """What was found in one file, and which of its lines are no rows.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    sha256 : str
+        Checksum of the file on disk; empty for a table in memory.
+    form : dict
+        How it is written.
+    rows : int
+        Rows read.
+    skipped : Counter of str
+        Lines that are no rows, by reason.
+    """
+
+    name: str
+    sha256: str = ""
+    form: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+class _Refused(NamedTuple):
+    """A line that DuckDB refused: its number, why, and its text."""
+
+    line: int
+    reason: str
+    text: str
+
+
+def account(
+    connection: duckdb.DuckDBPyConnection, scan: Scan, options: LogFormat, report: FileReport, census: Census
+) -> Scan | None:
+    """Account for every line of a file that has just been read.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        It has the table of refused lines.
+    scan : Scan
+        The file.
+    options : LogFormat
+        What the user says about it.
+    report : FileReport
+        With the number of rows; the lines that are no rows are added.
+    census : Census
+        The lines of the file.
+
+    Returns
+    -------
+    Scan or None
+        How to read the file instead, because lines were taken together that are rows of their own; None if all is well.
+
+    Raises
+    ------
+    DataError
+        If a line is malformed, unless such lines are to be skipped; or if lines and rows do not agree.
+    """
+    refused = _refused(connection)
+    bad = [one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)]
+    if scan.form == JSON_LINES:
+        bad += _invalid_json(connection, scan)
+    if scan.form == TABLE and options.quote is None and any(one.reason == _UNQUOTED for one in bad):
+        other = _read_otherwise(connection, scan)
+        if other is not None:
+            return other
+    if bad and options.on_bad_row == "stop":
+        raise DataError(_message(scan, bad))
+    dialect = scan.dialect
+    assert dialect is not None
+    report.skipped[MALFORMED] += len(bad)
+    report.skipped[COMMENT] += dialect.comments + sum(one.text.lstrip().startswith(COMMENTS) for one in refused)
+    if scan.form != TABLE:
+        report.skipped[BLANK] += _blank_lines(scan, 0)
+        return None
+    end = "\n" if census.line_feeds else "\r"
+    n_refused = sum(1 + one.text.rstrip(end).count(end) for one in refused if one.text.strip())
+    rest = census.lines - dialect.skip - report.rows - n_refused
+    if rest and dialect.quote:
+        inside, taken_together = _lines_inside(connection, scan, end)
+        if taken_together is not None and options.quote is None:
+            return _apart(connection, scan, taken_together)
+        rest -= inside
+    if rest and not 0 < rest <= _blank_lines(scan, dialect.skip):
+        raise DataError(
+            f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines cannot be "
+            "accounted for; say how the file is written with --sep and --quote, or convert it"
+        )
+    report.skipped[BLANK] += dialect.blanks + rest
+    return None
+
+
+def line_of(scan: Scan, row: int) -> int:
+    """Return the line, counted from 1, on which a row begins, counted from 0."""
+    last = 0
+    for line, n_rows in _rows_by_line(scan):
+        if row < n_rows:
+            return line
+        row -= n_rows
+        last = line
+    return last
+
+
+def _rows_by_line(scan: Scan) -> Iterator[tuple[int, int]]:
+    """Yield the line on which each row begins, and how many rows of the reader it makes."""
+    assert scan.path is not None and scan.dialect is not None
+    with Source(scan.path).open() as stream:
+        texts = (line.decode("utf-8-sig", errors="replace") for line in stream)
+        if scan.form == LISTS:
+            for number, text in enumerate(texts, start=1):
+                if text.strip():
+                    yield number, max(1, len(text.split()) - 1)
+        elif scan.form == JSON_LINES:
+            for number, text in enumerate(texts, start=1):
+                with_row = _object_of(text)
+                if with_row is not None:
+                    items = with_row.get(scan.columns.item) if scan.has_json_items else None
+                    yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
+        else:
+            yield from _table_rows(scan, texts)
+
+
+def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
+    dialect = scan.dialect
+    assert dialect is not None
+    for _ in range(dialect.skip):
+        next(texts, None)
+    n_columns = len(dialect.names)
+    if not dialect.quote or len(dialect.separator) > 1:
+        for number, text in enumerate(texts, start=dialect.skip + 1):
+            if text.strip() and len(dialect.split(text)) == n_columns:
+                yield number, 1
+        return
+    doubled = dialect.escape == dialect.quote
+    reader = csv.reader(
+        texts,
+        delimiter=dialect.separator,
+        quotechar=dialect.quote,
+        doublequote=doubled,
+        escapechar=None if doubled else dialect.escape or None,
+    )
+    before = 0
+    try:
+        for row in reader:
+            if len(row) == n_columns:
+                yield dialect.skip + before + 1, 1
+            before = reader.line_num
+    except csv.Error:
+        return
+
+
+def _object_of(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else {}
+
+
+def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
+    """Return the lines that DuckDB refused, each once, in order."""
+    try:
+        found = connection.execute(
+            "SELECT line, any_value(error_type::VARCHAR), any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
+        ).fetchall()
+    except duckdb.CatalogException:  # nothing was refused
+        return []
+    return [_Refused(line, reason, text or "") for line, reason, text in found]
+
+
+def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Refused]:
+    assert scan.path is not None
+    query = f"SELECT count(*) FROM {lines_relation(scan.path)} WHERE NOT json_valid(line)"
+    n_invalid = connection.execute(query).fetchall()[0][0]
+    if not n_invalid:
+        return []
+    found = []
+    with Source(scan.path).open() as stream:
+        for number, line in enumerate(stream, start=1):
+            text = line.decode("utf-8-sig", errors="replace").strip("\r\n")
+            if text.strip() and _object_of(text) is None:
+                found.append(_Refused(number, "JSON", text))
+    return found or [_Refused(1, "JSON", "")] * n_invalid
+
+
+def _message(scan: Scan, bad: list[_Refused]) -> str:
+    first = bad[0]
+    dialect = scan.dialect
+    assert dialect is not None
+    shown = repr(first.text.rstrip("\r\n")[:_SHOWN])
+    skip = "or leave such rows out with --on-bad-row skip"
+    more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
+    where = f"{scan.name} line {first.line}"
+    if first.reason == "JSON":
+        return f"{where}: got {shown}, which is not valid JSON; repair the line, {skip}{more}"
+    if first.reason == _UNQUOTED:
+        return f"{where}: got a quote that nothing closes: {shown}; repair the line, or say --quote none, {skip}{more}"
+    if first.reason == "INVALID ENCODING":
+        return f"{where}: not UTF-8 text: {shown}; say what it is, e.g. --encoding latin-1, {skip}{more}"
+    if first.reason.startswith("LINE SIZE"):
+        return f"{where}: the line is longer than 2 MB; repair the line, {skip}{more}"
+    n_columns = len(dialect.split(first.text.rstrip("\r\n")))
+    return (
+        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; "
+        f"repair the line, {skip}{more}"
+    )
+
+
+def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Scan | None:
+    """Return the scan with a backslash before quotes, or with quotes taken for letters, if all lines are rows then."""
+    dialect = scan.dialect
+    assert dialect is not None
+    for escape, quote in (("\\", dialect.quote), ("", "")):
+        other = replace(scan, dialect=replace(dialect, quote=quote, escape=escape), unquotes=not quote)
+        if other.dialect != dialect and _is_without_bad(connection, other):
+            return other
+    return None
+
+
+def _is_without_bad(connection: duckdb.DuckDBPyConnection, scan: Scan) -> bool:
+    connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+    columns = f"count({_column(scan, 0)})"
+    connection.execute(f"SELECT {columns} FROM {scan.relation}").fetchall()
+    return not any(one.text.strip() and not one.text.lstrip().startswith(COMMENTS) for one in _refused(connection))
+
+
+def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int) -> Scan:
+    """Return the scan with quotes taken for letters, if every line is a row then; else name the line of the quote."""
+    dialect = scan.dialect
+    assert dialect is not None
+    other = replace(scan, dialect=replace(dialect, quote="", escape=""), unquotes=True)
+    if _is_without_bad(connection, other):
+        return other
+    raise DataError(
+        f"{scan.name} line {line_of(scan, row)}: a quote opens here and closes on a later line, but each of these lines "
+        "looks like a row of its own; repair the line, or say --quote none (quotes are letters) or --quote '\"' (the "
+        "lines are one row)"
+    )
+
+
+def _column(scan: Scan, place: int) -> str:
+    return '"' + list(scan.kinds)[place].replace('"', '""') + '"'
+
+
+def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> tuple[int, int | None]:
+    """Count line ends inside of quotes; also return the first row whose lines look like rows of their own, if any.
+
+    They do if each of them, with quotes taken for letters, has as many columns as a row, and, where users are integers,
+    an integer in the place of the user. Without integers, a text may look so by chance: half of such rows must.
+    """
+    dialect = scan.dialect
+    assert dialect is not None
+    n_columns = len(dialect.names)
+    separator, line_end = quoted(dialect.separator), f"chr({ord(end)})"
+
+    def separators(text: str) -> str:
+        return f"((length({text}) - length(replace({text}, {separator}, ''))) // {len(dialect.separator)})"
+
+    user = dialect.names.index(scan.columns.user or scan.columns.item)
+    users = dialect.column(dialect.names[user])
+    are_integers = bool(users) and all(text.strip(' "').lstrip("-").isdecimal() for text in users)
+    counts, looks = [], []
+    for place in range(n_columns):
+        column = f"coalesce({_column(scan, place)}, '')"
+        pieces = f"string_split({column}, {line_end})"
+        counts.append(f"(length({column}) - length(replace({column}, {line_end}, '')))")
+        conditions = [
+            f"contains({column}, {line_end})",
+            f"{separators(f'{pieces}[1]')} = {n_columns - 1 - place}",
+            f"{separators(f'{pieces}[-1]')} = {place}",
+            f"len(list_filter({pieces}[2:-2], lambda one: {separators('one')} <> {n_columns - 1})) = 0",
+        ]
+        if are_integers:
+            integer = "'\\s*\"?-?\\d+\"?\\s*'"
+            field = f"string_split(one, {separator})[{user + 1}]"
+            checked = f"{pieces}[2:]" if user <= place else f"{pieces}[2:-2]"
+            conditions.append(
+                f"len(list_filter({checked}, lambda one: NOT coalesce(regexp_full_match({field}, {integer}), false))) = 0"
+            )
+        looks.append(f"({' AND '.join(conditions)})")
+    inner = f"SELECT {' + '.join(counts)} AS inside, {' OR '.join(looks)} AS look, row_number() OVER () - 1 AS place"
+    query = (
+        "SELECT sum(inside), count(*) FILTER (inside > 0), count(*) FILTER (look), min(place) FILTER (look) "
+        f"FROM ({inner} FROM {scan.relation})"
+    )
+    inside, n_multiple, n_looking, first = connection.execute(query).fetchall()[0]
+    is_suspect = n_looking and (are_integers or 2 * n_looking > n_multiple)
+    return int(inside or 0), first if is_suspect else None
+
+
+def _blank_lines(scan: Scan, skip: int) -> int:
+    """Return the number of blank lines after the first `skip` lines."""
+    assert scan.path is not None
+    with Source(scan.path).open() as stream:
+        lines = (line for chunk in stream for line in chunk.splitlines() or [b""])
+        return sum(not line.strip() for line in itertools.islice(lines, skip, None))

@@ -1,0 +1,81 @@
+"""What a user says about a table: whatever is not said is guessed, and the guess is shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recvae.errors import UsageError
+
+ON_BAD_ROW = ("stop", "skip")
+ROLES_THAT_MAY_BE_LEFT_OUT = ("rating", "time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFormat:
+    """What is known about the files of a log or another table. None means "to be guessed".
+
+    Parameters
+    ----------
+    separator : str, optional
+        Separator of columns: one character, or `::`.
+    header : bool, optional
+        Whether the first line names the columns.
+    quote : str, optional
+        The character around values that contain separators; "" if quotes are ordinary letters.
+    escape : str, optional
+        What stands before a quote inside quotes; by default the quote itself.
+    encoding : str, optional
+        Encoding of the text, e.g. "latin-1"; by default UTF-8, or UTF-16 where the file begins so.
+    user, item, rating, time, weight, title : str, optional
+        The names of the columns; without a header their positions, "1" for the first.
+    without : tuple of str
+        Roles that are not looked for: "rating", "time".
+    null : tuple of str
+        Further words that mean a missing id.
+    time_format : str, optional
+        How times are written, in the letters of `strptime`, e.g. "%d/%m/%Y %H:%M".
+    on_bad_row : str
+        What a row with too many or too few columns does: "stop" or "skip".
+    """
+
+    separator: str | None = None
+    header: bool | None = None
+    quote: str | None = None
+    escape: str | None = None
+    encoding: str | None = None
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    time: str | None = None
+    weight: str | None = None
+    title: str | None = None
+    without: tuple[str, ...] = ()
+    null: tuple[str, ...] = ()
+    time_format: str | None = None
+    on_bad_row: str = field(default="stop")
+
+    def __post_init__(self) -> None:
+        if (
+            self.separator is not None
+            and self.separator != "::"
+            and not (len(self.separator) == 1 and self.separator.isascii() and self.separator not in "\r\n")
+        ):
+            raise UsageError(
+                f"got separator {self.separator!r}, expected '::' or one ASCII character, e.g. a comma or tab"
+            )
+        if self.quote is not None and not (len(self.quote) <= 1 and self.quote.isascii()):
+            raise UsageError(f"got quote {self.quote!r}, expected one ASCII character, or none")
+        if self.on_bad_row not in ON_BAD_ROW:
+            raise UsageError(f"got {self.on_bad_row!r} for bad rows, expected one of: {', '.join(ON_BAD_ROW)}")
+        for role in self.without:
+            if getattr(self, role, None) is not None:
+                raise UsageError(f"got a {role} column and --no-{role}, expected one of the two; leave one out")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except LookupError as error:
+                raise UsageError(f"got encoding {self.encoding!r}, expected e.g. utf-8, utf-16 or latin-1") from error
+
+    @property
+    def columns(self) -> Mapping[str, str | None]:
+        """The columns that the user named, by role."""
+        return {role: getattr(self, role) for role in ("user", "item", "rating", "time", "weight", "title")}
