@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.log_format import LogFormat
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import read_events, read_user_lists
-from recvae.datasets.sources import Source
+from recvae.datasets.reading.sources import Source
 from recvae.errors import DataError, UsageError
 
 HEADER = "user_id,item_id,rating,timestamp\n"

@@ -9,7 +9,7 @@ import pytest
 from recvae.datasets.catalog import CATALOG, KnownDataset, check_counts, known_dataset, locate, read_titles
 from recvae.datasets.events import Events
 from recvae.datasets.logs import read_events
-from recvae.datasets.sources import Source
+from recvae.datasets.reading.sources import Source
 from recvae.errors import DataError, UsageError
 
 # Every name, id and rating below is made up.

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, LOG, find_columns, find_title_columns
-from recvae.datasets.log_format import LogFormat
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import columns_of, read_events
-from recvae.datasets.sources import Source
+from recvae.datasets.reading.sources import Source
 from recvae.datasets.titles import read_titles_column
 from recvae.errors import DataError, UsageError
 from recvae.recommenders.history_files import read_blocks

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from recvae.datasets.events import Events
 from recvae.datasets.log_format import SEPARATORS, LogFormat, is_user_lists
 from recvae.datasets.logs import read_events, read_user_lists
-from recvae.datasets.sources import OneByteSeparator, Source
+from recvae.datasets.reading.sources import OneByteSeparator, Source
 from recvae.errors import DataError, RecvaeError
 
 HEADER = "user_id,item_id,rating,timestamp\n"

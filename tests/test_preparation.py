@@ -13,7 +13,7 @@ import pytest
 from recvae.datasets.catalog import CATALOG
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events
-from recvae.datasets.log_format import LogFormat
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import read_events
 from recvae.datasets.preparation import Protocol, prepare_known, prepare_log
 from recvae.training import monitors

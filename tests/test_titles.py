@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.sources import Source
+from recvae.datasets.reading.sources import Source
 from recvae.datasets.titles import read_titles_column
 from recvae.errors import DataError, UsageError
 

@@ -21,6 +21,8 @@ class Census:
         Bytes after decompression.
     line_feeds, returns, pairs : int
         How often LF and CR occur, and CR followed by LF.
+    n_zeros : int
+        Zero bytes, which no text has.
     ends_line : bool
         Whether the last byte ends a line.
     """
@@ -29,6 +31,7 @@ class Census:
     line_feeds: int
     returns: int
     pairs: int
+    n_zeros: int
     ends_line: bool
 
     @property
@@ -51,11 +54,12 @@ def take_census(source: Source) -> Census:
     DataError
         If it is damaged.
     """
-    n_bytes = line_feeds = returns = pairs = 0
+    n_bytes = line_feeds = returns = pairs = n_zeros = 0
     last = b""
     with file_errors(source), source.open() as stream:
         while chunk := stream.read(_CHUNK):
             n_bytes += len(chunk)
+            n_zeros += chunk.count(0)
             line_feeds += chunk.count(b"\n")
             found = chunk.count(b"\r")
             if found or last == b"\r":
@@ -63,7 +67,12 @@ def take_census(source: Source) -> Census:
                 pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk.startswith(b"\n"))
             last = chunk[-1:]
     return Census(
-        n_bytes=n_bytes, line_feeds=line_feeds, returns=returns, pairs=pairs, ends_line=last in (b"\n", b"\r")
+        n_bytes=n_bytes,
+        line_feeds=line_feeds,
+        returns=returns,
+        pairs=pairs,
+        n_zeros=n_zeros,
+        ends_line=last in (b"\n", b"\r"),
     )
 
 

@@ -21,7 +21,7 @@ from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
 
-BLANK, COMMENT, MALFORMED = "blank lines", "comment lines", "malformed rows"
+BLANK, COMMENT, MALFORMED, OTHER = "blank lines", "comment lines", "malformed rows", "rows of other kinds"
 
 _SHOWN = 80  # letters of a bad line in a message
 _UNQUOTED = "UNQUOTED VALUE"
@@ -88,6 +88,10 @@ def account(
     DataError
         If a line is malformed, unless such lines are to be skipped; or if lines and rows do not agree.
     """
+    if census.n_zeros:
+        raise DataError(
+            f"{scan.name} holds {census.n_zeros:,} zero bytes, expected text; repair the file, or say --encoding utf-16"
+        )
     refused = _refused(connection)
     bad = [one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)]
     if scan.form == JSON_LINES:
@@ -160,7 +164,8 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
     n_columns = len(dialect.names)
     if not dialect.quote or len(dialect.separator) > 1:
         for number, text in enumerate(texts, start=dialect.skip + 1):
-            if text.strip() and len(dialect.split(text)) == n_columns:
+            row = dialect.split(text.rstrip("\r\n"))
+            if text.strip() and len(row) == n_columns and _is_kept(scan, row):
                 yield number, 1
         return
     doubled = dialect.escape == dialect.quote
@@ -174,11 +179,16 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
     before = 0
     try:
         for row in reader:
-            if len(row) == n_columns:
+            if len(row) == n_columns and _is_kept(scan, row):
                 yield dialect.skip + before + 1, 1
             before = reader.line_num
     except csv.Error:
         return
+
+
+def _is_kept(scan: Scan, row: list[str]) -> bool:
+    assert scan.dialect is not None
+    return all(row[scan.dialect.names.index(name)] in values for name, values in scan.only)
 
 
 def _object_of(text: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import copied
-from recvae.errors import DataError
+from recvae.errors import DataError, UsageError
 
 _SAMPLE_ROWS = 1000
 
@@ -143,7 +143,11 @@ class Opener:
         return find_columns(dialect.names, self.roles, source.name, way_out, named)
 
     def _with_times(self, scan: Scan) -> Scan:
-        """Decide how times are written, where they are texts."""
+        """Decide how times are written, where they are texts; check the columns whose values are asked for."""
+        for wanted, _ in self.options.only:
+            if wanted not in scan.kinds:
+                raise UsageError(f"{scan.name} has no column '{wanted}'; it has: {', '.join(scan.kinds)}; choose one")
+        scan = replace(scan, only=self.options.only)
         name = scan.columns.time
         if name is None or scan.kinds[name] != "VARCHAR":
             return scan

@@ -33,6 +33,8 @@ class LogFormat:
         Further words that mean a missing id.
     time_format : str, optional
         How times are written, in the letters of `strptime`, e.g. "%d/%m/%Y %H:%M".
+    only : tuple of (str, tuple of str)
+        Columns and the values that they must have; other rows are left out and counted, e.g. `("event", ("view",))`.
     on_bad_row : str
         What a row with too many or too few columns does: "stop" or "skip".
     """
@@ -51,6 +53,7 @@ class LogFormat:
     without: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
     time_format: str | None = None
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     on_bad_row: str = field(default="stop")
 
     def __post_init__(self) -> None:

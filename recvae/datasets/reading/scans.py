@@ -55,6 +55,8 @@ class Scan:
         Columns of 16 bytes.
     constants : tuple of (str, str)
         Columns that the names of folders hold, for Parquet.
+    only : tuple of (str, tuple of str)
+        Columns and the values that they must have.
     unquotes : bool
         Whether ids lose a pair of quotes around them: where quotes had to be taken for letters.
     """
@@ -70,7 +72,14 @@ class Scan:
     time_format: str | None = None
     are_bytes_uuids: frozenset[str] = frozenset()
     constants: tuple[tuple[str, str], ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     unquotes: bool = False
+
+    @property
+    def kept(self) -> str:
+        """The SQL that tells which rows have the values that they must have."""
+        tests = [f"{identifier(name)}::VARCHAR IN ({', '.join(map(quoted, values))})" for name, values in self.only]
+        return f"coalesce({' AND '.join(tests)}, false)" if tests else "true"
 
     @property
     def relation(self) -> str:
@@ -157,7 +166,7 @@ class Scan:
         if kind == "VARCHAR":
             if self._has_decimal_comma(name):
                 column = f"replace({column}, ',', '.')"
-            return f"try_cast({column} AS FLOAT)"
+            return f"CASE WHEN contains({column}, '_') THEN NULL ELSE try_cast({column} AS FLOAT) END"  # 1_000 is no number
         if kind == "BOOLEAN":
             return f"{column}::INTEGER::FLOAT"
         if kind in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or kind.startswith(("DECIMAL", '"NULL"')):

@@ -12,6 +12,7 @@ Text is read as text: what a value means is decided here and not by a sniffer. L
 import bisect
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -200,7 +201,7 @@ class Table:
 
     def relation(self) -> str:
         """Return the SQL of all rows, with columns named by their roles, in the way in which `read` has read them."""
-        return " UNION ALL ".join(f"SELECT {_selected(scan, self.roles)} FROM {scan.relation}" for scan in self._scans)
+        return " UNION ALL ".join(f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans)
 
     def execute(self, query: str) -> pa.RecordBatchReader:
         """Run SQL, e.g. over `relation`, and return its rows in batches."""
@@ -224,7 +225,7 @@ class Table:
 
     def _text(self, scan: Scan, row: int, name: str) -> str:
         """Return what a column holds in a row of a file, as it is written there."""
-        query = f"SELECT {identifier(name)}::VARCHAR FROM {scan.relation} LIMIT 1 OFFSET {row}"
+        query = f"SELECT {identifier(name)}::VARCHAR FROM {scan.relation} WHERE {scan.kept} LIMIT 1 OFFSET {row}"
         found = self._connection.execute(query).fetchall()
         return "" if not found or found[0][0] is None else found[0][0]
 
@@ -234,7 +235,7 @@ class Table:
             checksum = pool.submit(sha256_of_content, scan.source) if scan.source is not None else None
             if scan.form in (PARQUET, MEMORY, JSON_ARRAY):
                 report.form = {"form": scan.form}
-                report.rows = self._pass_on(scan, first, sink, progress)
+                self._pass_on(scan, first, sink, progress, report)
             else:
                 self._read_text(scan, first, sink, progress, report, pool)
             report.sha256 = checksum.result() if checksum is not None else ""
@@ -257,7 +258,7 @@ class Table:
         census = pool.submit(take_census, Source(scan.path, shown=scan.name))
         self._connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
         try:
-            report.rows = self._pass_on(scan, first, sink, progress)
+            self._pass_on(scan, first, sink, progress, report)
         except _LineEndsError as error:
             if not census.result().is_mixed:
                 raise damaged(scan.name, error) from error
@@ -266,23 +267,29 @@ class Table:
         if again is not None:
             raise _ReadAgainError(again)
 
-    def _pass_on(self, scan: Scan, first: int, sink: Sink, progress: Progress | None) -> int:
-        """Pass the rows of a file to the sink, and return how many there were."""
-        n_rows = 0
+    def _pass_on(
+        self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport
+    ) -> None:
+        """Pass the rows of a file to the sink, and count them."""
+        selected = _selected(scan, self.roles) + (f", {scan.kept} AS kept" if scan.only else "")
+        report.rows, report.skipped = 0, Counter()
         try:
-            with self.execute(f"SELECT {_selected(scan, self.roles)} FROM {scan.relation}") as reader:
+            with self.execute(f"SELECT {selected} FROM {scan.relation}") as reader:
                 for batch in reader:
-                    n_rows += len(batch)
+                    report.rows += len(batch)
+                    if scan.only:
+                        kept = batch.filter(batch.column("kept"))
+                        report.skipped[lines.OTHER] += len(batch) - len(kept)
+                        batch = kept
                     sink.append(batch)
                     if progress is not None:
-                        progress(first + n_rows, None, f"{first + n_rows:,} rows")
+                        progress(first + report.rows, None, f"{first + report.rows:,} rows")
         except WrongValueError as wrong:
             raise self.wrong_value(wrong) from wrong
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             if "state machine" in str(error):
                 raise _LineEndsError(str(error)) from error
             raise damaged(scan.name, error) from error
-        return n_rows
 
 
 def _connect(scratch: Path, max_memory: int | None) -> duckdb.DuckDBPyConnection:
