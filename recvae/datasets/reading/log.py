@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.growing import Growing
 from recvae.datasets.reading.id_column import MISSING, IdColumn
-from recvae.datasets.reading.lines import FileReport
+from recvae.datasets.reading.lines import OTHER, FileReport
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import RatingScale
 from recvae.datasets.reading.sources import Source
@@ -114,7 +114,7 @@ class Reading:
         for reason, count in self.dropped.items():
             role = "user" if "user" in reason else "item"
             marks = ", ".join(f"{mark}: {number:,}" for mark, number in self.marks.get(role, {}).items())
-            found.append(f"left out: {count:,} {reason} ({marks})")
+            found.append(f"left out: {count:,} {reason}" + (f" ({marks})" if reason != OTHER else ""))
         return found
 
     def warnings(self) -> list[str]:
@@ -250,7 +250,8 @@ class _LogSink:
             timestamps, span, wrong = self._times.finish()
             if wrong is not None:
                 raise self._table.wrong_value(WrongValueError("time", "a time since 1970", wrong))
-        dropped: dict[str, int] = {}
+        reports = self._table.reports
+        dropped = {OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports)}
         if any(one.missing for one in found.values()):
             without_user, kept = users == MISSING, (users != MISSING) & (items != MISSING)
             dropped["rows without a user id"] = int(np.count_nonzero(without_user))
@@ -266,9 +267,9 @@ class _LogSink:
                 "choose other columns with --user-col and --item-col"
             )
         reading = Reading(
-            files=self._table.reports,
+            files=reports,
             columns=self._columns,
-            rows=n_rows,
+            rows=n_rows + dropped.get(OTHER, 0),
             events=len(users),
             dropped=dropped,
             marks={role: one.missing for role, one in found.items() if one.missing},
