@@ -12,8 +12,8 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     """
     from recvae.datasets import synthetic
     from recvae.datasets.catalog import CATALOG
-    from recvae.datasets.reading.ratings import STARS_MIN_RATING
     from recvae.datasets.home import prepared_datasets
+    from recvae.datasets.reading.ratings import STARS_MIN_RATING
 
     prepared = {path.name: str(path) for path in prepared_datasets(data_dir)}
     known = [

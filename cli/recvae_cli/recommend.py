@@ -42,7 +42,16 @@ def recommend(
     ] = False,
     source: Annotated[
         Path | None,
-        typer.Option("--input", help="File with the histories of many users: .parquet, .csv, .tsv or .jsonl."),
+        typer.Option("--input", help="File with the histories of many users, in any form that `preprocess` reads."),
+    ] = None,
+    user_col: Annotated[
+        str | None, typer.Option(help="Column of user ids in --input; by default as in the training data.")
+    ] = None,
+    item_col: Annotated[
+        str | None, typer.Option(help="Column of item ids in --input; by default as in the training data.")
+    ] = None,
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first line of --input names columns.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
@@ -72,6 +81,10 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
+    if source is None and (user_col, item_col, header) != (None, None, None):
+        raise UsageError(
+            "got --user-col, --item-col or --header without --input, expected them with a file; add --input"
+        )
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     folder = find_run(runs_dir, run)
@@ -84,7 +97,8 @@ def recommend(
         "diversify": diversify,
     }
     if source is not None and output is not None:
-        _recommend_file(recommender, folder, source, output, options, explain)
+        columns = {"user": user_col, "item": item_col}
+        _recommend_file(recommender, folder, source, output, options, explain, columns, header)
         return
     history = _ids(items or "")
     found = recommender.recommend(history, **options)
@@ -107,10 +121,18 @@ def _ids(text: str) -> list[str]:
 
 
 def _recommend_file(
-    recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any], explain: bool
+    recommender: "Recommender",
+    folder: Path,
+    source: Path,
+    output: Path,
+    options: dict[str, Any],
+    explain: bool,
+    columns: dict[str, str | None],
+    header: bool | None,
 ) -> None:
     from recvae.bundles.card import CARD
     from recvae.recommenders.answer_files import recommend_file
+    from recvae.recommenders.history_files import options_like
     from recvae.storage.integrity import sha256_of
     from recvae.training.monitors import ProgressBar
 
@@ -125,12 +147,15 @@ def _recommend_file(
                 identity,
                 bar,
                 explain=recommender.explain if explain else None,
+                options=options_like(recommender.manifest, columns, header),
             )
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")
         raise typer.Exit(130) from None
     again = f", {done.before:,} of them before the interruption" if done.before else ""
-    say(f"{output}: {done.users:,} users{again}")
+    say(f"{output}: {done.users:,} users{again}; read {', '.join(done.columns)}")
+    for reason, count in done.left_out.items():
+        say(f"left out: {count:,} {reason}")
     if done.fallback:
         say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
     if done.unknown:
@@ -138,6 +163,9 @@ def _recommend_file(
     if done.without:
         where = "an empty list" if output.suffix == ".jsonl" else "no row"
         say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
+    if done.users and done.fallback == done.users:
+        say("error: none of the items in the file is in the model; check the column of items with --item-col")
+        raise typer.Exit(1)
 
 
 def _print(

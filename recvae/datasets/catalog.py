@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from recvae.datasets.events import Events
-from recvae.datasets.reading.ratings import STARS_MIN_RATING
 from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.ratings import STARS_MIN_RATING
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.errors import DataError, UsageError
 

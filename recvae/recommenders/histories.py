@@ -25,7 +25,23 @@ History = Iterable[int | str] | Mapping[int | str, float]
 LIGHTEST, HEAVIEST = 1e-6, 1e6
 """Smallest and largest weight: their squares and sums fit in float32, and ALS can solve its equations with them."""
 
-EXPECTED_WEIGHT = f"expected a number from {LIGHTEST:g} to {HEAVIEST:g}"
+_NO_ITEM = -2  # the column of a missing item; -1 is that of an unknown one
+
+RANGE_OF_WEIGHTS = f"a number from {LIGHTEST:g} to {HEAVIEST:g}"
+EXPECTED_WEIGHT = f"expected {RANGE_OF_WEIGHTS}"
+
+
+@dataclass(frozen=True)
+class HistoryBlock:
+    """Histories of some users as a file has them: the columns user, item and maybe weight.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The rows of a user are together. An item may be missing: its user has no known history, and still gets an answer.
+    """
+
+    table: "pa.Table"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +185,8 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
         If a matrix has another number of columns or values that are no weights, or a table has no column that is
         recognised as user or item.
     """
+    if isinstance(given, HistoryBlock):
+        return _from_table(given.table, items, may_lack_items=True)
     if hasattr(given, "tocsr"):
         return _from_matrix(given, items)
     if hasattr(given, "__arrow_c_stream__"):
@@ -227,8 +245,7 @@ def _from_matrix(matrix: Any, items: ItemIndex) -> Histories:
     )
 
 
-def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
-    import pandas as pd
+def _from_table(table: "pa.Table", items: ItemIndex, may_lack_items: bool = False) -> Histories:
     import pyarrow as pa
 
     found = find_history_columns(table.column_names, "the table")
@@ -236,29 +253,43 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     for name in (user, item):
         if pa.types.is_nested(table[name].type):
             raise UsageError(f"got {table[name].type} in {name}, expected one id per row; use one row per item")
-    rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
-    codes, known = pd.factorize(np.asarray(table[item].to_pandas()))  # (N,), different ids
-    if (rows < 0).any() or (codes < 0).any():
+    rows, users = _coded(table[user])  # (N,), different ids
+    codes, ids = _coded(table[item])
+    if (rows < 0).any() or ((codes < 0).any() and not may_lack_items):
         raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
-    ids = known.tolist()
     column_of = [items.column_of(value) for value in ids]
-    columns = np.array([-1 if column is None else column for column in column_of], dtype=np.int64)[codes]  # (N,)
+    known_columns = [-1 if column is None else column for column in column_of]
+    columns = np.array([*known_columns, _NO_ITEM], dtype=np.int64)[codes]  # (N,), the last for a missing item
     weights = np.ones(len(rows))
     if found.weight is not None:
         weights = _numbers(table[found.weight])
+        if may_lack_items:
+            weights[np.isnan(weights)] = 1
         if not are_weights(weights).all():
             raise UsageError(f"got invalid values in the column {found.weight}, {EXPECTED_WEIGHT}; remove these rows")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
-    for place in np.flatnonzero(columns < 0).tolist():
+    for place in np.flatnonzero(columns == -1).tolist():
         unknown[rows[place]].append(ids[codes[place]])
     is_known = columns >= 0
-    return _by_user(rows[is_known], columns[is_known], weights[is_known], users.tolist(), unknown, len(items))
+    return _by_user(rows[is_known], columns[is_known], weights[is_known], users, unknown, len(items))
+
+
+def _coded(column: "pa.ChunkedArray") -> tuple[np.ndarray, list[Any]]:
+    """Return the code of each row (N,), -1 where it is empty, and the different ids in order of appearance."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        column = pc.call_function("if_else", [pc.call_function("is_nan", [column]), None, column])
+    whole = column.combine_chunks()
+    coded = whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
+    return coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
 
 
 def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
     """Return a column as float64; all NaN if it holds anything but numbers."""
     try:
-        return np.asarray(column.to_pandas(), dtype=np.float64)
+        return np.array(column.to_pandas(), dtype=np.float64)
     except (ValueError, TypeError):
         return np.full(len(column), np.nan)
 

@@ -373,7 +373,8 @@ def _names_columns(fields: Sequence[str], given: LogFormat, roles: Sequence[str]
     if any(name in fields for name in given.columns.values() if name is not None):
         return True
     usual = _usual_names(roles)
-    return sum(plain_name(field) in usual for field in fields) >= 2
+    trained = {name for _, name in given.usual if not name.isdecimal()}
+    return sum(plain_name(field) in usual or field in trained for field in fields) >= 2
 
 
 def _is_header(

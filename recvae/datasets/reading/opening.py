@@ -44,7 +44,9 @@ class Opener:
 
     def memory(self, table: pa.Table, name: str) -> Scan:
         """Open a table in memory, which messages call `name`."""
-        columns = find_columns(table.column_names, self.roles, name, "rename it to '{role}'", self.options.columns)
+        columns = find_columns(
+            table.column_names, self.roles, name, "rename it to '{role}'", self.options.named_in(table.column_names)
+        )
         chosen = list(dict.fromkeys(column for column in vars(columns).values() if column))
         self.connection.register(scans.MEMORY_RELATION, table.select(chosen))
         bytes_16 = frozenset(one.name for one in table.schema if one.type == pa.binary(16))
@@ -103,7 +105,11 @@ class Opener:
         names = scans.parquet_names(source)
         extra = {name: value for name, value in source.partition.items() if name not in names}
         columns = find_columns(
-            [*names, *extra], self.roles, source.name, "name it with --{role}-col", self.options.columns
+            [*names, *extra],
+            self.roles,
+            source.name,
+            "name it with --{role}-col",
+            self.options.named_in([*names, *extra]),
         )
         scan = Scan(
             source=source,
@@ -132,7 +138,7 @@ class Opener:
 
     def _columns(self, source: Source, dialect: Dialect) -> Columns:
         """Choose the columns of a text file: by name, or without a header by position."""
-        named = dict(self.options.columns)
+        named = self.options.named_in(dialect.names if dialect.header else ())
         if not dialect.header and all(name is None for name in named.values()):
             named = _by_position(source, dialect, self.roles)
         way_out = "name it with --{role}-col"

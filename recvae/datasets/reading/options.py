@@ -1,6 +1,6 @@
 """What a user says about a table: whatever is not said is guessed, and the guess is shown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recvae.errors import UsageError
@@ -27,6 +27,8 @@ class LogFormat:
         Encoding of the text, e.g. "latin-1"; by default UTF-8, or UTF-16 where the file begins so.
     user, item, rating, time, weight, title : str, optional
         The names of the columns; without a header their positions, "1" for the first.
+    usual : tuple of (str, str)
+        Roles and the columns that they have in files like these: taken where there is such a column.
     without : tuple of str
         Roles that are not looked for: "rating", "time".
     null : tuple of str
@@ -50,6 +52,7 @@ class LogFormat:
     time: str | None = None
     weight: str | None = None
     title: str | None = None
+    usual: tuple[tuple[str, str], ...] = ()
     without: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
     time_format: str | None = None
@@ -82,3 +85,12 @@ class LogFormat:
     def columns(self) -> Mapping[str, str | None]:
         """The columns that the user named, by role."""
         return {role: getattr(self, role) for role in ("user", "item", "rating", "time", "weight", "title")}
+
+    def named_in(self, names: Sequence[str]) -> dict[str, str | None]:
+        """Return the column of each role in a file with these columns, where it is known; None where it is not."""
+        named = dict(self.columns)
+        taken = set(named.values())
+        for role, name in self.usual:
+            if named.get(role) is None and list(names).count(name) == 1 and name not in taken:
+                named[role] = name
+        return named

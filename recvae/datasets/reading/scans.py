@@ -118,6 +118,9 @@ class Scan:
         DataError
             If the column is of a type that the role cannot have.
         """
+        if role == "weight" and self.has_json_items:
+            weights = f"{identifier(self.columns.item)}.weights"
+            return f"unnest(CASE WHEN len({weights}) > 0 THEN {weights} ELSE [NULL] END)::FLOAT"
         name = getattr(self.columns, role)
         kind = self.kinds[name]
         column = identifier(name)
@@ -161,8 +164,6 @@ class Scan:
         raise self._refused(name, kind, f"integers or texts for the {role}", role)
 
     def _number(self, role: str, name: str, column: str, kind: str) -> str:
-        if role == "weight" and self.has_json_items:
-            return f"unnest(CASE WHEN len({column}.weights) = 0 THEN [NULL] ELSE {column}.weights END)::FLOAT"
         if kind == "VARCHAR":
             if self._has_decimal_comma(name):
                 column = f"replace({column}, ',', '.')"

@@ -201,7 +201,29 @@ class Table:
 
     def relation(self) -> str:
         """Return the SQL of all rows, with columns named by their roles, in the way in which `read` has read them."""
-        return " UNION ALL ".join(f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans)
+        return " UNION ALL ".join(
+            f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans
+        )
+
+    @property
+    def weights_may_be_missing(self) -> bool:
+        """Whether a row may have no weight: in JSON, items are listed with weights or without."""
+        return any(scan.has_json_items for scan in self._scans)
+
+    def run(self, query: str) -> None:
+        """Run SQL that returns nothing, e.g. to keep the rows of `relation` where they can be sorted."""
+        try:
+            self._connection.execute(query)
+        except duckdb.Error as error:
+            raise damaged(self.name, error) from error
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Make a table in memory known to SQL."""
+        self._connection.register(name, table)
+
+    def names(self, relation: str) -> list[str]:
+        """Return the names of the columns of a table that `run` has made."""
+        return [row[0] for row in self._connection.execute(f"DESCRIBE {relation}").fetchall()]
 
     def execute(self, query: str) -> pa.RecordBatchReader:
         """Run SQL, e.g. over `relation`, and return its rows in batches."""
@@ -213,7 +235,7 @@ class Table:
         scan, row = self._scans[number], wrong.row - self._starts[number]
         is_text = scan.form in (TABLE, LISTS, JSON_LINES)
         place = f"line {lines.line_of(scan, row)}" if is_text else f"row {row + 1}"
-        name = getattr(scan.columns, wrong.role)
+        name = getattr(scan.columns, wrong.role) or scan.columns.item
         text = "" if scan.is_list else self._text(scan, row, name)
         holds = f"holds {text[:_SHOWN]!r}" if text.strip() else "is empty"
         more = f" ({wrong.count - 1:,} more such rows nearby)" if wrong.count > 1 else ""
@@ -267,9 +289,7 @@ class Table:
         if again is not None:
             raise _ReadAgainError(again)
 
-    def _pass_on(
-        self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport
-    ) -> None:
+    def _pass_on(self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport) -> None:
         """Pass the rows of a file to the sink, and count them."""
         selected = _selected(scan, self.roles) + (f", {scan.kept} AS kept" if scan.only else "")
         report.rows, report.skipped = 0, Counter()
