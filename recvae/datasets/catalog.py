@@ -221,8 +221,8 @@ def check_counts(known: KnownDataset, events: Events, force: bool = False) -> li
         found = ", ".join(f"{count:,} {what}" for what, count in events.counts().items())
         expected = ", ".join(f"{count:,} {what}" for what, count in published.items())
         raise DataError(
-            f"this is not {known.name}: got {found}, expected {expected}; check --source, or prepare it under a name of "
-            "its own with --force --name NAME"
+            f"this is not {known.name}: got {found}, expected {expected}; check --source, or prepare it under a name "
+            "of its own with --force --name NAME"
         )
     return [
         f"{known.name}: got {found:,} {what}, expected {published[what]:,}; the file is incomplete or another version"

@@ -150,6 +150,6 @@ def _usual(names: Sequence[str], usual: Sequence[str], role: str, where: str, wa
 
 def _missing(names: Sequence[str], role: str, where: str, way_out: str) -> str:
     raise DataError(
-        f"{where}: could not tell which column holds the {_WORDS.get(role, role)}; it has: {', '.join(names) or 'none'}; "
-        f"{way_out.format(role=role)}"
+        f"{where}: could not tell which column holds the {_WORDS.get(role, role)}; "
+        f"it has: {', '.join(names) or 'none'}; {way_out.format(role=role)}"
     )

@@ -59,7 +59,8 @@ class Events:
         Parameters
         ----------
         users, items : iterable of length n_events
-            External ids: a list, a numpy array, a column of pandas, polars or Arrow. 12, "12", 12.0 and " 12" are one id.
+            External ids: a list, a numpy array, a column of pandas, polars or Arrow. 12, "12", 12.0 and " 12" are one
+            id.
         ratings, timestamps : iterable of length n_events, optional
             Ratings; and times: numbers (seconds to nanoseconds since 1970), dates, or ISO 8601 texts. Without a time
             zone, times are UTC.

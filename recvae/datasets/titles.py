@@ -28,8 +28,8 @@ def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None 
     Returns
     -------
     dict of str to str
-        The title of each item id, written as text. Of several titles of an item, the last; rows without an id or a title
-        are left out.
+        The title of each item id, written as text. Of several titles of an item, the last; rows without an id or a
+        title are left out.
 
     Raises
     ------

@@ -38,7 +38,8 @@ class HistoryBlock:
     Parameters
     ----------
     table : pyarrow.Table
-        The rows of a user are together. An item may be missing: its user has no known history, and still gets an answer.
+        The rows of a user are together. An item may be missing: its user has no known history, and still gets an
+        answer.
     """
 
     table: "pa.Table"

@@ -207,8 +207,13 @@ def options_like(
         usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
     except UNREADABLE:  # data that no log was read for, or of an earlier version
         usual = {}
-    named = {role: name for role, name in (columns or {}).items() if name is not None}
-    return LogFormat(**named, header=header, usual=tuple((role, name) for role, name in usual.items()))
+    named = columns or {}
+    return LogFormat(
+        user=named.get("user"),
+        item=named.get("item"),
+        header=header,
+        usual=tuple((role, name) for role, name in usual.items()),
+    )
 
 
 class _Check:

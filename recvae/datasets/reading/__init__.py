@@ -1,4 +1,6 @@
-"""Files and tables in any form -> columns of codes, ratings and times. DuckDB reads; what a value means is decided here.
+"""Files and tables in any form -> columns of codes, ratings and times.
+
+DuckDB reads; what a value means is decided here:
 
     options      what a user says about a table
     sources      what a user names -> files: packing, folders, globs, pipes

@@ -119,8 +119,8 @@ def account(
         rest -= inside
     if rest and not 0 < rest <= _blank_lines(scan, dialect.skip):
         raise DataError(
-            f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines cannot be "
-            "accounted for; say how the file is written with --sep and --quote, or convert it"
+            f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines cannot "
+            "be accounted for; say how the file is written with --sep and --quote, or convert it"
         )
     report.skipped[BLANK] += dialect.blanks + rest
     return None
@@ -203,7 +203,8 @@ def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
     """Return the lines that DuckDB refused, each once, in order."""
     try:
         found = connection.execute(
-            "SELECT line, any_value(error_type::VARCHAR), any_value(csv_line) FROM reject_errors GROUP BY line ORDER BY line"
+            "SELECT line, any_value(error_type::VARCHAR), any_value(csv_line) FROM reject_errors "
+            "GROUP BY line ORDER BY line"
         ).fetchall()
     except duckdb.CatalogException:  # nothing was refused
         return []
@@ -274,9 +275,9 @@ def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int) -> Scan:
     if _is_without_bad(connection, other):
         return other
     raise DataError(
-        f"{scan.name} line {line_of(scan, row)}: a quote opens here and closes on a later line, but each of these lines "
-        "looks like a row of its own; repair the line, or say --quote none (quotes are letters) or --quote '\"' (the "
-        "lines are one row)"
+        f"{scan.name} line {line_of(scan, row)}: a quote opens here and closes on a later line, but each of these "
+        "lines looks like a row of its own; repair the line, or say --quote none (quotes are letters) or --quote '\"' "
+        "(the lines are one row)"
     )
 
 
@@ -316,9 +317,8 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
             integer = "'\\s*\"?-?\\d+\"?\\s*'"
             field = f"string_split(one, {separator})[{user + 1}]"
             checked = f"{pieces}[2:]" if user <= place else f"{pieces}[2:-2]"
-            conditions.append(
-                f"len(list_filter({checked}, lambda one: NOT coalesce(regexp_full_match({field}, {integer}), false))) = 0"
-            )
+            is_other = f"NOT coalesce(regexp_full_match({field}, {integer}), false)"
+            conditions.append(f"len(list_filter({checked}, lambda one: {is_other})) = 0")
         looks.append(f"({' AND '.join(conditions)})")
     inner = f"SELECT {' + '.join(counts)} AS inside, {' OR '.join(looks)} AS look, row_number() OVER () - 1 AS place"
     query = (

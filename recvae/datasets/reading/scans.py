@@ -149,8 +149,9 @@ class Scan:
             return f"unnest({_or_null(column)})"
         if kind == "VARCHAR":
             if self.unquotes:
-                bare = f"replace(substr(trim({column}), 2, length(trim({column})) - 2), '\"\"', '\"')"
-                return f"CASE WHEN trim({column}) LIKE '\"%\"' AND length(trim({column})) > 1 THEN {bare} ELSE {column} END"
+                text = f"trim({column})"
+                bare = f"replace(substr({text}, 2, length({text}) - 2), '\"\"', '\"')"
+                return f"CASE WHEN {text} LIKE '\"%\"' AND length({text}) > 1 THEN {bare} ELSE {column} END"
             return column
         if kind in _INTEGERS:
             return f"{column}::BIGINT"
@@ -167,7 +168,8 @@ class Scan:
         if kind == "VARCHAR":
             if self._has_decimal_comma(name):
                 column = f"replace({column}, ',', '.')"
-            return f"CASE WHEN contains({column}, '_') THEN NULL ELSE try_cast({column} AS FLOAT) END"  # 1_000 is no number
+            # DuckDB would read 1_000 as a thousand.
+            return f"CASE WHEN contains({column}, '_') THEN NULL ELSE try_cast({column} AS FLOAT) END"
         if kind == "BOOLEAN":
             return f"{column}::INTEGER::FLOAT"
         if kind in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or kind.startswith(("DECIMAL", '"NULL"')):
