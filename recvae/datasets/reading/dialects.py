@@ -1,7 +1,7 @@
 """How a text file is written: encoding, separator, quotes, header.
 
-DuckDB's sniffer is asked; what it cannot know is added. It does not know `::`, columns aligned by spaces, comment lines, blank last lines, or that a line that holds a usual
-name of a column is a header.
+DuckDB's sniffer is asked; what it cannot know is added. It does not know `::`, columns aligned by spaces, comment lines,
+blank last lines, or that a line that holds a usual name of a column is a header.
 """
 
 import codecs

@@ -119,8 +119,8 @@ def account(
         rest -= inside
     if rest and not 0 < rest <= _blank_lines(scan, dialect.skip):
         raise DataError(
-            f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines cannot "
-            "be accounted for; say how the file is written with --sep and --quote, or convert it"
+            f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines "
+            "cannot be accounted for; say how the file is written with --sep and --quote, or convert it"
         )
     report.skipped[BLANK] += dialect.blanks + rest
     return None
