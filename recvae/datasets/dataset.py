@@ -18,10 +18,10 @@ from recvae.datasets.events import Events, Filters, filter_events, usual_min_rat
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
-from recvae.datasets.splits.protocols import split_events
+from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
 from recvae.datasets.titles import titles_of
 from recvae.errors import DataError, UsageError
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, counts_of
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.storage.files import check_name, write_folder, write_json
 from recvae.storage.integrity import UNREADABLE_ARCHIVE
@@ -78,6 +78,7 @@ class Dataset:
         target_share: float = TARGET_SHARE,
         titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
+        consume: bool = False,
     ) -> Self:
         """Filter and split a log.
 
@@ -96,6 +97,8 @@ class Dataset:
             Titles by item id; 12, "12" and 12.0 are one id.
         source : dict, optional
             Origin of the log, for the manifest; what was read is added.
+        consume : bool
+            Whether the columns of `events` may be used up: a long log then takes half the memory.
 
         Returns
         -------
@@ -108,7 +111,9 @@ class Dataset:
             If filters or protocol are invalid, or leave too little data.
         """
         filters = filters or Filters(min_rating=usual_min_rating(events))
-        left, steps = filter_events(events, filters)
+        left, steps = filter_events(events, filters, consume)
+        if consume and split not in NEEDS_TIMES:
+            left.release("timestamps")
         parts = split_events(left, split, heldout_users=heldout_users, seed=seed, target_share=target_share)
         return cls.from_split(
             parts,
@@ -237,7 +242,7 @@ class Dataset:
     @property
     def items(self) -> ItemIndex:
         """The item index, with the number of training users of each item."""
-        counts = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.int64)
+        counts = counts_of(self.train.indices, self.train.shape[1])
         return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=counts)
 
     def part(self, name: str) -> HeldOut:

@@ -16,6 +16,7 @@ from recvae.datasets.reading.memory import table_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import STARS_MIN_RATING, RatingScale
 from recvae.errors import DataError, UsageError
+from recvae.interactions import counts_of, in_chunks
 
 # Letters in shape comments: E events, U users, I items.
 
@@ -103,27 +104,38 @@ class Events:
         """Return the number of events."""
         return len(self.users)
 
-    def keep(self, chosen: np.ndarray) -> Self:
-        """Return the events selected by a boolean mask or an array of row positions, in that order."""
-        if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)  # once: numpy indexes by positions ten times as fast as by a mask
-            if len(chosen) == len(self):
-                return self
-        return replace(
-            self,
-            users=self.users[chosen],
-            items=self.items[chosen],
-            ratings=None if self.ratings is None else self.ratings[chosen],
-            timestamps=None if self.timestamps is None else self.timestamps[chosen],
-        )
+    def keep(self, chosen: np.ndarray, consume: bool = False) -> Self:
+        """Return the events selected by a boolean mask or an array of row positions, in that order.
+
+        Parameters
+        ----------
+        chosen : ndarray
+            A mask (E,), or positions.
+        consume : bool
+            Whether the columns may be used up: each is freed as soon as its events are copied.
+        """
+        if chosen.dtype == bool and chosen.all():
+            return self
+        kept = {}
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            kept[name] = None if column is None else _selected(column, chosen)
+            del column
+            if consume:
+                self.release(name)
+        return replace(self, **kept)
+
+    def release(self, column: str) -> None:
+        """Forget a column that nobody needs any more; the events are not whole without it."""
+        object.__setattr__(self, column, None)
 
     def user_counts(self) -> np.ndarray:
         """Return the number of events of each user, shape (n_users,), int64."""
-        return np.bincount(self.users, minlength=len(self.user_ids))
+        return counts_of(self.users, len(self.user_ids))
 
     def item_counts(self) -> np.ndarray:
         """Return the number of events of each item, shape (n_items,), int64."""
-        return np.bincount(self.items, minlength=len(self.item_ids))
+        return counts_of(self.items, len(self.item_ids))
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of events, and of users and items with at least one event."""
@@ -132,6 +144,22 @@ class Events:
             "users": int(np.count_nonzero(_present(self.users, len(self.user_ids)))),
             "items": int(np.count_nonzero(_present(self.items, len(self.item_ids)))),
         }
+
+
+_COLUMNS = ("users", "items", "ratings", "timestamps")
+
+
+def _selected(column: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the chosen values of a column; numpy indexes by positions ten times as fast as by a mask."""
+    if chosen.dtype != bool:
+        return column[chosen]
+    selected = np.empty(int(np.count_nonzero(chosen)), dtype=column.dtype)
+    done = 0
+    for part in in_chunks(len(chosen)):
+        here = column[part][np.flatnonzero(chosen[part])]
+        selected[done : done + len(here)] = here
+        done += len(here)
+    return selected
 
 
 def _present(codes: np.ndarray, n_codes: int) -> np.ndarray:
@@ -189,7 +217,7 @@ class FilterStep:
     items: int
 
 
-def filter_events(events: Events, filters: Filters) -> tuple[Events, list[FilterStep]]:
+def filter_events(events: Events, filters: Filters, consume: bool = False) -> tuple[Events, list[FilterStep]]:
     """Apply the filters once, in the paper's order: rating, duplicates, items, then users.
 
     No filter is repeated: an item may end with fewer users than asked once the user filter has run, as in
@@ -201,6 +229,8 @@ def filter_events(events: Events, filters: Filters) -> tuple[Events, list[Filter
         The log.
     filters : Filters
         The thresholds.
+    consume : bool
+        Whether the columns of `events` may be used up, to save memory.
 
     Returns
     -------
@@ -218,24 +248,28 @@ def filter_events(events: Events, filters: Filters) -> tuple[Events, list[Filter
     """
     _check(events, filters)
     steps = [FilterStep("as read", **events.counts())]
+    ratings = None if events.ratings is None or not len(events) else (events.ratings.min(), events.ratings.max())
 
     def step(name: str, left: Events) -> Events:
         unchanged = len(left) == steps[-1].events  # no event removed: the same counts
         steps.append(replace(steps[-1], name=name) if unchanged else FilterStep(name, **left.counts()))
         if len(left) == 0:
-            raise DataError(_nothing_left(name, events, steps))
+            raise DataError(_nothing_left(name, ratings, steps))
         return left
 
     left = events
     if filters.min_rating is not None and events.ratings is not None:
-        left = step(f"rating >= {filters.min_rating:g}", left.keep(events.ratings >= filters.min_rating))
-    left = step("duplicates dropped", drop_duplicates(left))
+        chosen = events.ratings >= filters.min_rating
+        left = step(f"rating >= {filters.min_rating:g}", left.keep(chosen, consume))
+    if consume:
+        left.release("ratings")
+    left = step("duplicates dropped", drop_duplicates(left, consume))
     if filters.min_item_users > 0:
         enough = left.item_counts() >= filters.min_item_users  # (I,)
-        left = step(f"items with >= {filters.min_item_users} users", left.keep(enough[left.items]))
+        left = step(f"items with >= {filters.min_item_users} users", left.keep(enough[left.items], consume))
     if filters.min_user_items > 0:
         enough = left.user_counts() >= filters.min_user_items  # (U,)
-        left = step(f"users with >= {filters.min_user_items} items", left.keep(enough[left.users]))
+        left = step(f"users with >= {filters.min_user_items} items", left.keep(enough[left.users], consume))
     return left, steps
 
 
@@ -250,11 +284,10 @@ def _check(events: Events, filters: Filters) -> None:
             raise UsageError(f"got {name} {getattr(filters, name)}, expected 0 or more")
 
 
-def _nothing_left(name: str, events: Events, steps: list[FilterStep]) -> str:
+def _nothing_left(name: str, ratings: tuple[float, float] | None, steps: list[FilterStep]) -> str:
     message = f"the filter '{name}' left no event of {steps[-2].events:,}"
-    if name.startswith("rating") and events.ratings is not None:
-        low, high = events.ratings.min(), events.ratings.max()
-        message += f" (the ratings run from {low:g} to {high:g})"
+    if name.startswith("rating") and ratings is not None:
+        message += f" (the ratings run from {ratings[0]:g} to {ratings[1]:g})"
     return message + "; lower --min-rating, --min-user-items or --min-item-users"
 
 
@@ -266,18 +299,34 @@ def _pairs(events: Events) -> np.ndarray:
     return pairs
 
 
-def drop_duplicates(events: Events) -> Events:
+def drop_duplicates(events: Events, consume: bool = False) -> Events:
     """Keep each (user, item) pair once: its earliest event, or its first row where there are no timestamps.
 
     The earliest is kept so that something consumed twice never becomes a target after it was already known.
+
+    Parameters
+    ----------
+    events : Events
+        The log.
+    consume : bool
+        Whether the columns of `events` may be used up, to save memory.
     """
     ascending = _pairs(events)
     ascending.sort()  # numpy sorts integers ten times as fast as pandas hashes them
-    if not (ascending[1:] == ascending[:-1]).any():
+    again = ascending[1:][ascending[1:] == ascending[:-1]]
+    if not len(again):
         return events
+    again = again[np.append(True, again[1:] != again[:-1])]  # (D,) the pairs that occur more than once, ascending
+    del ascending
     pair = _pairs(events)  # (E,)
-    if events.timestamps is None:
-        return events.keep(~pd.Series(pair).duplicated(keep="first").to_numpy())
-    by_time = np.argsort(events.timestamps, kind="stable")  # (E,) earliest first, file order among equals
-    first = ~pd.Series(pair[by_time]).duplicated(keep="first").to_numpy()
-    return events.keep(np.sort(by_time[first]))
+    is_first = np.ones(len(pair), dtype=bool)
+    for part in in_chunks(len(pair)):
+        place = np.searchsorted(again, pair[part])
+        is_first[part] = again[np.minimum(place, len(again) - 1)] != pair[part]
+    repeated = np.flatnonzero(~is_first)  # (R,) the events of these pairs
+    pair = pair[repeated]
+    if events.timestamps is not None:  # earliest first, file order among equals
+        order = np.argsort(events.timestamps[repeated], kind="stable")
+        repeated, pair = repeated[order], pair[order]
+    is_first[repeated[~pd.Series(pair).duplicated(keep="first").to_numpy()]] = True
+    return events.keep(is_first, consume)

@@ -88,6 +88,7 @@ def _dataset(
         target_share=protocol.target_share,
         titles=titles,
         source=source,
+        consume=True,
     )
 
 

@@ -1,7 +1,7 @@
 """How a text file is written: encoding, separator, quotes, header.
 
-DuckDB's sniffer is asked; what it cannot know is added. It does not know `::`, columns aligned by spaces, comment lines,
-blank last lines, or that a line that holds a usual name of a column is a header.
+DuckDB's sniffer is asked; what it cannot know is added: `::`, columns aligned by spaces, comment lines, blank last
+lines, and that a line that holds a usual name of a column is a header.
 """
 
 import codecs
@@ -188,7 +188,7 @@ def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -
     for line in lines[:SAMPLE_LINES]:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a bad line is named when it is read
         if isinstance(row, dict):
             rows.append(row)
@@ -219,7 +219,7 @@ def _table_dialect(
     if not kept:  # every line begins like a comment
         kept, preamble = [(place, line) for place, line in enumerate(lines) if line.strip()], []
     texts = [line for _, line in kept]
-    separator, quote, escape = _separator_of(texts, given, scratch)
+    separator, quote, escape = _separator_of(texts, given, roles, scratch)
     if separator is None:
         if _are_lists(texts):
             return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
@@ -273,7 +273,9 @@ def _is_remark(line: str) -> bool:
     return not rest or not rest[0].isalnum()
 
 
-def _separator_of(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str | None, str, str]:
+def _separator_of(
+    lines: list[str], given: LogFormat, roles: Sequence[str], scratch: Path
+) -> tuple[str | None, str, str]:
     """Return separator, quote and escape; the separator is None if each line is one column."""
     quote = '"' if given.quote is None else given.quote
     escape = quote if given.escape is None else given.escape
@@ -296,6 +298,9 @@ def _separator_of(lines: list[str], given: LogFormat, scratch: Path) -> tuple[st
             if _are_consistent(lines, SPACES, "", ""):
                 return SPACES, "", ""
         elif _are_consistent(lines, separator, quote, escape):
+            return separator, quote, escape
+    for separator in ("\t", ",", ";", "|"):  # names of columns tell it, whatever the other lines look like
+        if _names_columns(_splitter(separator, quote, escape)(lines[0]), given, roles):
             return separator, quote, escape
     return None, quote, escape
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from recvae.datasets.reading.growing import Growing
 from recvae.errors import DataError
 from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT
+from recvae.interactions import in_chunks
 
 MISSING = -1
 """The code of a row without an id."""
@@ -24,6 +25,7 @@ MISSING = -1
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers they would be written differently
 _WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]+$"
 _MOST_EXACT_SINGLE = 2**24
+_MOST_BYTES = 1 << 30
 _PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
 
 
@@ -108,18 +110,16 @@ class IdColumn:
         codes = self._codes.finish()  # (E,) positions in the known values
         known = pa.array([], pa.string()) if self._known is None else self._known
         counts = np.zeros(len(known), dtype=np.int64)  # (D,)
-        for start in range(0, len(codes), 1 << 22):
-            part = codes[start : start + (1 << 22)]
-            counts += np.bincount(part[part >= 0], minlength=len(known))
+        for part in in_chunks(len(codes)):
+            counts += np.bincount(codes[part][codes[part] >= 0], minlength=len(known))
         n_null = len(codes) - int(counts.sum())
         used = np.flatnonzero(counts)  # what only truncated rows had is not an id of this column
         values = known if len(used) == len(known) else known.take(pa.array(used))
         ids, position, missing = self._decide(values)  # (U,), (used,), marks
         new_code = np.full(len(known) + 1, MISSING, dtype=np.int32)  # the last stands for null
         new_code[used] = position
-        for start in range(0, len(codes), 1 << 22):
-            part = codes[start : start + (1 << 22)]
-            part[:] = new_code[part]
+        for part in in_chunks(len(codes)):
+            codes[part] = new_code[codes[part]]
         reasons: Counter[str] = Counter({"empty": n_null} if n_null else {})
         for place in np.flatnonzero(missing).tolist():
             reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
@@ -139,11 +139,14 @@ class IdColumn:
             parts = [self._known, *parts]
         if len({part.type for part in parts}) > 1:  # one file has integers, the other texts
             parts = [_as_text(part) for part in parts]
-        encoded = pa.chunked_array(parts).dictionary_encode()
-        positions = [np.asarray(chunk.indices.fill_null(-1)) for chunk in encoded.chunks]
+        if sum(part.nbytes for part in parts) > _MOST_BYTES:  # an array of texts holds no more than 2 GiB
+            parts = [part.cast(pa.large_string()) if pa.types.is_string(part.type) else part for part in parts]
+        ends = np.cumsum([len(part) for part in parts])
+        encoded = pa.chunked_array(parts).combine_chunks().dictionary_encode()
+        positions = np.split(encoded.indices.fill_null(MISSING).to_numpy(zero_copy_only=False), ends[:-1])
         if self._known is not None:
             del positions[0]
-        self._known = encoded.chunk(encoded.num_chunks - 1).dictionary
+        self._known = encoded.dictionary
         for piece, position in zip(self._pending, positions, strict=True):
             code_of = np.append(position, MISSING).astype(np.int32)  # the last stands for null
             self._codes.append(code_of[piece.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
@@ -237,11 +240,12 @@ class IdColumn:
 
 
 def _as_text(values: pa.Array) -> pa.Array:
-    return values if pa.types.is_string(values.type) else values.cast(pa.string())
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return values if is_text else values.cast(pa.string())
 
 
 def _is_in(texts: pa.Array, words: Sequence[str]) -> np.ndarray:
-    options = pc.SetLookupOptions(value_set=pa.array(list(words), pa.string()))
+    options = pc.SetLookupOptions(value_set=pa.array(list(words), texts.type))
     return pc.call_function("is_in", [texts], options).to_numpy(zero_copy_only=False)
 
 

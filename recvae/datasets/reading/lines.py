@@ -194,7 +194,7 @@ def _is_kept(scan: Scan, row: list[str]) -> bool:
 def _object_of(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else {}
 

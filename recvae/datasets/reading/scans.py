@@ -96,7 +96,8 @@ class Scan:
         if self.form == LISTS:
             return _lists_relation(self.path)
         objects = array_relation(self.path) if self.form == JSON_ARRAY else lines_relation(self.path)
-        return _json_relation(objects, self.dialect.names, self.columns.item if self.has_json_items else None)
+        ids = (self.columns.user, self.columns.item)
+        return _json_relation(objects, self.dialect.names, ids, self.columns.item if self.has_json_items else None)
 
     @property
     def is_list(self) -> bool:
@@ -264,7 +265,7 @@ def array_relation(path: Path) -> str:
     return f"(SELECT json AS line FROM read_json_objects({quoted(str(path))}, format = 'array'))"
 
 
-def _json_relation(objects: str, names: tuple[str, ...], item: str | None) -> str:
+def _json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:
     """Return the SQL that takes columns from JSON objects, as texts; `item` is a column of arrays or objects."""
     selected = []
     for name in names:
@@ -278,7 +279,10 @@ def _json_relation(objects: str, names: tuple[str, ...], item: str | None) -> st
             weights = f"CASE {kind} WHEN 'OBJECT' THEN {values} ELSE [] END"
             selected.append(f"{{'items': {items}, 'weights': {weights}}} AS {identifier(name)}")
         else:
-            selected.append(f"json_extract_string(line, {path}) AS {identifier(name)}")
+            value = f"json_extract_string(line, {path})"
+            if name in ids:  # an array or an object is no id
+                value = f"CASE WHEN json_type(line, {path}) NOT IN ('ARRAY', 'OBJECT') THEN {value} END"
+            selected.append(f"{value} AS {identifier(name)}")
     return f"(SELECT {', '.join(selected)} FROM {objects} WHERE json_valid(line))"
 
 

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from recvae.datasets.events import Events
 from recvae.errors import UsageError
-from recvae.interactions import HeldOut, interactions
+from recvae.interactions import HeldOut, column_bits, in_chunks, of_positions
 
 # Letters in shape comments: E events, U users, I items (see interactions.py).
 
@@ -69,7 +69,8 @@ class Vocabulary:
 
 def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
     """Return the items of the events chosen by a mask (E,), in order of first appearance."""
-    codes = pd.unique(events.items[in_train])  # (I,) in order of first appearance
+    seen = [pd.unique(events.items[part][in_train[part]]) for part in in_chunks(len(in_train))]
+    codes = pd.unique(np.concatenate(seen))  # (I,) in order of first appearance
     column_of = np.full(len(events.item_ids), -1, dtype=np.int32)
     column_of[codes] = np.arange(len(codes))
     return Vocabulary(events.item_ids[codes], column_of)
@@ -77,9 +78,17 @@ def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
 
 def rows_of(events: Events, vocabulary: Vocabulary, chosen: np.ndarray, row: np.ndarray, n_rows: int) -> sp.csr_matrix:
     """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) are their rows."""
-    positions = np.flatnonzero(chosen)
-    columns = vocabulary.column_of[events.items[positions]]
-    return interactions(row[positions], columns, (n_rows, len(vocabulary.ids)))
+    shape = (n_rows, len(vocabulary.ids))
+    bits = column_bits(shape)
+    position = np.empty(int(np.count_nonzero(chosen)), dtype=np.int64)  # row and column as one number
+    done = 0
+    for part in in_chunks(len(chosen)):
+        here = np.flatnonzero(chosen[part])
+        into = position[done : done + len(here)]
+        np.left_shift(row[part][here], bits, out=into, dtype=np.int64, casting="unsafe")
+        into |= vocabulary.column_of[events.items[part][here]]
+        done += len(here)
+    return of_positions(position, shape)
 
 
 def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from recvae.datasets.splits.time import time_split
 from recvae.errors import DataError, UsageError
 
 PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
+NEEDS_TIMES = ("leave-last-out", "time")
 
 
 def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_share: float) -> None:
