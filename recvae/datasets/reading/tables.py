@@ -135,6 +135,7 @@ class Table:
                 for one in given:
                     sources += [one] if isinstance(one, Source) else find_sources([one], scratch)
                 self._scans = _alike([self._opener.file(source) for source in sources])
+            self._n_rows = self._count()
         except BaseException:
             self._stack.close()
             raise
@@ -251,6 +252,13 @@ class Table:
         found = self._connection.execute(query).fetchall()
         return "" if not found or found[0][0] is None else found[0][0]
 
+    def _count(self) -> int | None:
+        """Return the number of rows where it is known before reading: of Parquet and tables in memory."""
+        if any(scan.form not in (PARQUET, MEMORY) for scan in self._scans):
+            return None
+        counts = (self._connection.execute(f"SELECT count(*) FROM {scan.relation}").fetchall() for scan in self._scans)
+        return sum(rows[0][0] for rows in counts)
+
     def _read_file(self, scan: Scan, first: int, sink: Sink, progress: Progress | None) -> FileReport:
         report = FileReport(name=scan.name)
         with ThreadPoolExecutor(max_workers=1) as pool:  # checksums leave the other cores to the reader
@@ -303,7 +311,7 @@ class Table:
                         batch = kept
                     sink.append(batch)
                     if progress is not None:
-                        progress(first + report.rows, None, f"{first + report.rows:,} rows")
+                        progress(first + report.rows, self._n_rows, "rows")
         except WrongValueError as wrong:
             raise self.wrong_value(wrong) from wrong
         except (duckdb.Error, pa.ArrowException, OSError) as error:
