@@ -5,7 +5,7 @@ which rows count as interactions.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -45,7 +45,7 @@ class Events:
     item_ids: np.ndarray
     ratings: np.ndarray | None = None
     timestamps: np.ndarray | None = None
-    reading: Reading | None = None
+    reading: Reading | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_columns(

@@ -2,6 +2,7 @@
 
 DuckDB reads; what a value means is decided here:
 
+    connection   a connection to DuckDB
     options      what a user says about a table
     sources      what a user names -> files: packing, folders, globs, pipes
     dialects     how a text file is written: encoding, separator, quotes, header

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from recvae.datasets.columns import COLUMN_NAMES, plain_name
+from recvae.datasets.reading.connection import connect
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.datasets.reading.times import looks_like_time, quoted
@@ -314,7 +315,7 @@ def _sniffed(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str, st
         f"SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv(?, all_varchar = true, sample_size = -1{known})"
     )
     try:
-        with duckdb.connect() as connection:
+        with connect(scratch) as connection:
             row = connection.execute(query, [str(sample)]).fetchall()[0]
     except duckdb.Error:
         return None

@@ -80,7 +80,7 @@ class RatingScale:
             return "--min-rating 1 for the positive ones"
         if self.low < 0:
             return "--min-rating with the lowest value that means a liking; negative ones often mean 'not rated'"
-        if self.low == 0 and self.high <= 1:
+        if self.high <= 1:
             return "--min-rating 0.5 for the upper half of the scale"
         if self.are_whole and self.low >= 1 and (not self.values or self.high > 10):
             return "--no-rating if they are counts and every row is a sign of interest, or --min-rating 2 for repeats"

@@ -25,6 +25,7 @@ import pyarrow as pa
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading import lines, times
 from recvae.datasets.reading.census import sha256_of_content, take_census
+from recvae.datasets.reading.connection import connect
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.opening import Opener, damaged
@@ -36,8 +37,6 @@ from recvae.progress import Progress
 
 _BATCH = 1 << 20  # rows
 _SHOWN = 60  # letters of a value in a message
-_LEAST_MEMORY = 150 << 20  # bytes with which DuckDB still reads any file
-_USUAL_MEMORY = 1 << 30
 
 
 class Sink(Protocol):
@@ -126,7 +125,7 @@ class Table:
         self._stack = contextlib.ExitStack()
         try:
             scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="recvae-")))
-            self._connection = self._stack.enter_context(_connect(scratch, max_memory))
+            self._connection = self._stack.enter_context(connect(scratch, max_memory))
             self._opener = Opener(self._connection, scratch, self.options, self.roles)
             if isinstance(given, pa.Table):
                 self._scans = [self._opener.memory(given, name)]
@@ -318,21 +317,6 @@ class Table:
             if "state machine" in str(error):
                 raise _LineEndsError(str(error)) from error
             raise damaged(scan.name, error) from error
-
-
-def _connect(scratch: Path, max_memory: int | None) -> duckdb.DuckDBPyConnection:
-    """Return a connection that keeps what does not fit in memory in `scratch`, and never loads an extension."""
-    limit = _USUAL_MEMORY if max_memory is None else max(_LEAST_MEMORY, max_memory // 4)
-    connection = duckdb.connect(
-        config={
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "temp_directory": str(scratch / "spill"),
-            "memory_limit": f"{limit >> 20}MiB",
-        }
-    )
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-    return connection
 
 
 def _selected(scan: Scan, roles: Sequence[str]) -> str:
