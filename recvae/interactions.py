@@ -141,6 +141,22 @@ def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.c
     return sp.csr_matrix((values, columns, starts), shape=(end - start, history.shape[1]))
 
 
+def chosen_of(column: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the values of a column chosen by a mask (E,) or by positions, in that order.
+
+    numpy indexes by positions ten times as fast as by a mask; part by part, they take no memory to speak of.
+    """
+    if chosen.dtype != bool:
+        return column[chosen]
+    values = np.empty(int(np.count_nonzero(chosen)), dtype=column.dtype)
+    done = 0
+    for part in in_chunks(len(chosen)):
+        here = column[part][np.flatnonzero(chosen[part])]
+        values[done : done + len(here)] = here
+        done += len(here)
+    return values
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """Users to evaluate on: the history that the model sees, and the items that it should find.

@@ -23,7 +23,7 @@ from recvae.datasets.titles import titles_of
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut, counts_of
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
-from recvae.storage.files import check_name, write_folder, write_json
+from recvae.storage.files import check_name, check_room, write_folder, write_json
 from recvae.storage.integrity import UNREADABLE_ARCHIVE
 from recvae.version import __version__
 
@@ -265,6 +265,8 @@ class Dataset:
         StorageError
             If it cannot be written.
         """
+        matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
+        check_room(Path(folder), sum(one.data.nbytes + one.indices.nbytes + one.indptr.nbytes for one in matrices))
         with write_folder(Path(folder), MANIFEST) as aside:
             sp.save_npz(aside / "train.npz", self.train, compressed=False)
             for name in _PARTS:

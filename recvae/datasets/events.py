@@ -16,7 +16,7 @@ from recvae.datasets.reading.memory import table_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import STARS_MIN_RATING, RatingScale
 from recvae.errors import DataError, UsageError
-from recvae.interactions import counts_of, in_chunks
+from recvae.interactions import chosen_of, counts_of, in_chunks
 
 # Letters in shape comments: E events, U users, I items.
 
@@ -119,7 +119,7 @@ class Events:
         kept = {}
         for name in _COLUMNS:
             column = getattr(self, name)
-            kept[name] = None if column is None else _selected(column, chosen)
+            kept[name] = None if column is None else chosen_of(column, chosen)
             del column
             if consume:
                 self.release(name)
@@ -147,19 +147,6 @@ class Events:
 
 
 _COLUMNS = ("users", "items", "ratings", "timestamps")
-
-
-def _selected(column: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the chosen values of a column; numpy indexes by positions ten times as fast as by a mask."""
-    if chosen.dtype != bool:
-        return column[chosen]
-    selected = np.empty(int(np.count_nonzero(chosen)), dtype=column.dtype)
-    done = 0
-    for part in in_chunks(len(chosen)):
-        here = column[part][np.flatnonzero(chosen[part])]
-        selected[done : done + len(here)] = here
-        done += len(here)
-    return selected
 
 
 def _present(codes: np.ndarray, n_codes: int) -> np.ndarray:

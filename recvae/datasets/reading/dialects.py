@@ -29,27 +29,8 @@ SPACES = "spaces"
 
 COMMENTS = ("#", "%", "//")
 LISTS, TABLE, JSON_LINES, JSON_ARRAY = "lists", "table", "JSON lines", "a JSON array"
-_RARE_SEPARATORS = (
-    "^",
-    "~",
-    "\x01",
-    "\x1f",
-    "\x02",
-    ":",
-    "!",
-    "&",
-    "=",
-    "/",
-    "@",
-    "$",
-    "*",
-    "+",
-    "-",
-    "_",
-    "#",
-    "\\",
-    ".",
-)
+_RARE_SEPARATORS = ("^", "~", "\x01", "\x02", "\x1f")  # others may be part of a date or an id
+_EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the first line of some files for Excel
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _BOMS = (  # the longest first: that of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -213,13 +194,16 @@ def _table_dialect(
     for place, line in enumerate(lines):
         if not line.strip():
             continue
-        if not kept and line.lstrip().startswith(COMMENTS):
+        if not kept and (line.lstrip().startswith(COMMENTS) or _EXCEL_SEPARATOR.fullmatch(line.strip())):
             preamble.append(line)
             continue
         kept.append((place, line))
     if not kept:  # every line begins like a comment
         kept, preamble = [(place, line) for place, line in enumerate(lines) if line.strip()], []
     texts = [line for _, line in kept]
+    told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
+    if told is not None and given.separator is None:
+        given = replace(given, separator=told)
     separator, quote, escape = _separator_of(texts, given, roles, scratch)
     if separator is None:
         if _are_lists(texts):
@@ -291,6 +275,8 @@ def _separator_of(
         return separator, quote, escape
     if _are_consistent(lines, "::", "", ""):
         return "::", "" if given.quote is None else given.quote, escape
+    if _are_numbers_in_columns(lines):
+        return (SPACES, "", "") if any("  " in line.strip() or "\t" in line for line in lines) else (" ", quote, escape)
     found = _sniffed(lines, given, scratch)
     if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
         return found
@@ -363,6 +349,13 @@ def _are_consistent(lines: Sequence[str], separator: str, quote: str, escape: st
     return most > 1 and counts[most] >= share * len(lines)
 
 
+def _are_numbers_in_columns(lines: Sequence[str]) -> bool:
+    """Whether lines hold nothing but numbers with blanks between them, perhaps below a header."""
+    if not any(" " in line.strip() for line in lines) or not _are_consistent(lines, SPACES, "", "", share=1):
+        return False
+    return len(lines) > 1 and all(_is_number(word) for line in lines[1:] for word in line.split())
+
+
 def _are_lists(lines: Sequence[str]) -> bool:
     """Whether lines look like LightGCN's `user item item ...`: integers split by spaces, of unequal number."""
     rows = [line.split() for line in lines]
@@ -395,6 +388,8 @@ def _is_header(
     named = [name for name in given.columns.values() if name is not None]
     if named:  # by their names, or by their positions
         return not all(name.isdecimal() and 1 <= int(name) <= len(first) for name in named)
+    if _is_numbered(first):
+        return True
     others = rows[1:]
     for place, field in enumerate(first):
         values = [row[place] for row in others if len(row) > place and row[place].strip()]
@@ -408,6 +403,13 @@ def _is_header(
         f"{source.name} line {line}: cannot tell whether {shown!r} names the columns or is the first row; "
         "say so with --header or --no-header, or name the columns with --user-col and --item-col"
     )
+
+
+def _is_numbered(first: Sequence[str]) -> bool:
+    """Whether a line is what pandas writes above columns without names: 0, 1, 2, 3, perhaps after that of an index."""
+    fields = [field.strip() for field in first]
+    numbers = fields[1:] if fields[0] == "" else fields
+    return numbers == [str(place) for place in range(len(numbers))] and len(fields) > 3
 
 
 def _is_number(text: str) -> bool:

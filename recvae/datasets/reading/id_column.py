@@ -24,6 +24,7 @@ MISSING = -1
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers they would be written differently
 _WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]+$"
+_REMARK = r"^(#|%|//)"
 _MOST_EXACT_SINGLE = 2**24
 _MOST_BYTES = 1 << 30
 _PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
@@ -93,8 +94,13 @@ class IdColumn:
         self._codes.truncate(n_rows)
         self._n_rows = n_rows
 
-    def finish(self) -> Ids:
+    def finish(self, chosen: np.ndarray | None = None) -> Ids:
         """Decide what the ids are, and return codes in the order of rows.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n_rows,), bool, optional
+            The rows that decide; the others have no id, and are not counted.
 
         Returns
         -------
@@ -109,25 +115,23 @@ class IdColumn:
         self._merge()
         codes = self._codes.finish()  # (E,) positions in the known values
         known = pa.array([], pa.string()) if self._known is None else self._known
-        counts = np.zeros(len(known), dtype=np.int64)  # (D,)
+        counts = np.zeros(len(known) + 1, dtype=np.int64)  # (D + 1,), the last for null
         for part in in_chunks(len(codes)):
-            counts += np.bincount(codes[part][codes[part] >= 0], minlength=len(known))
-        n_null = len(codes) - int(counts.sum())
-        used = np.flatnonzero(counts)  # what only truncated rows had is not an id of this column
+            here = codes[part] if chosen is None else codes[part][chosen[part]]
+            counts += np.bincount(np.where(here < 0, len(known), here), minlength=len(counts))
+        used = np.flatnonzero(counts[:-1])  # what only other rows had is not an id of this column
         values = known if len(used) == len(known) else known.take(pa.array(used))
         ids, position, missing = self._decide(values)  # (U,), (used,), marks
         new_code = np.full(len(known) + 1, MISSING, dtype=np.int32)  # the last stands for null
         new_code[used] = position
         for part in in_chunks(len(codes)):
             codes[part] = new_code[codes[part]]
-        reasons: Counter[str] = Counter({"empty": n_null} if n_null else {})
+        reasons: Counter[str] = Counter({"empty": int(counts[-1])} if counts[-1] else {})
         for place in np.flatnonzero(missing).tolist():
             reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
-        doubtful = {
-            str(ids[code]): int(counts[used[position == code]].sum())
-            for code in (np.flatnonzero(np.isin(ids, list(MARKERS_AMONG_INTEGERS))) if ids.dtype == object else [])
-            if str(ids[code]) not in self._kept
-        }
+        words = enumerate(ids.tolist() if ids.dtype == object else [])
+        unsure = {word: code for code, word in words if word in MARKERS_AMONG_INTEGERS and word not in self._kept}
+        doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
         return Ids(codes, ids, dict(reasons), doubtful)
 
     def _merge(self) -> None:
@@ -192,6 +196,7 @@ class IdColumn:
         numbers = _integers(present)
         if numbers is None:
             unsure = _is_in(texts, [one for one in MARKERS_AMONG_INTEGERS if one not in self._kept])
+            unsure |= _match(texts, _REMARK)  # a comment line that has as many columns as a row
             others = texts.filter(pa.array(~(missing | unsure)))
             if unsure.any() and len(others):
                 numbers = self._whole(others)
@@ -250,8 +255,12 @@ def _is_in(texts: pa.Array, words: Sequence[str]) -> np.ndarray:
 
 
 def _all_match(texts: pa.Array, pattern: str) -> bool:
+    return bool(_match(texts, pattern).all())
+
+
+def _match(texts: pa.Array, pattern: str) -> np.ndarray:
     matches = pc.call_function("match_substring_regex", [texts], pc.MatchSubstringOptions(pattern))
-    return pc.call_function("all", [matches]).as_py() is not False
+    return matches.to_numpy(zero_copy_only=False)
 
 
 def _integers(texts: pa.Array) -> np.ndarray | None:

@@ -22,7 +22,10 @@ from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table, WrongValueError
 from recvae.datasets.reading.times import NUMBER, NUMBER_WITH_COMMA, TimeColumn, TimeSpan
 from recvae.errors import DataError
+from recvae.interactions import chosen_of
 from recvae.progress import Progress
+
+_SURELY_WRONG = 157_766_400  # 1975: no log is older
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,8 @@ class Reading:
             how.append(str(form["encoding"]))
         if "separator" in form:
             names = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
-            how.append(f"separator {names.get(form['separator'], form['separator'])}")
+            shown = form["separator"] if form["separator"].isprintable() else repr(form["separator"])
+            how.append(f"separator {names.get(form['separator'], shown)}")
             how.append(f"quotes {form['quote']}")
             how.append("header" if form["header"] else "no header")
         found = [f"read: {self.rows:,} rows" + (f" in {len(self.files)} files" if len(self.files) > 1 else "")]
@@ -120,6 +124,11 @@ class Reading:
     def warnings(self) -> list[str]:
         """Return what a person should look at again."""
         found = []
+        if self.times is not None and self.times.first < _SURELY_WRONG and self.events:
+            found.append(
+                f"the times run from {self.times}: is this their unit? if not, convert them, say --time-format, or "
+                "leave them out with --no-time"
+            )
         for role, words in self.doubtful.items():
             for word, count in words.items():
                 found.append(
@@ -242,8 +251,10 @@ class _LogSink:
 
     def finish(self) -> LogColumns:
         n_rows = len(self)
-        found = {role: column.finish() for role, column in self._ids.items()}
-        users, items = found["user"].codes, found["item"].codes
+        found = {"user": self._ids["user"].finish()}
+        users = found["user"].codes
+        found["item"] = self._ids["item"].finish(users != MISSING if found["user"].missing else None)
+        items = found["item"].codes
         ratings = None if self._ratings is None else self._ratings.finish()
         timestamps = span = None
         if self._times is not None:
@@ -253,12 +264,12 @@ class _LogSink:
         reports = self._table.reports
         dropped = {OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports)}
         if any(one.missing for one in found.values()):
-            without_user, kept = users == MISSING, (users != MISSING) & (items != MISSING)
-            dropped["rows without a user id"] = int(np.count_nonzero(without_user))
-            dropped["rows without an item id"] = n_rows - int(np.count_nonzero(kept)) - int(without_user.sum())
-            users, items = users[kept], items[kept]
-            ratings = None if ratings is None else ratings[kept]
-            timestamps = None if timestamps is None else timestamps[kept]
+            kept = (users != MISSING) & (items != MISSING)
+            dropped["rows without a user id"] = sum(found["user"].missing.values())
+            dropped["rows without an item id"] = sum(found["item"].missing.values())
+            users, items = chosen_of(users, kept), chosen_of(items, kept)
+            ratings = None if ratings is None else chosen_of(ratings, kept)
+            timestamps = None if timestamps is None else chosen_of(timestamps, kept)
         dropped = {reason: count for reason, count in dropped.items() if count}
         if not len(users):
             marks = {mark for one in found.values() for mark in one.missing}

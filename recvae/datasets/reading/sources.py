@@ -40,6 +40,8 @@ _FOREIGN = (  # first bytes, what it is, and what to do
     (b"\x80\x03", "a pickle, which could run any code", "write it as Parquet, e.g. DataFrame.to_parquet"),
     (b"\x80\x04", "a pickle, which could run any code", "write it as Parquet, e.g. DataFrame.to_parquet"),
     (b"\x80\x05", "a pickle, which could run any code", "write it as Parquet, e.g. DataFrame.to_parquet"),
+    (b"\x04\x22\x4d\x18", "an lz4 file", "unpack it, or compress it with gzip or zstd"),
+    (b"\x1f\x9d", "a file of `compress`", "unpack it, or compress it with gzip or zstd"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", "save the sheet as CSV"),
     (b"%PDF", "a PDF", "give the log as CSV or Parquet"),
     (b"RDX", "an R data file", "write it as CSV or Parquet"),

@@ -1,14 +1,13 @@
 """A plain copy of a text file, in UTF-8, with line feeds: for what DuckDB cannot read as it lies on the disk."""
 
 import codecs
-import shutil
 import zipfile
 from pathlib import Path
 
 from recvae.datasets.reading.dialects import SPACES
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.errors import StorageError
-from recvae.storage.files import storage_errors
+from recvae.storage.files import check_room, storage_errors
 
 _CHUNK = 1 << 22
 PLAIN_SEPARATOR = "\t"
@@ -72,9 +71,7 @@ def _check_room(source: Source, target: Path) -> None:
         with file_errors(source), zipfile.ZipFile(source.path) as archive:
             members = [entry for entry in archive.infolist() if source.member in (None, entry.filename)]
             needed = sum(entry.file_size for entry in members)
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise StorageError(
-            f"a plain copy of {source.name} needs {needed / 1e9:.1f} GB in {target.parent}, where {free / 1e9:.1f} GB "
-            "are free; free some space, or set TMPDIR to a folder on another disk"
-        )
+    try:
+        check_room(target, needed)
+    except StorageError as error:
+        raise StorageError(f"a plain copy of {source.name}: {error} with TMPDIR") from error
