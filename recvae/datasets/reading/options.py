@@ -31,6 +31,8 @@ class LogFormat:
         Roles that are not looked for: "rating", "time".
     null : tuple of str
         Further words that mean a missing id.
+    kept : tuple of str
+        Words that are ids here, although they mean a missing id elsewhere, e.g. a band called "null".
     time_format : str, optional
         How times are written, in the letters of `strptime`, e.g. "%d/%m/%Y %H:%M".
     only : tuple of (str, tuple of str)
@@ -52,6 +54,7 @@ class LogFormat:
     title: str | None = None
     without: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     time_format: str | None = None
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     on_bad_row: str = field(default="stop")
