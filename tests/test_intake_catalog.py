@@ -5,7 +5,6 @@ import html
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.catalog.known import CATALOG, both, check_counts, known_dataset, locate
-from recvae.datasets.dataset import Dataset
-from recvae.datasets.downloads import download
+from recvae.datasets.catalog.known import CATALOG, known_dataset, locate
 from recvae.datasets.events import Events
 from recvae.datasets.logs import read_events
-from recvae.datasets.preparation import prepare_known
-from recvae.datasets.protocol import Protocol, usual_protocol
 from recvae.datasets.titles import read_titles
-from recvae.errors import DataError, UsageError
 
 Row = tuple[Any, Any, float | None, int | None]
 """User, item, rating, time."""
@@ -215,7 +209,9 @@ CASES = [
         "anime",
         {
             "rating.csv": b"user_id,anime_id,rating\n1,20,-1\n1,24,8\n3,20,10\n",
-            "anime.csv": b'anime_id,name,genre,type,episodes,rating,members\n20,Some&#039; Show\xc2\xb0,"Action, Comedy",TV,Unknown,9.16,151266\n24,"A, B",,,1,,3\n',
+            "anime.csv": b"anime_id,name,genre,type,episodes,rating,members\n"
+            b'20,Some&#039; Show\xc2\xb0,"Action, Comedy",TV,Unknown,9.16,151266\n'
+            b'24,"A, B",,,1,,3\n',
         },
         [(1, 20, -1, None), (1, 24, 8, None), (3, 20, 10, None)],
         {"20": "Some' Show°", "24": "A, B"},
@@ -274,7 +270,8 @@ CASES = [
         "book-crossing",
         {
             "Ratings.csv": b"User-ID,ISBN,Book-Rating\n276725,034545104X,0\n7,0123456789,5\n7,NA,10\n",
-            "Books.csv": 'ISBN,Book-Title,Book-Author\n0123456789,"A ""Great"" Day; Part 1",A\n034545104X,Café &amp; Rain,B\n'.encode(),
+            "Books.csv": 'ISBN,Book-Title,Book-Author\n0123456789,"A ""Great"" Day; Part 1",A\n'
+            "034545104X,Café &amp; Rain,B\n".encode(),
         },
         BX_ROWS,
         BX_NAMES,
@@ -296,7 +293,10 @@ CASES = [
     Case(
         "retailrocket",
         {
-            "events.csv": b"timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n1433222276276,599528,transaction,356475,4000\n1433222276277,599528,view,356475,\n",
+            "events.csv": b"timestamp,visitorid,event,itemid,transactionid\n"
+            b"1433221332117,257597,view,355908,\n"
+            b"1433222276276,599528,transaction,356475,4000\n"
+            b"1433222276277,599528,view,356475,\n",
             "category_tree.csv": b"categoryid,parentid\n1,2\n",
         },
         [(257597, 355908, None, 1433221332), (599528, 356475, None, 1433222276)],
@@ -304,7 +304,8 @@ CASES = [
     Case(
         "steam-200k",
         {
-            "steam-200k.csv": b'151603712,Some Game,purchase,1.0,0\n151603712,Some Game,play,14.9,0\n7,"One, Two, Three",purchase,1.0,0\n7,null,purchase,1.0,0\n'
+            "steam-200k.csv": b"151603712,Some Game,purchase,1.0,0\n151603712,Some Game,play,14.9,0\n"
+            b'7,"One, Two, Three",purchase,1.0,0\n7,null,purchase,1.0,0\n'
         },
         [(151603712, "Some Game", None, None), (7, "One, Two, Three", None, None), (7, "null", None, None)],
     ),

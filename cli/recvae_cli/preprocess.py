@@ -50,7 +50,7 @@ def preprocess(
         ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="For a known data set: its folder, zip, tar or file on disk, instead of a download.")
+        Path | None, typer.Option(help="For a known data set: its folder, zip, tar or file, instead of a download.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the result; by default the name of the log.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of that name.")] = False,

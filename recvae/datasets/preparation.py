@@ -14,8 +14,8 @@ from recvae.datasets.columns import LOG
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events, drop_duplicates
 from recvae.datasets.logs import read_events
-from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.protocol import PreparedDataset, Protocol, prepared, usual_protocol
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.splits.base import LIANG_SEED, Split
 from recvae.datasets.splits.ready_made import other_users, ready_made
@@ -299,8 +299,8 @@ def _parts(
         first = parts["train"]
         if events.item_ids.dtype != first.item_ids.dtype or events.user_ids.dtype != first.user_ids.dtype:
             raise DataError(
-                f"{_shown(files['train'])} and {_shown(path)} have different types of ids (numbers in one, strings in the other); "
-                "use the same ids in both"
+                f"{_shown(files['train'])} and {_shown(path)} have different types of ids (numbers in one, strings in "
+                "the other); use the same ids in both"
             )
     return parts
 

@@ -36,8 +36,8 @@ def _article_titles(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
         number, title = values.get("doc.id"), values.get("raw.title")
         if number is None or title is None or not number.isdecimal():
             raise DataError(
-                f"{sources[0].name} near line {rows.line_num}: got no doc.id and raw.title, expected both; download the "
-                "file again, or remove it"
+                f"{sources[0].name} near line {rows.line_num}: got no doc.id and raw.title, expected both; download "
+                "the file again, or remove it"
             )
         yield str(int(number) - 1), title
 
@@ -45,7 +45,7 @@ def _article_titles(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
 ARTICLES = (
     KnownDataset(
         name="citeulike-a",
-        description="CiteULike: articles that users keep in their libraries; no times",
+        description="CiteULike: articles in libraries of users, no times",
         subject="articles",
         url="https://github.com/js05212/citeulike-a",
         download=FILES,

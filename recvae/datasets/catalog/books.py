@@ -34,7 +34,7 @@ _AT_KAGGLE = {"separator": ",", "escape": '"', "encoding": "utf-8"}
 BOOKS = (
     KnownDataset(
         name="goodbooks-10k",
-        description="Goodreads: whole stars for the 10,000 most rated books; no times",
+        description="Goodreads: whole stars for 10,000 books, no times",
         subject="books",
         url="https://github.com/zygmuntz/goodbooks-10k/releases/download/v1.0/goodbooks-10k.zip",
         archive_bytes=12_000_000,  # from memory
@@ -53,7 +53,7 @@ BOOKS = (
     ),
     KnownDataset(
         name="book-crossing",
-        description="Book-Crossing: marks from 1 to 10; 0 is a book that the user had without a mark; no times",
+        description="Book-Crossing: marks from 1 to 10; 0 is no mark",
         subject="books",
         url="http://www2.informatik.uni-freiburg.de/~cziegler/BX/BX-CSV-Dump.zip",
         download=BY_HAND,

@@ -120,7 +120,7 @@ FILMS = (
     ),
     KnownDataset(
         name="anime",
-        description="Anime (MyAnimeList): what users watched, and marks from 1 to 10; -1 is watched without a mark",
+        description="MyAnimeList: series watched, with marks from 1 to 10; -1 is no mark",
         subject="films",
         url="https://www.kaggle.com/datasets/CooperUnion/anime-recommendations-database",
         download=BY_HAND,

@@ -64,7 +64,8 @@ def known_dataset(name: str) -> KnownDataset:
     close = get_close_matches(part, known.parts, n=1)
     meant = close[0] if close else next(iter(known.parts))
     raise UsageError(
-        f"got data set '{name}', expected one part of {whole}, e.g. {whole}:{meant}; its parts: {', '.join(known.parts)}"
+        f"got data set '{name}', expected one part of {whole}, e.g. {whole}:{meant}; "
+        f"its parts: {', '.join(known.parts)}"
     )
 
 

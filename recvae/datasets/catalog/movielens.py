@@ -74,6 +74,7 @@ _ENTRIES = (
         n_users=138_493,
         n_items=26_744,
         heldout_users=10_000,
+        protocol_of="Liang et al. (2018)",
         expected={"events": 9_990_682, "users": 136_677, "items": 20_720, "train_items": 20_108},
     ),
     _movielens(

@@ -52,7 +52,7 @@ def _yambda(size: str, kind: str, n_events: int, archive_bytes: int) -> KnownDat
 
 _YAMBDA_LICENCE = "Apache 2.0; for scientific and research purposes"
 # Their benchmark cuts at fixed moments (the last day is the test); `time` cuts at shares of the events.
-_YAMBDA_PROTOCOL = "Yambda, but cut at shares of the events"
+_YAMBDA_PROTOCOL = "Yambda (order of times)"
 _YAMBDA_PARTS = (  # bytes: of 5b as listed by the publisher; 0 where we do not know
     _yambda("50m", "likes", 881_456, 0),
     _yambda("50m", "listens", 46_467_212, 0),
@@ -65,7 +65,7 @@ _YAMBDA_PARTS = (  # bytes: of 5b as listed by the publisher; 0 where we do not 
 MUSIC = (
     KnownDataset(
         name="msd",
-        description="Million Song Dataset, taste profile: how often users played songs",
+        description="Million Song Dataset, taste profile: plays of songs",
         subject="music",
         url="http://millionsongdataset.com/tasteprofile/",
         download=FILES,
@@ -95,7 +95,7 @@ MUSIC = (
     ),
     KnownDataset(
         name="lastfm-360k",
-        description="Last.fm 360K: how often users played artists; an artist is known by name",
+        description="Last.fm: plays of artists, who are known by name",
         subject="music",
         url="http://mtg.upf.edu/static/datasets/last.fm/lastfm-dataset-360K.tar.gz",  # also zenodo.org/records/6090214
         download=TAR,
@@ -122,7 +122,7 @@ MUSIC = (
     ),
     KnownDataset(
         name="lastfm-2k",
-        description="HetRec 2011, Last.fm: the 50 artists that each user played most",
+        description="Last.fm, HetRec 2011: plays of the top 50 artists of each user",
         subject="music",
         url="https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip",
         md5="296d61afe4e8632b173fc2dd3be20ce2",
@@ -149,7 +149,7 @@ MUSIC = (
     ),
     KnownDataset(
         name="yambda",
-        description="Yandex Music: likes, and listens with the share that was played, in three sizes",
+        description="Yandex Music: likes or listens, in three sizes",
         subject="music",
         url=_YAMBDA,
         download=FILES,

@@ -58,7 +58,7 @@ def _mind(size: str, archive_bytes: int) -> KnownDataset:
     behaviours = (f"MIND{size}_*/behaviors.tsv", "behaviors.tsv")
     return KnownDataset(
         name=f"mind:{size}",
-        description=f"MIND, {size}: news that users of MSN clicked, 2019",
+        description=f"Microsoft News, {size}: articles clicked, 2019",
         subject="news",
         url=_PAGE,
         download=BY_HAND,
@@ -79,7 +79,7 @@ _PARTS = (_mind("small", 83_898_324), _mind("large", 633_652_876))  # train and 
 NEWS = (
     KnownDataset(
         name="mind",
-        description="Microsoft News: articles that users clicked, 2019, in two sizes; give the folder of train and dev",
+        description="Microsoft News: articles clicked, 2019, in two sizes",
         subject="news",
         url=_PAGE,
         download=BY_HAND,

@@ -7,7 +7,7 @@ from recvae.datasets.reading.options import LogFormat
 _COMMIT = "947ca2b3b1d2d3545b114145710cb06c4e57b3d2"
 _PAGE = f"https://github.com/gusye1234/LightGCN-PyTorch/tree/{_COMMIT}/data"
 _RAW = f"https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/{_COMMIT}/data"
-_LISTS = LogFormat(without=("rating", "time"))
+_LISTS = LogFormat(lists=True, without=("rating", "time"))
 
 
 def _pair(
@@ -23,7 +23,7 @@ def _pair(
     """Return an entry; `md5` is that of train.txt and test.txt, `counts` are events, users and items."""
     return KnownDataset(
         name=name,
-        description=f"{description}; train and test of LightGCN",
+        description=f"{description}; the split of LightGCN",
         subject=subject,
         url=f"{_PAGE}/{name}",
         download=FILES,
@@ -41,14 +41,14 @@ def _pair(
         n_items=counts[2],
         min_rating=None,
         min_user_items=0,
-        protocol_of="He et al. (2020), LightGCN",
+        protocol_of="He et al. (2020)",
     )
 
 
 READY_MADE = (
     _pair(
         "gowalla",
-        "Gowalla: places where users checked in",
+        "Gowalla: check-ins at places",
         ("5eec1eb2edb8dd648377d348b8e136cf", "c04e2c4bcd2389f53ed8281816166149"),
         (1_027_370, 29_858, 40_981),
         subject="places",
@@ -57,7 +57,7 @@ READY_MADE = (
     ),
     _pair(
         "yelp2018",
-        "Yelp 2018: businesses that users reviewed",
+        "Yelp 2018: reviews of businesses",
         ("1b8b5d22a227e01d6de002c53d32b4c4", "0d57d7399862c32152b045ec5d2698e7"),
         (1_561_406, 31_668, 38_048),
         subject="places",
@@ -66,7 +66,7 @@ READY_MADE = (
     ),
     _pair(
         "amazon-book",
-        "Amazon 2014, books that users reviewed",
+        "Amazon 2014: reviews of books",
         ("c916ecac04ca72300a016228258b41ed", "30f8ccfea18d25007ba9fb9aba4e174d"),
         (2_984_108, 52_643, 91_599),
         subject="books",

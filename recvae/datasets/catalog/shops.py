@@ -6,7 +6,7 @@ from recvae.datasets.reading.options import LogFormat
 _AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023"
 _AMAZON_PAGE = "https://amazon-reviews-2023.github.io/"
 _AMAZON_LICENCE = "no licence stated; cite Hou et al. (2024)"
-_AMAZON_PROTOCOL = "Hou et al. (2024), last out"
+_AMAZON_PROTOCOL = "Hou et al. (2024)"
 _REVIEWS = LogFormat(user="user_id", item="parent_asin", rating="rating", time="timestamp")
 _RATINGS = LogFormat(separator=",", header=True, user="user_id", item="parent_asin", rating="rating", time="timestamp")
 # (events, users, items) of the files of ratings with 5 or more for each user and item, where we know all digits.
@@ -66,7 +66,7 @@ SHOPS = (
     ),
     KnownDataset(
         name="retailrocket",
-        description="RetailRocket: products that visitors looked at, 2015; their baskets and orders are left out",
+        description="RetailRocket: products viewed, 2015; no baskets, no orders",
         subject="shops",
         url="https://www.kaggle.com/datasets/retailrocket/ecommerce-dataset",
         download=BY_HAND,
@@ -90,11 +90,11 @@ SHOPS = (
         min_rating=None,
         min_user_items=3,
         min_item_users=50,
-        protocol_of="the filters of RecPack, which counts repeated views too",
+        protocol_of="RecPack (filters)",  # it also counts repeated views
     ),
     KnownDataset(
         name="steam-200k",
-        description="Steam: games that users own; the hours that they played are left out; no times",
+        description="Steam: games bought; no hours, no times",
         subject="shops",
         url="https://www.kaggle.com/datasets/tamber/steam-video-games",
         download=BY_HAND,

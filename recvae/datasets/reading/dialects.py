@@ -160,6 +160,8 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
     if not any(line.strip() for line in lines):
         raise DataError(f"{source.name} is empty; expected a log with one row per event")
     first = next(line.strip() for line in lines if line.strip())
+    if given.lists:
+        return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if first[0] in "{[" and given.separator is None:
         return _json_dialect(source, lines, first, encoding)
     return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, scratch)

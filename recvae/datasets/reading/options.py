@@ -25,6 +25,9 @@ class LogFormat:
         What stands before a quote inside quotes; by default the quote itself.
     encoding : str, optional
         Encoding of the text, e.g. "latin-1"; by default UTF-8, or UTF-16 where the file begins so.
+    lists : bool
+        Whether each line is a user and the items of this user, separated by spaces. Lines of unequal length are taken
+        for lists without it.
     user, item, rating, time, weight, title : str, optional
         The names of the columns; without a header their positions, "1" for the first.
     without : tuple of str
@@ -46,6 +49,7 @@ class LogFormat:
     quote: str | None = None
     escape: str | None = None
     encoding: str | None = None
+    lists: bool = False
     user: str | None = None
     item: str | None = None
     rating: str | None = None
