@@ -410,3 +410,18 @@ def test_file_alone_and_titles_next_to_it(case: Case, tmp_path: Path, scratch: P
 
 def test_every_data_set_has_a_case() -> None:
     assert {case.name.partition(":")[0] for case in CASES} >= {name for name in CATALOG if not name.startswith("ml-")}
+
+
+def test_a_row_with_a_stray_quote_is_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "BX-Book-Ratings.csv").write_bytes(BX + b'"8";"a"b";"3"\r\n"9";"\\"c\\"";"4"\r\n')
+    log, log_format, _ = locate(CATALOG["book-crossing"], tmp_path)
+    events = read_events(log, log_format)
+    assert rows_of(events) == [*BX_ROWS, (9, '"c"', 4, None)]
+    assert events.reading is not None and events.reading.skipped == {"malformed rows": 1}
+
+
+def test_a_book_with_a_column_too_few_has_no_title(tmp_path: Path) -> None:
+    merged = b'"078946697X";"Sea (Level 4)\\";An Author";"2000";"Pub";"http://a";"http://b";"http://c"\r\n'
+    files = {"BX-Book-Ratings.csv": BX, "BX-Books.csv": BX_BOOKS + merged}
+    _, _, titles = locate(CATALOG["book-crossing"], fill(tmp_path, files))
+    assert titles is not None and set(read_titles([titles[0]], titles[1])) == set(BX_NAMES)

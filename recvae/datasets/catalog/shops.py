@@ -11,7 +11,7 @@ _REVIEWS = LogFormat(user="user_id", item="parent_asin", rating="rating", time="
 _RATINGS = LogFormat(separator=",", header=True, user="user_id", item="parent_asin", rating="rating", time="timestamp")
 # (events, users, items) of the files of ratings with 5 or more for each user and item, where we know all digits.
 _COUNTS = {"Video_Games": (814_586, 94_762, 25_612), "Toys_and_Games": (3_861_886, 432_264, 162_035)}
-_CATEGORIES = (
+_CATEGORIES = (  # most as their page has them, a few from memory
     *("Video_Games", "All_Beauty", "Amazon_Fashion", "Appliances", "Arts_Crafts_and_Sewing", "Automotive"),
     *("Baby_Products", "Beauty_and_Personal_Care", "Books", "CDs_and_Vinyl", "Cell_Phones_and_Accessories"),
     *("Clothing_Shoes_and_Jewelry", "Digital_Music", "Electronics", "Gift_Cards", "Grocery_and_Gourmet_Food"),
