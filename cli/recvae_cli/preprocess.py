@@ -9,13 +9,13 @@ import typer
 from recvae_cli.console import DATA_DIR, DataDir, Json, memory_limit, say, say_next, show, show_json
 
 if TYPE_CHECKING:
-    from recvae.datasets.preparation import PreparedDataset
+    from recvae.datasets.protocol import PreparedDataset, Protocol
     from recvae.datasets.reading.options import LogFormat
 
 _SYNTHETIC = "synthetic"
-_OWN, _PAIR, _PARTS, _KNOWN, _MADE = (
+_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR, _MADE = (
     *("a log of your own", "a ready-made split", "a split with users of its own", "a known data set"),
-    "the synthetic log",
+    *("a known data set that is split already", "the synthetic log"),
 )
 _READ = (
     *("user_col", "item_col", "rating_col", "time_col", "sep", "header", "quote", "encoding", "null", "time_format"),
@@ -32,9 +32,9 @@ _BELONGS_TO = {
     **dict.fromkeys(("test", "valid"), (_PAIR,)),
     "train": (_PAIR, _PARTS),
     **dict.fromkeys(_HELD_OUT, (_PARTS,)),
-    **dict.fromkeys(("source", "force"), (_KNOWN,)),
+    **dict.fromkeys(("source", "force"), (_KNOWN, _KNOWN_PAIR)),
     **dict.fromkeys(("titles", "title_col", "id_col"), (_OWN,)),
-    "max_memory": (_OWN, _PAIR, _PARTS, _KNOWN),
+    "max_memory": (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR),
 }
 _ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that it has an effect on
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
@@ -50,7 +50,7 @@ def preprocess(
         ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="For a known data set: its folder or zip on disk, instead of a download.")
+        Path | None, typer.Option(help="For a known data set: its folder, zip, tar or file, instead of a download.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the result; by default the name of the log.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of that name.")] = False,
@@ -182,6 +182,7 @@ def preprocess(
     Examples:
       recvae preprocess ml-20m
       recvae preprocess ml-1m --source ~/downloads/ml-1m.zip --heldout-users 500
+      recvae preprocess amazon-2023:Video_Games
       recvae preprocess plays.parquet --user-col listener --item-col track
       recvae preprocess logs/2026-*.csv.gz --name plays --no-rating
       recvae preprocess --train train.txt --test test.txt --name gowalla
@@ -202,7 +203,7 @@ def preprocess(
 
 def _kind(log: list[str], given: dict[str, Any]) -> str:
     """Return which kind of data is prepared: a pair, the synthetic log, a known data set, or the user's own log."""
-    from recvae.datasets.catalog import CATALOG
+    from recvae.datasets.catalog.known import CATALOG
     from recvae.errors import UsageError
 
     if any(key in given for key in _HELD_OUT):
@@ -227,7 +228,7 @@ def _kind(log: list[str], given: dict[str, Any]) -> str:
     looks_like_path = path.exists() or len(path.parts) > 1 or path.suffix or any(letter in log[0] for letter in "*?[")
     if log[0] not in CATALOG and "source" not in given and (looks_like_path or log[0] == "-"):
         return _OWN
-    return _KNOWN
+    return _KNOWN_PAIR if log[0] in CATALOG and CATALOG[log[0]].is_pair else _KNOWN
 
 
 def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
@@ -244,14 +245,7 @@ def _prepare(
 ) -> "PreparedDataset":
     from recvae.datasets import synthetic
     from recvae.datasets.home import check_new
-    from recvae.datasets.preparation import (
-        Protocol,
-        prepare_known,
-        prepare_log,
-        prepare_pair,
-        prepare_parts,
-        prepare_synthetic,
-    )
+    from recvae.datasets.preparation import prepare_known, prepare_log, prepare_pair, prepare_parts, prepare_synthetic
     from recvae.datasets.reading.options import LogFormat
     from recvae.training.monitors import ProgressBar
 
@@ -263,11 +257,8 @@ def _prepare(
         prepare = prepare_pair if kind == _PAIR else prepare_parts
         with ProgressBar("reading") as bar:
             return prepare(**files, name=name, seed=seed, log_format=_log_format(given), progress=bar, **reading)
-    protocol = Protocol(seed=seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given})
-    for key, splits in _ASKED_BY.items():
-        if key in given and protocol.split not in splits:
-            say(f"warning: --{key.replace('_', '-')} has no effect with --split {protocol.split}")
-    name = check_new(data_dir, name or _usual_name(log[0]), overwrite)
+    protocol = _protocol(kind, log[0], given, seed)
+    name = check_new(data_dir, name or _usual_name(kind, log[0]), overwrite)
     if kind == _MADE:
         usual = {"users": synthetic.N_USERS, "items": synthetic.N_ITEMS, "events": synthetic.N_EVENTS}
         shape = {f"n_{key}": given.get(key, default) for key, default in usual.items()}
@@ -295,10 +286,27 @@ def _prepare(
         )
 
 
-def _usual_name(log: str) -> str:
-    """Return the name of a data set that was given none: that of the file without endings, or of the folder."""
+def _protocol(kind: str, log: str, given: dict[str, Any], seed: int) -> "Protocol":
+    """Return the protocol that was asked for, else that of the data set or of all logs."""
+    from recvae.datasets.catalog.known import known_dataset
+    from recvae.datasets.protocol import Protocol, usual_protocol
+
+    chosen = {"seed": seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given}}
+    is_known = kind in (_KNOWN, _KNOWN_PAIR)
+    protocol = usual_protocol(known_dataset(log), **chosen) if is_known else Protocol(**chosen)
+    for key, splits in _ASKED_BY.items():
+        if key in given and protocol.split not in splits:
+            say(f"warning: --{key.replace('_', '-')} has no effect with --split {protocol.split}")
+    return protocol
+
+
+def _usual_name(kind: str, log: str) -> str:
+    """Return the name of a data set that was given none: its known one, that of the file without endings or folder."""
+    from recvae.datasets.catalog.known import known_dataset
     from recvae.errors import UsageError
 
+    if kind in (_KNOWN, _KNOWN_PAIR):
+        return known_dataset(log).folder_name
     name = Path(log).absolute().name.split(".")[0] if log != "-" else ""
     if not name or any(letter in name for letter in "*?["):
         raise UsageError(f"got {log}, which gives the data set no name, expected --name NAME; add it")
@@ -326,8 +334,8 @@ def _log_format(given: dict[str, Any]) -> "LogFormat":
 
 
 def _fetch(name: str, downloads: Path) -> Path:
-    """Return the zip of a known data set, downloaded unless it is there already."""
-    from recvae.datasets.catalog import known_dataset
+    """Return the archive or folder of a known data set, downloaded unless it is there already."""
+    from recvae.datasets.catalog.known import known_dataset
     from recvae.datasets.downloads import download
     from recvae.training.monitors import ProgressBar
 

@@ -6,10 +6,11 @@
     logs          a log -> events
     titles        titles of items, from a table
     splits/       evaluation protocols: events -> train, validation, test
-    catalog       the data sets known by name
+    catalog/      the data sets known by name
     downloads     downloads them and checks their hashes
     synthetic     a generated log of film ratings
     dataset       the data set: in memory and on disk
+    protocol      how a log is filtered and split by default
     preparation   all steps, from a name or a log to a data set
     home          the folder where data sets are kept
 

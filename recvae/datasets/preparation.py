@@ -1,21 +1,24 @@
 """From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import html
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recvae.datasets.catalog import KnownDataset, check_counts, known_dataset, locate
+from recvae.datasets.catalog.entry import KnownDataset
+from recvae.datasets.catalog.known import both, check_counts, known_dataset, locate
 from recvae.datasets.columns import LOG
 from recvae.datasets.dataset import Dataset
-from recvae.datasets.events import Events, Filters, drop_duplicates, usual_min_rating
+from recvae.datasets.events import Events, drop_duplicates
 from recvae.datasets.logs import read_events
-from recvae.datasets.reading.log import Reading
+from recvae.datasets.protocol import PreparedDataset, Protocol, prepared, usual_protocol
+from recvae.datasets.reading.dialects import looks_like_lists
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
-from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
-from recvae.datasets.splits.protocols import check_protocol
+from recvae.datasets.splits.base import LIANG_SEED, Split
 from recvae.datasets.splits.ready_made import other_users, ready_made
 from recvae.datasets.synthetic import synthetic_log
 from recvae.datasets.titles import read_titles
@@ -23,78 +26,9 @@ from recvae.errors import DataError
 from recvae.progress import Progress
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How a log is filtered and split; None is the default for the data.
-
-    Parameters
-    ----------
-    min_rating : float, optional
-        Lowest rating that counts; by default 4 for stars from 1 to 5; on another scale it must be given.
-    min_user_items, min_item_users : int
-        See `Filters`.
-    split, heldout_users, seed, target_share
-        See `recvae.datasets.splits.protocols.split_events`.
-    """
-
-    min_rating: float | None = None
-    min_user_items: int = Filters.min_user_items
-    min_item_users: int = Filters.min_item_users
-    split: str = SPLIT
-    heldout_users: int | None = None
-    seed: int = LIANG_SEED
-    target_share: float = TARGET_SHARE
-
-    def __post_init__(self) -> None:
-        # Refuse an impossible protocol before a long log is read.
-        check_protocol(self.split, self.heldout_users, self.seed, self.target_share)
-
-
-@dataclass(frozen=True)
-class PreparedDataset:
-    """A data set, and remarks on it for the user.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The data set, which is not written yet.
-    warnings : list of str
-        Remarks, e.g. on counts that differ from the published ones.
-    confirmed : list of str
-        Counts that equal the published ones.
-    reading : Reading, optional
-        What was read, and how.
-    """
-
-    dataset: Dataset
-    warnings: list[str]
-    confirmed: list[str]
-    reading: Reading | None = None
-
-
-def _dataset(
-    events: Events, name: str, protocol: Protocol, source: dict[str, Any], titles: dict[str, str] | None
-) -> Dataset:
-    min_rating = usual_min_rating(events) if protocol.min_rating is None else protocol.min_rating
-    return Dataset.from_events(
-        events,
-        name=name,
-        filters=Filters(
-            min_rating=min_rating, min_user_items=protocol.min_user_items, min_item_users=protocol.min_item_users
-        ),
-        split=protocol.split,
-        heldout_users=protocol.heldout_users,
-        seed=protocol.seed,
-        target_share=protocol.target_share,
-        titles=titles,
-        source=source,
-        consume=True,
-    )
-
-
 def prepare_known(
     known_name: str,
-    protocol: Protocol,
+    protocol: Protocol | None = None,
     *,
     source: Path,
     name: str | None = None,
@@ -107,11 +41,11 @@ def prepare_known(
     Parameters
     ----------
     known_name : str
-        A name of `recvae.datasets.catalog.CATALOG`.
-    protocol : Protocol
-        How to filter and split.
+        A name of `recvae.datasets.catalog.known.CATALOG`, or NAME:PART.
+    protocol : Protocol, optional
+        How to filter and split; by default `usual_protocol`. A ready-made pair takes only its seed.
     source : Path
-        Its folder or zip.
+        Its folder, zip, tar or file.
     name : str, optional
         Name of the result; by default `known_name`.
     force : bool
@@ -132,19 +66,29 @@ def prepare_known(
         If it cannot be read, or is another data set by its counts.
     """
     known = known_dataset(known_name)
-    ratings, log_format, titles = locate(known, source)
-    events = read_events(ratings, log_format, progress=progress, max_memory=max_memory)
-    warnings = check_counts(known, events, force)
+    protocol = protocol or usual_protocol(known)
+    name = name or known.folder_name
+    with tempfile.TemporaryDirectory(prefix="recvae-") as folder:
+        scratch = Path(folder)
+        log, log_format, titles = locate(known, source, scratch)
+        if known.is_pair:
+            test, _, _ = locate(replace(known, ratings=known.test), source, scratch)
+            parts = _parts({"train": log, "test": test}, log_format, progress, max_memory)
+            return _known_pair(known, parts, {"train": log, "test": test}, name, protocol.seed, force)
+        events = read_events(log, log_format, progress=progress, max_memory=max_memory)
+        warnings = check_counts(known, events, force)
+        names = None if titles is None else read_titles([titles[0]], titles[1])
+        origin = {"name": known.name, "url": known.url, **_origin([log], events)}
+        if log.path.is_relative_to(scratch):
+            origin["file"] = source.name
+    if known.has_entities and names is not None:
+        names = {item: html.unescape(title) for item, title in names.items()}
     if protocol.min_rating is None and events.ratings is not None:
         protocol = replace(protocol, min_rating=known.min_rating)
     if protocol.heldout_users is None and protocol.split == "strong":
         protocol = replace(protocol, heldout_users=known.heldout_users)
-    origin = {"name": known.name, "url": known.url, **_origin([ratings], events)}
-    names = None if titles is None else read_titles([titles[0]], titles[1])
-    dataset = _dataset(events, name or known.name, protocol, origin, names)
-    confirmed = (
-        [] if warnings else [f"{known.n_events:,} events, {known.n_users:,} users, {known.n_items:,} items read"]
-    )
+    dataset = prepared(events, name, protocol, origin, names)
+    confirmed = _confirmed(known, warnings)
     for what, found, expected in _expected(known, dataset, protocol):
         if found == expected:
             confirmed.append(f"{expected:,} {what}")
@@ -153,9 +97,29 @@ def prepare_known(
     return PreparedDataset(dataset, [*warnings, *_doubts(events)], confirmed, events.reading)
 
 
+def _known_pair(
+    known: KnownDataset, parts: dict[str, Events], files: dict[str, Source], name: str, seed: int, force: bool
+) -> PreparedDataset:
+    warnings = check_counts(known, both(parts["train"], parts["test"]), force)
+    split = ready_made(parts["train"], parts["test"], seed)
+    prepared_pair = _ready_made(split, parts, files, name, {"name": known.name, "url": known.url})
+    return replace(
+        prepared_pair,
+        warnings=[*warnings, *prepared_pair.warnings],
+        confirmed=_confirmed(known, warnings),
+    )
+
+
+def _confirmed(known: KnownDataset, warnings: list[str]) -> list[str]:
+    """Return the published counts in one line, if all of them were found."""
+    published = {"events": known.n_events, "users": known.n_users, "items": known.n_items}
+    counts = [f"{count:,} {what}" for what, count in published.items() if count is not None]
+    return [f"{', '.join(counts)} read"] if counts and not warnings else []
+
+
 def _expected(known: KnownDataset, dataset: Dataset, protocol: Protocol) -> list[tuple[str, int, int]]:
     """Return (what, found, expected) for each published count that this protocol should reproduce."""
-    usual = Protocol(heldout_users=known.heldout_users, min_rating=known.min_rating)
+    usual = usual_protocol(known, heldout_users=known.heldout_users, min_rating=known.min_rating)
     if known.expected is None or protocol != usual:
         return []
     last = dataset.manifest["filters"]["steps"][-1]
@@ -213,7 +177,7 @@ def prepare_log(
     assert reading is not None
     columns = {role: getattr(reading.columns, role) for role in LOG}
     origin = {"name": name, **_origin(sources, events), "columns": columns}
-    dataset = _dataset(events, name, protocol, origin, names)
+    dataset = prepared(events, name, protocol, origin, names)
     warnings = _doubts(events)
     if dataset.titles is not None:
         missing = sum(title is None for title in dataset.titles)
@@ -232,7 +196,7 @@ def prepare_synthetic(protocol: Protocol, *, name: str, n_users: int, n_items: i
     events, titles = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events, seed=0)
     names = dict(zip(map(str, events.item_ids.tolist()), titles.tolist(), strict=True))
     source = {"name": "synthetic", "n_users": n_users, "n_items": n_items, "n_events": n_events, "seed": 0}
-    return PreparedDataset(_dataset(replace(events, reading=None), name, protocol, source, names), [], [])
+    return PreparedDataset(prepared(replace(events, reading=None), name, protocol, source, names), [], [])
 
 
 def prepare_pair(
@@ -326,27 +290,41 @@ def prepare_parts(
 
 
 def _parts(
-    files: dict[str, Path], log_format: LogFormat | None, progress: Progress | None, max_memory: int | None
+    files: Mapping[str, Path | Source], log_format: LogFormat | None, progress: Progress | None, max_memory: int | None
 ) -> dict[str, Events]:
     """Read the files of a split made elsewhere, of which `train` is the first."""
     parts: dict[str, Events] = {}
+    if log_format in (None, LogFormat()) and any(map(looks_like_lists, files.values())):
+        log_format = LogFormat(lists=True)
     for role, path in files.items():
         events = drop_duplicates(read_events(path, log_format, progress=progress, max_memory=max_memory))
         parts[role] = events
         first = parts["train"]
         if events.item_ids.dtype != first.item_ids.dtype or events.user_ids.dtype != first.user_ids.dtype:
             raise DataError(
-                f"{files['train']} and {path} have different types of ids (numbers in one, strings in the other); "
-                "use the same ids in both"
+                f"{_shown(files['train'])} and {_shown(path)} have different types of ids (numbers in one, strings in "
+                "the other); use the same ids in both"
             )
     return parts
 
 
-def _ready_made(split: Split, parts: dict[str, Events], files: dict[str, Path], name: str) -> PreparedDataset:
+def _shown(file: Path | Source) -> str:
+    return file.name if isinstance(file, Source) else str(file)
+
+
+def _ready_made(
+    split: Split,
+    parts: dict[str, Events],
+    files: Mapping[str, Path | Source],
+    name: str,
+    source: dict[str, Any] | None = None,
+) -> PreparedDataset:
     origin = {role: _origin([files[role]], events) for role, events in parts.items()}
     reading = parts["train"].reading
     assert reading is not None
-    dataset = Dataset.from_split(split, name=name, source={"name": name, **origin, "reading": reading.to_json()})
+    dataset = Dataset.from_split(
+        split, name=name, source={**(source or {"name": name}), **origin, "reading": reading.to_json()}
+    )
     return PreparedDataset(dataset, [one for events in parts.values() for one in _doubts(events)], [], reading)
 
 

@@ -39,7 +39,7 @@ def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None 
         If it cannot be read, or has no such columns.
     """
     with Table(paths, options, TITLES) as table:
-        sink = _TitleSink(f"{table.name}: the column '{table.columns.item}'", (options or LogFormat()).null)
+        sink = _TitleSink(f"{table.name}: the column '{table.columns.item}'", options or LogFormat())
         table.read(sink)
     return sink.finish()
 
@@ -47,8 +47,8 @@ def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None 
 class _TitleSink:
     """Collects ids and titles."""
 
-    def __init__(self, name: str, null: Sequence[str]) -> None:
-        self._ids = IdColumn(name, null)
+    def __init__(self, name: str, options: LogFormat) -> None:
+        self._ids = IdColumn(name, options.null, options.kept)
         self._titles: list[str | None] = []
 
     def __len__(self) -> int:

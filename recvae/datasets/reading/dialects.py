@@ -142,6 +142,8 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
     if not any(line.strip() for line in lines):
         raise DataError(f"{source.name} is empty; expected a log with one row per event")
     first = next(line.strip() for line in lines if line.strip())
+    if given.lists:
+        return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if first[0] in "{[" and given.separator is None:
         return _json_dialect(source, lines, first, encoding)
     return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, scratch)
@@ -161,6 +163,20 @@ def _encoding_of(head: bytes, source: Source) -> str:
             f"{source.name} is a binary file of an unknown kind, expected text or Parquet; export it as CSV or Parquet"
         )
     return "utf-8"
+
+
+def looks_like_lists(path: Path | str | Source) -> bool:
+    """Whether a file may hold a user and his items in each line: integers with blanks between them, and no header.
+
+    Columns of numbers look like this too. In a split made elsewhere they are lists.
+    """
+    source = path if isinstance(path, Source) else Source(Path(path))
+    if not source.path.is_file() or source.is_parquet():
+        return False
+    with file_errors(source), source.open() as stream:
+        head = stream.read(HEAD_BYTES)
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()[:SAMPLE_LINES]
+    return _are_lists([line for line in lines if line.strip()])
 
 
 def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -> Dialect:

@@ -208,7 +208,8 @@ def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
         ).fetchall()
     except duckdb.CatalogException:  # nothing was refused
         return []
-    return [_Refused(line, reason, text or "") for line, reason, text in found]
+    # Where lines end in CRLF, the text begins with the line feed of the line before.
+    return [_Refused(line, reason, (text or "").strip("\r\n")) for line, reason, text in found]
 
 
 def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Refused]:

@@ -214,7 +214,7 @@ class _LogSink:
         self._columns = columns
         where = table.name
         self._ids = {
-            role: IdColumn(f"{where}: the {role} column '{getattr(columns, role)}'", options.null)
+            role: IdColumn(f"{where}: the {role} column '{getattr(columns, role)}'", options.null, options.kept)
             for role in ("user", "item")
         }
         self._ratings = Growing(np.dtype(np.float32)) if columns.rating else None

@@ -25,6 +25,9 @@ class LogFormat:
         What stands before a quote inside quotes; by default the quote itself.
     encoding : str, optional
         Encoding of the text, e.g. "latin-1"; by default UTF-8, or UTF-16 where the file begins so.
+    lists : bool
+        Whether each line is a user and the items of this user, separated by spaces. Lines of unequal length are taken
+        for lists without it.
     user, item, rating, time, weight, title : str, optional
         The names of the columns; without a header their positions, "1" for the first.
     usual : tuple of (str, str)
@@ -33,6 +36,8 @@ class LogFormat:
         Roles that are not looked for: "rating", "time".
     null : tuple of str
         Further words that mean a missing id.
+    kept : tuple of str
+        Words that are ids here, although they mean a missing id elsewhere, e.g. a band called "null".
     time_format : str, optional
         How times are written, in the letters of `strptime`, e.g. "%d/%m/%Y %H:%M".
     only : tuple of (str, tuple of str)
@@ -46,6 +51,7 @@ class LogFormat:
     quote: str | None = None
     escape: str | None = None
     encoding: str | None = None
+    lists: bool = False
     user: str | None = None
     item: str | None = None
     rating: str | None = None
@@ -55,6 +61,7 @@ class LogFormat:
     usual: tuple[tuple[str, str], ...] = ()
     without: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     time_format: str | None = None
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     on_bad_row: str = field(default="stop")
