@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.growing import Growing
-from recvae.datasets.reading.id_column import MISSING, IdColumn
+from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
 from recvae.datasets.reading.lines import OTHER, FileReport
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import RatingScale
@@ -250,7 +250,6 @@ class _LogSink:
                 column.truncate(n_rows)
 
     def finish(self) -> LogColumns:
-        n_rows = len(self)
         found = {"user": self._ids["user"].finish()}
         users = found["user"].codes
         found["item"] = self._ids["item"].finish(users != MISSING if found["user"].missing else None)
@@ -261,33 +260,18 @@ class _LogSink:
             timestamps, span, wrong = self._times.finish()
             if wrong is not None:
                 raise self._table.wrong_value(WrongValueError("time", "a time since 1970", wrong))
-        reports = self._table.reports
-        dropped = {OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports)}
         if any(one.missing for one in found.values()):
             kept = (users != MISSING) & (items != MISSING)
-            dropped["rows without a user id"] = sum(found["user"].missing.values())
-            dropped["rows without an item id"] = sum(found["item"].missing.values())
             users, items = chosen_of(users, kept), chosen_of(items, kept)
             ratings = None if ratings is None else chosen_of(ratings, kept)
             timestamps = None if timestamps is None else chosen_of(timestamps, kept)
-        dropped = {reason: count for reason, count in dropped.items() if count}
         if not len(users):
             marks = {mark for one in found.values() for mark in one.missing}
             raise DataError(
                 f"{self._table.name}: no row has both a user and an item ({', '.join(sorted(marks)) or 'empty'}); "
                 "choose other columns with --user-col and --item-col"
             )
-        reading = Reading(
-            files=reports,
-            columns=self._columns,
-            rows=n_rows + dropped.get(OTHER, 0),
-            events=len(users),
-            dropped=dropped,
-            marks={role: one.missing for role, one in found.items() if one.missing},
-            doubtful={role: one.doubtful for role, one in found.items() if one.doubtful},
-            times=span,
-            ratings=None if ratings is None else RatingScale.of(ratings),
-        )
+        scale = None if ratings is None else RatingScale.of(ratings)
         return LogColumns(
             users=users,
             items=items,
@@ -295,5 +279,30 @@ class _LogSink:
             item_ids=found["item"].ids,
             ratings=ratings,
             timestamps=timestamps,
-            reading=reading,
+            reading=self._reading(len(users), found, span, scale),
+        )
+
+    def _reading(
+        self, n_events: int, found: dict[str, Ids], span: TimeSpan | None, scale: RatingScale | None
+    ) -> Reading:
+        reports = self._table.reports
+        n_rows = sum(report.rows for report in reports)
+        dropped = {OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports)}
+        for role, one in found.items():
+            dropped[f"rows without {'an' if role == 'item' else 'a'} {role} id"] = sum(one.missing.values())
+        if n_rows != n_events + sum(dropped.values()):
+            raise DataError(
+                f"{self._table.name}: {n_rows:,} rows were read, but {n_events:,} events and {sum(dropped.values()):,} "
+                "rows left out are accounted for; report this with the first lines of the file"
+            )
+        return Reading(
+            files=reports,
+            columns=self._columns,
+            rows=n_rows,
+            events=n_events,
+            dropped={reason: count for reason, count in dropped.items() if count},
+            marks={role: one.missing for role, one in found.items() if one.missing},
+            doubtful={role: one.doubtful for role, one in found.items() if one.doubtful},
+            times=span,
+            ratings=scale,
         )

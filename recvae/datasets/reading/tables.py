@@ -136,7 +136,7 @@ class Table:
                 self._scans = _alike([self._opener.file(source) for source in sources])
             self._n_rows = self._count()
         except BaseException:
-            self._stack.close()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -147,7 +147,13 @@ class Table:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the files and remove what was copied."""
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection and forget it: DuckDB complains at exit about what an error's traceback still holds."""
         self._stack.close()
+        for name in ("_connection", "_opener"):
+            self.__dict__.pop(name, None)
 
     @property
     def columns(self) -> Columns:
@@ -300,6 +306,7 @@ class Table:
         """Pass the rows of a file to the sink, and count them."""
         selected = _selected(scan, self.roles) + (f", {scan.kept} AS kept" if scan.only else "")
         report.rows, report.skipped = 0, Counter()
+        reader = None
         try:
             with self.execute(f"SELECT {selected} FROM {scan.relation}") as reader:
                 for batch in reader:
@@ -317,6 +324,8 @@ class Table:
             if "state machine" in str(error):
                 raise _LineEndsError(str(error)) from error
             raise damaged(scan.name, error) from error
+        finally:
+            del reader  # an error that someone keeps would keep it too, and with it the connection
 
 
 def _selected(scan: Scan, roles: Sequence[str]) -> str:
