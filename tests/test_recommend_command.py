@@ -1,11 +1,13 @@
 """`recvae recommend`, `similar` and `inspect`, as a user types them."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.models import Model
 from recvae.recommenders import answer_files
 from recvae.recommenders.recommender import Recommender
+from recvae_cli.ids import ids_of, typed_id, typed_ids
 
 Command = Callable[..., Any]
 RUN = Path("runs/toy/ease")
@@ -188,3 +191,61 @@ def test_a_run_is_described_and_its_files_are_checked(run: Recommender, command:
     damaged = command("inspect", RUN)
     assert damaged.code == 1
     assert "was changed after it was written" in damaged.out and "found no file" in damaged.out
+
+
+ODD_IDS = ["Toy Story, The", '"quoted"', "-5", "#hash", 'say "yes", twice', "100%", "a b", "https://x.org/i?id=1&k=2"]
+
+
+@pytest.fixture
+def odd(fitted: Callable[[str], Model], blocks: Dataset, workplace: Path) -> Recommender:
+    """Return the recommender of runs/toy/odd, some of whose ids are hard to type."""
+    ids = np.array([*ODD_IDS, *map(str, range(len(blocks.item_ids) - len(ODD_IDS)))], dtype=object)
+    Recommender(fitted("ease"), replace(blocks, item_ids=ids)).save("runs/toy/odd")
+    return Recommender.load("runs/toy/odd")
+
+
+@pytest.mark.parametrize("item", ODD_IDS)
+def test_any_id_can_be_typed(odd: Recommender, item: str, command: Command) -> None:
+    [listed] = shlex.split(typed_ids([item, "3"]))
+    assert ids_of(listed, "--items") == [item, "3"]
+    found = json.loads(command("recommend", "toy/odd", "--items", listed, "-k", 4, "--json").out)
+    expected = odd.recommend([item, "3"], 4)
+    assert ([one["id"] for one in found["items"]], found["unknown"]) == (expected.ids, [])
+    for option in ("--exclude", "--allow"):
+        words = ["recommend", "toy/odd", "--items", "3", option, *shlex.split(typed_ids([item])), "-k", "40", "--json"]
+        ids = [one["id"] for one in json.loads(command(*words).out)["items"]]
+        assert ids == [item] if option == "--allow" else item not in ids and len(ids) == 30
+    said = command("similar", "toy/odd", *shlex.split(typed_id(item)))
+    assert said.code == 0 and f"similar to {odd.items.title_of(ODD_IDS.index(item)) or item}" in said.err
+    follow = said.err.split("next: recvae ")[1].strip()  # can be run as it is printed
+    assert command(*shlex.split(follow)).code == 0
+
+
+def test_the_similar_items_that_are_proposed_can_be_asked_for(odd: Recommender, command: Command) -> None:
+    said = command("recommend", "toy/odd", "--items", "3", "--allow", "-5")
+    assert said.code == 0 and "recvae similar runs/toy/odd -- -5\n" in said.err
+    assert command("similar", "runs/toy/odd", "--", "-5").code == 0
+
+
+def test_an_id_that_begins_with_a_dash_is_explained(odd: Recommender, command: Command) -> None:
+    said = command("similar", "toy/odd", "-5")
+    words = " ".join(said.err.replace("\u2502", " ").split())
+    assert said.code == 2
+    assert "No such option: -5 (put -- before an id that begins with a dash: recvae similar -- -5)" in words
+    said = command("similar", "toy/odd", "--devise", "cpu", "3")
+    assert said.code == 2 and "No such option: --devise" in said.err and "begins with a dash" not in said.err
+
+
+@pytest.mark.parametrize("text", ['"Toy Story, The', '318,"Toy" Story'])
+@pytest.mark.parametrize("option", ["--items", "--exclude", "--allow"])
+def test_quotes_that_cannot_be_read_are_refused(odd: Recommender, option: str, text: str, command: Command) -> None:
+    said = command("recommend", *(() if option == "--items" else ("--items", "3")), option, text)
+    assert said.code == 2
+    assert f"error: got {option} {text}, whose quotes cannot be read (" in said.err
+    assert """put an id that has a comma in double quotes: --items '"Toy Story, The",318', and write a d""" in said.err
+
+
+def test_an_id_with_a_comma_without_quotes_is_explained(odd: Recommender, command: Command) -> None:
+    said = command("recommend", "--items", "Toy Story, The")
+    assert said.code == 0 and "unknown items: Toy Story, The" in said.out
+    assert """and put an id that has a comma in double quotes: --items '"Toy Story, The",318'""" in said.err

@@ -37,6 +37,10 @@ _BELONGS_TO = {
     "max_memory": (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR),
 }
 _ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that it has an effect on
+_TIES = {  # by key of the protocol
+    "tied_users": "users have last items with equal times; --seed decides which of them are the targets",
+    "tied_events": "events have the time at which a later part begins, and are in that part",
+}
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
 _READING, _FILES, _SPLIT = "How the log is read", "Splits made elsewhere", "Filters and split"
 
@@ -380,6 +384,9 @@ def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: b
     show(f"Split: {protocol}", table)
     size = counts["train_users"] * counts["items"]
     show(f"{counts['items']:,} items in training, density {counts['train_interactions'] / size:.3%}")
+    for key, text in _TIES.items():
+        if key in manifest["protocol"]:
+            show(f"ties: {manifest['protocol'][key]:,} {text}")
     for reason, count in manifest["dropped"].items():
         if count:
             show(f"dropped: {count:,} {reason}")

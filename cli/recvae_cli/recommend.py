@@ -21,6 +21,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import QUOTING, ids_of, typed_id
 
 if TYPE_CHECKING:
     from recvae.recommenders.answers import Explanation, Recommendations
@@ -31,10 +32,15 @@ def recommend(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
-    items: Annotated[str | None, typer.Option(help="A history: ids separated by commas, e.g. 318,296.")] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(help="A history: ids separated by commas, e.g. 318,296; an id with a comma in double quotes."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,
-    exclude: Annotated[str, typer.Option(help="Ids never to recommend, separated by commas.")] = "",
-    allow: Annotated[str | None, typer.Option(help="Recommend only these ids.", show_default="all")] = None,
+    exclude: Annotated[str, typer.Option(help="Ids never to recommend, written as in --items.")] = "",
+    allow: Annotated[
+        str | None, typer.Option(help="Recommend only these ids, written as in --items.", show_default="all")
+    ] = None,
     seen: Annotated[bool, typer.Option("--seen/--no-seen", help="Also recommend items already seen.")] = False,
     diversify: Annotated[float, typer.Option(help="Variety, from 0 (off) to 1 (maximum).")] = 0.0,
     explain: Annotated[
@@ -68,6 +74,7 @@ def recommend(
     Examples:
       recvae recommend --items 318,296 -k 5 --explain
       recvae recommend ml-1m/recvae --items 318 --exclude 296 --diversify 0.3
+      recvae recommend --items '"Toy Story, The",Heat'
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
     """
@@ -91,8 +98,8 @@ def recommend(
     recommender = Recommender.load(folder, device, memory_limit(max_memory), models=imported_models(own))
     options: dict[str, Any] = {
         "k": k,
-        "exclude": _ids(exclude),
-        "allow": None if allow is None else _ids(allow),
+        "exclude": ids_of(exclude, "--exclude"),
+        "allow": None if allow is None else ids_of(allow, "--allow"),
         "filter_seen": not seen,
         "diversify": diversify,
     }
@@ -100,7 +107,7 @@ def recommend(
         columns = {"user": user_col, "item": item_col}
         _recommend_file(recommender, folder, source, output, options, explain, columns, header)
         return
-    history = _ids(items or "")
+    history = ids_of(items or "", "--items")
     found = recommender.recommend(history, **options)
     reasons = recommender.explain(history, found.ids) if explain else None
     if as_json:
@@ -110,14 +117,11 @@ def recommend(
     _print(recommender, history, found, reasons)
     if found.ids:
         more = model_option(type(recommender.model))
-        similar = [f"recvae similar {folder} {found.ids[0]}{more}"] if recommender.model.has_similarities else []
+        has_similar = recommender.model.has_similarities
+        similar = [f"recvae similar{more} {folder} {typed_id(found.ids[0])}"] if has_similar else []
         say_next(*similar, f"recvae serve {folder}{more}", f"recvae inspect {folder}")
     else:
         say("nothing to recommend: every item was already seen, excluded, or is not among the items of --allow")
-
-
-def _ids(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _recommend_file(
@@ -182,7 +186,7 @@ def _print(
     if found.unknown:
         show(f"unknown items: {', '.join(map(str, found.unknown))}")
         if any(len(str(item).split()) > 1 for item in found.unknown):
-            say("separate ids by commas, e.g. 318,296")
+            say(f"separate ids by commas, e.g. 318,296, and {QUOTING}")
     table = Table()
     score_name = "training users" if found.fallback else "score"
     for name, side in (("", "right"), ("id", "right"), ("title", "left"), (score_name, "right")):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from recvae.datasets.columns import HISTORIES, Columns, find_columns
-from recvae.errors import UsageError
+from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, Columns, find_columns, plain_name
+from recvae.errors import RecvaeError, UsageError
 from recvae.items import ItemIndex
+from recvae.recommenders.id_lists import as_list, check_id, is_column, listed_ids, refuse_matrix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,8 @@ History = Iterable[int | str] | Mapping[int | str, float]
 
 LIGHTEST, HEAVIEST = 1e-6, 1e6
 """Smallest and largest weight: their squares and sums fit in float32, and ALS can solve its equations with them."""
+
+_MOST_COLUMNS = 12  # of a table that is given as a mapping
 
 _NO_ITEM = -2  # the column of a missing item; -1 is that of an unknown one
 
@@ -156,7 +159,7 @@ def history_of(given: object, items: ItemIndex) -> Histories:
     Raises
     ------
     UsageError
-        If it is a single id instead of a list, or a weight is out of range.
+        If it is a single id, a table, a matrix or a row of one instead of a list of ids, or a weight is out of range.
     """
     return _from_lists([0], [given], items)
 
@@ -167,8 +170,9 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     Parameters
     ----------
     given : object
-        A sequence of histories (see `history_of`), a mapping of users to histories, a scipy sparse matrix of users x
-        items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user and item.
+        A sequence of histories (see `history_of`), a mapping or a pandas Series of users to histories, a scipy sparse
+        matrix of users x items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user
+        and item.
         A table's columns are found by the names that `recvae preprocess` knows: user and item, and weight if present.
     items : ItemIndex
         The known items.
@@ -181,7 +185,7 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     Raises
     ------
     UsageError
-        If it is none of these, or a weight is out of range.
+        If it is none of these, such as a dense matrix or a mapping of columns, or a weight is out of range.
     DataError
         If a matrix has another number of columns or values that are no weights, or a table has no column that is
         recognised as user or item.
@@ -190,7 +194,7 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
         return _from_table(given.table, items, may_lack_items=True)
     if hasattr(given, "tocsr"):
         return _from_matrix(given, items)
-    if hasattr(given, "__arrow_c_stream__"):
+    if hasattr(given, "__arrow_c_stream__") and not is_column(given):
         import pyarrow as pa
 
         try:
@@ -201,11 +205,31 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
             ) from error
         return _from_table(table, items)
     if isinstance(given, Mapping):
+        _refuse_columns(given)
         return _from_lists(list(given), list(given.values()), items)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise UsageError(f"got {given!r} for histories, expected a list of lists of ids, a sparse matrix or a table")
-    histories = list(given)
-    return _from_lists(list(range(len(histories))), histories, items)
+    refuse_matrix(given)
+    histories = as_list(given)
+    is_series = hasattr(given, "loc")  # of pandas, whose index has the users
+    users = as_list(cast(Any, given).index) if is_series else list(range(len(histories)))
+    return _from_lists(users, histories, items)
+
+
+def _refuse_columns(given: Mapping[Any, object]) -> None:
+    """Refuse columns of user and item, or a row of them: their names are no users, and no items."""
+    if len(given) > _MOST_COLUMNS or not all(isinstance(name, str) for name in given):
+        return
+    if not any(plain_name(name) in COLUMN_NAMES["user"] for name in given):  # nearly always, and quickly
+        return
+    try:
+        found = find_history_columns(list(given), "the histories")
+    except RecvaeError:
+        return  # names of something else
+    raise UsageError(
+        f"got columns of {found.user} and {found.item} for histories, expected ids; make a table of them, e.g. with "
+        "pandas.DataFrame(...)"
+    )
 
 
 def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> Histories:
@@ -214,13 +238,16 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
     weights: list[float] = []
     unknown: list[list[Any]] = []
     for row, history in enumerate(histories):
-        if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-            raise UsageError(f"got a single id {history!r}, expected a list of ids, e.g. [{history!r}]")
         unknown.append([])
-        pairs = history.items() if isinstance(history, Mapping) else ((item, 1.0) for item in history)
+        if isinstance(history, Mapping):
+            _refuse_columns(history)
+            pairs = list(history.items())
+        else:
+            pairs = [(item, 1.0) for item in listed_ids(history, len(items))]
         for item, weight in pairs:
             column = items.column_of(item)
             if column is None:
+                check_id(item)
                 unknown[-1].append(item)
                 continue
             rows.append(row)

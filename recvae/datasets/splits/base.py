@@ -1,11 +1,13 @@
 """The result of a protocol, and the steps that protocols share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from pandas.util import hash_array
 
 from recvae.datasets.events import Events
 from recvae.errors import UsageError
@@ -99,6 +101,32 @@ def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.nd
     rank = np.empty(len(events), dtype=np.int64)
     rank[order] = np.arange(len(events)) - starts[events.users[order]]
     return rank, counts[events.users]
+
+
+def pair_hashes(user_ids: np.ndarray, item_ids: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number for each pair of a user and an item that depends on their ids and the seed, and on nothing else.
+
+    Parameters
+    ----------
+    user_ids, item_ids : ndarray of shape (n_pairs,), int64 or object (str)
+        External ids.
+    seed : int
+        Another seed gives other numbers; 0 to 2**32 - 1.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,), uint64
+    """
+    hashed = cast(Callable[[np.ndarray], np.ndarray], hash_array)  # of which pandas states no type
+    users, items = (hashed(ids) for ids in (user_ids, item_ids))
+    return _mixed(_mixed(users + np.array([seed], dtype=np.uint64)) ^ items)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Spread every bit of 64 over all others: the last step of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def timestamps_of(events: Events, protocol: str) -> np.ndarray:
