@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,9 @@ class Dialect:
         }
 
 
-def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: Path) -> Dialect:
+def dialect_of(
+    source: Source, given: LogFormat, roles: Sequence[str], connection: duckdb.DuckDBPyConnection, scratch: Path
+) -> Dialect:
     """Find out how a text file is written, from its first megabyte.
 
     Parameters
@@ -135,8 +138,10 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
         What the user says, which is kept.
     roles : sequence of str
         The roles of the columns that are looked for: a line with their usual names is a header.
+    connection : duckdb.DuckDBPyConnection
+        DuckDB, whose sniffer is asked.
     scratch : Path
-        A folder for the sample that DuckDB's sniffer looks at.
+        A folder for the sample that it looks at.
 
     Returns
     -------
@@ -162,7 +167,8 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
     first = next(line.strip() for line in lines if line.strip())
     if first[0] in "{[" and given.separator is None:
         return _json_dialect(source, lines, first, encoding)
-    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, scratch)
+    sniff = partial(_sniffed, given, connection, scratch)
+    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff)
 
 
 def _encoding_of(head: bytes, source: Source) -> str:
@@ -203,7 +209,7 @@ def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -
 
 
 def _table_dialect(
-    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, scratch: Path
+    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: "_Sniff"
 ) -> Dialect:
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
     blanks = comments = 0
@@ -219,10 +225,12 @@ def _table_dialect(
     if not kept:  # every line begins like a comment
         kept, preamble = [(place, line) for place, line in enumerate(lines) if line.strip()], []
     texts = [line for _, line in kept]
-    separator, quote, escape = _separator_of(texts, given, scratch)
+    separator, quote, escape = _separator_of(texts, given, sniff)
+    if separator is None and _are_lists(texts):
+        return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if separator is None:
-        if _are_lists(texts):
-            return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
+        separator = _separator_of_most(texts, quote, escape)
+    if separator is None:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least a user and an "
             "item column; give the right separator with --sep"
@@ -273,7 +281,7 @@ def _is_remark(line: str) -> bool:
     return not rest or not rest[0].isalnum()
 
 
-def _separator_of(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str | None, str, str]:
+def _separator_of(lines: list[str], given: LogFormat, sniff: "_Sniff") -> tuple[str | None, str, str]:
     """Return separator, quote and escape; the separator is None if each line is one column."""
     quote = '"' if given.quote is None else given.quote
     escape = quote if given.escape is None else given.escape
@@ -288,7 +296,7 @@ def _separator_of(lines: list[str], given: LogFormat, scratch: Path) -> tuple[st
         return separator, quote, escape
     if _are_consistent(lines, "::", "", ""):
         return "::", "" if given.quote is None else given.quote, escape
-    found = _sniffed(lines, given, scratch)
+    found = sniff(lines)
     if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
         return found
     for separator in ("\t", ",", ";", "|", " ", SPACES, *_RARE_SEPARATORS):
@@ -300,7 +308,18 @@ def _separator_of(lines: list[str], given: LogFormat, scratch: Path) -> tuple[st
     return None, quote, escape
 
 
-def _sniffed(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str, str, str] | None:
+def _separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:
+    """Return a usual separator that fits half of the lines: the others are malformed, and are named when they are read."""
+    usual = ("::", "\t", ",", ";", "|", " ")
+    return next((one for one in usual if _are_consistent(lines, one, quote, escape, share=0.5)), None)
+
+
+_Sniff = Callable[[list[str]], tuple[str, str, str] | None]
+
+
+def _sniffed(
+    given: LogFormat, connection: duckdb.DuckDBPyConnection, scratch: Path, lines: list[str]
+) -> tuple[str, str, str] | None:
     """Ask DuckDB's sniffer; None if it finds a single column, or nothing."""
     sample = scratch / "sample.txt"
     sample.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -309,8 +328,7 @@ def _sniffed(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str, st
         f"SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv(?, all_varchar = true, sample_size = -1{known})"
     )
     try:
-        with duckdb.connect() as connection:
-            row = connection.execute(query, [str(sample)]).fetchall()[0]
+        row = connection.execute(query, [str(sample)]).fetchall()[0]
     except duckdb.Error:
         return None
     separator, quote, escape, n_columns = row
@@ -360,6 +378,8 @@ def _are_consistent(lines: Sequence[str], separator: str, quote: str, escape: st
 def _are_lists(lines: Sequence[str]) -> bool:
     """Whether lines look like LightGCN's `user item item ...`: integers split by spaces, of unequal number."""
     rows = [line.split() for line in lines]
+    if not any(" " in line.strip() for line in lines):  # integers between tabs are a table
+        return False
     return any(len(row) > 2 for row in rows) and all(word.isdecimal() for row in rows for word in row)
 
 

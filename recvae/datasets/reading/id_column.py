@@ -140,10 +140,11 @@ class IdColumn:
         if len({part.type for part in parts}) > 1:  # one file has integers, the other texts
             parts = [_as_text(part) for part in parts]
         encoded = pa.chunked_array(parts).dictionary_encode()
-        positions = [np.asarray(chunk.indices.fill_null(-1)) for chunk in encoded.chunks]
+        chunks = iter(encoded.chunks)  # none for a part without any value
+        positions = [np.asarray(next(chunks).indices.fill_null(-1)) if len(part) else np.empty(0) for part in parts]
         if self._known is not None:
             del positions[0]
-        self._known = encoded.chunk(encoded.num_chunks - 1).dictionary
+        self._known = encoded.chunks[-1].dictionary if encoded.num_chunks else parts[0]
         for piece, position in zip(self._pending, positions, strict=True):
             code_of = np.append(position, MISSING).astype(np.int32)  # the last stands for null
             self._codes.append(code_of[piece.indices.fill_null(-1).to_numpy(zero_copy_only=False)])

@@ -4,7 +4,7 @@ Letters in shape comments: E events.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.growing import Growing
-from recvae.datasets.reading.id_column import MISSING, IdColumn
+from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
 from recvae.datasets.reading.lines import OTHER, FileReport
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import RatingScale
@@ -256,7 +256,8 @@ class _LogSink:
             without_user, kept = users == MISSING, (users != MISSING) & (items != MISSING)
             dropped["rows without a user id"] = int(np.count_nonzero(without_user))
             dropped["rows without an item id"] = n_rows - int(np.count_nonzero(kept)) - int(without_user.sum())
-            users, items = users[kept], items[kept]
+            users, found["user"] = _without_unused(users[kept], found["user"])
+            items, found["item"] = _without_unused(items[kept], found["item"])
             ratings = None if ratings is None else ratings[kept]
             timestamps = None if timestamps is None else timestamps[kept]
         dropped = {reason: count for reason, count in dropped.items() if count}
@@ -286,3 +287,11 @@ class _LogSink:
             timestamps=timestamps,
             reading=reading,
         )
+
+
+def _without_unused(codes: np.ndarray, ids: Ids) -> tuple[np.ndarray, Ids]:
+    """Return codes (E,) and ids without those of which no row is left: such a user had no item, or an item no user."""
+    is_used = np.zeros(len(ids.ids), dtype=bool)
+    is_used[codes] = True
+    new_code = (np.cumsum(is_used) - 1).astype(np.int32)
+    return new_code[codes], replace(ids, ids=ids.ids[is_used])

@@ -76,7 +76,9 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
     if isinstance(column, pa.Array):
         return pa.chunked_array([column])
     if isinstance(column, str | bytes) or not isinstance(column, Iterable):
-        raise DataError(f"got {type(column).__name__} for the column of {name}s, expected one value per event, e.g. a list")
+        raise DataError(
+            f"got {type(column).__name__} for the column of {name}s, expected one value per event, e.g. a list"
+        )
     if getattr(column, "ndim", 1) != 1:
         shape = getattr(column, "shape", ())
         raise DataError(f"got an array of shape {shape} for the column of {name}s, expected one value per event")

@@ -201,7 +201,9 @@ class Table:
 
     def relation(self) -> str:
         """Return the SQL of all rows, with columns named by their roles, in the way in which `read` has read them."""
-        return " UNION ALL ".join(f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans)
+        return " UNION ALL ".join(
+            f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans
+        )
 
     def execute(self, query: str) -> pa.RecordBatchReader:
         """Run SQL, e.g. over `relation`, and return its rows in batches."""
@@ -267,9 +269,7 @@ class Table:
         if again is not None:
             raise _ReadAgainError(again)
 
-    def _pass_on(
-        self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport
-    ) -> None:
+    def _pass_on(self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport) -> None:
         """Pass the rows of a file to the sink, and count them."""
         selected = _selected(scan, self.roles) + (f", {scan.kept} AS kept" if scan.only else "")
         report.rows, report.skipped = 0, Counter()

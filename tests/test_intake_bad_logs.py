@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.logs import read_events, read_user_lists
+from recvae.datasets.logs import read_events
 from recvae.datasets.reading.sources import Source
 from recvae.errors import DataError, UsageError
 
