@@ -242,6 +242,20 @@ def test_a_log_of_words_may_be_said_to_have_no_header(path: Path) -> None:
     assert_same(read(path, "ann,film\nbob,book\n", LogFormat(header=False)), expected)
 
 
+@pytest.mark.parametrize("separator", [",", "\t", "|"])
+def test_a_quote_that_nothing_closes_is_a_letter_and_swallows_no_row(path: Path, separator: str) -> None:
+    rows = [("u1", "a"), ("u2", '"b'), ("u3", "c"), ("u4", '"d" e'), ("u5", "f")]
+    content = "".join(separator.join(row) + "\n" for row in [("user", "item"), *rows])
+    users, items = zip(*rows, strict=True)
+    assert_same(read(path, content), Events.from_columns(users, items))
+
+
+def test_a_value_in_quotes_may_go_over_several_lines(path: Path) -> None:
+    events = read(path, 'user,item,note\nann,1,"good,\n\nbut long"\nbob,2,"\n"\n\n')
+    assert_same(events, Events.from_columns(["ann", "bob"], [1, 2]))
+    assert events.reading is not None and events.reading.skipped == {"blank lines": 1}
+
+
 def test_a_separator_that_is_given_is_used(path: Path) -> None:
     expected = Events.from_columns(["a,1", "b,2"], [10, 20])
     assert_same(read(path, "user;item\na,1;10\nb,2;20\n", LogFormat(separator=";")), expected)

@@ -177,7 +177,7 @@ def _encoding_of(head: bytes, source: Source) -> str:
             return name
     sample = head[:4096]
     n_zeros = sample.count(0)
-    if n_zeros:
+    if n_zeros > 0.05 * len(sample):  # fewer are damage in a text, which is named when all of it has been read
         even, odd = sample[::2].count(0), sample[1::2].count(0)
         if n_zeros >= 0.4 * len(sample) and min(even, odd) <= 0.05 * n_zeros:  # every second byte of Latin text is 0
             return "utf-16-le" if odd > even else "utf-16-be"
