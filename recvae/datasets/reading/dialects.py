@@ -232,8 +232,8 @@ def _table_dialect(
         separator = _separator_of_most(texts, quote, escape)
     if separator is None:
         raise DataError(
-            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least a user and an "
-            "item column; give the right separator with --sep"
+            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least {_wanted(roles)}; "
+            f"give the right separator with --sep"
         )
     split = _splitter(separator, quote, escape)
     if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
@@ -248,7 +248,7 @@ def _table_dialect(
     if len(first) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
-            f"expected at least a user and an item column; give the right one with --sep"
+            f"expected at least {_wanted(roles)}; give the right one with --sep"
         )
     header = _is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
@@ -268,6 +268,10 @@ def _table_dialect(
         blanks=blanks,
         sample=tuple(rows[1 if header else 0 :]),
     )
+
+
+def _wanted(roles: Sequence[str]) -> str:
+    return "a column of ids and one of titles" if "title" in roles else "a user and an item column"
 
 
 def _bare(line: str) -> str:

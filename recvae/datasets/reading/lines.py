@@ -238,22 +238,25 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     dialect = scan.dialect
     assert dialect is not None
     shown = repr(first.text[:_SHOWN])
-    skip = "or leave such rows out with --on-bad-row skip"
+    are_titles = scan.columns.title is not None  # the options of a log are not those of its titles
     more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
+    repair = "repair the line" if are_titles else "repair the line, or leave such rows out with --on-bad-row skip"
     where = f"{scan.name} line {first.line}"
     if first.reason == "JSON":
-        return f"{where}: got {shown}, which is not valid JSON; repair the line, {skip}{more}"
+        return f"{where}: got {shown}, which is not valid JSON; {repair}{more}"
     if first.reason == _UNQUOTED:
-        return f"{where}: got a quote that nothing closes: {shown}; repair the line, or say --quote none, {skip}{more}"
+        repair = repair.replace(", or", ", or say --quote none, or")
+        return f"{where}: got a quote that nothing closes: {shown}; {repair}{more}"
     if first.reason == "INVALID ENCODING":
         shown = repr(_bytes_of(scan, first.line)[:_SHOWN])
-        return f"{where}: not UTF-8 text: {shown}; say what it is, e.g. --encoding latin-1, {skip}{more}"
+        repair = repair.replace("repair the line", "say what it is, e.g. --encoding latin-1")
+        return f"{where}: not UTF-8 text: {shown}; {'convert the file first' if are_titles else repair}{more}"
     if first.reason.startswith("LINE SIZE"):
-        return f"{where}: the line is longer than 2 MB; repair the line, {skip}{more}"
+        return f"{where}: the line is longer than 2 MB; {repair}{more}"
     n_columns = len(dialect.split(first.text))
+    repair = f"{repair}; put a title that holds the separator in quotes" if are_titles else repair
     return (
-        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; "
-        f"repair the line, {skip}{more}"
+        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; {repair}{more}"
     )
 
 

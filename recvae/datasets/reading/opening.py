@@ -102,9 +102,8 @@ class Opener:
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
         extra = {name: value for name, value in source.partition.items() if name not in names}
-        columns = find_columns(
-            [*names, *extra], self.roles, source.name, "name it with --{role}-col", self.options.columns
-        )
+        way_out = "name it with --id-col or --title-col" if "title" in self.roles else "name it with --{role}-col"
+        columns = find_columns([*names, *extra], self.roles, source.name, way_out, self.options.columns)
         scan = Scan(
             source=source,
             name=source.name,

@@ -190,7 +190,7 @@ class Scan:
         hint = "; cast it to text first" if kind == "BLOB" else ""
         return DataError(
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
-            f"name another column with --{role}-col{switch}"
+            f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"
         )
 
 
