@@ -104,7 +104,7 @@ def find_columns(
     found: dict[str, str] = {}
     for role in roles:
         if role in given:
-            found[role] = _named(given[role], names, role, where)
+            found[role] = _named(given[role], names, "id" if role == "item" and "title" in roles else role, where)
         else:
             free = [name for name in names if name not in given.values()]
             name = _usual(free, usual_names(role, roles), role, where, way_out)
@@ -122,14 +122,14 @@ def find_columns(
     return Columns(**found)
 
 
-def _named(name: str, names: Sequence[str], role: str, where: str) -> str:
-    """Return a column that the user named, if the table has it once."""
+def _named(name: str, names: Sequence[str], option: str, where: str) -> str:
+    """Return a column that the user named with `--{option}-col`, if the table has it once."""
     listed = ", ".join(names)
     if names.count(name) > 1:
         raise UsageError(f"{where} has {names.count(name)} columns '{name}'; it has: {listed}; rename one of them")
     if name not in names:
         close = get_close_matches(name, names, n=1)
-        hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
+        hint = f"did you mean --{option}-col {close[0]}?" if close else f"name one of them with --{option}-col"
         raise UsageError(f"{where} has no column '{name}'; it has: {listed}; {hint}")
     return name
 

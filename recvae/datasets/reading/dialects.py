@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from recvae.datasets.columns import COLUMN_NAMES, plain_name
-from recvae.datasets.reading.connection import connect
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.datasets.reading.times import looks_like_time, quoted
@@ -106,7 +106,9 @@ class Dialect:
         }
 
 
-def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: Path) -> Dialect:
+def dialect_of(
+    source: Source, given: LogFormat, roles: Sequence[str], connection: duckdb.DuckDBPyConnection, scratch: Path
+) -> Dialect:
     """Find out how a text file is written, from its first megabyte.
 
     Parameters
@@ -117,8 +119,10 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
         What the user says, which is kept.
     roles : sequence of str
         The roles of the columns that are looked for: a line with their usual names is a header.
+    connection : duckdb.DuckDBPyConnection
+        DuckDB, whose sniffer is asked.
     scratch : Path
-        A folder for the sample that DuckDB's sniffer looks at.
+        A folder for the sample that it looks at.
 
     Returns
     -------
@@ -146,7 +150,8 @@ def dialect_of(source: Source, given: LogFormat, roles: Sequence[str], scratch: 
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if first[0] in "{[" and given.separator is None:
         return _json_dialect(source, lines, first, encoding)
-    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, scratch)
+    sniff = partial(_sniffed, given, connection, scratch)
+    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff)
 
 
 def _encoding_of(head: bytes, source: Source) -> str:
@@ -155,7 +160,7 @@ def _encoding_of(head: bytes, source: Source) -> str:
             return name
     sample = head[:4096]
     n_zeros = sample.count(0)
-    if n_zeros:
+    if n_zeros > 0.05 * len(sample):  # fewer are damage in a text, which is named when all of it has been read
         even, odd = sample[::2].count(0), sample[1::2].count(0)
         if n_zeros >= 0.4 * len(sample) and min(even, odd) <= 0.05 * n_zeros:  # every second byte of Latin text is 0
             return "utf-16-le" if odd > even else "utf-16-be"
@@ -201,7 +206,7 @@ def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -
 
 
 def _table_dialect(
-    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, scratch: Path
+    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: "_Sniff"
 ) -> Dialect:
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
     blanks = comments = 0
@@ -220,13 +225,15 @@ def _table_dialect(
     told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
     if told is not None and given.separator is None:
         given = replace(given, separator=told)
-    separator, quote, escape = _separator_of(texts, given, roles, scratch)
+    separator, quote, escape = _separator_of(texts, given, roles, sniff)
+    if separator is None and _are_lists(texts):
+        return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if separator is None:
-        if _are_lists(texts):
-            return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
+        separator = _separator_of_most(texts, quote, escape)
+    if separator is None:
         raise DataError(
-            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least a user and an "
-            "item column; give the right separator with --sep"
+            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least {_wanted(roles)}; "
+            f"give the right separator with --sep"
         )
     split = _splitter(separator, quote, escape)
     if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
@@ -241,7 +248,7 @@ def _table_dialect(
     if len(first) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
-            f"expected at least a user and an item column; give the right one with --sep"
+            f"expected at least {_wanted(roles)}; give the right one with --sep"
         )
     header = _is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
@@ -263,6 +270,10 @@ def _table_dialect(
     )
 
 
+def _wanted(roles: Sequence[str]) -> str:
+    return "a column of ids and one of titles" if "title" in roles else "a user and an item column"
+
+
 def _bare(line: str) -> str:
     """Return a comment line without its mark."""
     return line.lstrip().lstrip("#%/").lstrip(" ")
@@ -275,7 +286,7 @@ def _is_remark(line: str) -> bool:
 
 
 def _separator_of(
-    lines: list[str], given: LogFormat, roles: Sequence[str], scratch: Path
+    lines: list[str], given: LogFormat, roles: Sequence[str], sniff: "_Sniff"
 ) -> tuple[str | None, str, str]:
     """Return separator, quote and escape; the separator is None if each line is one column."""
     quote = '"' if given.quote is None else given.quote
@@ -293,7 +304,7 @@ def _separator_of(
         return "::", "" if given.quote is None else given.quote, escape
     if _are_numbers_in_columns(lines):
         return (SPACES, "", "") if any("  " in line.strip() or "\t" in line for line in lines) else (" ", quote, escape)
-    found = _sniffed(lines, given, scratch)
+    found = sniff(lines)
     if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
         return found
     for separator in ("\t", ",", ";", "|", " ", SPACES, *_RARE_SEPARATORS):
@@ -308,7 +319,18 @@ def _separator_of(
     return None, quote, escape
 
 
-def _sniffed(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str, str, str] | None:
+def _separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:
+    """Return a usual separator that fits half of the lines: the others are malformed, and are named when they are read."""
+    usual = ("::", "\t", ",", ";", "|", " ")
+    return next((one for one in usual if _are_consistent(lines, one, quote, escape, share=0.5)), None)
+
+
+_Sniff = Callable[[list[str]], tuple[str, str, str] | None]
+
+
+def _sniffed(
+    given: LogFormat, connection: duckdb.DuckDBPyConnection, scratch: Path, lines: list[str]
+) -> tuple[str, str, str] | None:
     """Ask DuckDB's sniffer; None if it finds a single column, or nothing."""
     sample = scratch / "sample.txt"
     sample.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -317,8 +339,7 @@ def _sniffed(lines: list[str], given: LogFormat, scratch: Path) -> tuple[str, st
         f"SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv(?, all_varchar = true, sample_size = -1{known})"
     )
     try:
-        with connect(scratch) as connection:
-            row = connection.execute(query, [str(sample)]).fetchall()[0]
+        row = connection.execute(query, [str(sample)]).fetchall()[0]
     except duckdb.Error:
         return None
     separator, quote, escape, n_columns = row
@@ -375,6 +396,8 @@ def _are_numbers_in_columns(lines: Sequence[str]) -> bool:
 def _are_lists(lines: Sequence[str]) -> bool:
     """Whether lines look like LightGCN's `user item item ...`: integers split by spaces, of unequal number."""
     rows = [line.split() for line in lines]
+    if not any(" " in line.strip() for line in lines):  # integers between tabs are a table
+        return False
     return any(len(row) > 2 for row in rows) and all(word.isdecimal() for row in rows for word in row)
 
 

@@ -4,6 +4,7 @@ A quote that nothing closes makes one row of many lines, and the rows are lost w
 """
 
 import csv
+import io
 import itertools
 import json
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from recvae.datasets.reading.census import Census
-from recvae.datasets.reading.dialects import COMMENTS, JSON_LINES, LISTS, TABLE
+from recvae.datasets.reading.dialects import COMMENTS, HEAD_BYTES, JSON_LINES, LISTS, TABLE
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import Scan, lines_relation
 from recvae.datasets.reading.sources import Source
@@ -110,7 +111,7 @@ def account(
         report.skipped[BLANK] += _blank_lines(scan, 0)
         return None
     end = "\n" if census.line_feeds else "\r"
-    n_refused = sum(1 + one.text.rstrip(end).count(end) for one in refused if one.text.strip())
+    n_refused = sum(1 + one.text.count(end) for one in refused if one.text.strip())
     rest = census.lines - dialect.skip - report.rows - n_refused
     if rest and dialect.quote:
         inside, taken_together = _lines_inside(connection, scan, end)
@@ -139,21 +140,30 @@ def line_of(scan: Scan, row: int) -> int:
 
 def _rows_by_line(scan: Scan) -> Iterator[tuple[int, int]]:
     """Yield the line on which each row begins, and how many rows of the reader it makes."""
-    assert scan.path is not None and scan.dialect is not None
-    with Source(scan.path).open() as stream:
-        texts = (line.decode("utf-8-sig", errors="replace") for line in stream)
-        if scan.form == LISTS:
-            for number, text in enumerate(texts, start=1):
-                if text.strip():
-                    yield number, max(1, len(text.split()) - 1)
-        elif scan.form == JSON_LINES:
-            for number, text in enumerate(texts, start=1):
-                with_row = _object_of(text)
-                if with_row is not None:
-                    items = with_row.get(scan.columns.item) if scan.has_json_items else None
-                    yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
-        else:
-            yield from _table_rows(scan, texts)
+    texts = _texts(scan)
+    if scan.form == LISTS:
+        for number, text in enumerate(texts, start=1):
+            if text.strip():
+                yield number, max(1, len(text.split()) - 1)
+    elif scan.form == JSON_LINES:
+        for number, text in enumerate(texts, start=1):
+            with_row = _object_of(text)
+            if with_row is not None:
+                items = with_row.get(scan.columns.item) if scan.has_json_items else None
+                yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
+    else:
+        yield from _table_rows(scan, texts)
+
+
+def _texts(scan: Scan, errors: str = "replace") -> Iterator[str]:
+    """Yield the lines of the file that DuckDB reads, with their ends; a CR ends a line only in a file without LF."""
+    assert scan.path is not None
+    source = Source(scan.path)
+    with source.open() as stream:
+        head = stream.read(HEAD_BYTES)
+    end = "\r" if b"\r" in head and b"\n" not in head else "\n"
+    with io.TextIOWrapper(source.open(), encoding="utf-8-sig", errors=errors, newline=end) as texts:
+        yield from texts
 
 
 def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
@@ -219,11 +229,9 @@ def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Re
     if not n_invalid:
         return []
     found = []
-    with Source(scan.path).open() as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.decode("utf-8-sig", errors="replace").strip("\r\n")
-            if text.strip() and _object_of(text) is None:
-                found.append(_Refused(number, "JSON", text))
+    for number, text in enumerate(_texts(scan), start=1):
+        if text.strip() and _object_of(text) is None:
+            found.append(_Refused(number, "JSON", text.strip("\r\n")))
     return found or [_Refused(1, "JSON", "")] * n_invalid
 
 
@@ -231,23 +239,33 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     first = bad[0]
     dialect = scan.dialect
     assert dialect is not None
-    shown = repr(first.text.rstrip("\r\n")[:_SHOWN])
-    skip = "or leave such rows out with --on-bad-row skip"
+    shown = repr(first.text[:_SHOWN])
+    are_titles = scan.columns.title is not None  # the options of a log are not those of its titles
     more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
+    repair = "repair the line" if are_titles else "repair the line, or leave such rows out with --on-bad-row skip"
     where = f"{scan.name} line {first.line}"
     if first.reason == "JSON":
-        return f"{where}: got {shown}, which is not valid JSON; repair the line, {skip}{more}"
+        return f"{where}: got {shown}, which is not valid JSON; {repair}{more}"
     if first.reason == _UNQUOTED:
-        return f"{where}: got a quote that nothing closes: {shown}; repair the line, or say --quote none, {skip}{more}"
+        repair = repair.replace(", or", ", or say --quote none, or")
+        return f"{where}: got a quote that nothing closes: {shown}; {repair}{more}"
     if first.reason == "INVALID ENCODING":
-        return f"{where}: not UTF-8 text: {shown}; say what it is, e.g. --encoding latin-1, {skip}{more}"
+        shown = repr(_bytes_of(scan, first.line)[:_SHOWN])
+        repair = repair.replace("repair the line", "say what it is, e.g. --encoding latin-1")
+        return f"{where}: not UTF-8 text: {shown}; {'convert the file first' if are_titles else repair}{more}"
     if first.reason.startswith("LINE SIZE"):
-        return f"{where}: the line is longer than 2 MB; repair the line, {skip}{more}"
-    n_columns = len(dialect.split(first.text.rstrip("\r\n")))
+        return f"{where}: the line is longer than 2 MB; {repair}{more}"
+    n_columns = len(dialect.split(first.text))
+    repair = f"{repair}; put a title that holds the separator in quotes" if are_titles else repair
     return (
-        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; "
-        f"repair the line, {skip}{more}"
+        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; {repair}{more}"
     )
+
+
+def _bytes_of(scan: Scan, number: int) -> bytes:
+    """Return a line as it lies in the file."""
+    text = next(itertools.islice(_texts(scan, "surrogateescape"), number - 1, None), "")
+    return text.strip("\r\n").encode(errors="surrogateescape")
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Scan | None:
@@ -333,7 +351,4 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
 
 def _blank_lines(scan: Scan, skip: int) -> int:
     """Return the number of blank lines after the first `skip` lines."""
-    assert scan.path is not None
-    with Source(scan.path).open() as stream:
-        lines = (line for chunk in stream for line in chunk.splitlines() or [b""])
-        return sum(not line.strip() for line in itertools.islice(lines, skip, None))
+    return sum(not text.strip() for text in itertools.islice(_texts(scan), skip, None))

@@ -4,7 +4,7 @@ Letters in shape comments: E events.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,8 @@ class _LogSink:
                 raise self._table.wrong_value(WrongValueError("time", "a time since 1970", wrong))
         if any(one.missing for one in found.values()):
             kept = (users != MISSING) & (items != MISSING)
-            users, items = chosen_of(users, kept), chosen_of(items, kept)
+            users, found["user"] = _without_unused(chosen_of(users, kept), found["user"])
+            items, found["item"] = _without_unused(chosen_of(items, kept), found["item"])
             ratings = None if ratings is None else chosen_of(ratings, kept)
             timestamps = None if timestamps is None else chosen_of(timestamps, kept)
         if not len(users):
@@ -306,3 +307,11 @@ class _LogSink:
             times=span,
             ratings=scale,
         )
+
+
+def _without_unused(codes: np.ndarray, ids: Ids) -> tuple[np.ndarray, Ids]:
+    """Return codes (E,) and ids without those of which no row is left: such a user had no item, or an item no user."""
+    is_used = np.zeros(len(ids.ids), dtype=bool)
+    is_used[codes] = True
+    new_code = (np.cumsum(is_used) - 1).astype(np.int32)
+    return new_code[codes], replace(ids, ids=ids.ids[is_used])

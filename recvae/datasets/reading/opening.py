@@ -63,7 +63,7 @@ class Opener:
         """
         if source.is_parquet():
             return self._parquet(source)
-        dialect = dialect_of(source, self.options, self.roles, self.scratch)
+        dialect = dialect_of(source, self.options, self.roles, self.connection, self.scratch)
         path = self._plain(source, dialect)
         if dialect.form == JSON_ARRAY:
             dialect = dialect.of_objects(self._first_objects(source, path))
@@ -104,11 +104,12 @@ class Opener:
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
         extra = {name: value for name, value in source.partition.items() if name not in names}
+        way_out = "name it with --id-col or --title-col" if "title" in self.roles else "name it with --{role}-col"
         columns = find_columns(
             [*names, *extra],
             self.roles,
             source.name,
-            "name it with --{role}-col",
+            way_out,
             self.options.named_in([*names, *extra]),
         )
         scan = Scan(
@@ -182,7 +183,7 @@ def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict
         values = dialect.column(name)
         is_time = bool(values) and all(times.looks_like_time(value) for value in values)
         is_number = all(times.is_number(value) for value in values)
-        role = "time" if is_time else "rating"
+        role = "time" if is_time or (is_number and "rating" in named) else "rating"
         if role in named or role not in roles:
             continue
         if not is_time and not is_number:

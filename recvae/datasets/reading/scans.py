@@ -194,7 +194,7 @@ class Scan:
         hint = "; cast it to text first" if kind == "BLOB" else ""
         return DataError(
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
-            f"name another column with --{role}-col{switch}"
+            f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"
         )
 
 
@@ -234,10 +234,14 @@ def sql_names(names: tuple[str, ...]) -> list[str]:
 
 def _read_csv(path: Path, options: list[str]) -> str:
     """Return the SQL of a call; lines that it refuses go to the table `reject_errors`."""
-    packing = Source(path).packing()
-    compression = packing if packing in ("gzip", "zstd") else "none"
-    fixed = ["header = false", "auto_detect = false", f"compression = '{compression}'", "store_rejects = true"]
+    fixed = ["header = false", "auto_detect = false", _compression(path), "store_rejects = true"]
     return f"read_csv({quoted(str(path))}, {', '.join([*options, *fixed])})"
+
+
+def _compression(path: Path) -> str:
+    """Return the option that says how a file is compressed: DuckDB would ask its name."""
+    packing = Source(path).packing()
+    return f"compression = '{packing if packing in ('gzip', 'zstd') else 'none'}'"
 
 
 def lines_relation(path: Path) -> str:
@@ -262,7 +266,7 @@ def _lists_relation(path: Path) -> str:
 
 def array_relation(path: Path) -> str:
     """Return the SQL that reads the objects of a JSON array."""
-    return f"(SELECT json AS line FROM read_json_objects({quoted(str(path))}, format = 'array'))"
+    return f"(SELECT json AS line FROM read_json_objects({quoted(str(path))}, format = 'array', {_compression(path)}))"
 
 
 def _json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:

@@ -193,7 +193,7 @@ def file_errors(source: Source) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise DataError(f"{source.name} is not UTF-8 text ({error}); say what it is with --encoding") from error
     except OSError as error:
-        if source.packing() is not None and error.errno is None:
+        if error.errno is None and source.packing() is not None:
             raise DataError(
                 f"{source.name} is truncated or damaged ({error}); download or compress it again"
             ) from error

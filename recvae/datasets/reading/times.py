@@ -7,6 +7,7 @@ Letters in shape comments: E rows.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,7 +65,7 @@ def _date(moment: int) -> str:
 
 
 def form_of(values: Sequence[str], where: str) -> str:
-    """Decide how times are written from some of them.
+    """Decide how times are written from some of them: as most are.
 
     Parameters
     ----------
@@ -81,21 +82,18 @@ def form_of(values: Sequence[str], where: str) -> str:
     Raises
     ------
     DataError
-        If they are written in another way, or in several.
+        If most are written in another way.
     """
-    found = {_form(value.strip()) for value in values}
-    if found == {COMPACT}:
-        return COMPACT
-    found = {NUMBER if form == COMPACT else form for form in found}
-    if found == {ISO}:
-        return ISO
-    if found <= {NUMBER}:
-        return NUMBER_WITH_COMMA if any("," in value for value in values) else NUMBER
-    if None not in found:
-        raise DataError(
-            f"{where}: some times are numbers and some are dates, expected one form; repair them, or leave the column "
-            "out with --no-time"
-        )
+    forms = [_form(value.strip()) for value in values]
+    known = {form for form in forms if form is not None}
+    if known != {COMPACT}:
+        forms = [NUMBER if form == COMPACT else form for form in forms]
+    usual = Counter(forms).most_common(1)[0][0]  # where another stands, the line is named when it is read
+    if usual == NUMBER:
+        numbers = (value for value, form in zip(values, forms, strict=True) if form == NUMBER)
+        return NUMBER_WITH_COMMA if any("," in value for value in numbers) else NUMBER
+    if usual is not None:
+        return usual
     other = next(value for value in values if _form(value.strip()) is None)
     if _SLASHES.fullmatch(other.strip()):
         raise DataError(
