@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recvae.datasets.catalog import CATALOG, KnownDataset, check_counts, known_dataset, locate
+from recvae.datasets.catalog.entry import KnownDataset
+from recvae.datasets.catalog.known import check_counts, known_dataset, locate
+from recvae.datasets.catalog.movielens import MOVIELENS as CATALOG
 from recvae.datasets.events import Events
 from recvae.datasets.logs import read_events
 from recvae.datasets.reading.sources import Source
@@ -102,8 +104,8 @@ def test_unknown_name_gets_a_suggestion(wrong: str, meant: str) -> None:
 
 
 def test_unknown_name_far_from_all_gets_the_list() -> None:
-    with pytest.raises(UsageError, match=r"one of ml-100k, .*, ml-latest-small, synthetic, or the path of a log$"):
-        known_dataset("netflix")
+    with pytest.raises(UsageError, match=r"one of ml-100k, .*, ml-latest-small, .*, synthetic, or the path of a log$"):
+        known_dataset("epinions")
 
 
 def test_check_counts() -> None:
@@ -125,8 +127,8 @@ def test_counts_that_are_far_off_are_of_another_data_set() -> None:
     events = Events.from_columns([1, 1, 2], [5, 6, 5])
     known = replace(known_dataset("ml-1m"), n_events=4_000, n_users=2, n_items=2)
     message = (
-        "this is not ml-1m: got 3 events, 2 users, 2 items, expected 4,000 events, 2 users, 2 items; check --source, or "
-        "prepare it under a name of its own with --force --name NAME"
+        "this is not ml-1m: got 3 events, 2 users, 2 items, expected 4,000 events, 2 users, 2 items; check --source, "
+        "or prepare it under a name of its own with --force --name NAME"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         check_counts(known, events)

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, LOG, TITLES, find_columns
-from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import read_events
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.titles import read_titles
 from recvae.errors import DataError, UsageError
-from recvae.recommenders.history_files import read_blocks
+from recvae.recommenders.history_files import HistoryFile
 from recvae.recommenders.recommender import Recommender
 
 Door = Callable[[pd.DataFrame, Path, Recommender], tuple[list[Any], list[Any]]]
@@ -34,8 +34,9 @@ def _events(path: Path) -> tuple[list[Any], list[Any]]:
 
 
 def _blocks(path: Path) -> tuple[list[Any], list[Any]]:
-    (block,) = read_blocks(path)
-    found = cast(pa.Table, block).to_pydict()
+    with HistoryFile(path) as file:
+        (block,) = file.blocks()
+    found = block.table.to_pydict()
     return found["user"], [int(item) for item in found["item"]]
 
 
@@ -105,7 +106,7 @@ def test_unknown_and_ambiguous_names_are_refused_with_the_way_out(
     door: str, names: list[str], said: str, ease: Recommender, tmp_path: Path
 ) -> None:
     role = "user" if "the user id" in said else "item"
-    way_out = f"name it with --{role}-col" if door.startswith("preprocess") else f"rename it to '{role}'"
+    way_out = f"rename it to '{role}'" if door == "recommend_batch a table" else f"name it with --{role}-col"
     table = pd.DataFrame({name: USERS if "user" in name else ITEMS for name in names})
     with pytest.raises(DataError) as caught:
         DOORS[door](table, tmp_path, ease)

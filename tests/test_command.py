@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.catalog import CATALOG
+from recvae.datasets.catalog.known import CATALOG
 from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
 from recvae.evaluation import baselines
 from recvae.models import ALS, MODELS

@@ -11,8 +11,8 @@ import typer
 from recvae.datasets import synthetic
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Filters
-from recvae.datasets.reading.ratings import STARS_MIN_RATING
 from recvae.datasets.preparation import Protocol
+from recvae.datasets.reading.ratings import STARS_MIN_RATING
 from recvae.datasets.splits import base as splits
 from recvae.datasets.splits.protocols import split_events
 from recvae.evaluation.evaluate import DEFAULT_METRICS

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import read_events
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.errors import DataError, UsageError
 
@@ -119,8 +119,8 @@ def assert_refused(path: Path, message: str, log_format: LogFormat | None = None
         (HEADER + "1,30,4,today\n", f": column 'timestamp': 'today' {NO_TIME}"),
         (
             HEADER + "1,30,4,01/02/2020\n",
-            ": column 'timestamp': '01/02/2020' may begin with the day or with the month; say which, e.g. --time-format "
-            "'%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M', or leave the column out with --no-time",
+            ": column 'timestamp': '01/02/2020' may begin with the day or with the month; say which, e.g. "
+            "--time-format '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M', or leave the column out with --no-time",
         ),
         (
             HEADER + ",30,4,1\n2,,4,1\n",
@@ -241,7 +241,7 @@ def test_the_line_is_right_far_down_in_a_packed_log(tmp_path: Path) -> None:
 def test_a_missing_file_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"^no file at {tmp_path / 'log.csv'}; check the path$"):
         read_events(tmp_path / "log.csv")
-    with pytest.raises(UsageError, match="^got no file, expected at least one$"):
+    with pytest.raises(UsageError, match=r"^got no file, expected at least one$"):
         read_events([])
 
 
@@ -348,7 +348,8 @@ COLUMN = "; name another column with --"
         ),
         (
             {"item": [b"\xff", b"b", b"c"]},
-            f": column 'item' holds BLOB, expected integers or texts for the item; cast it to text first{COLUMN}item-col",
+            ": column 'item' holds BLOB, expected integers or texts for the item; cast it to text first"
+            f"{COLUMN}item-col",
         ),
         ({"rating": [1.0, None, 3.0]}, f" row 2: column 'rating' is empty, {NUMBER}"),
         ({"rating": [1.0, 2.0, float("inf")]}, f" row 3: column 'rating' holds 'inf', {NUMBER}"),
@@ -425,7 +426,8 @@ def test_a_truncated_parquet_log_is_refused(tmp_path: Path, keep: int) -> None:
         (b"\n\n", NO_EVENTS),
         (
             b"0\n1\n",
-            " line 1: got one column: '0'; expected at least a user and an item column; give the right separator with --sep",
+            " line 1: got one column: '0'; expected at least a user and an item column; "
+            "give the right separator with --sep",
         ),
         (
             b"0 1 2\n0 \xff\n",

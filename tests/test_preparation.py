@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.catalog import CATALOG
+from recvae.datasets.catalog.known import CATALOG
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events
-from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.logs import read_events
 from recvae.datasets.preparation import Protocol, prepare_known, prepare_log
+from recvae.datasets.reading.options import LogFormat
 from recvae.training import monitors
 
 MakeLog = Callable[..., Events]

@@ -81,7 +81,7 @@ def test_titles_are_read_by_the_rules_of_logs(tmp_path: Path, content: bytes, ti
 def test_columns_of_titles_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "films.csv").write_text("code,film\n1,Heat\n")
     assert read_titles([tmp_path / "films.csv"], LogFormat(item="code", title="film")) == {"1": "Heat"}
-    with pytest.raises(UsageError, match="has no column 'codes'; it has: code, film; did you mean --id-col code\\?$"):
+    with pytest.raises(UsageError, match=r"has no column 'codes'; it has: code, film; did you mean --id-col code\?$"):
         read_titles([tmp_path / "films.csv"], LogFormat(item="codes", title="film"))
 
 

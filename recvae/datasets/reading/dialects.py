@@ -232,8 +232,8 @@ def _table_dialect(
         separator = _separator_of_most(texts, quote, escape)
     if separator is None:
         raise DataError(
-            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least {_wanted(roles)}; "
-            f"give the right separator with --sep"
+            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; "
+            f"expected at least {_wanted(roles)}; give the right separator with --sep"
         )
     split = _splitter(separator, quote, escape)
     if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
@@ -320,7 +320,7 @@ def _separator_of(
 
 
 def _separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:
-    """Return a usual separator that fits half of the lines: the others are malformed, and are named when they are read."""
+    """Return a usual separator that fits half of the lines: the others are malformed, and named when they are read."""
     usual = ("::", "\t", ",", ";", "|", " ")
     return next((one for one in usual if _are_consistent(lines, one, quote, escape, share=0.5)), None)
 
