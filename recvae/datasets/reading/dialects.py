@@ -224,7 +224,8 @@ def _table_dialect(
         if _are_lists(texts):
             return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
         raise DataError(
-            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; expected at least {_least(roles)}"
+            f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; "
+            f"expected at least {_least(roles)}; give the right separator with --sep"
         )
     split = _splitter(separator, quote, escape)
     if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
@@ -239,7 +240,7 @@ def _table_dialect(
     if len(first) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
-            f"expected at least {_least(roles)}"
+            f"expected at least {_least(roles)}; give the right one with --sep"
         )
     header = _is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
@@ -262,10 +263,8 @@ def _table_dialect(
 
 
 def _least(roles: Sequence[str]) -> str:
-    """Return which columns a table must have, and the way out where only one was found."""
-    if rows_are_items(roles):
-        return "a column of item ids and another one; write the table as CSV"
-    return "a user and an item column; give the right separator with --sep"
+    """Return which columns a table must have."""
+    return "a column of item ids and another one" if rows_are_items(roles) else "a user and an item column"
 
 
 def _bare(line: str) -> str:

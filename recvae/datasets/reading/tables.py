@@ -219,6 +219,11 @@ class Table:
         )
 
     @property
+    def has_lists_of_items(self) -> bool:
+        """Whether a row may hold several items."""
+        return any(scan.is_list for scan in self._scans)
+
+    @property
     def weights_may_be_missing(self) -> bool:
         """Whether a row may have no weight: in JSON, items are listed with weights or without."""
         return any(scan.has_json_items for scan in self._scans)
