@@ -10,7 +10,7 @@ import numpy as np
 
 from recvae.datasets.feature_kinds import VECTORS, Block, FeatureColumn
 from recvae.datasets.feature_tables import Blocks
-from recvae.errors import DataError, UsageError
+from recvae.errors import DataError, RecvaeError, UsageError
 from recvae.ids import plain_id
 from recvae.storage.integrity import UNREADABLE, sha256_of
 
@@ -115,6 +115,8 @@ def _tensors(path: Path, columns: Sequence[str] | None) -> tuple[np.ndarray | No
             if kinds[name] == "BF16" or kinds[name].startswith("F8"):
                 raise DataError(f"{path}: tensor '{name}' is of type {kinds[name]}, expected float32; convert it first")
             return (file.get_tensor(_IDS) if _IDS in shapes else None), name, file.get_tensor(name)
+    except RecvaeError:
+        raise
     except (SafetensorError, *UNREADABLE) as error:
         raise DataError(f"{path} is damaged ({error}); write it again") from error
 

@@ -100,13 +100,13 @@ def _refuse_table(table: Table, columns: Sequence[str] | None) -> list[str]:
     twice = sorted({name.partition(_UNNAMED)[0] for name in table.others if _UNNAMED in name} - {""})
     if twice:
         raise DataError(f"{table.name} has several columns '{twice[0]}', expected different names; rename one of them")
-    if not table.others and not table.unreadable:
-        raise DataError(f"{table.name} has no column but the item ids, expected features; add columns")
     if table.has_lists_of_items:
         raise DataError(
             f"{table.name}: column '{table.columns.item}' holds lists of items, expected one item per row; "
             "write a row for each item"
         )
+    if not table.others and not table.unreadable:
+        raise DataError(f"{table.name} has no column but the item ids, expected features; add columns")
     remarks = [
         f"{table.name}: column '{name}' holds {kind[:60]}, expected numbers, texts or lists of these, and is left out"
         for name, kind in table.unreadable.items()
