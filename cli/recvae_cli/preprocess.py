@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae_cli.console import DATA_DIR, DataDir, Json, memory_limit, say, say_next, show, show_json
+from recvae_cli.item_features import add_features, check_features, show_features
 
 if TYPE_CHECKING:
     from recvae.datasets.protocol import PreparedDataset, Protocol
@@ -33,7 +34,8 @@ _BELONGS_TO = {
     "train": (_PAIR, _PARTS),
     **dict.fromkeys(_HELD_OUT, (_PARTS,)),
     **dict.fromkeys(("source", "force"), (_KNOWN, _KNOWN_PAIR)),
-    **dict.fromkeys(("titles", "title_col", "id_col"), (_OWN,)),
+    **dict.fromkeys(("titles", "title_col"), (_OWN,)),
+    **dict.fromkeys(("features", "feature_col", "id_col"), (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR, _MADE)),
     "max_memory": (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR),
 }
 _ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that it has an effect on
@@ -62,8 +64,16 @@ def preprocess(
         bool, typer.Option("--force", help="For a known data set: also with counts far from the published ones.")
     ] = False,
     titles: Annotated[Path | None, typer.Option(help="A file with item ids and titles, for your own log.")] = None,
-    id_col: Annotated[str | None, typer.Option(help="Column of item ids in --titles.")] = None,
     title_col: Annotated[str | None, typer.Option(help="Column of titles in --titles.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="A file with item ids and features; or embeddings, .npy or safetensors.")
+    ] = None,
+    feature_col: Annotated[
+        list[str] | None, typer.Option(help="A column of --features (repeatable).", show_default="all that can be used")
+    ] = None,
+    id_col: Annotated[
+        str | None, typer.Option(help="Column of item ids in --features and --titles; by default found by name.")
+    ] = None,
     user_col: Annotated[
         str | None, typer.Option(help="Column of user ids; by default found by name.", rich_help_panel=_READING)
     ] = None,
@@ -198,7 +208,8 @@ def preprocess(
         given["header"] = False
     kind = _kind(log or [], given)
     _refuse_misplaced(kind, given)
-    prepared = _prepare(kind, log or [], name, given, seed, data_dir, overwrite)
+    check_features(given)
+    prepared = add_features(_prepare(kind, log or [], name, given, seed, data_dir, overwrite), given)
     folder = data_dir / prepared.dataset.name
     say(f"{'replacing' if folder.exists() else 'writing'} {folder}")
     prepared.dataset.save(folder)
@@ -270,7 +281,10 @@ def _prepare(
         return prepare_synthetic(protocol, name=name, **shape)
     if kind == _OWN:
         say(f"reading {' '.join(log)}")
-        titles_format = LogFormat(item=given.get("id_col"), title=given.get("title_col"))
+        id_col = given.get("id_col")
+        titles_format = LogFormat(item=id_col, title=given.get("title_col"))
+        if id_col and "features" in given:  # the other file must have it, this one need not
+            titles_format = LogFormat(title=given.get("title_col"), usual=(("item", id_col),))
         with ProgressBar("reading") as bar:
             return prepare_log(
                 log,
@@ -390,6 +404,7 @@ def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: b
     for reason, count in manifest["dropped"].items():
         if count:
             show(f"dropped: {count:,} {reason}")
+    show_features(prepared.dataset)
     for line in prepared.confirmed:
         show(f"as published: {line}")
     show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")

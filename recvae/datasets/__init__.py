@@ -5,6 +5,11 @@
     events        the log in memory, and the filters
     logs          a log -> events
     titles        titles of items, from a table
+    features      items' features: the matrix, on disk too, and how a file becomes one
+    feature_tables   a table of items -> blocks of features, one for each column
+    feature_kinds    what a column holds: numbers, words, lists, vectors
+    feature_texts    what the texts of a column mean
+    feature_arrays   embeddings in .npy and safetensors
     splits/       evaluation protocols: events -> train, validation, test
     catalog/      the data sets known by name
     downloads     downloads them and checks their hashes

@@ -31,7 +31,10 @@ HISTORIES = ("user", "item", "weight")
 """Columns of a table of histories; user and item are required."""
 
 TITLES = ("item", "title")
-"""Columns of a table of items; both are required."""
+"""Columns of a table of titles; both are required."""
+
+FEATURES = ("item",)
+"""Columns of a table of items' features; all other columns are features."""
 
 _OPTIONAL = ("rating", "time", "weight")
 _ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
@@ -50,10 +53,15 @@ class Columns:
     title: str | None = None
 
 
+def rows_are_items(roles: Sequence[str]) -> bool:
+    """Whether a row of a table with these roles is an item, as in `TITLES` and `FEATURES`."""
+    return "title" in roles or tuple(roles) == FEATURES
+
+
 def usual_names(role: str, roles: Sequence[str]) -> Sequence[str]:
     """Return the usual names of a column; in a table of items, `id` is the item."""
     names = COLUMN_NAMES[role]
-    return (*names, _ROW_ID) if role == "item" and "title" in roles else names
+    return (*names, _ROW_ID) if role == "item" and rows_are_items(roles) else names
 
 
 def plain_name(name: str) -> str:
@@ -75,7 +83,7 @@ def find_columns(
     names : sequence of str
         The columns of the table.
     roles : sequence of str
-        What to look for: `LOG`, `HISTORIES` or `TITLES`.
+        What to look for: `LOG`, `HISTORIES`, `TITLES` or `FEATURES`.
     where : str
         How messages call the table.
     way_out : str
@@ -102,9 +110,10 @@ def find_columns(
     """
     given = {role: name for role, name in (named or {}).items() if name is not None}
     found: dict[str, str] = {}
+    options = {role: f"--{role}-col" for role in roles} | ({"item": "--id-col"} if rows_are_items(roles) else {})
     for role in roles:
         if role in given:
-            found[role] = _named(given[role], names, "id" if role == "item" and "title" in roles else role, where)
+            found[role] = _named(given[role], names, options[role], where)
         else:
             free = [name for name in names if name not in given.values()]
             name = _usual(free, usual_names(role, roles), role, where, way_out)
@@ -116,20 +125,21 @@ def find_columns(
     for role, name in found.items():
         if name in first:
             raise UsageError(
-                f"got column '{name}' for both {first[name]} and {role}; change --{first[name]}-col or --{role}-col"
+                f"got column '{name}' for both {first[name]} and {role}; "
+                f"change {options[first[name]]} or {options[role]}"
             )
         first[name] = role
     return Columns(**found)
 
 
 def _named(name: str, names: Sequence[str], option: str, where: str) -> str:
-    """Return a column that the user named with `--{option}-col`, if the table has it once."""
+    """Return a column that the user named, if the table has it once."""
     listed = ", ".join(names)
     if names.count(name) > 1:
         raise UsageError(f"{where} has {names.count(name)} columns '{name}'; it has: {listed}; rename one of them")
     if name not in names:
         close = get_close_matches(name, names, n=1)
-        hint = f"did you mean --{option}-col {close[0]}?" if close else f"name one of them with --{option}-col"
+        hint = f"did you mean {option} {close[0]}?" if close else f"name one of them with {option}"
         raise UsageError(f"{where} has no column '{name}'; it has: {listed}; {hint}")
     return name
 

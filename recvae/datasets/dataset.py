@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
+from recvae.datasets.features import ItemFeatures, read_features
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
@@ -48,6 +49,8 @@ class Dataset:
         Titles of the items, if known.
     manifest : dict
         Name, source, filters, protocol, counts and fingerprint.
+    features : ItemFeatures, optional
+        What is known about the items, in their order; see `with_features`.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
+    features: ItemFeatures | None = None
 
     @classmethod
     def from_events(
@@ -78,6 +82,7 @@ class Dataset:
         target_share: float = TARGET_SHARE,
         titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
+        features: Any = None,
         consume: bool = False,
     ) -> Self:
         """Filter and split a log.
@@ -97,6 +102,8 @@ class Dataset:
             Titles by item id; 12, "12" and 12.0 are one id.
         source : dict, optional
             Origin of the log, for the manifest; what was read is added.
+        features : Path, str, table or ItemFeatures, optional
+            Features of the items; see `with_features`.
         consume : bool
             Whether the columns of `events` may be used up: a long log then takes half the memory.
 
@@ -115,13 +122,14 @@ class Dataset:
         if consume and split not in NEEDS_TIMES:
             left.release("timestamps")
         parts = split_events(left, split, heldout_users=heldout_users, seed=seed, target_share=target_share)
-        return cls.from_split(
+        dataset = cls.from_split(
             parts,
             name=name,
             filters={**asdict(filters), "steps": [asdict(step) for step in steps]},
             titles=titles,
             source=(source or {}) | ({} if events.reading is None else {"reading": events.reading.to_json()}),
         )
+        return dataset if features is None else dataset.with_features(features)
 
     @classmethod
     def from_pandas(
@@ -149,7 +157,7 @@ class Dataset:
         without : sequence of str
             Columns that are not looked for: "rating", "time".
         **options
-            `filters`, `split`, `heldout_users`, `seed`, `target_share`, `titles`, as in `from_events`.
+            `filters`, `split`, `heldout_users`, `seed`, `target_share`, `titles`, `features`, as in `from_events`.
 
         Returns
         -------
@@ -229,6 +237,50 @@ class Dataset:
             manifest=manifest,
         )
 
+    def with_features(self, given: Any, *, item: str | None = None, columns: Sequence[str] | None = None) -> Self:
+        """Return the same data set with features of its items; its fingerprint stays.
+
+        Parameters
+        ----------
+        given : Path, str, table or ItemFeatures
+            What `recvae preprocess --features` takes; a table of pandas, polars or Arrow; or a matrix that has a row
+            for each item, in the order of `item_ids`.
+        item : str, optional
+            The column of item ids; by default found by its usual names.
+        columns : sequence of str, optional
+            The columns to read; by default all that can be features.
+
+        Returns
+        -------
+        Dataset
+            Its manifest lists the columns, and what was left out as `warnings`.
+
+        Raises
+        ------
+        UsageError, DataError
+            If the features cannot be used, or belong to other items.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> plays = pd.DataFrame({"user": [1, 1, 2, 2] * 9, "item": list(range(36))})
+        >>> dataset = Dataset.from_pandas(plays, split="holdout")
+        >>> dataset = dataset.with_features(pd.DataFrame({"item": range(36), "genre": ["Drama", "Crime"] * 18}))
+        >>> dataset.features.names
+        ('genre=Crime', 'genre=Drama')
+        """
+        if isinstance(given, ItemFeatures):
+            features, remarks = given, []
+        else:
+            features, remarks = read_features(given, self.item_ids, LogFormat(item=item), columns)
+        if features.matrix.shape[0] != len(self.item_ids):
+            raise UsageError(
+                f"got features of {features.matrix.shape[0]:,} items, expected a row for each of the "
+                f"{len(self.item_ids):,} items of {self.name}, in the order of item_ids; give a table with item ids"
+            )
+        manifest = {**self.manifest, "features": {**features.to_json(), "warnings": remarks}}
+        return replace(self, features=features, manifest=manifest)
+
     @property
     def name(self) -> str:
         """Name of the data set."""
@@ -277,7 +329,15 @@ class Dataset:
                 users = pa.table({"id": ids_to_arrow(part.user_ids)})
                 pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
             self.items.write(aside / "items.parquet")
-            write_json(aside / MANIFEST, self.manifest)
+            if self.features is not None:
+                self.features.write(aside)
+            write_json(aside / MANIFEST, self._full_manifest())
+
+    def _full_manifest(self) -> dict[str, Any]:
+        """Return the manifest with what it must say about the features, also if these were set by hand."""
+        if self.features is None:
+            return {key: value for key, value in self.manifest.items() if key != "features"}
+        return {**self.manifest, "features": {**self.manifest.get("features", {}), **self.features.to_json()}}
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -326,6 +386,9 @@ class Dataset:
                 item_ids=items.ids,
                 titles=items.titles,
                 manifest=manifest,
+                features=ItemFeatures.read(folder, manifest["features"], len(items))
+                if "features" in manifest
+                else None,
             )
         found = _fingerprint(dataset.train, dataset.validation, dataset.test, dataset.item_ids)
         if found != dataset.fingerprint:
@@ -341,6 +404,8 @@ def _damage(folder: Path) -> Iterator[None]:
     """Turn errors of reading a damaged file into a `DataError` that names the data set."""
     try:
         yield
+    except DataError:  # it says already what is damaged
+        raise
     except UNREADABLE_ARCHIVE as error:
         raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from recvae.datasets.columns import COLUMN_NAMES, plain_name
+from recvae.datasets.columns import plain_name, rows_are_items, usual_names
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.datasets.reading.times import looks_like_time, quoted
@@ -233,7 +233,7 @@ def _table_dialect(
     if separator is None:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; "
-            f"expected at least {_wanted(roles)}; give the right separator with --sep"
+            f"expected at least {_least(roles)}; give the right separator with --sep"
         )
     split = _splitter(separator, quote, escape)
     if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
@@ -248,7 +248,7 @@ def _table_dialect(
     if len(first) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
-            f"expected at least {_wanted(roles)}; give the right one with --sep"
+            f"expected at least {_least(roles)}; give the right one with --sep"
         )
     header = _is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
@@ -270,8 +270,11 @@ def _table_dialect(
     )
 
 
-def _wanted(roles: Sequence[str]) -> str:
-    return "a column of ids and one of titles" if "title" in roles else "a user and an item column"
+def _least(roles: Sequence[str]) -> str:
+    """Return which columns a table must have."""
+    if "title" in roles:
+        return "a column of ids and one of titles"
+    return "a column of item ids and another one" if rows_are_items(roles) else "a user and an item column"
 
 
 def _bare(line: str) -> str:
@@ -402,17 +405,17 @@ def _are_lists(lines: Sequence[str]) -> bool:
 
 
 def _usual_names(roles: Sequence[str]) -> set[str]:
-    return {name for role in roles for name in COLUMN_NAMES[role]} | ({"id"} if "title" in roles else set())
+    return {name for role in roles for name in usual_names(role, roles)}
 
 
 def _names_columns(fields: Sequence[str], given: LogFormat, roles: Sequence[str]) -> bool:
-    """Whether a line holds column names: one that the user named, or two usual ones."""
+    """Whether a line holds column names: one that the user named, or two usual ones (one, if only one is known)."""
     fields = [field.strip() for field in fields]
     if any(name in fields for name in given.columns.values() if name is not None):
         return True
     usual = _usual_names(roles)
     trained = {name for _, name in given.usual if not name.isdecimal()}
-    return sum(plain_name(field) in usual or field in trained for field in fields) >= 2
+    return sum(plain_name(field) in usual or field in trained for field in fields) >= min(2, len(roles))
 
 
 def _is_header(
@@ -438,9 +441,11 @@ def _is_header(
     if any(_is_number(field) or looks_like_time(field) for field in first):
         return False
     shown = ", ".join(first)[:80]
+    way_out = "say so with --header or --no-header, or name the columns with --user-col and --item-col"
+    if rows_are_items(roles):
+        way_out = "name the column of item ids with --id-col"
     raise DataError(
-        f"{source.name} line {line}: cannot tell whether {shown!r} names the columns or is the first row; "
-        "say so with --header or --no-header, or name the columns with --user-col and --item-col"
+        f"{source.name} line {line}: cannot tell whether {shown!r} names the columns or is the first row; {way_out}"
     )
 
 

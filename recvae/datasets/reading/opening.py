@@ -9,9 +9,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from recvae.datasets.columns import LOG, Columns, find_columns
+from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, rows_are_items
 from recvae.datasets.reading import scans, times
-from recvae.datasets.reading.dialects import JSON_ARRAY, LISTS, SPACES, TABLE, Dialect, dialect_of
+from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, SPACES, TABLE, Dialect, dialect_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
 from recvae.datasets.reading.sources import Source
@@ -35,12 +35,15 @@ class Opener:
         What the user says about them.
     roles : sequence of str
         The columns that are looked for.
+    others : bool
+        Whether all other columns are read too.
     """
 
     connection: duckdb.DuckDBPyConnection
     scratch: Path
     options: LogFormat
     roles: Sequence[str]
+    others: bool = False
 
     def memory(self, table: pa.Table, name: str) -> Scan:
         """Open a table in memory, which messages call `name`."""
@@ -48,7 +51,7 @@ class Opener:
             table.column_names, self.roles, name, "rename it to '{role}'", self.options.named_in(table.column_names)
         )
         chosen = list(dict.fromkeys(column for column in vars(columns).values() if column))
-        self.connection.register(scans.MEMORY_RELATION, table.select(chosen))
+        self.connection.register(scans.MEMORY_RELATION, table if self.others else table.select(chosen))
         bytes_16 = frozenset(one.name for one in table.schema if one.type == pa.binary(16))
         scan = Scan(source=None, name=name, form=MEMORY, kinds={}, columns=columns, are_bytes_uuids=bytes_16)
         return self._with_times(replace(scan, kinds=scans.kinds_of(self.connection, scan)))
@@ -67,6 +70,8 @@ class Opener:
         path = self._plain(source, dialect)
         if dialect.form == JSON_ARRAY:
             dialect = dialect.of_objects(self._first_objects(source, path))
+        if self.others and dialect.form in (JSON_LINES, JSON_ARRAY):
+            dialect = replace(dialect, names=self._all_names(source, dialect, path))
         is_lists = dialect.form == LISTS
         kinds = dict.fromkeys(scans.sql_names(dialect.names), "VARCHAR")
         scan = Scan(
@@ -104,7 +109,8 @@ class Opener:
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
         extra = {name: value for name, value in source.partition.items() if name not in names}
-        way_out = "name it with --id-col or --title-col" if "title" in self.roles else "name it with --{role}-col"
+        way_out = "name it with --id-col" if tuple(self.roles) == FEATURES else "name it with --{role}-col"
+        way_out = "name it with --id-col or --title-col" if "title" in self.roles else way_out
         columns = find_columns(
             [*names, *extra],
             self.roles,
@@ -137,14 +143,25 @@ class Opener:
             raise damaged(source.name, error) from error
         return [row for row in rows if isinstance(row, dict)]
 
+    def _all_names(self, source: Source, dialect: Dialect, path: Path) -> tuple[str, ...]:
+        """Return the names in all JSON objects, also of those that none of the first objects has."""
+        objects = scans.array_relation(path) if dialect.form == JSON_ARRAY else scans.lines_relation(path)
+        is_object = "json_valid(line) AND json_type(line) = 'OBJECT'"
+        query = f"SELECT DISTINCT unnest(json_keys(CASE WHEN {is_object} THEN line END)) FROM {objects}"
+        try:
+            found = {name for (name,) in self.connection.execute(query).fetchall()}
+        except duckdb.Error as error:
+            raise damaged(source.name, error) from error
+        return (*dialect.names, *sorted(found - set(dialect.names)))
+
     def _columns(self, source: Source, dialect: Dialect) -> Columns:
         """Choose the columns of a text file: by name, or without a header by position."""
         named = self.options.named_in(dialect.names if dialect.header else ())
         if not dialect.header and all(name is None for name in named.values()):
             named = _by_position(source, dialect, self.roles)
         way_out = "name it with --{role}-col"
-        if "title" in self.roles:
-            way_out = "name it with --id-col or --title-col"
+        if rows_are_items(self.roles):
+            way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
         elif dialect.form == TABLE:
             way_out += ", or give --no-header if the first line is data already"
         return find_columns(dialect.names, self.roles, source.name, way_out, named)
@@ -172,8 +189,8 @@ class Opener:
 
 def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[str, str | None]:
     """Without a header, the columns are those of MovieLens: user, item, rating, time; or user, item, time."""
-    if "title" in roles:
-        return {"item": "1", "title": "2"}
+    if rows_are_items(roles):
+        return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
     named: dict[str, str | None] = {"user": "1", "item": "2"}
     if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):
         if "weight" in roles and len(dialect.names) > 2:

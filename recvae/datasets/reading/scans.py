@@ -24,6 +24,8 @@ _LONGEST_LINE = 1 << 25  # bytes of a line that is read whole: a list of a user'
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM", "UUID")  # exact as texts
 _FLOATS = ("FLOAT", "DOUBLE")
+_WRITTEN = ("ENUM", "DATE", "TIME", '"NULL"', "UUID")  # the first letters of types whose values are read as texts
+_LIST = re.compile(r"(.+)\[\d*\]")  # of any length, or of a fixed one
 _DECIMAL_COMMA, _THOUSANDS = re.compile(r"[+-]?\d+,\d+"), re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -132,6 +134,24 @@ class Scan:
                 raise self._refused(name, kind, "times: numbers, dates or texts", "time")
             return times.sql_of(column, kind, self.time_form, self.time_format)
         return self._number(role, name, column, kind)
+
+    def other(self, name: str) -> str | None:
+        """Return the SQL of a column without a role: texts, doubles, or lists of these; None for other types."""
+        kind, column = self.kinds[name], identifier(name)
+        if kind == "VARCHAR":
+            return self._identifier("item", name, column, kind)
+        is_list = _LIST.fullmatch(kind)
+        element = is_list[1] if is_list else kind
+        if element == "BOOLEAN":
+            whole = "[]" if is_list else ""
+            return f"{column}::INTEGER{whole}::DOUBLE{whole}"
+        if element in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or element.startswith("DECIMAL"):
+            target = "DOUBLE"
+        elif element == "VARCHAR" or element.startswith(_WRITTEN):
+            target = "VARCHAR"
+        else:
+            return None
+        return f"{column}::{target}" + ("[]" if is_list else "")
 
     @staticmethod
     def is_time(kind: str) -> bool:

@@ -5,6 +5,7 @@ DuckDB reads:
     user, item, title   texts, or integers and floats as they are; null where there is none
     rating, weight      float32; null where there is no number
     time                int64, see `times.sql_of`; null where it cannot be read
+    other 0, other 1    texts, float64 or lists of these: the columns without a role, where they are asked for
 
 Text is read as text: what a value means is decided here and not by a sniffer. Lines are held against rows.
 """
@@ -98,11 +99,20 @@ class Table:
     options : LogFormat, optional
         What the user says about them.
     roles : sequence of str
-        The columns that are looked for: `columns.LOG`, `HISTORIES` or `TITLES`.
+        The columns that are looked for: `columns.LOG`, `HISTORIES`, `TITLES` or `FEATURES`.
+    others : bool
+        Whether all columns without a role are read too; see `others`.
     max_memory : int, optional
         Bytes that the reader may take, besides what is made of the rows.
     name : str
         What messages call a table in memory.
+
+    Attributes
+    ----------
+    others : tuple of str
+        The columns without a role: the first is `other 0` in the batches, and so on.
+    unreadable : dict of str to str
+        The DuckDB type of each column without a role that is neither a text, a number nor a list.
 
     Raises
     ------
@@ -116,6 +126,7 @@ class Table:
         options: LogFormat | None = None,
         roles: Sequence[str] = LOG,
         *,
+        others: bool = False,
         max_memory: int | None = None,
         name: str = "the table",
     ) -> None:
@@ -126,7 +137,7 @@ class Table:
         try:
             scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="recvae-")))
             self._connection = self._stack.enter_context(connect(scratch, max_memory))
-            self._opener = Opener(self._connection, scratch, self.options, self.roles)
+            self._opener = Opener(self._connection, scratch, self.options, self.roles, others)
             if isinstance(given, pa.Table):
                 self._scans = [self._opener.memory(given, name)]
             else:
@@ -134,6 +145,7 @@ class Table:
                 for one in given:
                     sources += [one] if isinstance(one, Source) else find_sources([one], scratch)
                 self._scans = _alike([self._opener.file(source) for source in sources])
+            self.others, self.unreadable = _others(self._scans) if others else ((), {})
             self._n_rows = self._count()
         except BaseException:
             self._close()
@@ -210,6 +222,11 @@ class Table:
         return " UNION ALL ".join(
             f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans
         )
+
+    @property
+    def has_lists_of_items(self) -> bool:
+        """Whether a row may hold several items."""
+        return any(scan.is_list for scan in self._scans)
 
     @property
     def weights_may_be_missing(self) -> bool:
@@ -304,7 +321,8 @@ class Table:
 
     def _pass_on(self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport) -> None:
         """Pass the rows of a file to the sink, and count them."""
-        selected = _selected(scan, self.roles) + (f", {scan.kept} AS kept" if scan.only else "")
+        more = [f', {scan.other(name)} AS "other {place}"' for place, name in enumerate(self.others)]
+        selected = _selected(scan, self.roles) + "".join(more) + (f", {scan.kept} AS kept" if scan.only else "")
         report.rows, report.skipped = 0, Counter()
         reader = None
         try:
@@ -334,6 +352,14 @@ def _selected(scan: Scan, roles: Sequence[str]) -> str:
     if scan.has_json_items and "weight" in roles:
         present = [*dict.fromkeys([*present, "weight"])]
     return ", ".join(f"{scan.select(role)} AS {role}" for role in present)
+
+
+def _others(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the columns without a role that are read, and the types of those that cannot be."""
+    taken = {name for name in vars(found[0].columns).values() if name}
+    names = [name for name in found[0].kinds if name not in taken]
+    unreadable = {name: scan.kinds[name] for name in names for scan in found if scan.other(name) is None}
+    return tuple(name for name in names if name not in unreadable), unreadable
 
 
 def _alike(found: list[Scan]) -> list[Scan]:
