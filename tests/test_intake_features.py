@@ -605,11 +605,11 @@ def other_entry(folder: Path) -> None:
     [
         (
             changed_matrix,
-            r"its features of shape \(12, 3\) have fingerprint .*, its manifest says .* for 12 items; prep",
+            r"damaged \(got features of shape \(12, 3\) with .*, expected .* for 12 items as in the manifest\);",
         ),
-        (changed_names, r"its features of shape \(12, 3\) have fingerprint .*, its manifest says"),
-        (fewer_items, r"its features of shape \(11, 3\) have fingerprint .* for 12 items"),
-        (one_name_less, r"its features cannot be used \(got 1 names .*\); preprocess again"),
+        (changed_names, r"damaged \(got features of shape \(12, 3\) with fingerprint .*, expected"),
+        (fewer_items, r"damaged \(got features of shape \(11, 3\) with fingerprint .* for 12 items"),
+        (one_name_less, r"damaged \(got 1 names \(1 different\) for 3 features, .*\); preprocess again"),
         (cut, r"toy is damaged \(.*\); preprocess again"),
         (lambda folder: (folder / "features.npz").unlink(), r"toy is damaged \(.*features\.npz.*\); preprocess again"),
         (

@@ -404,8 +404,6 @@ def _damage(folder: Path) -> Iterator[None]:
     """Turn errors of reading a damaged file into a `DataError` that names the data set."""
     try:
         yield
-    except DataError:  # it says already what is damaged
-        raise
     except UNREADABLE_ARCHIVE as error:
         raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
 

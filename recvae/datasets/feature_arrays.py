@@ -11,7 +11,7 @@ import numpy as np
 from recvae.datasets.feature_kinds import VECTORS, Block, FeatureColumn
 from recvae.datasets.feature_tables import Blocks
 from recvae.errors import DataError, RecvaeError, UsageError
-from recvae.ids import plain_id
+from recvae.ids import spellings
 from recvae.storage.integrity import UNREADABLE, sha256_of
 
 _NUMPY = b"\x93NUMPY"
@@ -165,7 +165,10 @@ def _rows_by_id(path: Path, ids: np.ndarray, vectors: np.ndarray, item_ids: np.n
             "once; keep one row"
         )
     row_of = {str(item): row for row, item in enumerate(ids.tolist())}
-    rows = np.array([row_of.get(plain_id(item), -1) for item in item_ids.tolist()], dtype=np.int64)  # (I,)
+    rows = np.array(
+        [next((row_of[one] for one in spellings(item) if one in row_of), -1) for item in item_ids.tolist()],
+        dtype=np.int64,
+    )  # (I,)
     if not (rows >= 0).any():
         raise DataError(
             f"{path}: none of its {len(ids):,} items is in the data set; its ids look like {ids[0]}, those of the data "

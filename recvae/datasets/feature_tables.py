@@ -18,7 +18,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table
 from recvae.errors import DataError, UsageError
-from recvae.ids import plain_id, spellings
+from recvae.ids import spellings
 
 MOST_WORDS = 200_000
 """The most words that all columns together may have."""
@@ -150,7 +150,7 @@ class _Rows:
         self.places: dict[str, str] = {}
         self._name = name
         self._item_ids = item_ids
-        self._column_of = {plain_id(item): column for column, item in enumerate(item_ids.tolist())}
+        self._column_of = {str(item): column for column, item in enumerate(item_ids.tolist())}
         self._ids = IdColumn(name, null)
         self._kept: list[tuple[int, np.ndarray, pa.RecordBatch]] = []
 
@@ -172,7 +172,10 @@ class _Rows:
 
     def _known(self, item: object) -> int:
         """Return the place of an item among those of the data set, -1 where it is none."""
-        return next((self._column_of[one] for one in spellings(item) if one in self._column_of), -1)
+        column = self._column_of.get(item if type(item) is str else str(item))  # nearly all are written alike
+        if column is None:
+            column = next((self._column_of[one] for one in spellings(item) if one in self._column_of), -1)
+        return column
 
     @property
     def rows(self) -> np.ndarray:

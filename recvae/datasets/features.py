@@ -143,10 +143,10 @@ class ItemFeatures:
 
         Raises
         ------
-        DataError
+        ValueError
             If they were changed, or belong to other items.
-        OSError, KeyError, ValueError, TypeError
-            If a file is missing or damaged.
+        OSError, KeyError, TypeError, and what damaged archives raise
+            If a file is missing or damaged; see `storage.integrity.UNREADABLE_ARCHIVE`.
         """
         if entry["form"] == "sparse":
             with (folder / _SPARSE).open("rb") as file:
@@ -155,20 +155,16 @@ class ItemFeatures:
         else:
             matrix = np.load(folder / _DENSE, allow_pickle=False)
         names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))["names"]
-        try:
-            found = cls(
-                matrix=matrix,
-                names=tuple(names),
-                columns=tuple(FeatureColumn(**column) for column in entry["columns"]),
-                source=dict(entry["source"]),
-            )
-        except UsageError as error:
-            raise DataError(f"{folder} is damaged: its features cannot be used ({error}); preprocess again") from error
+        found = cls(
+            matrix=matrix,
+            names=tuple(names),
+            columns=tuple(FeatureColumn(**column) for column in entry["columns"]),
+            source=dict(entry["source"]),
+        )
         if found.matrix.shape[0] != n_items or found.fingerprint != entry["fingerprint"]:
-            raise DataError(
-                f"{folder} is damaged: its features of shape {found.matrix.shape} have fingerprint "
-                f"{found.fingerprint[:12]}, its manifest says {str(entry['fingerprint'])[:12]} for {n_items:,} items; "
-                "preprocess again"
+            raise ValueError(
+                f"got features of shape {found.matrix.shape} with fingerprint {found.fingerprint[:12]}, expected "
+                f"{str(entry['fingerprint'])[:12]} for {n_items:,} items as in the manifest"
             )
         return found
 
