@@ -2,48 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae_cli.console import DATA_DIR, DataDir, Json, memory_limit, say, say_next, show, show_json
-from recvae_cli.item_features import add_features, check_features, show_features
+from recvae_cli.console import DATA_DIR, DataDir, Json, say
+from recvae_cli.item_features import add_features, check_features
+from recvae_cli.preparation_report import report
+from recvae_cli.preparing import BELONGS_TO, kind_of, not_left_out, prepared_by, refuse_misplaced
 
 if TYPE_CHECKING:
-    from recvae.datasets.protocol import PreparedDataset, Protocol
-    from recvae.datasets.reading.options import LogFormat
+    pass
 
-_SYNTHETIC = "synthetic"
-_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR, _MADE = (
-    *("a log of your own", "a ready-made split", "a split with users of its own", "a known data set"),
-    *("a known data set that is split already", "the synthetic log"),
-)
-_READ = (
-    *("user_col", "item_col", "rating_col", "time_col", "sep", "header", "quote", "encoding", "null", "time_format"),
-    *("no_rating", "no_time", "on_bad_row"),
-)
-_FILTERS = ("min_rating", "min_user_items", "min_item_users")
-_PROTOCOL = ("split", "heldout_users", "target_share")
-_SHAPE = ("users", "items", "events")
-_HELD_OUT = ("valid_fold_in", "valid_targets", "test_fold_in", "test_targets")
-_BELONGS_TO = {
-    **dict.fromkeys(_READ, (_OWN, _PAIR, _PARTS)),
-    **dict.fromkeys((*_FILTERS, *_PROTOCOL), (_KNOWN, _MADE, _OWN)),
-    **dict.fromkeys(_SHAPE, (_MADE,)),
-    **dict.fromkeys(("test", "valid"), (_PAIR,)),
-    "train": (_PAIR, _PARTS),
-    **dict.fromkeys(_HELD_OUT, (_PARTS,)),
-    **dict.fromkeys(("source", "force"), (_KNOWN, _KNOWN_PAIR)),
-    **dict.fromkeys(("titles", "title_col"), (_OWN,)),
-    **dict.fromkeys(("features", "feature_col", "id_col"), (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR, _MADE)),
-    "max_memory": (_OWN, _PAIR, _PARTS, _KNOWN, _KNOWN_PAIR),
-}
-_ASKED_BY = {"heldout_users": ("strong",), "target_share": ("strong", "holdout")}  # splits that it has an effect on
-_TIES = {  # by key of the protocol
-    "tied_users": "users have last items with equal times; --seed decides which of them are the targets",
-    "tied_events": "events have the time at which a later part begins, and are in that part",
-}
-_SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
 _READING, _FILES, _SPLIT = "How the log is read", "Splits made elsewhere", "Filters and split"
 
 
@@ -203,209 +173,14 @@ def preprocess(
     """
     started = time.perf_counter()
     options = dict(locals())
-    given = {key: options[key] for key in _BELONGS_TO if options[key] not in (None, False, [], ())}
-    if header is False:
-        given["header"] = False
-    kind = _kind(log or [], given)
-    _refuse_misplaced(kind, given)
+    given = {
+        key: value for key in BELONGS_TO if not_left_out(value := options[key]) or (key, value) == ("header", False)
+    }
+    kind = kind_of(log or [], given)
+    refuse_misplaced(kind, given)
     check_features(given)
-    prepared = add_features(_prepare(kind, log or [], name, given, seed, data_dir, overwrite), given)
+    prepared = add_features(prepared_by(kind, log or [], name, given, seed, data_dir, overwrite), given)
     folder = data_dir / prepared.dataset.name
     say(f"{'replacing' if folder.exists() else 'writing'} {folder}")
     prepared.dataset.save(folder)
     report(prepared, folder, time.perf_counter() - started, as_json)
-
-
-def _kind(log: list[str], given: dict[str, Any]) -> str:
-    """Return which kind of data is prepared: a pair, the synthetic log, a known data set, or the user's own log."""
-    from recvae.datasets.catalog.known import CATALOG
-    from recvae.errors import UsageError
-
-    if any(key in given for key in _HELD_OUT):
-        missing = ["--" + key.replace("_", "-") for key in ("train", *_HELD_OUT) if key not in given]
-        if missing or log or {"test", "valid"} & given.keys():
-            raise UsageError(
-                "got only part of a split with users of its own, expected --train, --valid-fold-in, --valid-targets, "
-                f"--test-fold-in and --test-targets, and no NAME; missing: {', '.join(missing) or 'nothing'}"
-            )
-        return _PARTS
-    if {"train", "test", "valid"} & given.keys():
-        if len({"train", "test"} & given.keys()) == 1 or log or "train" not in given:
-            raise UsageError("got only part of a ready-made split, expected --train FILE and --test FILE, and no NAME")
-        return _PAIR
-    if not log:
-        raise UsageError("got no log, expected NAME or PATH, or --train FILE --test FILE; see `recvae datasets`")
-    if len(log) > 1:
-        return _OWN
-    if log[0] == _SYNTHETIC:
-        return _MADE
-    path = Path(log[0])
-    looks_like_path = path.exists() or len(path.parts) > 1 or path.suffix or any(letter in log[0] for letter in "*?[")
-    if log[0] not in CATALOG and "source" not in given and (looks_like_path or log[0] == "-"):
-        return _OWN
-    return _KNOWN_PAIR if log[0] in CATALOG and CATALOG[log[0]].is_pair else _KNOWN
-
-
-def _refuse_misplaced(kind: str, given: dict[str, Any]) -> None:
-    """Refuse options that have no effect on this kind of data."""
-    from recvae.errors import UsageError
-
-    misplaced = ["--" + key.replace("_", "-") for key in given if kind not in _BELONGS_TO[key]]
-    if misplaced:
-        raise UsageError(f"got {', '.join(misplaced)} with {kind}, where it has no effect; leave it out")
-
-
-def _prepare(
-    kind: str, log: list[str], name: str | None, given: dict[str, Any], seed: int, data_dir: Path, overwrite: bool
-) -> "PreparedDataset":
-    from recvae.datasets import synthetic
-    from recvae.datasets.home import check_new
-    from recvae.datasets.preparation import prepare_known, prepare_log, prepare_pair, prepare_parts, prepare_synthetic
-    from recvae.datasets.reading.options import LogFormat
-    from recvae.training.monitors import ProgressBar
-
-    reading: dict[str, Any] = {"max_memory": memory_limit(given.get("max_memory"))}
-    if kind in (_PAIR, _PARTS):
-        files = {key: given[key] for key in ("train", "valid", "test", *_HELD_OUT) if key in given}
-        name = check_new(data_dir, name or files["train"].absolute().parent.name, overwrite)
-        say(f"reading {' and '.join(map(str, files.values()))}")
-        prepare = prepare_pair if kind == _PAIR else prepare_parts
-        with ProgressBar("reading") as bar:
-            return prepare(**files, name=name, seed=seed, log_format=_log_format(given), progress=bar, **reading)
-    protocol = _protocol(kind, log[0], given, seed)
-    name = check_new(data_dir, name or _usual_name(kind, log[0]), overwrite)
-    if kind == _MADE:
-        usual = {"users": synthetic.N_USERS, "items": synthetic.N_ITEMS, "events": synthetic.N_EVENTS}
-        shape = {f"n_{key}": given.get(key, default) for key, default in usual.items()}
-        say(f"generating {shape['n_events']:,} events")
-        return prepare_synthetic(protocol, name=name, **shape)
-    if kind == _OWN:
-        say(f"reading {' '.join(log)}")
-        id_col = given.get("id_col")
-        titles_format = LogFormat(item=id_col, title=given.get("title_col"))
-        if id_col and "features" in given:  # the other file must have it, this one need not
-            titles_format = LogFormat(title=given.get("title_col"), usual=(("item", id_col),))
-        with ProgressBar("reading") as bar:
-            return prepare_log(
-                log,
-                protocol,
-                name=name,
-                log_format=_log_format(given),
-                titles=given.get("titles"),
-                titles_format=titles_format,
-                progress=bar,
-                **reading,
-            )
-    source = given["source"] if "source" in given else _fetch(log[0], data_dir / "downloads")
-    say(f"reading {log[0]} from {source}")
-    with ProgressBar("reading") as bar:
-        return prepare_known(
-            log[0], protocol, source=source, name=name, force="force" in given, progress=bar, **reading
-        )
-
-
-def _protocol(kind: str, log: str, given: dict[str, Any], seed: int) -> "Protocol":
-    """Return the protocol that was asked for, else that of the data set or of all logs."""
-    from recvae.datasets.catalog.known import known_dataset
-    from recvae.datasets.protocol import Protocol, usual_protocol
-
-    chosen = {"seed": seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given}}
-    is_known = kind in (_KNOWN, _KNOWN_PAIR)
-    protocol = usual_protocol(known_dataset(log), **chosen) if is_known else Protocol(**chosen)
-    for key, splits in _ASKED_BY.items():
-        if key in given and protocol.split not in splits:
-            say(f"warning: --{key.replace('_', '-')} has no effect with --split {protocol.split}")
-    return protocol
-
-
-def _usual_name(kind: str, log: str) -> str:
-    """Return the name of a data set that was given none: its known one, that of the file without endings or folder."""
-    from recvae.datasets.catalog.known import known_dataset
-    from recvae.errors import UsageError
-
-    if kind in (_KNOWN, _KNOWN_PAIR):
-        return known_dataset(log).folder_name
-    name = Path(log).absolute().name.split(".")[0] if log != "-" else ""
-    if not name or any(letter in name for letter in "*?["):
-        raise UsageError(f"got {log}, which gives the data set no name, expected --name NAME; add it")
-    return name
-
-
-def _log_format(given: dict[str, Any]) -> "LogFormat":
-    from recvae.datasets.reading.options import LogFormat
-
-    quote = given.get("quote")
-    return LogFormat(
-        separator=_SEPARATORS.get(given.get("sep", ""), given.get("sep")),
-        header=given.get("header"),
-        quote="" if quote == "none" else quote,
-        encoding=given.get("encoding"),
-        user=given.get("user_col"),
-        item=given.get("item_col"),
-        rating=given.get("rating_col"),
-        time=given.get("time_col"),
-        without=tuple(role for role in ("rating", "time") if f"no_{role}" in given),
-        null=tuple(given.get("null", ())),
-        time_format=given.get("time_format"),
-        on_bad_row=given.get("on_bad_row", "stop"),
-    )
-
-
-def _fetch(name: str, downloads: Path) -> Path:
-    """Return the archive or folder of a known data set, downloaded unless it is there already."""
-    from recvae.datasets.catalog.known import known_dataset
-    from recvae.datasets.downloads import download
-    from recvae.training.monitors import ProgressBar
-
-    known = known_dataset(name)
-    with ProgressBar(f"downloading {name}") as bar:
-        return download(known, downloads, bar)
-
-
-def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: bool) -> None:
-    """Print counts after each filter, split sizes, checks, time and place."""
-    manifest = prepared.dataset.manifest
-    counts = manifest["counts"]
-    empty = [part for part in ("validation", "test") if not counts[f"{part}_targets"]]
-    for warning in [*prepared.warnings, *(f"no {part} user has a target; hold out more" for part in empty)]:
-        say(f"warning: {warning}")
-    if as_json:
-        show_json({**manifest, "folder": str(folder), "seconds": round(seconds, 2), "warnings": prepared.warnings})
-        return
-    from rich.table import Table
-
-    for line in [] if prepared.reading is None else prepared.reading.lines():
-        show(line)
-    steps = manifest["filters"].get("steps", [])
-    if steps:
-        table = Table()
-        for heading in ("filter", "events", "users", "items", "density"):
-            table.add_column(heading, justify="left" if heading == "filter" else "right")
-        for step in steps:
-            density = step["events"] / max(1, step["users"] * step["items"])
-            cells = [f"{step[key]:,}" for key in ("events", "users", "items")]
-            table.add_row(step["name"], *cells, f"{density:.3%}")
-        show(f"{manifest['name']}: events after each filter", table)
-    split, *others = manifest["protocol"].items()
-    protocol = ", ".join([split[1], *(f"{key.replace('_', ' ')} {value}" for key, value in others)])
-    table = Table()
-    for heading in ("part", "users", "fold-in", "targets", "without target"):
-        table.add_column(heading, justify="left" if heading == "part" else "right")
-    table.add_row("train", f"{counts['train_users']:,}", f"{counts['train_interactions']:,}", "-", "-")
-    for part in ("validation", "test"):
-        values = [counts[f"{part}_{what}"] for what in ("users", "fold_in", "targets", "users_without_target")]
-        table.add_row(part, *[f"{value:,}" for value in values])
-    show(f"Split: {protocol}", table)
-    size = counts["train_users"] * counts["items"]
-    show(f"{counts['items']:,} items in training, density {counts['train_interactions'] / size:.3%}")
-    for key, text in _TIES.items():
-        if key in manifest["protocol"]:
-            show(f"ties: {manifest['protocol'][key]:,} {text}")
-    for reason, count in manifest["dropped"].items():
-        if count:
-            show(f"dropped: {count:,} {reason}")
-    show_features(prepared.dataset)
-    for line in prepared.confirmed:
-        show(f"as published: {line}")
-    show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
-    say_next(f"recvae train --model multvae --data {manifest['name']}")

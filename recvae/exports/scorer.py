@@ -31,7 +31,7 @@ from recvae.exports.format import (
     read_export,
 )
 from recvae.items import check_k
-from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights
+from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights
 
 if TYPE_CHECKING:
     import onnxruntime

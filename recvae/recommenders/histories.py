@@ -15,6 +15,7 @@ from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, Columns, find_colum
 from recvae.errors import RecvaeError, UsageError
 from recvae.items import ItemIndex
 from recvae.recommenders.id_lists import as_list, check_id, is_column, listed_ids, refuse_matrix
+from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights, weight_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,15 +24,10 @@ if TYPE_CHECKING:
 History = Iterable[int | str] | Mapping[int | str, float]
 """External ids, or external ids with their weights."""
 
-LIGHTEST, HEAVIEST = 1e-6, 1e6
-"""Smallest and largest weight: their squares and sums fit in float32, and ALS can solve its equations with them."""
 
 _MOST_COLUMNS = 12  # of a table that is given as a mapping
 
 _NO_ITEM = -2  # the column of a missing item; -1 is that of an unknown one
-
-RANGE_OF_WEIGHTS = f"a number from {LIGHTEST:g} to {HEAVIEST:g}"
-EXPECTED_WEIGHT = f"expected {RANGE_OF_WEIGHTS}"
 
 
 @dataclass(frozen=True)
@@ -252,7 +248,7 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
                 continue
             rows.append(row)
             columns.append(column)
-            weights.append(_weight(weight, item))
+            weights.append(weight_of(weight, item))
     return _by_user(np.array(rows), np.array(columns), np.array(weights), users, unknown, len(items))
 
 
@@ -327,18 +323,6 @@ def find_history_columns(names: list[str], where: str) -> Columns:
     return find_columns(names, HISTORIES, where, "rename it to '{role}'")
 
 
-def check_weights(history: Mapping[Any, object]) -> None:
-    """Refuse a history with an invalid weight, also of unknown items.
-
-    Raises
-    ------
-    UsageError
-        If there is one.
-    """
-    for item, weight in history.items():
-        _weight(weight, item)
-
-
 def _by_user(
     rows: np.ndarray,
     columns: np.ndarray,
@@ -361,20 +345,3 @@ def _by_user(
         n_items=n_items,
         unknown=unknown,
     )
-
-
-def is_weight(weight: object) -> bool:
-    """Return whether a value is a valid weight: a number from `LIGHTEST` to `HEAVIEST`."""
-    is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-    return is_number and bool(LIGHTEST <= cast(Any, weight) <= HEAVIEST)
-
-
-def are_weights(values: np.ndarray) -> np.ndarray:
-    """Return which numbers of an array are valid weights, shape (n,), bool."""
-    return (values >= LIGHTEST) & (values <= HEAVIEST)
-
-
-def _weight(weight: object, item: object) -> float:
-    if not is_weight(weight):
-        raise UsageError(f"got weight {weight!r} for item {item!r}, {EXPECTED_WEIGHT}")
-    return float(cast(Any, weight))

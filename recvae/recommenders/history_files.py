@@ -20,10 +20,12 @@ import pyarrow as pa
 from recvae.datasets.columns import HISTORIES
 from recvae.datasets.reading.id_column import MISSING, IdColumn
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.reading.tables import Table, WrongValueError
+from recvae.datasets.reading.sinks import WrongValueError
+from recvae.datasets.reading.tables import Table
 from recvae.errors import DataError
 from recvae.progress import Progress
-from recvae.recommenders.histories import RANGE_OF_WEIGHTS, HistoryBlock, are_weights
+from recvae.recommenders.histories import HistoryBlock
+from recvae.recommenders.weights import RANGE_OF_WEIGHTS, are_weights
 from recvae.storage.integrity import UNREADABLE
 
 BLOCK = 10_000

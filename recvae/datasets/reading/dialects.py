@@ -5,10 +5,9 @@ lines, and that a line that holds a usual name of a column is a header.
 """
 
 import codecs
-import csv
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,22 +15,27 @@ from typing import Any
 
 import duckdb
 
-from recvae.datasets.columns import plain_name, rows_are_items, usual_names
+from recvae.datasets.columns import rows_are_items
+from recvae.datasets.reading.headers import is_header, names_columns
 from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.separators import (
+    SPACES,
+    Sniff,
+    are_lists,
+    separator_of,
+    separator_of_most,
+    sniffed,
+    splitter,
+)
 from recvae.datasets.reading.sources import Source, file_errors
-from recvae.datasets.reading.times import looks_like_time, quoted
 from recvae.errors import DataError
 
 HEAD_BYTES = 1 << 20
 SAMPLE_LINES = 2000
-SPACES = "spaces"
-"""The separator of columns that are aligned by any number of spaces."""
 
 COMMENTS = ("#", "%", "//")
 LISTS, TABLE, JSON_LINES, JSON_ARRAY = "lists", "table", "JSON lines", "a JSON array"
-_RARE_SEPARATORS = ("^", "~", "\x01", "\x02", "\x1f")  # others may be part of a date or an id
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the first line of some files for Excel
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _BOMS = (  # the longest first: that of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -79,7 +83,7 @@ class Dialect:
 
     def split(self, line: str) -> list[str]:
         """Split a line into values."""
-        return _splitter(self.separator, self.quote, self.escape)(line)
+        return splitter(self.separator, self.quote, self.escape)(line)
 
     def column(self, name: str) -> list[str]:
         """Return the first values of a column that are not empty."""
@@ -150,7 +154,7 @@ def dialect_of(
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if first[0] in "{[" and given.separator is None:
         return _json_dialect(source, lines, first, encoding)
-    sniff = partial(_sniffed, given, connection, scratch)
+    sniff = partial(sniffed, given, connection, scratch)
     return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff)
 
 
@@ -181,7 +185,7 @@ def looks_like_lists(path: Path | str | Source) -> bool:
     with file_errors(source), source.open() as stream:
         head = stream.read(HEAD_BYTES)
     lines = head.decode("utf-8-sig", errors="replace").splitlines()[:SAMPLE_LINES]
-    return _are_lists([line for line in lines if line.strip()])
+    return are_lists([line for line in lines if line.strip()])
 
 
 def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -> Dialect:
@@ -206,7 +210,7 @@ def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -
 
 
 def _table_dialect(
-    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: "_Sniff"
+    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: Sniff
 ) -> Dialect:
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
     blanks = comments = 0
@@ -225,20 +229,20 @@ def _table_dialect(
     told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
     if told is not None and given.separator is None:
         given = replace(given, separator=told)
-    separator, quote, escape = _separator_of(texts, given, roles, sniff)
-    if separator is None and _are_lists(texts):
+    separator, quote, escape = separator_of(texts, given, roles, sniff)
+    if separator is None and are_lists(texts):
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if separator is None:
-        separator = _separator_of_most(texts, quote, escape)
+        separator = separator_of_most(texts, quote, escape)
     if separator is None:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column: {texts[0][:80]!r}; "
             f"expected at least {_least(roles)}; give the right separator with --sep"
         )
-    split = _splitter(separator, quote, escape)
-    if separator == SPACES and _are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
+    split = splitter(separator, quote, escape)
+    if separator == SPACES and are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
-    if preamble and _names_columns(split(_bare(preamble[-1])), given, roles):  # "# user<tab>item" is a header
+    if preamble and names_columns(split(_bare(preamble[-1])), given, roles):  # "# user<tab>item" is a header
         kept.insert(0, (lines.index(preamble[-1]), _bare(preamble.pop())))
     elif preamble and not _is_remark(preamble[-1]) and len(split(preamble[-1])) == len(split(texts[0])):
         kept.insert(0, (lines.index(preamble[-1]), preamble.pop()))  # an id that begins with a mark
@@ -250,7 +254,7 @@ def _table_dialect(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
             f"expected at least {_least(roles)}; give the right one with --sep"
         )
-    header = _is_header(source, given, roles, rows, kept[0][0] + 1)
+    header = is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
     start = kept[1][0] if header and len(kept) > 1 else kept[0][0] if not header else len(lines)
     blanks = sum(not line.strip() for line in lines[:start])
@@ -286,175 +290,3 @@ def _is_remark(line: str) -> bool:
     """Whether a mark stands apart, as before a remark, not at the start of a word."""
     rest = line.lstrip()[1:]
     return not rest or not rest[0].isalnum()
-
-
-def _separator_of(
-    lines: list[str], given: LogFormat, roles: Sequence[str], sniff: "_Sniff"
-) -> tuple[str | None, str, str]:
-    """Return separator, quote and escape; the separator is None if each line is one column."""
-    quote = '"' if given.quote is None else given.quote
-    escape = quote if given.escape is None else given.escape
-    if given.separator is not None:
-        separator = given.separator
-        if (
-            separator == " "
-            and _are_consistent(lines, SPACES, "", "")
-            and not _are_consistent(lines, " ", quote, escape)
-        ):
-            return SPACES, "", ""
-        return separator, quote, escape
-    if _are_consistent(lines, "::", "", ""):
-        return "::", "" if given.quote is None else given.quote, escape
-    if _are_numbers_in_columns(lines):
-        return (SPACES, "", "") if any("  " in line.strip() or "\t" in line for line in lines) else (" ", quote, escape)
-    found = sniff(lines)
-    if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
-        return found
-    for separator in ("\t", ",", ";", "|", " ", SPACES, *_RARE_SEPARATORS):
-        if separator == SPACES:
-            if _are_consistent(lines, SPACES, "", ""):
-                return SPACES, "", ""
-        elif _are_consistent(lines, separator, quote, escape):
-            return separator, quote, escape
-    for separator in ("\t", ",", ";", "|"):  # names of columns tell it, whatever the other lines look like
-        if _names_columns(_splitter(separator, quote, escape)(lines[0]), given, roles):
-            return separator, quote, escape
-    return None, quote, escape
-
-
-def _separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:
-    """Return a usual separator that fits half of the lines: the others are malformed, and named when they are read."""
-    usual = ("::", "\t", ",", ";", "|", " ")
-    return next((one for one in usual if _are_consistent(lines, one, quote, escape, share=0.5)), None)
-
-
-_Sniff = Callable[[list[str]], tuple[str, str, str] | None]
-
-
-def _sniffed(
-    given: LogFormat, connection: duckdb.DuckDBPyConnection, scratch: Path, lines: list[str]
-) -> tuple[str, str, str] | None:
-    """Ask DuckDB's sniffer; None if it finds a single column, or nothing."""
-    sample = scratch / "sample.txt"
-    sample.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    known = "" if given.quote is None else f", quote = {quoted(given.quote)}"
-    query = (
-        f"SELECT Delimiter, Quote, Escape, len(Columns) FROM sniff_csv(?, all_varchar = true, sample_size = -1{known})"
-    )
-    try:
-        row = connection.execute(query, [str(sample)]).fetchall()[0]
-    except duckdb.Error:
-        return None
-    separator, quote, escape, n_columns = row
-    if n_columns < 2 or separator == " ":  # spaces are tried with and without alignment
-        return None
-    quote = given.quote if given.quote is not None else '"' if quote == "(empty)" else quote
-    usual = quote if escape == "(empty)" else escape
-    return separator, quote, usual if given.escape is None else given.escape
-
-
-def _splitter(separator: str, quote: str, escape: str) -> Callable[[str], list[str]]:
-    """Return a function that splits a line into values."""
-    if separator == SPACES:
-        return str.split
-    if not quote or len(separator) > 1:
-        return lambda line: line.split(separator)
-
-    def split(line: str) -> list[str]:
-        try:
-            return next(
-                csv.reader(
-                    [line],
-                    delimiter=separator,
-                    quotechar=quote,
-                    doublequote=escape == quote,
-                    escapechar=None if escape == quote else escape or None,
-                ),
-                [],
-            )
-        except csv.Error:  # a value of more than 128 KiB
-            return line.split(separator)
-
-    return split
-
-
-def _are_consistent(lines: Sequence[str], separator: str, quote: str, escape: str, share: float = 0.95) -> bool:
-    """Whether a separator splits (nearly) all lines into the same number of columns, at least two."""
-    split = _splitter(separator, quote, escape)
-    counts: dict[int, int] = {}
-    for line in lines:
-        n_columns = len(split(line))
-        counts[n_columns] = counts.get(n_columns, 0) + 1
-    most = max(counts, key=lambda n_columns: counts[n_columns])
-    return most > 1 and counts[most] >= share * len(lines)
-
-
-def _are_numbers_in_columns(lines: Sequence[str]) -> bool:
-    """Whether lines hold nothing but numbers with blanks between them, perhaps below a header."""
-    if not any(" " in line.strip() for line in lines) or not _are_consistent(lines, SPACES, "", "", share=1):
-        return False
-    return len(lines) > 1 and all(_is_number(word) for line in lines[1:] for word in line.split())
-
-
-def _are_lists(lines: Sequence[str]) -> bool:
-    """Whether lines look like LightGCN's `user item item ...`: integers split by spaces, of unequal number."""
-    rows = [line.split() for line in lines]
-    if not any(" " in line.strip() for line in lines):  # integers between tabs are a table
-        return False
-    return any(len(row) > 2 for row in rows) and all(word.isdecimal() for row in rows for word in row)
-
-
-def _usual_names(roles: Sequence[str]) -> set[str]:
-    return {name for role in roles for name in usual_names(role, roles)}
-
-
-def _names_columns(fields: Sequence[str], given: LogFormat, roles: Sequence[str]) -> bool:
-    """Whether a line holds column names: one that the user named, or two usual ones (one, if only one is known)."""
-    fields = [field.strip() for field in fields]
-    if any(name in fields for name in given.columns.values() if name is not None):
-        return True
-    usual = _usual_names(roles)
-    trained = {name for _, name in given.usual if not name.isdecimal()}
-    return sum(plain_name(field) in usual or field in trained for field in fields) >= min(2, len(roles))
-
-
-def _is_header(
-    source: Source, given: LogFormat, roles: Sequence[str], rows: Sequence[Sequence[str]], line: int
-) -> bool:
-    """Decide whether the first row names the columns: by the names, then by what the other rows hold."""
-    if given.header is not None:
-        return given.header
-    first = rows[0]
-    if _names_columns(first, given, roles):
-        return True
-    named = [name for name in given.columns.values() if name is not None]
-    if named:  # by their names, or by their positions
-        return not all(name.isdecimal() and 1 <= int(name) <= len(first) for name in named)
-    if _is_numbered(first):
-        return True
-    others = rows[1:]
-    for place, field in enumerate(first):
-        values = [row[place] for row in others if len(row) > place and row[place].strip()]
-        is_value = _is_number(field) or looks_like_time(field)
-        if values and not is_value and field.strip() and all(_is_number(one) or looks_like_time(one) for one in values):
-            return True
-    if any(_is_number(field) or looks_like_time(field) for field in first):
-        return False
-    shown = ", ".join(first)[:80]
-    way_out = "say so with --header or --no-header, or name the columns with --user-col and --item-col"
-    if rows_are_items(roles):
-        way_out = "name the column of item ids with --id-col"
-    raise DataError(
-        f"{source.name} line {line}: cannot tell whether {shown!r} names the columns or is the first row; {way_out}"
-    )
-
-
-def _is_numbered(first: Sequence[str]) -> bool:
-    """Whether a line is what pandas writes above columns without names: 0, 1, 2, 3, perhaps after that of an index."""
-    fields = [field.strip() for field in first]
-    numbers = fields[1:] if fields[0] == "" else fields
-    return numbers == [str(place) for place in range(len(numbers))] and len(fields) > 3
-
-
-def _is_number(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text.strip()))

@@ -3,22 +3,18 @@
 A quote that nothing closes makes one row of many lines, and the rows are lost without an error. It is found here.
 """
 
-import csv
-import io
 import itertools
-import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import duckdb
 
 from recvae.datasets.reading.census import Census
-from recvae.datasets.reading.dialects import COMMENTS, HEAD_BYTES, JSON_LINES, LISTS, TABLE
+from recvae.datasets.reading.dialects import COMMENTS, JSON_LINES, TABLE
+from recvae.datasets.reading.line_numbers import line_of, object_of, texts_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import Scan, lines_relation
-from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
 
@@ -127,88 +123,6 @@ def account(
     return None
 
 
-def line_of(scan: Scan, row: int) -> int:
-    """Return the line, counted from 1, on which a row begins, counted from 0."""
-    last = 0
-    for line, n_rows in _rows_by_line(scan):
-        if row < n_rows:
-            return line
-        row -= n_rows
-        last = line
-    return last
-
-
-def _rows_by_line(scan: Scan) -> Iterator[tuple[int, int]]:
-    """Yield the line on which each row begins, and how many rows of the reader it makes."""
-    texts = _texts(scan)
-    if scan.form == LISTS:
-        for number, text in enumerate(texts, start=1):
-            if text.strip():
-                yield number, max(1, len(text.split()) - 1)
-    elif scan.form == JSON_LINES:
-        for number, text in enumerate(texts, start=1):
-            with_row = _object_of(text)
-            if with_row is not None:
-                items = with_row.get(scan.columns.item) if scan.has_json_items else None
-                yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
-    else:
-        yield from _table_rows(scan, texts)
-
-
-def _texts(scan: Scan, errors: str = "replace") -> Iterator[str]:
-    """Yield the lines of the file that DuckDB reads, with their ends; a CR ends a line only in a file without LF."""
-    assert scan.path is not None
-    source = Source(scan.path)
-    with source.open() as stream:
-        head = stream.read(HEAD_BYTES)
-    end = "\r" if b"\r" in head and b"\n" not in head else "\n"
-    with io.TextIOWrapper(source.open(), encoding="utf-8-sig", errors=errors, newline=end) as texts:
-        yield from texts
-
-
-def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
-    dialect = scan.dialect
-    assert dialect is not None
-    for _ in range(dialect.skip):
-        next(texts, None)
-    n_columns = len(dialect.names)
-    if not dialect.quote or len(dialect.separator) > 1:
-        for number, text in enumerate(texts, start=dialect.skip + 1):
-            row = dialect.split(text.rstrip("\r\n"))
-            if text.strip() and len(row) == n_columns and _is_kept(scan, row):
-                yield number, 1
-        return
-    doubled = dialect.escape == dialect.quote
-    reader = csv.reader(
-        texts,
-        delimiter=dialect.separator,
-        quotechar=dialect.quote,
-        doublequote=doubled,
-        escapechar=None if doubled else dialect.escape or None,
-    )
-    before = 0
-    try:
-        for row in reader:
-            if len(row) == n_columns and _is_kept(scan, row):
-                yield dialect.skip + before + 1, 1
-            before = reader.line_num
-    except csv.Error:
-        return
-
-
-def _is_kept(scan: Scan, row: list[str]) -> bool:
-    assert scan.dialect is not None
-    return all(row[scan.dialect.names.index(name)] in values for name, values in scan.only)
-
-
-def _object_of(text: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else {}
-
-
 def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
     """Return the lines that DuckDB refused, each once, in order."""
     try:
@@ -229,8 +143,8 @@ def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Re
     if not n_invalid:
         return []
     found = []
-    for number, text in enumerate(_texts(scan), start=1):
-        if text.strip() and _object_of(text) is None:
+    for number, text in enumerate(texts_of(scan), start=1):
+        if text.strip() and object_of(text) is None:
             found.append(_Refused(number, "JSON", text.strip("\r\n")))
     return found or [_Refused(1, "JSON", "")] * n_invalid
 
@@ -264,7 +178,7 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
 
 def _bytes_of(scan: Scan, number: int) -> bytes:
     """Return a line as it lies in the file."""
-    text = next(itertools.islice(_texts(scan, "surrogateescape"), number - 1, None), "")
+    text = next(itertools.islice(texts_of(scan, "surrogateescape"), number - 1, None), "")
     return text.strip("\r\n").encode(errors="surrogateescape")
 
 
@@ -351,4 +265,4 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
 
 def _blank_lines(scan: Scan, skip: int) -> int:
     """Return the number of blank lines after the first `skip` lines."""
-    return sum(not text.strip() for text in itertools.islice(_texts(scan), skip, None))
+    return sum(not text.strip() for text in itertools.islice(texts_of(scan), skip, None))

@@ -18,8 +18,9 @@ from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
 from recvae.datasets.reading.lines import OTHER, FileReport
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import RatingScale
+from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.sources import Source
-from recvae.datasets.reading.tables import Table, WrongValueError
+from recvae.datasets.reading.tables import Table
 from recvae.datasets.reading.times import NUMBER, NUMBER_WITH_COMMA, TimeColumn, TimeSpan
 from recvae.errors import DataError
 from recvae.interactions import chosen_of

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, rows_are_items
 from recvae.datasets.reading import scans, times
-from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, SPACES, TABLE, Dialect, dialect_of
+from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
+from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import copied
 from recvae.errors import DataError, UsageError

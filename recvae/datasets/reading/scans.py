@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from recvae.datasets.columns import Columns
 from recvae.datasets.reading import times
-from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, SPACES, TABLE, Dialect
+from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect
+from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import PLAIN_SEPARATOR
 from recvae.datasets.reading.times import quoted

@@ -4,7 +4,7 @@ import codecs
 import zipfile
 from pathlib import Path
 
-from recvae.datasets.reading.dialects import SPACES
+from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source, file_errors
 from recvae.errors import StorageError
 from recvae.storage.files import check_room, storage_errors

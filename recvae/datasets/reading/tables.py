@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -28,10 +28,12 @@ from recvae.datasets.reading import lines, times
 from recvae.datasets.reading.census import sha256_of_content, take_census
 from recvae.datasets.reading.connection import connect
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE
+from recvae.datasets.reading.line_numbers import line_of
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.opening import Opener, damaged
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
+from recvae.datasets.reading.sinks import Sink, WrongValueError
 from recvae.datasets.reading.sources import Source, find_sources
 from recvae.errors import DataError
 from recvae.progress import Progress
@@ -40,49 +42,12 @@ _BATCH = 1 << 20  # rows
 _SHOWN = 60  # letters of a value in a message
 
 
-class Sink(Protocol):
-    """What takes the batches of a table."""
-
-    def append(self, batch: pa.RecordBatch) -> None:
-        """Take a batch, with the columns named by their roles."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of rows so far."""
-        ...
-
-    def truncate(self, n_rows: int) -> None:
-        """Forget all rows but the first: a file is read again in another way."""
-        ...
-
-
 class _ReadAgainError(Exception):
     """Raised when a file must be read in another way."""
 
     def __init__(self, scan: Scan) -> None:
         super().__init__()
         self.scan = scan
-
-
-class WrongValueError(Exception):
-    """Raised by a sink about a value that cannot be used; the table tells where it stands.
-
-    Parameters
-    ----------
-    role, expected : str
-        The role of the column, and what should stand there.
-    row : int
-        The row, counted over all files.
-    count : int
-        How many such rows there are in the same batch.
-    """
-
-    def __init__(self, role: str, expected: str, row: int, count: int = 1) -> None:
-        super().__init__(role)
-        self.role = role
-        self.expected = expected
-        self.row = row
-        self.count = count
 
 
 class _LineEndsError(Exception):
@@ -257,7 +222,7 @@ class Table:
         number = bisect.bisect_right(self._starts, wrong.row) - 1
         scan, row = self._scans[number], wrong.row - self._starts[number]
         is_text = scan.form in (TABLE, LISTS, JSON_LINES)
-        place = f"line {lines.line_of(scan, row)}" if is_text else f"row {row + 1}"
+        place = f"line {line_of(scan, row)}" if is_text else f"row {row + 1}"
         name = getattr(scan.columns, wrong.role) or scan.columns.item
         text = "" if scan.is_list else self._text(scan, row, name)
         holds = f"holds {text[:_SHOWN]!r}" if text.strip() else "is empty"
