@@ -173,9 +173,7 @@ def preprocess(
     """
     started = time.perf_counter()
     options = dict(locals())
-    given = {
-        key: value for key in BELONGS_TO if not_left_out(value := options[key]) or (key, value) == ("header", False)
-    }
+    given = {key: options[key] for key in BELONGS_TO if not_left_out(key, options[key])}
     kind = kind_of(log or [], given)
     refuse_misplaced(kind, given)
     check_features(given)

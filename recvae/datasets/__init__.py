@@ -14,6 +14,7 @@
     catalog/      the data sets known by name
     downloads     downloads them and checks their hashes
     synthetic     a generated log of film ratings
+    folder        the folder of a data set: files, fingerprint, damage
     dataset       the data set: in memory and on disk
     protocol      how a log is filtered and split by default
     preparation   all steps, from a name or a log to a data set

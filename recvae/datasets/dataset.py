@@ -1,35 +1,34 @@
 """A data set to train and evaluate on: matrices, item index, and a manifest that says how it was made."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
 from recvae.datasets.features import ItemFeatures, read_features
+from recvae.datasets.folder import (
+    FORMAT_VERSION,
+    MANIFEST,
+    counts_of_parts,
+    fingerprint_of,
+    write_part,
+)
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
 from recvae.datasets.titles import titles_of
-from recvae.errors import DataError, UsageError
+from recvae.errors import UsageError
 from recvae.interactions import HeldOut, counts_of
-from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
+from recvae.items import ItemIndex
 from recvae.storage.files import check_name, check_room, write_folder, write_json
-from recvae.storage.integrity import UNREADABLE_ARCHIVE
 from recvae.version import __version__
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 _PARTS = ("validation", "test")
 
 
@@ -224,9 +223,9 @@ class Dataset:
             "source": source or {},
             "filters": filters or {},
             "protocol": split.protocol,
-            "counts": _counts(split),
+            "counts": counts_of_parts(split),
             "dropped": split.dropped,
-            "fingerprint": _fingerprint(split.train, split.validation, split.test, split.item_ids),
+            "fingerprint": fingerprint_of(split.train, split.validation, split.test, split.item_ids),
         }
         return cls(
             train=split.train,
@@ -322,12 +321,7 @@ class Dataset:
         with write_folder(Path(folder), MANIFEST) as aside:
             sp.save_npz(aside / "train.npz", self.train, compressed=False)
             for name in _PARTS:
-                part = self.part(name)
-                (aside / name).mkdir()
-                sp.save_npz(aside / name / "fold_in.npz", part.fold_in, compressed=False)
-                sp.save_npz(aside / name / "targets.npz", part.targets, compressed=False)
-                users = pa.table({"id": ids_to_arrow(part.user_ids)})
-                pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
+                write_part(self.part(name), aside / name)
             self.items.write(aside / "items.parquet")
             if self.features is not None:
                 self.features.write(aside)
@@ -360,91 +354,4 @@ class Dataset:
         DataError
             If it is damaged, unfinished or of a newer format.
         """
-        folder = Path(folder)
-        if not (folder / MANIFEST).is_file():
-            what = "has no manifest.json, so it is not a finished data set" if folder.is_dir() else "does not exist"
-            raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
-        with _damage(folder):
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            is_newer = manifest["format"] > FORMAT_VERSION
-            name = str(manifest.get("name", "unnamed"))
-        if is_newer:
-            raise DataError(
-                f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
-                "upgrade recvae, or preprocess again"
-            )
-        try:
-            check_name(name)
-        except UsageError as error:  # it becomes the name of a folder of runs
-            raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
-        with _damage(folder):
-            items = ItemIndex.read(folder / "items.parquet")
-            dataset = cls(
-                train=_load_matrix(folder / "train.npz"),
-                validation=_load_part(folder / "validation"),
-                test=_load_part(folder / "test"),
-                item_ids=items.ids,
-                titles=items.titles,
-                manifest=manifest,
-                features=ItemFeatures.read(folder, manifest["features"], len(items))
-                if "features" in manifest
-                else None,
-            )
-        found = _fingerprint(dataset.train, dataset.validation, dataset.test, dataset.item_ids)
-        if found != dataset.fingerprint:
-            raise DataError(
-                f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
-                f"{dataset.fingerprint[:12]}; preprocess again"
-            )
-        return dataset
-
-
-@contextmanager
-def _damage(folder: Path) -> Iterator[None]:
-    """Turn errors of reading a damaged file into a `DataError` that names the data set."""
-    try:
-        yield
-    except UNREADABLE_ARCHIVE as error:
-        raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
-
-
-def _counts(split: Split) -> dict[str, int]:
-    counts = {
-        "items": split.train.shape[1],
-        "train_users": split.train.shape[0],
-        "train_interactions": split.train.nnz,
-    }
-    for name, part in (("validation", split.validation), ("test", split.test)):
-        counts[f"{name}_users"] = part.n_users
-        counts[f"{name}_fold_in"] = part.fold_in.nnz
-        counts[f"{name}_targets"] = part.targets.nnz
-        counts[f"{name}_users_without_target"] = part.n_without_target()
-    return {name: int(count) for name, count in counts.items()}
-
-
-def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
-    """Return a SHA-256 over positions, values and ids, the same on every machine."""
-    digest = hashlib.sha256()
-    for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
-        digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
-        digest.update(matrix.indices.astype("<i4", copy=False).data)
-        digest.update(matrix.data.astype("<f4", copy=False).data)
-    digest.update("\n".join(map(str, item_ids.tolist())).encode())
-    return digest.hexdigest()
-
-
-def _load_matrix(path: Path) -> sp.csr_matrix:
-    with path.open("rb") as file:
-        matrix = sp.csr_matrix(sp.load_npz(file))  # load_npz refuses pickled content
-    matrix.check_format(full_check=True)
-    return matrix
-
-
-def _load_part(folder: Path) -> HeldOut:
-    users = pq.read_table(folder / "users.parquet", page_checksum_verification=True)["id"]
-    return HeldOut(
-        fold_in=_load_matrix(folder / "fold_in.npz"),
-        targets=_load_matrix(folder / "targets.npz"),
-        user_ids=ids_from_arrow(users),
-    )
+        return cls(**read_folder(Path(folder)))

@@ -213,18 +213,7 @@ def _table_dialect(
     source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: Sniff
 ) -> Dialect:
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
-    blanks = comments = 0
-    kept = []
-    preamble: list[str] = []
-    for place, line in enumerate(lines):
-        if not line.strip():
-            continue
-        if not kept and (line.lstrip().startswith(COMMENTS) or _EXCEL_SEPARATOR.fullmatch(line.strip())):
-            preamble.append(line)
-            continue
-        kept.append((place, line))
-    if not kept:  # every line begins like a comment
-        kept, preamble = [(place, line) for place, line in enumerate(lines) if line.strip()], []
+    preamble, kept = _without_preamble(lines)
     texts = [line for _, line in kept]
     told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
     if told is not None and given.separator is None:
@@ -246,18 +235,15 @@ def _table_dialect(
         kept.insert(0, (lines.index(preamble[-1]), _bare(preamble.pop())))
     elif preamble and not _is_remark(preamble[-1]) and len(split(preamble[-1])) == len(split(texts[0])):
         kept.insert(0, (lines.index(preamble[-1]), preamble.pop()))  # an id that begins with a mark
-    comments = len(preamble)
     rows = [tuple(split(line)) for _, line in kept]
-    first = rows[0]
-    if len(first) < 2:
+    if len(rows[0]) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
             f"expected at least {_least(roles)}; give the right one with --sep"
         )
     header = is_header(source, given, roles, rows, kept[0][0] + 1)
-    names = tuple(name.strip() for name in first) if header else tuple(str(n + 1) for n in range(len(first)))
+    names = tuple(name.strip() if header else str(place + 1) for place, name in enumerate(rows[0]))
     start = kept[1][0] if header and len(kept) > 1 else kept[0][0] if not header else len(lines)
-    blanks = sum(not line.strip() for line in lines[:start])
     if header and len(kept) == 1:
         raise DataError(f"{source.name} has a header but no rows; expected one row per event")
     return Dialect(
@@ -268,10 +254,18 @@ def _table_dialect(
         header=header,
         names=names,
         skip=start,
-        comments=comments,
-        blanks=blanks,
+        comments=len(preamble),
+        blanks=sum(not line.strip() for line in lines[:start]),
         sample=tuple(rows[1 if header else 0 :]),
     )
+
+
+def _without_preamble(lines: list[str]) -> tuple[list[str], list[tuple[int, str]]]:
+    """Return the comments before the table, and the lines of the table with their places; blank lines are left out."""
+    present = [(place, line) for place, line in enumerate(lines) if line.strip()]
+    is_remark = [line.lstrip().startswith(COMMENTS) or _EXCEL_SEPARATOR.fullmatch(line.strip()) for _, line in present]
+    start = next((number for number, remark in enumerate(is_remark) if not remark), 0)  # 0: every line begins like one
+    return [line for _, line in present[:start]], present[start:]
 
 
 def _least(roles: Sequence[str]) -> str:
