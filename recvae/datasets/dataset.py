@@ -11,13 +11,7 @@ import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
 from recvae.datasets.features import ItemFeatures, read_features
-from recvae.datasets.folder import (
-    FORMAT_VERSION,
-    MANIFEST,
-    counts_of_parts,
-    fingerprint_of,
-    write_part,
-)
+from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_part
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
