@@ -362,3 +362,17 @@ def test_times_in_any_form_are_seconds(written: list[str], form: str, door: str,
 def test_days_are_the_first_second_of_the_day(written: list[str], first: int) -> None:
     events = Events.from_columns([1, 2], [3, 4], timestamps=written)
     assert events.timestamps is not None and events.timestamps.tolist() == [first, first + 86400]
+
+
+def test_a_log_that_needs_more_memory_than_is_allowed_is_refused(workplace: Path, command: Command) -> None:
+    Path("log.csv").write_text("user,item\n" + "".join(f"{n % 100},{n % 77}\n" for n in range(2000)))
+    said = command("preprocess", "log.csv", "--max-memory", "100MB")
+    assert said.code == 1 and "log.csv: 2,000 rows or more need 250.0 MB of memory, 100.0 MB is allowed by" in said.err
+    assert command("preprocess", "log.csv", "--max-memory", "1GB").code == 0
+
+
+@pytest.mark.parametrize("value", ["--min-rating", "--min-user-items"])
+def test_0_is_a_value(value: str, workplace: Path, command: Command) -> None:
+    Path("log.csv").write_text("user,item,rating\n" + "".join(f"{n % 9},{n},{n % 5 + 1}\n" for n in range(90)))
+    said = command("preprocess", "log.csv", value, 0, "--json")
+    assert said.code == 0 and json.loads(said.out)["filters"][value[2:].replace("-", "_")] == 0

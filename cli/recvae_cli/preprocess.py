@@ -155,7 +155,8 @@ def preprocess(
     items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
     events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
     max_memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Memory that reading may take, e.g. 2GB.", show_default="1GB")
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory that the command may take, e.g. 1GB.", show_default="no limit"),
     ] = None,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,

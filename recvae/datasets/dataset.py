@@ -336,11 +336,6 @@ class Dataset:
         folder : Path or str
             A data set written by `save` or `recvae preprocess`.
 
-        Returns
-        -------
-        Dataset
-            The data set.
-
         Raises
         ------
         UsageError

@@ -35,7 +35,7 @@ def read_events(
     progress : callable, optional
         Called with the number of rows so far.
     max_memory : int, optional
-        Bytes that the reader may take, besides the events.
+        Bytes that reading, filtering and splitting may take.
 
     Returns
     -------
@@ -49,6 +49,8 @@ def read_events(
         If there is no such file, or a named column is not in it.
     DataError
         If the content cannot be used; the message names file, line and column.
+    MemoryLimitError
+        If it needs more memory than is allowed.
 
     Examples
     --------

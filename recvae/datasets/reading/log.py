@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recvae.compute.memory import human_bytes
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.growing import Growing
 from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
@@ -22,10 +23,12 @@ from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table
 from recvae.datasets.reading.times import NUMBER, NUMBER_WITH_COMMA, TimeColumn, TimeSpan
-from recvae.errors import DataError
+from recvae.errors import DataError, MemoryLimitError
 from recvae.interactions import chosen_of
 from recvae.progress import Progress
 
+_ROW_BYTES = 20  # of the ids, and of what filters and splits make of them
+_OWN_BYTES = 250_000_000  # of Python, its libraries and the reader's buffers
 _SURELY_WRONG = 157_766_400  # 1975: no log is older
 
 
@@ -185,7 +188,7 @@ def read_columns(
     progress : Progress, optional
         Called with the number of rows so far.
     max_memory : int, optional
-        Bytes that the reader may take.
+        Bytes that reading, filtering and splitting may take.
     name : str
         What messages call a table in memory.
 
@@ -198,10 +201,12 @@ def read_columns(
     ------
     UsageError, DataError
         If the log cannot be used; the message names file, line and column.
+    MemoryLimitError
+        If it needs more memory than is allowed.
     """
     options = options or LogFormat()
     with Table(given, options, LOG, max_memory=max_memory, name=name) as table:
-        sink = _LogSink(table, options)
+        sink = _LogSink(table, options, max_memory)
         table.read(sink, progress)
         return sink.finish()
 
@@ -209,7 +214,7 @@ def read_columns(
 class _LogSink:
     """Collects the rows of a log."""
 
-    def __init__(self, table: Table, options: LogFormat) -> None:
+    def __init__(self, table: Table, options: LogFormat, max_memory: int | None) -> None:
         columns = table.columns
         self._table = table
         self._columns = columns
@@ -219,6 +224,7 @@ class _LogSink:
             for role in ("user", "item")
         }
         self._ratings = Growing(np.dtype(np.float32)) if columns.rating else None
+        self._max_memory = max_memory
         form = table.time_form
         self._times = None if form is None else TimeColumn(form in (NUMBER, NUMBER_WITH_COMMA), form)
 
@@ -227,6 +233,7 @@ class _LogSink:
 
     def append(self, batch: pa.RecordBatch) -> None:
         start = len(self)
+        self._check_memory(start + len(batch))
         for role, column in self._ids.items():
             column.append(batch.column(role))
         if self._ratings is not None:
@@ -242,6 +249,17 @@ class _LogSink:
                 expected = f"a time as in the first rows ({self._table.time_form})"
                 raise WrongValueError("time", expected, start + int(missing.argmax()), int(missing.sum()))
             self._times.append(moments.to_numpy(zero_copy_only=False), missing)
+
+    def _check_memory(self, n_rows: int) -> None:
+        """Refuse what filters and splits would need more memory for than is allowed."""
+        per_row = _ROW_BYTES + 4 * (self._ratings is not None) + 8 * (self._times is not None)
+        needed = _OWN_BYTES + n_rows * per_row
+        if self._max_memory is not None and needed > self._max_memory:
+            raise MemoryLimitError(
+                f"{self._table.name}: {n_rows:,} rows or more need {human_bytes(needed)} of memory, "
+                f"{human_bytes(self._max_memory)} is allowed by --max-memory; allow more, or leave out what is not "
+                "needed with --no-time or --no-rating"
+            )
 
     def truncate(self, n_rows: int) -> None:
         for column in self._ids.values():
