@@ -94,11 +94,15 @@ def preprocess(
     ] = None,
     null: Annotated[
         list[str] | None,
-        typer.Option(help="A word that means a missing id, besides NULL, NaN, ... (repeatable).", rich_help_panel=_READING),
+        typer.Option(
+            help="A word that means a missing id, besides NULL, NaN, ... (repeatable).", rich_help_panel=_READING
+        ),
     ] = None,
     time_format: Annotated[
         str | None,
-        typer.Option(help="How times are written, e.g. '%d/%m/%Y %H:%M'; by default guessed.", rich_help_panel=_READING),
+        typer.Option(
+            help="How times are written, e.g. '%d/%m/%Y %H:%M'; by default guessed.", rich_help_panel=_READING
+        ),
     ] = None,
     on_bad_row: Annotated[
         str | None,
@@ -109,7 +113,9 @@ def preprocess(
     min_rating: Annotated[
         float | None,
         typer.Option(
-            help="Lowest rating that counts; 0 keeps all.", show_default="4 for stars from 1 to 5", rich_help_panel=_SPLIT
+            help="Lowest rating that counts; 0 keeps all.",
+            show_default="4 for stars from 1 to 5",
+            rich_help_panel=_SPLIT,
         ),
     ] = None,
     min_user_items: Annotated[
@@ -120,9 +126,7 @@ def preprocess(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="strong, holdout, leave-last-out or time.", show_default="strong", rich_help_panel=_SPLIT
-        ),
+        typer.Option(help="strong, holdout, leave-last-out or time.", show_default="strong", rich_help_panel=_SPLIT),
     ] = None,
     heldout_users: Annotated[
         int | None,
@@ -140,9 +144,7 @@ def preprocess(
             rich_help_panel=_SPLIT,
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the split; 98765 is the paper's.", rich_help_panel=_SPLIT)
-    ] = 98765,
+    seed: Annotated[int, typer.Option(help="Seed of the split; 98765 is the paper's.", rich_help_panel=_SPLIT)] = 98765,
     train: Annotated[
         Path | None, typer.Option(help="The training part of a split made elsewhere.", rich_help_panel=_FILES)
     ] = None,
@@ -186,7 +188,11 @@ def preprocess(
     """
     started = time.perf_counter()
     options = dict(locals())
-    given = {key: options[key] for key in _BELONGS_TO if options[key] not in (None, False, [], ())}
+    given = {
+        key: options[key]
+        for key in _BELONGS_TO
+        if options[key] not in ([], ()) and options[key] is not None and options[key] is not False
+    }
     if header is False:
         given["header"] = False
     kind = _kind(log or [], given)

@@ -15,6 +15,7 @@ from recvae.datasets.reading.sources import Source
 from recvae.errors import UsageError
 from recvae.progress import Progress
 
+
 def read_events(
     source: Source | Path | str | Sequence[Source | Path | str],
     log_format: LogFormat | None = None,

@@ -329,6 +329,7 @@ def _parts(
 ) -> dict[str, Events]:
     """Read the files of a split made elsewhere, of which `train` is the first."""
     parts: dict[str, Events] = {}
+    log_format = replace(log_format or LogFormat(), lists=True)
     for role, path in files.items():
         events = drop_duplicates(read_events(path, log_format, progress=progress, max_memory=max_memory))
         parts[role] = events

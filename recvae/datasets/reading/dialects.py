@@ -225,6 +225,9 @@ def _table_dialect(
     if not kept:  # every line begins like a comment
         kept, preamble = [(place, line) for place, line in enumerate(lines) if line.strip()], []
     texts = [line for _, line in kept]
+    if given.lists and given.separator is None and given.header is None and not any(given.columns.values()):
+        if _are_lists(texts):
+            return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     separator, quote, escape = _separator_of(texts, given, sniff)
     if separator is None and _are_lists(texts):
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")

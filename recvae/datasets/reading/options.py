@@ -35,6 +35,9 @@ class LogFormat:
         How times are written, in the letters of `strptime`, e.g. "%d/%m/%Y %H:%M".
     only : tuple of (str, tuple of str)
         Columns and the values that they must have; other rows are left out and counted, e.g. `("event", ("view",))`.
+    lists : bool
+        Whether integers between spaces are a user and his items in each line, also if all lines are of one length, which
+        is otherwise a table.
     on_bad_row : str
         What a row with too many or too few columns does: "stop" or "skip".
     """
@@ -54,6 +57,7 @@ class LogFormat:
     null: tuple[str, ...] = ()
     time_format: str | None = None
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    lists: bool = False
     on_bad_row: str = field(default="stop")
 
     def __post_init__(self) -> None:

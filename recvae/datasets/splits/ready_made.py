@@ -90,9 +90,7 @@ def ready_made(
     )
 
 
-def other_users(
-    train: Events, validation: tuple[Events, Events], test: tuple[Events, Events]
-) -> Split:
+def other_users(train: Events, validation: tuple[Events, Events], test: tuple[Events, Events]) -> Split:
     """Use fold-in and targets of users who are not trained on, as the code of Liang et al. (2018) writes them.
 
     Parameters
@@ -163,9 +161,7 @@ def _later(events: Events, users: np.ndarray, vocabulary: Vocabulary, before: np
         )
     is_old = known & np.isin(_pairs(row, column, vocabulary), before)  # (E,)
     if not (known & ~is_old).any():
-        raise DataError(
-            f"every {name} event is also in the training file; check that the {name} file is the right one"
-        )
+        raise DataError(f"every {name} event is also in the training file; check that the {name} file is the right one")
     dropped = {
         f"{name} events of users not in training": int((row < 0).sum()),
         f"{name} events on items not in training": int(((row >= 0) & (column < 0)).sum()),
