@@ -35,7 +35,7 @@ def _default(function: Any, name: str) -> Any:
 
 
 OWNERS: dict[tuple[str, str], Any] = {
-    ("preprocess", "min_rating"): f"{STARS_MIN_RATING:g}",
+    ("preprocess", "min_rating"): f"{STARS_MIN_RATING:g} for stars from 1 to 5",
     ("preprocess", "min_user_items"): str(Filters.min_user_items),
     ("preprocess", "min_item_users"): str(Filters.min_item_users),
     ("preprocess", "split"): splits.SPLIT,

@@ -448,7 +448,7 @@ CUT = "^too few distinct timestamps to split by time; check the time column, or 
             "^no user has events both before and after the time of the split; use another --split$",
         ),
         (
-            lambda: ready_made(LOG, Events.from_columns(["1"], ["1"])),
+            lambda: ready_made(LOG, Events.from_columns(["ann"], ["heat"])),
             DataError,
             "^no test event has a user and an item of the training file; check that both files use the same ids$",
         ),

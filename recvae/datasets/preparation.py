@@ -294,10 +294,10 @@ def _parts(
 ) -> dict[str, Events]:
     """Read the files of a split made elsewhere, of which `train` is the first."""
     parts: dict[str, Events] = {}
-    if log_format in (None, LogFormat()) and any(map(looks_like_lists, files.values())):
-        log_format = LogFormat(lists=True)
+    unspecified = log_format in (None, LogFormat())
     for role, path in files.items():
-        events = drop_duplicates(read_events(path, log_format, progress=progress, max_memory=max_memory))
+        form = LogFormat(lists=looks_like_lists(path)) if unspecified else log_format
+        events = drop_duplicates(read_events(path, form, progress=progress, max_memory=max_memory))
         parts[role] = events
         first = parts["train"]
         if events.item_ids.dtype != first.item_ids.dtype or events.user_ids.dtype != first.user_ids.dtype:

@@ -82,10 +82,14 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
     if getattr(column, "ndim", 1) != 1:
         shape = getattr(column, "shape", ())
         raise DataError(f"got an array of shape {shape} for the column of {name}s, expected one value per event")
-    if isinstance(getattr(column, "dtype", None), np.dtype) and column.dtype.kind == "c":  # type: ignore[union-attr]
+    dtype = getattr(column, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind == "c":
         raise DataError(f"got complex numbers for the column of {name}s, expected numbers, texts or times")
-    if not isinstance(column, np.ndarray) and not hasattr(column, "__arrow_c_stream__"):
-        column = list(column)
+    if isinstance(column, np.ndarray) and column.dtype.kind == "M" and np.datetime_data(column.dtype)[0] in "YMWhm":
+        column = column.astype("datetime64[s]")  # Arrow has no months and hours
+    if dtype == np.dtype(object) or not (isinstance(column, np.ndarray) or hasattr(column, "__arrow_c_stream__")):
+        # Arrow would cut the fraction of numpy's floats among integers.
+        column = [float(value) if isinstance(value, np.floating) else value for value in column]
     try:
         if hasattr(column, "__arrow_c_stream__"):
             found = pa.chunked_array(column)  # type: ignore[arg-type]
@@ -104,7 +108,8 @@ def _text_of(value: Any, name: str) -> str | None:
     """Return one object of a mixed column as text; None where it is missing."""
     if value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType"):
         return None
-    if isinstance(value, bool | bytes | tuple | list | dict | set):
+    is_opaque = type(value).__str__ is object.__str__ and type(value).__repr__ is object.__repr__  # only an address
+    if is_opaque or isinstance(value, bool | complex | bytes | tuple | list | dict | set):
         raise DataError(
             f"got {value!r:.60} in the column of {name}s, expected numbers, texts or times; convert the column first"
         )

@@ -213,6 +213,8 @@ class Scan:
     def _refused(self, name: str, kind: str, expected: str, role: str) -> DataError:
         switch = f", or leave it out with --no-{role}" if role in ("rating", "time") else ""
         hint = "; cast it to text first" if kind == "BLOB" else ""
+        if self.form == MEMORY:
+            return DataError(f"{self.name}: column '{name}' holds {kind}, expected {expected}; convert it first")
         return DataError(
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
             f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"

@@ -226,6 +226,10 @@ class Table:
         name = getattr(scan.columns, wrong.role) or scan.columns.item
         text = "" if scan.is_list else self._text(scan, row, name)
         holds = f"holds {text[:_SHOWN]!r}" if text.strip() else "is empty"
+        if scan.form == MEMORY:
+            return DataError(
+                f"{scan.name} {place}: column '{name}' {holds}, expected {wrong.expected}; repair or remove it"
+            )
         more = f" ({wrong.count - 1:,} more such rows nearby)" if wrong.count > 1 else ""
         switch = f", or leave it out with --no-{wrong.role}" if wrong.role in ("rating", "time") else ""
         return DataError(
