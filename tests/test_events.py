@@ -76,7 +76,7 @@ def test_ids_are_integers_where_all_fit_and_strings_elsewhere(column: Any, ids: 
         (
             [1.5, 2.0],
             [1, 2],
-            "^the columns: the user column 'user' holds the number 1.5, expected whole numbers or texts as ids; choose ",
+            "^the columns: the user column 'user' holds the number 1.5, expected whole numbers or texts as ids; ",
         ),
         ([1, 2], pd.Series([1, None]), "^got 1 rows without an item id, expected one per event; drop those rows$"),
         ([None, "ann"], [1, 2], "^got 1 rows without a user id, expected one per event; drop those rows$"),
@@ -367,7 +367,7 @@ def test_a_log_without_ratings_has_no_least_rating() -> None:
         (
             [0.25, 1],
             "0.25 to 1 (0.25: 50%, 1: 50%)",
-            "--min-rating 0.8 for the upper part of the scale, or --no-rating",
+            "--min-rating 0.5 for the upper half of the scale",
         ),
         ([3, 3], "3 to 3 (3: 100%)", "--no-rating, because all are the same"),
         ([-1, 8], "-1 to 8 (-1: 50%, 8: 50%)", "--min-rating with the lowest value that means a liking; negative ones"),

@@ -66,7 +66,7 @@ def test_another_data_set_is_not_taken_for_a_known_one_unless_this_is_said(
     folder: Path, workplace: Path, command: Callable[..., Any]
 ) -> None:
     with pytest.raises(
-        DataError, match="^this is not ml-100k: got .* expected 100,000 events, 943 users, 1,682 items; ch"
+        DataError, match=r"^this is not ml-100k: got .* expected 100,000 events, 943 users, 1,682 items; ch"
     ):
         prepare_known("ml-100k", Protocol(), source=folder)
     said = command("preprocess", "ml-100k", "--source", folder)

@@ -482,5 +482,5 @@ def test_ties_are_printed(workplace: Path, command: Callable[..., Any]) -> None:
         ("leave-last-out", "ties: 40 users have last items with equal times; --seed decides which of them are the tar"),
         ("time", "ties: 52 events have the time at which a later part begins, and are in that part"),
     ):
-        said = command("preprocess", "log.csv", "--split", split)
+        said = command("preprocess", "log.csv", "--split", split, "--overwrite")
         assert said.code == 0 and tied in said.out, said

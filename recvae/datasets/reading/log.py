@@ -114,7 +114,8 @@ class Reading:
         columns = ", ".join(f"{role} = {getattr(self.columns, role) or 'none'}" for role in LOG)
         found.append(f"columns: {columns}")
         if self.times is not None:
-            found.append(f"times: {self.times}")
+            doubt = "; is this their unit?" if self.times.first < _SURELY_WRONG else ""
+            found.append(f"times: {self.times}{doubt}")
         if self.ratings is not None:
             found.append(f"ratings: {self.ratings}")
         for reason, count in self.skipped.items():
@@ -128,11 +129,6 @@ class Reading:
     def warnings(self) -> list[str]:
         """Return what a person should look at again."""
         found = []
-        if self.times is not None and self.times.first < _SURELY_WRONG and self.events:
-            found.append(
-                f"the times run from {self.times}: is this their unit? if not, convert them, say --time-format, or "
-                "leave them out with --no-time"
-            )
         for role, words in self.doubtful.items():
             for word, count in words.items():
                 found.append(
