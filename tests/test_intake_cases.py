@@ -376,3 +376,10 @@ def test_0_is_a_value(value: str, workplace: Path, command: Command) -> None:
     Path("log.csv").write_text("user,item,rating\n" + "".join(f"{n % 9},{n},{n % 5 + 1}\n" for n in range(90)))
     said = command("preprocess", "log.csv", value, 0, "--json")
     assert said.code == 0 and json.loads(said.out)["filters"][value[2:].replace("-", "_")] == 0
+
+
+def test_what_is_known_about_a_file_is_said_by_name() -> None:
+    events = read_events(CASES / "us-date/events.csv", time_format="%d/%m/%Y %H:%M", item="product_id")
+    assert events.timestamps is not None and events.item_ids.dtype == np.int64
+    with pytest.raises(TypeError, match="colour"):
+        read_events(CASES / "us-date/events.csv", colour="red")

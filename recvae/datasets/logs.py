@@ -4,6 +4,7 @@ What is guessed, and how to say otherwise, is in docs/data.md; the reader itself
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def read_events(
     *,
     progress: Progress | None = None,
     max_memory: int | None = None,
+    **known: Any,
 ) -> Events:
     """Read a log into canonical events, in the order of its rows.
 
@@ -36,6 +38,9 @@ def read_events(
         Called with the number of rows so far.
     max_memory : int, optional
         Bytes that reading, filtering and splitting may take.
+    known : Any
+        Fields of `LogFormat` instead of one: user, item, rating, time, separator, header, quote, encoding, null,
+        time_format, on_bad_row, without.
 
     Returns
     -------
@@ -60,6 +65,8 @@ def read_events(
     >>> read_events(path).counts()
     {'events': 2, 'users': 2, 'items': 1}
     """
+    if known:
+        log_format = replace(log_format or LogFormat(), **known)
     paths = [source] if isinstance(source, Source | Path | str) else list(source)
     if not paths:
         raise UsageError("got no file, expected at least one")
