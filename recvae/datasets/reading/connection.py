@@ -1,11 +1,13 @@
 """A connection to DuckDB, which reads all files: in this process, without extensions, within a limit of memory."""
 
+import os
 from pathlib import Path
 
 import duckdb
 
 _LEAST_MEMORY = 150 << 20  # bytes with which DuckDB still reads any file
 _USUAL_MEMORY = 1 << 30
+_PER_THREAD = 128 << 20  # bytes of buffers
 
 
 def connect(scratch: Path, max_memory: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -30,6 +32,7 @@ def connect(scratch: Path, max_memory: int | None = None) -> duckdb.DuckDBPyConn
             "autoload_known_extensions": "false",
             "temp_directory": str(scratch / "spill"),
             "memory_limit": f"{limit >> 20}MiB",
+            "threads": max(1, min(os.cpu_count() or 1, limit // _PER_THREAD)),
         }
     )
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
