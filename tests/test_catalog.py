@@ -80,7 +80,8 @@ def test_entry_is_complete(name: str) -> None:
     assert "research" in known.licence and "Harper" in known.licence
     assert list(known.ratings)[-1] == "ratings.csv"  # the official file first, the CSV spelling last
     assert list(known.titles)[-1] == "movies.csv"
-    assert known.n_events > known.n_users > 0 and known.n_events > known.n_items > 0
+    assert known.n_events and known.n_users and known.n_items
+    assert known.n_events > known.n_users and known.n_events > known.n_items
     assert known.min_rating == 4.0
 
 

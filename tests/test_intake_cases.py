@@ -178,7 +178,7 @@ def test_a_uuid_is_its_usual_text_and_other_bytes_are_refused() -> None:
     events = read("uuid/uuid.parquet")
     assert len(events.user_ids) == 20 and events.user_ids[0] == "00000000-0000-0000-0000-000000000001"
     with pytest.raises(
-        DataError, match=r"column 'user' holds BLOB, expected integers or texts for the user; cast it to"
+        DataError, match="column 'user' holds BLOB, expected integers or texts for the user; convert it"
     ):
         Dataset.from_pandas(pa.table({"user": pa.array([b" a", b"a"]), "item": [1, 2]}))
 
@@ -206,7 +206,7 @@ def test_a_guessed_column_that_cannot_be_used_names_the_switch_that_turns_it_off
 
 def test_a_day_first_date_is_read_when_it_is_said() -> None:
     day = read("us-date/events.csv", time_format="%d/%m/%Y %H:%M").timestamps
-    assert day is not None and day[0] == pd.Timestamp("2019-10-01 08:26").timestamp()
+    assert day is not None and day[0] == 1569918360
     with pytest.raises(DataError, match=r"expected a time as in the first rows \(your format\)"):
         read("us-date/events.csv", time_format="%Y-%m-%d")
 

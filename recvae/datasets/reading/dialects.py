@@ -22,6 +22,7 @@ from recvae.datasets.reading.separators import (
     SPACES,
     Sniff,
     are_lists,
+    rows_of,
     separator_of,
     separator_of_most,
     sniffed,
@@ -235,7 +236,7 @@ def _table_dialect(
         kept.insert(0, (lines.index(preamble[-1]), _bare(preamble.pop())))
     elif preamble and not _is_remark(preamble[-1]) and len(split(preamble[-1])) == len(split(texts[0])):
         kept.insert(0, (lines.index(preamble[-1]), preamble.pop()))  # an id that begins with a mark
-    rows = [tuple(split(line)) for _, line in kept]
+    places, rows = zip(*rows_of([line for _, line in kept], separator, quote, escape), strict=True)
     if len(rows[0]) < 2:
         raise DataError(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
@@ -243,8 +244,8 @@ def _table_dialect(
         )
     header = is_header(source, given, roles, rows, kept[0][0] + 1)
     names = tuple(name.strip() if header else str(place + 1) for place, name in enumerate(rows[0]))
-    start = kept[1][0] if header and len(kept) > 1 else kept[0][0] if not header else len(lines)
-    if header and len(kept) == 1:
+    start = kept[0][0] if not header else kept[places[1]][0] if len(rows) > 1 else len(lines)
+    if header and len(rows) == 1:
         raise DataError(f"{source.name} has a header but no rows; expected one row per event")
     return Dialect(
         encoding=encoding,

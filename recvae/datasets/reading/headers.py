@@ -8,6 +8,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.times import looks_like_time
 from recvae.errors import DataError
+from recvae.ids import MARKERS, MARKERS_AMONG_INTEGERS
 
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
@@ -38,13 +39,15 @@ def is_header(source: Source, given: LogFormat, roles: Sequence[str], rows: Sequ
         return not all(name.isdecimal() and 1 <= int(name) <= len(first) for name in named)
     if _is_numbered(first):
         return True
-    others = rows[1:]
+    n_words = n_values = 0  # over values that are numbers or times
     for place, field in enumerate(first):
-        values = [row[place] for row in others if len(row) > place and row[place].strip()]
-        is_value = is_number(field) or looks_like_time(field)
-        if values and not is_value and field.strip() and all(is_number(one) or looks_like_time(one) for one in values):
-            return True
-    if any(is_number(field) or looks_like_time(field) for field in first):
+        values = [row[place] for row in rows[1:] if len(row) > place and not _is_missing(row[place])]
+        if values and not _is_missing(field) and all(map(_is_value, values)):
+            n_words += not _is_value(field)
+            n_values += _is_value(field)
+    if n_words and n_words >= n_values:
+        return True
+    if any(map(_is_value, first)):
         return False
     shown = ", ".join(first)[:80]
     way_out = "say so with --header or --no-header, or name the columns with --user-col and --item-col"
@@ -60,6 +63,15 @@ def _is_numbered(first: Sequence[str]) -> bool:
     fields = [field.strip() for field in first]
     numbers = fields[1:] if fields[0] == "" else fields
     return numbers == [str(place) for place in range(len(numbers))] and len(fields) > 3
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text is a number or a time."""
+    return is_number(text) or looks_like_time(text)
+
+
+def _is_missing(text: str) -> bool:
+    return not text.strip() or text.strip() in MARKERS or text.strip() in MARKERS_AMONG_INTEGERS
 
 
 def is_number(text: str) -> bool:

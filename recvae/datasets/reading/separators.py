@@ -4,8 +4,10 @@ It does not know `::`, columns aligned by spaces, and lines of which some are ma
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -27,22 +29,22 @@ def separator_of(
     quote = '"' if given.quote is None else given.quote
     escape = quote if given.escape is None else given.escape
     if given.separator is not None:
-        separator = given.separator
-        if separator == " " and are_consistent(lines, SPACES, "", "") and not are_consistent(lines, " ", quote, escape):
+        is_aligned = given.separator == " " and not _are_consistent(lines, " ", quote, escape)
+        if is_aligned and _are_consistent(lines, SPACES, "", ""):
             return SPACES, "", ""
-        return separator, quote, escape
-    if are_consistent(lines, "::", "", ""):
+        return given.separator, quote, escape
+    if _are_consistent(lines, "::", "", ""):
         return "::", "" if given.quote is None else given.quote, escape
     if _are_numbers_in_columns(lines):
         return (SPACES, "", "") if any("  " in line.strip() or "\t" in line for line in lines) else (" ", quote, escape)
     found = sniff(lines)
-    if found is not None and (len(lines) == 1 or are_consistent(lines, *found, share=0.5)):
+    if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
         return found
     for separator in ("\t", ",", ";", "|", " ", SPACES, *_RARE_SEPARATORS):
         if separator == SPACES:
-            if are_consistent(lines, SPACES, "", ""):
+            if _are_consistent(lines, SPACES, "", ""):
                 return SPACES, "", ""
-        elif are_consistent(lines, separator, quote, escape):
+        elif _are_consistent(lines, separator, quote, escape):
             return separator, quote, escape
     for separator in ("\t", ",", ";", "|"):  # names of columns tell it, whatever the other lines look like
         if names_columns(splitter(separator, quote, escape)(lines[0]), given, roles):
@@ -53,7 +55,7 @@ def separator_of(
 def separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:
     """Return a usual separator that fits half of the lines: the others are malformed, and named when they are read."""
     usual = ("::", "\t", ",", ";", "|", " ")
-    return next((one for one in usual if are_consistent(lines, one, quote, escape, share=0.5)), None)
+    return next((one for one in usual if _are_consistent(lines, one, quote, escape, share=0.5)), None)
 
 
 Sniff = Callable[[list[str]], tuple[str, str, str] | None]
@@ -90,36 +92,50 @@ def splitter(separator: str, quote: str, escape: str) -> Callable[[str], list[st
 
     def split(line: str) -> list[str]:
         try:
-            return next(
-                csv.reader(
-                    [line],
-                    delimiter=separator,
-                    quotechar=quote,
-                    doublequote=escape == quote,
-                    escapechar=None if escape == quote else escape or None,
-                ),
-                [],
-            )
+            return next(_reader([line], separator, quote, escape), [])
         except csv.Error:  # a value of more than 128 KiB
             return line.split(separator)
 
     return split
 
 
-def are_consistent(lines: Sequence[str], separator: str, quote: str, escape: str, share: float = 0.95) -> bool:
-    """Whether a separator splits (nearly) all lines into the same number of columns, at least two."""
+def _reader(lines: Iterable[str], separator: str, quote: str, escape: str) -> Any:
+    doubled = escape == quote
+    escaped = None if doubled else escape or None
+    return csv.reader(lines, delimiter=separator, quotechar=quote, doublequote=doubled, escapechar=escaped)
+
+
+def rows_of(lines: Sequence[str], separator: str, quote: str, escape: str) -> list[tuple[int, tuple[str, ...]]]:
+    """Split lines into rows, each with the position of its first line; a value in quotes may go over several lines."""
     split = splitter(separator, quote, escape)
-    counts: dict[int, int] = {}
-    for line in lines:
-        n_columns = len(split(line))
-        counts[n_columns] = counts.get(n_columns, 0) + 1
-    most = max(counts, key=lambda n_columns: counts[n_columns])
-    return most > 1 and counts[most] >= share * len(lines)
+    rows = [(place, tuple(split(line))) for place, line in enumerate(lines)]
+    if separator == SPACES or not quote or len(separator) > 1 or _share(rows) == 1:
+        return rows
+    reader = _reader((f"{line}\n" for line in lines), separator, quote, escape)
+    longer, place = [], 0
+    try:
+        for row in reader:
+            longer.append((place, tuple(row)))
+            place = reader.line_num
+    except csv.Error:
+        return rows
+    return longer if _share(longer) > _share(rows) else rows
+
+
+def _share(rows: Sequence[tuple[int, tuple[str, ...]]]) -> float:
+    """Return the share of the rows that have the usual number of columns, 0 if this is one."""
+    [(most, count)] = Counter(len(row) for _, row in rows).most_common(1)
+    return count / len(rows) if most > 1 else 0
+
+
+def _are_consistent(lines: Sequence[str], separator: str, quote: str, escape: str, share: float = 0.95) -> bool:
+    """Whether a separator splits (nearly) all lines into the same number of columns, at least two."""
+    return _share(rows_of(lines, separator, quote, escape)) >= share
 
 
 def _are_numbers_in_columns(lines: Sequence[str]) -> bool:
     """Whether lines hold nothing but numbers with blanks between them, perhaps below a header."""
-    if not any(" " in line.strip() for line in lines) or not are_consistent(lines, SPACES, "", "", share=1):
+    if not any(" " in line.strip() for line in lines) or not _are_consistent(lines, SPACES, "", "", share=1):
         return False
     return len(lines) > 1 and all(is_number(word) for line in lines[1:] for word in line.split())
 

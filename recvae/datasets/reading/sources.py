@@ -11,8 +11,9 @@ import stat
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -252,12 +253,12 @@ def _in_folder(folder: Path) -> list[Source]:
     )
     if not paths:
         raise DataError(f"{folder} holds no file, expected the files of a log; give the folder with the log")
-    endings = {path.suffix.lower() for path in paths}
-    if len(endings) > 1:
+    endings = Counter(path.suffix for path in paths)
+    if len({ending.lower() for ending in endings}) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
         raise DataError(
             f"{folder} holds files of several kinds ({listed}), expected the files of one log; give the log inside it, "
-            f"a glob such as '{folder}/*{paths[0].suffix}', or NAME --source FOLDER for a known data set"
+            f"a glob such as '{folder}/*{endings.most_common(1)[0][0]}', or NAME --source FOLDER for a known data set"
         )
     return [Source(path) for path in paths]
 
@@ -274,8 +275,8 @@ def _spooled_pipe(name: str, target: Path) -> Source:
     """Copy what comes through a pipe to a file: it can be read only once, and is looked at several times."""
     if name == STDIN and sys.stdin.isatty():
         raise UsageError("got - for the log, but nothing is piped into this command; e.g. cat log.csv | ... -")
-    with storage_errors(target), target.open("wb") as file:
-        stream = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115  (closed with the process)
+    opened = nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")  # noqa: SIM115  (closed below)
+    with storage_errors(target), target.open("wb") as file, opened as stream:
         while chunk := stream.read(1 << 20):
             file.write(chunk)
     return replace(Source(target), shown=name)
