@@ -139,7 +139,7 @@ def test_columns_of_the_training_data_are_taken_where_the_file_has_them(answer: 
     Path("b.csv").write_text("user,item\nu1,1000\n")
     for name in ("a.csv", "b.csv"):
         assert tables(Path(name), options=options_like(manifest)) == [{"user": ["u1"], "item": ["1000"]}]
-    named = options_like(manifest, {"user": "user"})
+    named = options_like(manifest, LogFormat(user="user"))
     assert tables(Path("a.csv"), options=named) == [{"user": [1], "item": ["1000"]}]
     assert options_like({}) == options_like({"source": {"reading": {"columns": None}}}) == LogFormat()
     said, lines = answer("c.csv", "me,you,thing\n5,6,1000\n", "--user-col", "you", "--item-col", "thing")

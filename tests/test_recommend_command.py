@@ -138,7 +138,7 @@ def test_an_empty_file_is_refused(run: Recommender, command: Command) -> None:
         (("--input", "a.csv", "--output", "a.csv"), "expected two files"),
         (("--items", "1", "-k", "0"), "expected a whole number of items, 1 or more"),
         (("--items", "1", "--diversify", "3"), r"expected a number in [0, 1]"),
-        (("--items", "1", "--user-col", "who"), "got --user-col, --item-col or --header without --input"),
+        (("--items", "1", "--user-col", "who"), "got --user-col without --input"),
     ],
 )
 def test_wrong_use_is_named_in_one_line(words: tuple[str, ...], said: str, run: Recommender, command: Command) -> None:

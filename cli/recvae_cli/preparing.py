@@ -118,7 +118,7 @@ def prepared_by(
         say(f"reading {' and '.join(map(str, files.values()))}")
         prepare = prepare_pair if kind == _PAIR else prepare_parts
         with ProgressBar("reading") as bar:
-            return prepare(**files, name=name, seed=seed, log_format=_log_format(given), progress=bar, **reading)
+            return prepare(**files, name=name, seed=seed, log_format=log_format(given), progress=bar, **reading)
     protocol = _protocol(kind, log[0], given, seed)
     name = check_new(data_dir, name or _usual_name(kind, log[0]), overwrite)
     if kind == _MADE:
@@ -137,7 +137,7 @@ def prepared_by(
                 log,
                 protocol,
                 name=name,
-                log_format=_log_format(given),
+                log_format=log_format(given),
                 titles=given.get("titles"),
                 titles_format=titles_format,
                 progress=bar,
@@ -178,7 +178,8 @@ def _usual_name(kind: str, log: str) -> str:
     return name
 
 
-def _log_format(given: dict[str, Any]) -> "LogFormat":
+def log_format(given: dict[str, Any]) -> "LogFormat":
+    """Return what the options say about how a file is written."""
     from recvae.datasets.reading.options import LogFormat
 
     quote = given.get("quote")

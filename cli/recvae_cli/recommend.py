@@ -59,6 +59,15 @@ def recommend(
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line of --input names columns.")
     ] = None,
+    sep: Annotated[str | None, typer.Option(help="Separator of --input: any character, ::, tab or space.")] = None,
+    quote: Annotated[str | None, typer.Option(help="Character around values of --input, or none.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of --input.", show_default="utf-8")] = None,
+    null: Annotated[
+        list[str] | None, typer.Option(help="A word that means a missing id in --input (repeatable).")
+    ] = None,
+    on_bad_row: Annotated[
+        str | None, typer.Option(help="A bad row of --input: stop or skip.", show_default="stop")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
     ] = None,
@@ -88,10 +97,12 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
-    if source is None and (user_col, item_col, header) != (None, None, None):
-        raise UsageError(
-            "got --user-col, --item-col or --header without --input, expected them with a file; add --input"
-        )
+    known = {"user_col": user_col, "item_col": item_col, "sep": sep, "header": header, "quote": quote}
+    known |= {"encoding": encoding, "null": null, "on_bad_row": on_bad_row}
+    known = {key: value for key, value in known.items() if value is not None and value != []}
+    if source is None and known:
+        named = ", ".join("--" + key.replace("_", "-") for key in known)
+        raise UsageError(f"got {named} without --input, expected it with a file; add --input")
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     folder = find_run(runs_dir, run)
@@ -104,8 +115,7 @@ def recommend(
         "diversify": diversify,
     }
     if source is not None and output is not None:
-        columns = {"user": user_col, "item": item_col}
-        _recommend_file(recommender, folder, source, output, options, explain, columns, header)
+        _recommend_file(recommender, folder, source, output, options, explain, known)
         return
     history = ids_of(items or "", "--items")
     found = recommender.recommend(history, **options)
@@ -131,14 +141,14 @@ def _recommend_file(
     output: Path,
     options: dict[str, Any],
     explain: bool,
-    columns: dict[str, str | None],
-    header: bool | None,
+    known: dict[str, Any],
 ) -> None:
     from recvae.bundles.card import CARD
     from recvae.recommenders.answer_files import recommend_file
     from recvae.recommenders.history_files import options_like
     from recvae.storage.integrity import sha256_of
     from recvae.training.monitors import ProgressBar
+    from recvae_cli.preparing import log_format
 
     recommender.recommend_batch([], **options)  # refuse wrong options before the file is read
     identity = {"run": sha256_of(folder / CARD), **options}
@@ -151,7 +161,7 @@ def _recommend_file(
                 identity,
                 bar,
                 explain=recommender.explain if explain else None,
-                options=options_like(recommender.manifest, columns, header),
+                options=options_like(recommender.manifest, log_format(known)),
             )
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")

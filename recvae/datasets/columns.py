@@ -52,6 +52,11 @@ class Columns:
     weight: str | None = None
     title: str | None = None
 
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The columns of users and items."""
+        return self.user, self.item
+
 
 def rows_are_items(roles: Sequence[str]) -> bool:
     """Whether a row of a table with these roles is an item, as in `TITLES` and `FEATURES`."""

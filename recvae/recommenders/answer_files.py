@@ -121,7 +121,14 @@ def recommend_file(
     if output.resolve() == Path(source).resolve():
         raise UsageError(f"got {output} for the input and the output, expected two files")
     with HistoryFile(source, options, progress) as file:
-        whose = identity | {"checksum": file.checksum, "users": users, "explain": explain is not None, "parts": 3}
+        whose = identity | {
+            "options": repr(options),
+            "columns": list(file.columns),
+            "checksum": file.checksum,
+            "users": users,
+            "explain": explain is not None,
+            "parts": 3,
+        }
         parts = _parts_folder(output, whose)
         total: Counter[str] = Counter()
         written: list[Path] = []

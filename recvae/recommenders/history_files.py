@@ -9,7 +9,7 @@ disk where they do not fit in memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,7 +117,7 @@ class HistoryFile:
         query = f"SELECT rank, item{weight} FROM histories JOIN ranks USING (number) ORDER BY rank, place"
         rest: list[pa.Table] = []
         done = 0  # users before the next block
-        with self._table.execute(query) as reader:
+        with self._table.errors(), self._table.execute(query) as reader:
             for batch in reader:
                 rows = pa.table(batch)
                 while len(rows):
@@ -152,7 +152,7 @@ class HistoryFile:
         )
         column = IdColumn(f"{self._table.name}: the user column '{self._table.columns.user}'", null)
         counts = []
-        with self._table.execute("SELECT user, n_rows FROM users ORDER BY number") as reader:
+        with self._table.errors(), self._table.execute("SELECT user, n_rows FROM users ORDER BY number") as reader:
             for batch in reader:
                 column.append(batch.column("user"))
                 counts.append(batch.column("n_rows").to_numpy())
@@ -185,19 +185,15 @@ class HistoryFile:
         self.counts = HistoryCounts(rows=n_rows, users=len(self._users), left_out=left_out)
 
 
-def options_like(
-    manifest: Mapping[str, Any], columns: Mapping[str, str | None] | None = None, header: bool | None = None
-) -> LogFormat:
+def options_like(manifest: Mapping[str, Any], known: LogFormat | None = None) -> LogFormat:
     """Return how a file of histories is probably written: as the log that the model was trained on.
 
     Parameters
     ----------
     manifest : mapping
         The manifest of the training data; it has the names of its columns.
-    columns : mapping of str to (str or None), optional
-        Columns that the user named, by role.
-    header : bool, optional
-        Whether the first line names the columns.
+    known : LogFormat, optional
+        What the user says about the file.
 
     Returns
     -------
@@ -209,13 +205,7 @@ def options_like(
         usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
     except UNREADABLE:  # data that no log was read for, or of an earlier version
         usual = {}
-    named = columns or {}
-    return LogFormat(
-        user=named.get("user"),
-        item=named.get("item"),
-        header=header,
-        usual=tuple((role, name) for role, name in usual.items()),
-    )
+    return replace(known or LogFormat(), usual=tuple(usual.items()))
 
 
 class _Check:

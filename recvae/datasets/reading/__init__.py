@@ -15,10 +15,12 @@ DuckDB reads; what a value means is decided here:
     growing        an array whose length is not known yet
     id_column      a column of ids -> codes
     memory         columns of pandas, polars, numpy and Python, as Arrow
+    sql            names and paths as SQL
     scans          one file as DuckDB reads it
     opening        a file or a table -> a scan
     line_numbers   the line on which a row begins
     lines          lines held against rows
+    several        several files as one log
     sinks          what takes the rows
     tables         files or a table -> batches of columns
     log            a log -> codes, ratings, times, and a report

@@ -68,6 +68,8 @@ class Dialect:
         How many of these are comments and blank lines.
     sample : tuple of tuple of str
         The values of the first rows.
+    nested : frozenset of str
+        Columns of JSON that hold arrays or objects.
     """
 
     form: str = TABLE
@@ -81,6 +83,7 @@ class Dialect:
     comments: int = 0
     blanks: int = 0
     sample: tuple[tuple[str, ...], ...] = ()
+    nested: frozenset[str] = frozenset()
 
     def split(self, line: str) -> list[str]:
         """Split a line into values."""
@@ -95,7 +98,8 @@ class Dialect:
         """Return the dialect of a file of JSON objects, of which these are the first."""
         names = tuple(dict.fromkeys(name for row in rows for name in row))
         sample = tuple(tuple("" if row.get(name) is None else str(row[name]) for name in names) for row in rows)
-        return replace(self, names=names, sample=sample, header=True)
+        nested = frozenset(name for row in rows for name in row if isinstance(row[name], list | dict))
+        return replace(self, names=names, sample=sample, header=True, nested=nested)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the report shows."""
@@ -148,12 +152,18 @@ def dialect_of(
     is_whole = len(head) < HEAD_BYTES
     if not is_whole and len(lines) > 1:
         del lines[-1]  # it may be cut
+    elif not is_whole and not given.lists:
+        given = replace(given, lists=are_lists([lines[0].rpartition(" ")[0]]))
+        if not given.lists:
+            raise DataError(
+                f"{source.name} line 1: got a line of more than 1 MB, expected one row per event; repair it"
+            )
     if not any(line.strip() for line in lines):
         raise DataError(f"{source.name} is empty; expected a log with one row per event")
     first = next(line.strip() for line in lines if line.strip())
     if given.lists:
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
-    if first[0] in "{[" and given.separator is None:
+    if given.separator is None and _begins_json(first):
         return _json_dialect(source, lines, first, encoding)
     sniff = partial(sniffed, given, connection, scratch)
     return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff)
@@ -189,6 +199,11 @@ def looks_like_lists(path: Path | str | Source) -> bool:
     return are_lists([line for line in lines if line.strip()])
 
 
+def _begins_json(first: str) -> bool:
+    """Whether a first line begins JSON, and not a table with an id such as [x]."""
+    return first in ("{", "[") or re.match(r'\{\s*(".*"\s*:|\})|\[\s*(\{|\[|"|\]|-?\d+\s*[,\]])', first) is not None
+
+
 def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -> Dialect:
     if first[0] == "[":
         return Dialect(form=JSON_ARRAY, encoding=encoding)
@@ -216,9 +231,7 @@ def _table_dialect(
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
     preamble, kept = _without_preamble(lines)
     texts = [line for _, line in kept]
-    told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
-    if told is not None and given.separator is None:
-        given = replace(given, separator=told)
+    given = _with_told_separator(given, [line for _, line in preamble])
     separator, quote, escape = separator_of(texts, given, roles, sniff)
     if separator is None and are_lists(texts):
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
@@ -232,10 +245,12 @@ def _table_dialect(
     split = splitter(separator, quote, escape)
     if separator == SPACES and are_lists(texts) and len({len(split(text)) for text in texts}) > 1:
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
-    if preamble and names_columns(split(_bare(preamble[-1])), given, roles):  # "# user<tab>item" is a header
-        kept.insert(0, (lines.index(preamble[-1]), _bare(preamble.pop())))
-    elif preamble and not _is_remark(preamble[-1]) and len(split(preamble[-1])) == len(split(texts[0])):
-        kept.insert(0, (lines.index(preamble[-1]), preamble.pop()))  # an id that begins with a mark
+    if preamble and names_columns(split(_bare(preamble[-1][1])), given, roles):  # "# user<tab>item" is a header
+        place, line = preamble.pop()
+        kept.insert(0, (place, _bare(line)))
+    n_columns = len(split(texts[0]))
+    while preamble and not _is_remark(preamble[-1][1]) and len(split(preamble[-1][1])) == n_columns:
+        kept.insert(0, preamble.pop())  # an id that begins with a mark
     places, rows = zip(*rows_of([line for _, line in kept], separator, quote, escape), strict=True)
     if len(rows[0]) < 2:
         raise DataError(
@@ -261,12 +276,18 @@ def _table_dialect(
     )
 
 
-def _without_preamble(lines: list[str]) -> tuple[list[str], list[tuple[int, str]]]:
-    """Return the comments before the table, and the lines of the table with their places; blank lines are left out."""
+def _with_told_separator(given: LogFormat, preamble: list[str]) -> LogFormat:
+    """Return what is known, with the separator that Excel writes above a table."""
+    told = next((found[1] for line in preamble if (found := _EXCEL_SEPARATOR.fullmatch(line.strip()))), None)
+    return given if told is None or given.separator is not None else replace(given, separator=told)
+
+
+def _without_preamble(lines: list[str]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Return the comments before the table, and the lines of the table, with their places; blank lines are left out."""
     present = [(place, line) for place, line in enumerate(lines) if line.strip()]
     is_remark = [line.lstrip().startswith(COMMENTS) or _EXCEL_SEPARATOR.fullmatch(line.strip()) for _, line in present]
     start = next((number for number, remark in enumerate(is_remark) if not remark), 0)  # 0: every line begins like one
-    return [line for _, line in present[:start]], present[start:]
+    return present[:start], present[start:]
 
 
 def _least(roles: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ def _usual_names(roles: Sequence[str]) -> set[str]:
 def names_columns(fields: Sequence[str], given: LogFormat, roles: Sequence[str]) -> bool:
     """Whether a line holds column names: one that the user named, or two usual ones (one, if only one is known)."""
     fields = [field.strip() for field in fields]
-    if any(name in fields for name in given.columns.values() if name is not None):
+    if any(name in fields for name in given.columns.values() if name is not None and not name.isdecimal()):
         return True
     usual = _usual_names(roles)
     trained = {name for _, name in given.usual if not name.isdecimal()}

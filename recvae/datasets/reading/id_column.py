@@ -23,7 +23,8 @@ MISSING = -1
 """The code of a row without an id."""
 
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers they would be written differently
-_WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]+$"
+_WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]{1,3}$"
+_LIST = r"^\[.*[,; ].*\]$|^[^| ]+(\|[^| ]+){2,}$"
 _REMARK = r"^(#|%|//)"
 _MOST_EXACT_SINGLE = 2**24
 _MOST_BYTES = 1 << 30
@@ -142,8 +143,9 @@ class IdColumn:
         if self._known is not None:
             parts = [self._known, *parts]
         if len({part.type for part in parts}) > 1:  # one file has integers, the other texts
-            parts = [_as_text(part) for part in parts]
-        if sum(part.nbytes for part in parts) > _MOST_BYTES:  # an array of texts holds no more than 2 GiB
+            parts = [_as_text(self._exact(part)) for part in parts]
+        is_large = any(pa.types.is_large_string(part.type) for part in parts)
+        if is_large or sum(part.nbytes for part in parts) > _MOST_BYTES:  # an array of texts holds no more than 2 GiB
             parts = [part.cast(pa.large_string()) if pa.types.is_string(part.type) else part for part in parts]
         ends = np.cumsum([len(part) for part in parts])
         encoded = pa.chunked_array(parts).combine_chunks().dictionary_encode()
@@ -165,6 +167,13 @@ class IdColumn:
             ids, position = np.unique(numbers, return_inverse=True)
             return ids, position, np.zeros(len(values), dtype=bool)
         return self._from_texts(_as_text(values))
+
+    def _exact(self, values: pa.Array) -> pa.Array:
+        """Return floats as integers, if they are whole and exact; other values as they are."""
+        if not pa.types.is_floating(values.type):
+            return values
+        ids, position, missing = self._from_floats(values)
+        return pa.array(np.append(ids, 0)[position], mask=missing)  # the last stands for a missing one
 
     def _from_floats(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         numbers = values.to_numpy(zero_copy_only=False)
@@ -204,16 +213,27 @@ class IdColumn:
                     missing |= unsure
         if numbers is None:
             numbers = self._whole(present)
+        self._refuse_lists(present)
         position = np.full(len(texts), MISSING, dtype=np.int64)
         if numbers is not None:
             ids, position[~missing] = np.unique(numbers, return_inverse=True)
             return ids, position, missing
-        encoded = present.dictionary_encode()  # blanks are gone: " a" and "a" are one value now
+        encoded = _without_point(present).dictionary_encode()  # blanks are gone: " a" and "a" are one value now
         order = pc.call_function("array_sort_indices", [encoded.dictionary]).to_numpy()  # UTF-8 sorts as str does
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         position[~missing] = rank[encoded.indices.to_numpy()]
         return np.array(encoded.dictionary.take(pa.array(order)).to_pylist(), dtype=object), position, missing
+
+    def _refuse_lists(self, texts: pa.Array) -> None:
+        """Refuse a column whose cells hold lists of items: each would become one item."""
+        is_list = _match(texts, _LIST)
+        if is_list.any() and 2 * int(is_list.sum()) > len(texts):
+            shown = texts[int(is_list.argmax())].as_py()
+            raise DataError(
+                f"{self._name} holds lists such as {shown[:60]!r}, expected one id per row; write one row per user and "
+                "item, or lists in JSON lines or Parquet"
+            )
 
     def _whole(self, texts: pa.Array) -> np.ndarray | None:
         """Return texts (D,) as int64 if all are integers or whole floats, e.g. "12" and "12.0"; else None.
@@ -242,6 +262,17 @@ class IdColumn:
                 return None
             found[place] = int(exact)
         return found
+
+
+def _without_point(texts: pa.Array) -> pa.Array:
+    """Return texts in which a whole float is the integer that occurs beside it: "100.0" and "100" are one id."""
+    is_float = _match(texts, r"^(0|-?[1-9][0-9]*)\.0+$")
+    if not is_float.any():
+        return texts
+    shorter = pc.call_function("replace_substring_regex", [texts], pc.ReplaceSubstringOptions(r"\.0+$", ""))
+    occurs = pc.call_function("is_in", [shorter], pc.SetLookupOptions(value_set=texts))
+    both = np.logical_and(is_float, occurs.to_numpy(zero_copy_only=False))
+    return pc.call_function("if_else", [pa.array(both), shorter, texts])
 
 
 def _as_text(values: pa.Array) -> pa.Array:

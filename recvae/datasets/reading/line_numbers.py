@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from recvae.datasets.reading.dialects import HEAD_BYTES, JSON_LINES, LISTS
@@ -70,7 +71,7 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
         doublequote=doubled,
         escapechar=None if doubled else dialect.escape or None,
     )
-    before = 0
+    before, usual = 0, csv.field_size_limit(1 << 30)
     try:
         for row in reader:
             if len(row) == n_columns and _is_kept(scan, row):
@@ -78,6 +79,18 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
             before = reader.line_num
     except csv.Error:
         return
+    finally:
+        csv.field_size_limit(usual)
+
+
+def line_at(path: Path, position: int) -> int:
+    """Return the line of a text file in which a byte stands, counted from 1; the position is that of a line's start."""
+    line, left = 1, position
+    with Source(path).open() as stream:
+        while left > 0 and (chunk := stream.read(min(left, 1 << 22))):
+            line += chunk.count(b"\n") or (chunk.count(b"\r") if b"\n" not in chunk else 0)
+            left -= len(chunk)
+    return line
 
 
 def _is_kept(scan: Scan, row: list[str]) -> bool:

@@ -50,11 +50,12 @@ class FileReport:
 
 
 class _Refused(NamedTuple):
-    """A line that DuckDB refused: its number, why, and its text."""
+    """A line that DuckDB refused: its number (of the row, if values go over several lines), why, its text and place."""
 
     line: int
     reason: str
     text: str
+    position: int | None = None
 
 
 def account(
@@ -127,13 +128,13 @@ def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
     """Return the lines that DuckDB refused, each once, in order."""
     try:
         found = connection.execute(
-            "SELECT line, any_value(error_type::VARCHAR), any_value(csv_line) FROM reject_errors "
-            "GROUP BY line ORDER BY line"
+            "SELECT line, any_value(error_type::VARCHAR), any_value(csv_line), min(line_byte_position) "
+            "FROM reject_errors GROUP BY line ORDER BY line"
         ).fetchall()
     except duckdb.CatalogException:  # nothing was refused
         return []
     # Where lines end in CRLF, the text begins with the line feed of the line before.
-    return [_Refused(line, reason, (text or "").strip("\r\n")) for line, reason, text in found]
+    return [_Refused(line, reason, (text or "").strip("\r\n"), position) for line, reason, text, position in found]
 
 
 def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Refused]:
@@ -215,7 +216,7 @@ def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int) -> Scan:
 
 
 def _column(scan: Scan, place: int) -> str:
-    return '"' + list(scan.kinds)[place].replace('"', '""') + '"'
+    return scan.column(list(scan.kinds)[place])
 
 
 def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> tuple[int, int | None]:

@@ -22,7 +22,7 @@ from recvae.datasets.reading.ratings import RatingScale
 from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table
-from recvae.datasets.reading.times import NUMBER, NUMBER_WITH_COMMA, TimeColumn, TimeSpan
+from recvae.datasets.reading.times import NUMBERS, TimeColumn, TimeSpan
 from recvae.errors import DataError, MemoryLimitError
 from recvae.interactions import chosen_of
 from recvae.progress import Progress
@@ -216,13 +216,17 @@ class _LogSink:
         self._columns = columns
         where = table.name
         self._ids = {
-            role: IdColumn(f"{where}: the {role} column '{getattr(columns, role)}'", options.null, options.kept)
+            role: IdColumn(
+                f"{where}: the {role} column '{getattr(columns, role)}'",
+                (*options.null, *table.headings(role)),  # a header once more, as in files put together
+                options.kept,
+            )
             for role in ("user", "item")
         }
         self._ratings = Growing(np.dtype(np.float32)) if columns.rating else None
         self._max_memory = max_memory
         form = table.time_form
-        self._times = None if form is None else TimeColumn(form in (NUMBER, NUMBER_WITH_COMMA), form)
+        self._times = None if form is None else TimeColumn(form in NUMBERS, form)
 
     def __len__(self) -> int:
         return len(self._ids["user"])
@@ -272,7 +276,7 @@ class _LogSink:
         ratings = None if self._ratings is None else self._ratings.finish()
         timestamps = span = None
         if self._times is not None:
-            timestamps, span, wrong = self._times.finish()
+            timestamps, span, wrong = self._times.finish(self._table.check_units)
             if wrong is not None:
                 raise self._table.wrong_value(WrongValueError("time", "a time since 1970", wrong))
         if any(one.missing for one in found.values()):

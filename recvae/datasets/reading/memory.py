@@ -96,12 +96,19 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
         else:
             found = pa.chunked_array([pa.array(column, from_pandas=True)])
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return pa.chunked_array([pa.array([_text_of(value, name) for value in column], pa.string())])
+        return _texts([_text_of(value, name) for value in column], name)
     if pa.types.is_nested(found.type):
         raise DataError(
             f"got {found.type} for the column of {name}s, expected one value per event; use one row per user and item"
         )
     return found
+
+
+def _texts(values: list[str | None], name: str) -> pa.ChunkedArray:
+    try:
+        return pa.chunked_array([pa.array(values, pa.string())])
+    except UnicodeEncodeError as error:
+        raise DataError(f"got a text in the column of {name}s that UTF-8 cannot hold ({error}); repair it") from error
 
 
 def _text_of(value: Any, name: str) -> str | None:

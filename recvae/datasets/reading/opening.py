@@ -13,10 +13,11 @@ from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, rows_a
 from recvae.datasets.reading import scans, times
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
+from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import copied
+from recvae.datasets.reading.sql import sql_names
 from recvae.errors import DataError, UsageError
 
 _SAMPLE_ROWS = 1000
@@ -52,10 +53,14 @@ class Opener:
             table.column_names, self.roles, name, "rename it to '{role}'", self.options.named_in(table.column_names)
         )
         chosen = list(dict.fromkeys(column for column in vars(columns).values() if column))
-        self.connection.register(scans.MEMORY_RELATION, table if self.others else table.select(chosen))
+        used = [place for place, one in enumerate(table.column_names) if self.others or one in chosen]
+        names = sql_names(tuple(table.column_names[place] for place in used))
+        numbered = table.select(used).rename_columns([f"c{place}" for place in range(len(used))])
+        self.connection.register(scans.MEMORY_RELATION, numbered)
         bytes_16 = frozenset(one.name for one in table.schema if one.type == pa.binary(16))
         scan = Scan(source=None, name=name, form=MEMORY, kinds={}, columns=columns, are_bytes_uuids=bytes_16)
-        return self._with_times(replace(scan, kinds=scans.kinds_of(self.connection, scan)))
+        kinds = scans.kinds_of(self.connection, scan).values()
+        return self._with_times(replace(scan, kinds=dict(zip(names, kinds, strict=True))))
 
     def file(self, source: Source) -> Scan:
         """Open a file.
@@ -74,7 +79,7 @@ class Opener:
         if self.others and dialect.form in (JSON_LINES, JSON_ARRAY):
             dialect = replace(dialect, names=self._all_names(source, dialect, path))
         is_lists = dialect.form == LISTS
-        kinds = dict.fromkeys(scans.sql_names(dialect.names), "VARCHAR")
+        kinds = dict.fromkeys(sql_names(dialect.names), "VARCHAR")
         scan = Scan(
             source=source,
             name=source.name,
@@ -105,7 +110,7 @@ class Opener:
             return source.path
         target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
         separator = dialect.separator if dialect.form == TABLE else ""
-        return copied(source, target, dialect.encoding, separator, ends=False)
+        return copied(source, target, dialect.encoding, separator, ends=separator == SPACES)
 
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
@@ -119,6 +124,7 @@ class Opener:
             way_out,
             self.options.named_in([*names, *extra]),
         )
+        _refuse_twins(source, [*names, *extra], columns)
         scan = Scan(
             source=source,
             name=source.name,
@@ -182,10 +188,20 @@ class Opener:
         if scan.dialect is not None:
             values = scan.dialect.column(name)
         else:
-            column = identifier(name)
+            column = scan.column(name)
             query = f"SELECT {column} FROM {scan.relation} WHERE trim({column}) <> '' LIMIT {_SAMPLE_ROWS}"
             values = [value for (value,) in self.connection.execute(query).fetchall()]
         return replace(scan, time_form=times.form_of(values, where) if values else times.NUMBER)
+
+
+def _refuse_twins(source: Source, names: Sequence[str], columns: Columns) -> None:
+    """Refuse a Parquet column whose name differs from another one only in case: DuckDB would mix them up."""
+    for chosen in filter(None, vars(columns).values()):
+        twins = [name for name in names if name.casefold() == chosen.casefold()]
+        if len(twins) > 1:
+            raise DataError(
+                f"{source.name}: the columns {' and '.join(map(repr, twins))} differ only in case; rename one of them"
+            )
 
 
 def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[str, str | None]:
@@ -217,4 +233,9 @@ def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict
 def damaged(name: str, error: Exception) -> DataError:
     """Return the error about a file that DuckDB could not read."""
     reason = " ".join(str(error).split("\n")[0].split())
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return DataError(
+            f"{name} could not be read ({reason}); free memory, or space for temporary files (TMPDIR), or allow more "
+            "with --max-memory"
+        )
     return DataError(f"{name} could not be read ({reason}); write or fetch it again")

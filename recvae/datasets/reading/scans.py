@@ -14,6 +14,7 @@ from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABL
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import PLAIN_SEPARATOR
+from recvae.datasets.reading.sql import identifier, sql_path
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
 
@@ -21,6 +22,7 @@ PARQUET, MEMORY = "Parquet", "a table in memory"
 MEMORY_RELATION = "memory_table"
 
 _NO_SEPARATOR = "\x01"  # a line that is read whole has none; JSON cannot hold it
+_BLANKS = "' ' || chr(9) || chr(11) || chr(12) || chr(13)"
 _LONGEST_LINE = 1 << 25  # bytes of a line that is read whole: a list of a user's items, or a JSON object
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM", "UUID")  # exact as texts
@@ -81,7 +83,7 @@ class Scan:
     @property
     def kept(self) -> str:
         """The SQL that tells which rows have the values that they must have."""
-        tests = [f"{identifier(name)}::VARCHAR IN ({', '.join(map(quoted, values))})" for name, values in self.only]
+        tests = [f"{self.column(name)}::VARCHAR IN ({', '.join(map(quoted, values))})" for name, values in self.only]
         return f"coalesce({' AND '.join(tests)}, false)" if tests else "true"
 
     @property
@@ -92,7 +94,7 @@ class Scan:
         assert self.path is not None
         if self.form == PARQUET:
             extra = "".join(f", {quoted(value)} AS {identifier(name)}" for name, value in self.constants)
-            return f"(SELECT *{extra} FROM read_parquet({quoted(str(self.path))}, hive_partitioning = false))"
+            return f"(SELECT *{extra} FROM read_parquet({sql_path(self.path)}, hive_partitioning = false))"
         assert self.dialect is not None
         if self.form == TABLE:
             return _table_relation(self.path, self.dialect)
@@ -112,7 +114,13 @@ class Scan:
         """Whether the items are a JSON array, or an object of items and weights."""
         if self.form not in (JSON_LINES, JSON_ARRAY) or self.dialect is None:
             return False
-        return any(value.startswith(("[", "{")) for value in self.dialect.column(self.columns.item))
+        return self.columns.item in self.dialect.nested
+
+    def column(self, name: str) -> str:
+        """Return a column as SQL. DuckDB takes names that differ only in case for one: columns are numbered."""
+        if self.form in (PARQUET, LISTS):
+            return identifier(name)
+        return f"c{list(self.kinds).index(name)}"
 
     def select(self, role: str) -> str:
         """Return the SQL of the value that a role has.
@@ -123,11 +131,11 @@ class Scan:
             If the column is of a type that the role cannot have.
         """
         if role == "weight" and self.has_json_items:
-            weights = f"{identifier(self.columns.item)}.weights"
+            weights = f"{self.column(self.columns.item)}.weights"
             return f"unnest(CASE WHEN len({weights}) > 0 THEN {weights} ELSE [NULL] END)::FLOAT"
         name = getattr(self.columns, role)
         kind = self.kinds[name]
-        column = identifier(name)
+        column = self.column(name)
         if role in ("user", "item", "title"):
             return self._identifier(role, name, column, kind)
         if role == "time":
@@ -138,7 +146,7 @@ class Scan:
 
     def other(self, name: str) -> str | None:
         """Return the SQL of a column without a role: texts, doubles, or lists of these; None for other types."""
-        kind, column = self.kinds[name], identifier(name)
+        kind, column = self.kinds[name], self.column(name)
         if kind == "VARCHAR":
             return self._identifier("item", name, column, kind)
         is_list = _LIST.fullmatch(kind)
@@ -226,11 +234,6 @@ def _or_null(items: str) -> str:
     return f"CASE WHEN len({items}) > 0 THEN {items} ELSE [NULL] END"
 
 
-def identifier(name: str) -> str:
-    """Return a column name as SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _table_relation(path: Path, dialect: Dialect) -> str:
     """Return the SQL that reads a text file as rows of texts."""
     separator = PLAIN_SEPARATOR if dialect.separator == SPACES else dialect.separator
@@ -242,23 +245,13 @@ def _table_relation(path: Path, dialect: Dialect) -> str:
         f"skip = {dialect.skip}",
         f"columns = {{{names}}}",
     ]
-    renamed = ", ".join(f"c{place} AS {identifier(name)}" for place, name in enumerate(sql_names(dialect.names)))
-    return f"(SELECT {renamed} FROM {_read_csv(path, options)})"
-
-
-def sql_names(names: tuple[str, ...]) -> list[str]:
-    """Return column names of which none is empty or occurs twice; a name that occurs once stays as it is."""
-    found: list[str] = []
-    for place, name in enumerate(names):
-        is_plain = bool(name) and names.count(name) == 1
-        found.append(name if is_plain else f"{name}\u2063{place}")  # no table has an invisible separator in a name
-    return found
+    return f"(SELECT * FROM {_read_csv(path, options)})"
 
 
 def _read_csv(path: Path, options: list[str]) -> str:
     """Return the SQL of a call; lines that it refuses go to the table `reject_errors`."""
     fixed = ["header = false", "auto_detect = false", _compression(path), "store_rejects = true"]
-    return f"read_csv({quoted(str(path))}, {', '.join([*options, *fixed])})"
+    return f"read_csv({sql_path(path)}, {', '.join([*options, *fixed])})"
 
 
 def _compression(path: Path) -> str:
@@ -277,39 +270,42 @@ def lines_relation(path: Path) -> str:
         f"max_line_size = {_LONGEST_LINE}",
         f"buffer_size = {2 * _LONGEST_LINE}",
     ]
-    return f"(SELECT line FROM {_read_csv(path, options)} WHERE trim(line) <> '')"
+    return f"(SELECT line FROM {_read_csv(path, options)} WHERE trim(line, {_BLANKS}) <> '')"
 
 
 def _lists_relation(path: Path) -> str:
     """Return the SQL that reads lines of `user item item ...`."""
-    words = "regexp_split_to_array(trim(line), '\\s+')"
+    words = "regexp_extract_all(line, '\\S+')"
     lines = lines_relation(path)
     return f"(SELECT words[1] AS user, words[2:] AS item FROM (SELECT {words} AS words FROM {lines}))"
 
 
 def array_relation(path: Path) -> str:
     """Return the SQL that reads the objects of a JSON array."""
-    return f"(SELECT json AS line FROM read_json_objects({quoted(str(path))}, format = 'array', {_compression(path)}))"
+    return f"(SELECT json AS line FROM read_json_objects({sql_path(path)}, format = 'array', {_compression(path)}))"
 
 
 def _json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:
     """Return the SQL that takes columns from JSON objects, as texts; `item` is a column of arrays or objects."""
     selected = []
-    for name in names:
+    for place, name in enumerate(names):
         key = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
         path = quoted(key)
         if name == item:
             array = f"json_extract_string(line, {quoted(key + '[*]')})"
             values = f"json_extract_string(line, {quoted(key + '.*')})"
             kind = f"json_type(line, {path})"
-            items = f"CASE {kind} WHEN 'ARRAY' THEN {array} WHEN 'OBJECT' THEN json_keys(line, {path}) END"
+            single = f"[json_extract_string(line, {path})]"
+            items = (
+                f"CASE {kind} WHEN 'ARRAY' THEN {array} WHEN 'OBJECT' THEN json_keys(line, {path}) ELSE {single} END"
+            )
             weights = f"CASE {kind} WHEN 'OBJECT' THEN {values} ELSE [] END"
-            selected.append(f"{{'items': {items}, 'weights': {weights}}} AS {identifier(name)}")
+            selected.append(f"{{'items': {items}, 'weights': {weights}}} AS c{place}")
         else:
             value = f"json_extract_string(line, {path})"
             if name in ids:  # an array or an object is no id
                 value = f"CASE WHEN json_type(line, {path}) NOT IN ('ARRAY', 'OBJECT') THEN {value} END"
-            selected.append(f"{value} AS {identifier(name)}")
+            selected.append(f"{value} AS c{place}")
     return f"(SELECT {', '.join(selected)} FROM {objects} WHERE json_valid(line))"
 
 
@@ -337,5 +333,5 @@ def kinds_of(connection: duckdb.DuckDBPyConnection, scan: Scan) -> dict[str, str
 
 def uuid_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> frozenset[str]:
     """Return the columns of a Parquet file that hold 16 bytes in each row."""
-    query = f"SELECT name FROM parquet_schema({quoted(str(path))}) WHERE type_length = '16'"
+    query = f"SELECT name FROM parquet_schema({sql_path(path)}) WHERE type_length = '16'"
     return frozenset(row[0] for row in connection.execute(query).fetchall())

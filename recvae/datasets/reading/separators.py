@@ -137,7 +137,8 @@ def _are_numbers_in_columns(lines: Sequence[str]) -> bool:
     """Whether lines hold nothing but numbers with blanks between them, perhaps below a header."""
     if not any(" " in line.strip() for line in lines) or not _are_consistent(lines, SPACES, "", "", share=1):
         return False
-    return len(lines) > 1 and all(is_number(word) for line in lines[1:] for word in line.split())
+    words = [word for line in lines[1:] for word in line.split()]
+    return bool(words) and all(is_number(word) and word[-1].isdigit() for word in words)
 
 
 def are_lists(lines: Sequence[str]) -> bool:

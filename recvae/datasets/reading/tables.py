@@ -14,13 +14,14 @@ import bisect
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from recvae.datasets.columns import LOG, Columns
@@ -32,7 +33,8 @@ from recvae.datasets.reading.line_numbers import line_of
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.opening import Opener, damaged
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan, identifier
+from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
+from recvae.datasets.reading.several import alike, others_of, selected, time_form_of
 from recvae.datasets.reading.sinks import Sink, WrongValueError
 from recvae.datasets.reading.sources import Source, find_sources
 from recvae.errors import DataError
@@ -107,10 +109,12 @@ class Table:
                 self._scans = [self._opener.memory(given, name)]
             else:
                 sources: list[Source] = []
-                for one in given:
-                    sources += [one] if isinstance(one, Source) else find_sources([one], scratch)
-                self._scans = _alike([self._opener.file(source) for source in sources])
-            self.others, self.unreadable = _others(self._scans) if others else ((), {})
+                for number, one in enumerate(given):
+                    (scratch / f"input-{number}").mkdir()
+                    pipes = scratch / f"input-{number}"
+                    sources += [one] if isinstance(one, Source) else find_sources([one], pipes)
+                self._scans = alike([self._opener.file(source) for source in sources], self.roles)
+            self.others, self.unreadable = others_of(self._scans) if others else ((), {})
             self._n_rows = self._count()
         except BaseException:
             self._close()
@@ -143,16 +147,17 @@ class Table:
         more = len(self._scans) - 1
         return self._scans[0].name + (f" and {more} more" if more else "")
 
+    def headings(self, role: str) -> list[str]:
+        """Return how the headers of text files name the column of a role."""
+        named = (
+            scan for scan in self._scans if scan.form == TABLE and scan.dialect is not None and scan.dialect.header
+        )
+        return [name for scan in named if (name := getattr(scan.columns, role)) and not name.isdecimal()]
+
     @property
     def time_form(self) -> str | None:
         """How times are written in the first file: "number" or the name of a form; None without times."""
-        scan = self._scans[0]
-        if scan.columns.time is None:
-            return None
-        kind = scan.kinds[scan.columns.time]
-        if kind == "VARCHAR":
-            return times.OWN if scan.time_format else scan.time_form
-        return "dates" if kind == "DATE" or kind.startswith("TIMESTAMP") else times.NUMBER
+        return time_form_of(self._scans[0])
 
     def read(self, sink: Sink, progress: Progress | None = None) -> None:
         """Pass all rows to a sink, in order; afterwards `reports` says what was found.
@@ -184,9 +189,33 @@ class Table:
 
     def relation(self) -> str:
         """Return the SQL of all rows, with columns named by their roles, in the way in which `read` has read them."""
-        return " UNION ALL ".join(
-            f"SELECT {_selected(scan, self.roles)} FROM {scan.relation} WHERE {scan.kept}" for scan in self._scans
+        as_text = (
+            len({(scan.kinds.get(scan.columns.user), scan.kinds.get(scan.columns.item)) for scan in self._scans}) > 1
         )
+        return " UNION ALL ".join(
+            f"SELECT {selected(scan, self.roles, as_text)} FROM {scan.relation} WHERE {scan.kept}"
+            for scan in self._scans
+        )
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn errors of `execute`'s batches into a `DataError`."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise damaged(self.name, error) from error
+
+    def check_units(self, moments: np.ndarray) -> None:
+        """Refuse files of which one has its times in seconds and another one in milliseconds, as numbers (E,)."""
+        units = {}
+        for number, scan in enumerate(self._scans):
+            end = self._starts[number + 1] if number + 1 < len(self._starts) else len(moments)
+            part = moments[self._starts[number] : end]
+            if len(part) and part.max() > 0:
+                units.setdefault(times.unit_of(int(part.max())), scan.name)
+        if len(units) > 1:
+            said = ", ".join(f"{unit} in {name}" for unit, name in units.items())
+            raise DataError(f"the times are in several units: {said}; expected one; convert the files")
 
     @property
     def has_lists_of_items(self) -> bool:
@@ -239,7 +268,7 @@ class Table:
 
     def _text(self, scan: Scan, row: int, name: str) -> str:
         """Return what a column holds in a row of a file, as it is written there."""
-        query = f"SELECT {identifier(name)}::VARCHAR FROM {scan.relation} WHERE {scan.kept} LIMIT 1 OFFSET {row}"
+        query = f"SELECT {scan.column(name)}::VARCHAR FROM {scan.relation} WHERE {scan.kept} LIMIT 1 OFFSET {row}"
         found = self._connection.execute(query).fetchall()
         return "" if not found or found[0][0] is None else found[0][0]
 
@@ -291,11 +320,11 @@ class Table:
     def _pass_on(self, scan: Scan, first: int, sink: Sink, progress: Progress | None, report: FileReport) -> None:
         """Pass the rows of a file to the sink, and count them."""
         more = [f', {scan.other(name)} AS "other {place}"' for place, name in enumerate(self.others)]
-        selected = _selected(scan, self.roles) + "".join(more) + (f", {scan.kept} AS kept" if scan.only else "")
+        chosen = selected(scan, self.roles) + "".join(more) + (f", {scan.kept} AS kept" if scan.only else "")
         report.rows, report.skipped = 0, Counter()
         reader = None
         try:
-            with self.execute(f"SELECT {selected} FROM {scan.relation}") as reader:
+            with self.execute(f"SELECT {chosen} FROM {scan.relation}") as reader:
                 for batch in reader:
                     report.rows += len(batch)
                     if scan.only:
@@ -313,30 +342,3 @@ class Table:
             raise damaged(scan.name, error) from error
         finally:
             del reader  # an error that someone keeps would keep it too, and with it the connection
-
-
-def _selected(scan: Scan, roles: Sequence[str]) -> str:
-    """Return the SQL of the columns, each named by its role."""
-    present = [role for role in roles if getattr(scan.columns, role)]
-    if scan.has_json_items and "weight" in roles:
-        present = [*dict.fromkeys([*present, "weight"])]
-    return ", ".join(f"{scan.select(role)} AS {role}" for role in present)
-
-
-def _others(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the columns without a role that are read, and the types of those that cannot be."""
-    taken = {name for name in vars(found[0].columns).values() if name}
-    names = [name for name in found[0].kinds if name not in taken]
-    unreadable = {name: scan.kinds[name] for name in names for scan in found if scan.other(name) is None}
-    return tuple(name for name in names if name not in unreadable), unreadable
-
-
-def _alike(found: list[Scan]) -> list[Scan]:
-    """Return the scans of several files, if they have the same columns."""
-    for scan in found[1:]:
-        if set(scan.kinds) != set(found[0].kinds):
-            raise DataError(
-                f"{found[0].name} has the columns {', '.join(found[0].kinds)}, but {scan.name} has "
-                f"{', '.join(scan.kinds)}; expected the files of one log; give only those"
-            )
-    return found

@@ -8,7 +8,7 @@ Letters in shape comments: E rows.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +18,8 @@ from recvae.datasets.reading.growing import Growing
 from recvae.errors import DataError
 
 NUMBER, NUMBER_WITH_COMMA, ISO, COMPACT = "number", "number with a comma", "ISO 8601", "days such as 20191101"
-OWN = "your format"
+OWN, DATES = "your format", "dates"
+NUMBERS = (NUMBER, NUMBER_WITH_COMMA)
 
 UNITS = (
     ("seconds", 1, 1e11),
@@ -28,6 +29,7 @@ UNITS = (
 )
 """Unit of numbers, how many make a second, and the number that is too late for it: the year 5138."""
 
+_LAST_MOMENT = 4_102_444_800  # 2100
 _UNREADABLE = np.iinfo(np.int64).min
 _IS_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?")
 _IS_DAY = re.compile(r"(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -159,7 +161,14 @@ def sql_of(column: str, kind: str, form: str | None, time_format: str | None) ->
         column = f"replace({column}, ',', '.')"
     # A text with a fraction would be rounded to the next whole second.
     decimal = f"try_cast(floor(try_cast({column} AS DOUBLE)) AS BIGINT)"
-    return f"CASE WHEN contains({column}, '.') THEN {decimal} ELSE try_cast({column} AS BIGINT) END"
+    odd = f"contains({column}, '_') OR contains({column}, 'x')"  # DuckDB would read 1_000 and 0x10 as numbers
+    whole = f"CASE WHEN {odd} THEN NULL ELSE try_cast({column} AS BIGINT) END"
+    return f"CASE WHEN contains({column}, '.') THEN {decimal} ELSE {whole} END"
+
+
+def unit_of(last: int) -> str:
+    """Return the unit of times of which this is the latest."""
+    return next(name for name, _, end in UNITS if last < end)
 
 
 def quoted(text: str) -> str:
@@ -193,7 +202,23 @@ class TimeColumn:
         """Forget all rows but the first."""
         self._moments.truncate(n_rows)
 
-    def finish(self) -> tuple[np.ndarray, TimeSpan, int | None]:
+    def _check_unit(self, moments: np.ndarray, last: int) -> None:
+        """Refuse numbers that cannot be in one unit, or that are no times since 1970: their unit would be wrong."""
+        number = [name for name, _, _ in UNITS].index(unit_of(last))
+        name, per_second, _ = UNITS[number]
+        if number and ((moments > 0) & (moments < UNITS[number - 1][2] / 10)).any():
+            first = int(moments[moments > 0].min())
+            raise DataError(
+                f"the times are numbers from {first} to {last}, expected one unit; convert them, or leave them out "
+                "with --no-time"
+            )
+        if last // per_second > _LAST_MOMENT:
+            raise DataError(
+                f"the last time is {last}, as {name} {_date(last // per_second)}; expected a time before 2100; say how "
+                "times are written, e.g. --time-format '%Y%m%d%H%M%S', or leave them out with --no-time"
+            )
+
+    def finish(self, check: Callable[[np.ndarray], None] | None = None) -> tuple[np.ndarray, TimeSpan, int | None]:
         """Return seconds since 1970 (E,), int64, what they span, and the first row that is no time or before 1970."""
         moments = self._moments.finish()
         if not len(moments):
@@ -203,7 +228,11 @@ class TimeColumn:
             return moments, TimeSpan(form=self._form, first=first, last=last), int((moments < 0).argmax())
         form = self._form
         if self._are_numbers:
-            form, divisor = next((name, number) for name, number, end in UNITS if last < end)
+            if check is not None:
+                check(moments)
+            self._check_unit(moments, last)
+            form = unit_of(last)
+            divisor = next(number for name, number, _ in UNITS if name == form)
             if divisor > 1:
                 moments //= divisor
         first, last = int(moments.min()), int(moments.max())
