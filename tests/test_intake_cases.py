@@ -383,3 +383,130 @@ def test_what_is_known_about_a_file_is_said_by_name() -> None:
     assert events.timestamps is not None and events.item_ids.dtype == np.int64
     with pytest.raises(TypeError, match="colour"):
         read_events(CASES / "us-date/events.csv", colour="red")
+
+
+# Kinds that were found by trying
+
+
+def written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def test_a_name_with_brackets_or_stars_is_no_pattern(tmp_path: Path) -> None:
+    written(tmp_path / "plays1.csv", "user,item\n7,8\n")
+    assert pairs(read_events(written(tmp_path / "plays[1].csv", "user,item\n1,2\n"))) == [(1, 2)]
+    assert pairs(read_events(written(tmp_path / "p*s?.csv", "user,item\n3,4\n"))) == [(3, 4)]
+
+
+def test_two_pipes_are_two_files(tmp_path: Path) -> None:
+    files = [written(tmp_path / f"{n}.csv", f"user,item\n{n},1\n{n},2\n") for n in (1, 2)]
+    inputs = " ".join(f"<(cat {file})" for file in files)
+    line = f"{sys.executable} -m recvae preprocess {inputs} --name log --min-user-items 1 --split holdout --json"
+    done = subprocess.run(["bash", "-c", f"{line} --data-dir {tmp_path}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["filters"]["steps"][0]["users"] == 2
+
+
+def test_positions_are_no_names_of_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "2,1,4\n2,20,5\n3,30,3\n")
+    assert pairs(read_events(path, user="1", item="2")) == [(2, 1), (2, 20), (3, 30)]
+
+
+@pytest.mark.parametrize("door", ["CSV", "JSON", "Python"])
+def test_names_that_differ_in_case_are_two_columns(door: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({"Item_ID": [10, 20], "user": [1, 2], "item_id": [110, 220]})
+    if door == "Python":
+        assert Dataset.from_pandas(
+            table, user="user", item="item_id", split="holdout", filters=Filters(min_user_items=0)
+        )
+        return
+    path = tmp_path / "log"
+    table.to_csv(path, index=False) if door == "CSV" else table.to_json(path, orient="records", lines=True)
+    assert pairs(read_events(path, item="item_id")) == [(1, 110), (2, 220)]
+
+
+def test_parquet_columns_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"X": [8], "x": [1], "item": [2]}).to_parquet(tmp_path / "log")
+    with pytest.raises(DataError, match="the columns 'X' and 'x' differ only in case; rename one of them"):
+        read_events(tmp_path / "log", user="x")
+
+
+def test_ids_that_begin_with_a_mark_are_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "#a,1,5\n#b,2,4\n#c,3,4\nd,4,5\n")
+    assert [user for user, _ in pairs(read_events(path, header=False))] == ["#a", "#b", "#c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("2020-01-01", "1600000000000", "the times of .*a.csv are written as ISO 8601, those of .*b.csv as number"),
+        ("1600000000", "1600000000000", "the times are in several units: seconds in .*a.csv, milliseconds in .*b.csv"),
+        ("", "1600000000", "a.csv has no column for the time, but .*b.csv has time"),
+    ],
+)
+def test_files_with_other_times_are_refused(first: str, second: str, said: str, tmp_path: Path) -> None:
+    a = f"user,item,time\n1,2,{first}\n" if first else "user,item,x\n1,2,3\n"
+    written(tmp_path / "a.csv", a)
+    written(tmp_path / "b.csv", f"user,item,time\n3,4,{second}\n")
+    with pytest.raises(DataError, match=said if first else "expected the files of one log"):
+        read_events([tmp_path / "a.csv", tmp_path / "b.csv"])
+
+
+def test_rating_in_one_file_and_time_in_the_other_are_refused(tmp_path: Path) -> None:
+    files = [written(tmp_path / "a.csv", "1,11,4\n"), written(tmp_path / "b.csv", "3,11,1600000000\n")]
+    with pytest.raises(DataError, match=r"a.csv has 3 for the rating, but .*b.csv has no column"):
+        read_events(files)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["1700000000", "1700000000000"], "the times are numbers from 1700000000 to 1700000000000, expected one unit"),
+        (["20231204223108", "20231204223109"], "the last time is 20231204223109, as milliseconds 2611-02-07; expected"),
+    ],
+)
+def test_numbers_that_are_no_times_in_one_unit_are_refused(times: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Events.from_columns([1, 2], [3, 4], timestamps=times)
+
+
+def test_a_header_once_more_is_no_event(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "user_id,item_id\n1,104\nuser_id,item_id\n8,119\n")
+    events = read_events(path)
+    assert pairs(events) == [(1, 104), (8, 119)] and accounted(events) == {"rows without a user id": 1}
+
+
+@pytest.mark.parametrize("cell", ['"[104, 118, 127]"', "104|118|127"])
+def test_a_list_in_a_cell_is_refused(cell: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", f"user,items\n1,{cell}\n2,{cell}\n")
+    with pytest.raises(DataError, match=r"holds lists such as .*, expected one id per row"):
+        read_events(path)
+
+
+def test_a_whole_float_and_its_integer_are_one_id_beside_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "user,item\n1,100\n2,100.0\n3,abc\n4,7.0\n")
+    assert [item for _, item in pairs(read_events(path))] == ["100", "100", "abc", "7.0"]
+
+
+def test_a_comma_with_a_blank_is_a_comma(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.csv", "user_id, item_id\n1, 104\n2, 105\n")
+    assert pairs(read_events(path)) == [(1, 104), (2, 105)]
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", "1.5e9999999"])
+def test_a_number_beyond_all_bounds_is_a_word(text: str) -> None:
+    assert Events.from_columns([text, "1"], [1, 2]).user_ids.tolist() == ["1", text]
+
+
+def test_a_column_of_texts_that_look_like_lists_in_json_stays_texts(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.jsonl", '{"user":1,"item":"[REC]"}\n{"user":2,"item":"Alien"}\n')
+    assert pairs(read_events(path)) == [(1, "[REC]"), (2, "Alien")]
+
+
+def test_floats_of_one_file_are_checked_beside_integers_of_another(tmp_path: Path) -> None:
+    pd.DataFrame({"user": [16777217, 2], "item": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    wide = pd.DataFrame({"user": np.array([16777220], np.float32), "item": [3]})
+    wide.to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="16777220, which are exact only up to 16777216"):
+        read_events([tmp_path / "a.parquet", tmp_path / "b.parquet"])

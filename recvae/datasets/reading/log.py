@@ -276,7 +276,10 @@ class _LogSink:
         ratings = None if self._ratings is None else self._ratings.finish()
         timestamps = span = None
         if self._times is not None:
-            timestamps, span, wrong = self._times.finish(self._table.check_units)
+            try:
+                timestamps, span, wrong = self._times.finish(self._table.check_units)
+            except DataError as error:
+                raise DataError(f"{self._table.name}: {error}") from error
             if wrong is not None:
                 raise self._table.wrong_value(WrongValueError("time", "a time since 1970", wrong))
         if any(one.missing for one in found.values()):
