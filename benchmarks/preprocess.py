@@ -1,7 +1,10 @@
 """The whole of `recvae preprocess` on a log as long as MovieLens-20M's, against reading that file with pyarrow alone.
 
     python benchmarks/preprocess.py --rounds 5
-    python benchmarks/preprocess.py --folder logs      # keeps the log for another time
+    python benchmarks/preprocess.py --folder logs             # keeps the log for another time
+    python benchmarks/preprocess.py --old ../before           # by turns with another checkout of recvae
+    python benchmarks/preprocess.py --max-memory 1GB          # what the command is allowed to take
+    python benchmarks/preprocess.py --rows 200000000 --parquet --rounds 1
 
 The log is made up by `recvae.datasets.synthetic` as the `ratings.csv` of ML-20M: as many users and films.
 The sides take turns, each in a fresh process. Of the floor only the call of `pyarrow.csv.read_csv` counts, of the
@@ -26,7 +29,9 @@ from measuring import Times, machine_line, write_results
 
 ROWS, USERS, ITEMS = 20_000_000, 138_493, 26_744
 ROWS_PER_USER = ROWS // USERS
-PROMISED_RATIO, PROMISED_BYTES = 4, 3e9
+ROWS_AT_ONCE = 20_000_000  # a longer log is made of several, each with users of its own
+PROMISED_RATIO, PROMISED_BYTES = 4, 1.5e9
+PROMISED_PARQUET_BYTES = 6e9
 
 # What the processes run. The log is made in one of its own too: a new process inherits its maker's peak of memory.
 MAKE = """
@@ -37,6 +42,23 @@ path, *shape = sys.argv[1:]
 n_users, n_items, n_events = map(int, shape)
 write_ratings_csv(synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events)[0], Path(path))
 """
+MAKE_PARQUET = """
+import sys
+import pyarrow as pa, pyarrow.parquet as pq
+from recvae.datasets.synthetic import synthetic_log
+path, rows, at_once, rows_per_user, n_items = sys.argv[1], *map(int, sys.argv[2:])
+writer, first_user = None, 0
+for seed, start in enumerate(range(0, rows, at_once)):
+    n_events = min(at_once, rows - start)
+    n_users = max(1, n_events // rows_per_user)
+    log, _ = synthetic_log(n_users=n_users, n_items=n_items, n_events=n_events, seed=seed)
+    columns = {"userId": log.user_ids[log.users] + first_user, "movieId": log.item_ids[log.items]}
+    table = pa.table({**columns, "rating": log.ratings, "timestamp": log.timestamps})
+    writer = writer or pq.ParquetWriter(path, table.schema)
+    writer.write_table(table, row_group_size=1 << 20)
+    first_user += int(log.user_ids.max()) + 1
+writer.close()
+"""
 READ = """
 import sys, time
 import pyarrow.csv
@@ -44,6 +66,15 @@ started = time.perf_counter()
 table = pyarrow.csv.read_csv(sys.argv[1])
 print(time.perf_counter() - started)
 """
+READ_PARQUET = """
+import sys, time
+import pyarrow.parquet as pq
+started = time.perf_counter()
+for batch in pq.ParquetFile(sys.argv[1]).iter_batches(1 << 20):
+    pass
+print(time.perf_counter() - started)
+"""
+OURS, FLOOR, OLD = "recvae preprocess", "reading alone", "before"
 COMMAND = "from recvae_cli.app import main; main()"  # what the installed script runs
 
 
@@ -67,8 +98,8 @@ class Process:
     printed: str
 
 
-def run(code: str, *arguments: object) -> Process:
-    """Run Python code in a process of its own.
+def run(code: str, *arguments: object, checkout: Path | None = None) -> Process:
+    """Run Python code in a process of its own, with the recvae of another checkout if one is given.
 
     Raises
     ------
@@ -78,7 +109,9 @@ def run(code: str, *arguments: object) -> Process:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors)
+        paths = None if checkout is None else f"{checkout}:{checkout / 'cli'}"
+        environment = os.environ if paths is None else {**os.environ, "PYTHONPATH": paths}
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment, cwd=checkout)
         _, status, usage = os.wait4(process.pid, 0)  # the one call that tells what a single child took
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -90,12 +123,15 @@ def run(code: str, *arguments: object) -> Process:
         return Process(seconds, usage.ru_utime + usage.ru_stime, peak, output.read().decode())
 
 
-def made_up(folder: Path, rows: int) -> Path:
+def made_up(folder: Path, rows: int, parquet: bool = False) -> Path:
     """Return a log of so many rows in a folder, made there if it is not."""
-    path = folder / f"ratings-{rows}.csv"
+    path = folder / f"ratings-{rows}.{'parquet' if parquet else 'csv'}"
     if not path.exists():
         print(f"making up {rows:,} rows: {path}", flush=True)
-        run(MAKE, path, max(1, rows // ROWS_PER_USER), ITEMS, rows)
+        if parquet:
+            run(MAKE_PARQUET, path, rows, ROWS_AT_ONCE, ROWS_PER_USER, ITEMS)
+        else:
+            run(MAKE, path, max(1, rows // ROWS_PER_USER), ITEMS, rows)
     return path
 
 
@@ -124,8 +160,10 @@ def side_of(name: str, seconds: Sequence[float], processes: Sequence[Process]) -
     return Side(Times(name, np.array(seconds)), processor, max(process.peak for process in processes))
 
 
-def measure(path: Path, data_dir: Path, rounds: int) -> tuple[Side, Side]:
-    """Return what the command took, and what reading alone did.
+def measure(
+    path: Path, data_dir: Path, rounds: int, old: Path | None = None, max_memory: str | None = None
+) -> dict[str, Side]:
+    """Return what the command took, what reading alone did, and what the command of another checkout took.
 
     Parameters
     ----------
@@ -135,35 +173,49 @@ def measure(path: Path, data_dir: Path, rounds: int) -> tuple[Side, Side]:
         Where the command writes.
     rounds : int
         Of each side, after one that does not count.
+    old : Path, optional
+        Another checkout.
+    max_memory : str, optional
+        What the command is given as --max-memory.
     """
-    pairs = []
+    read = READ_PARQUET if path.suffix == ".parquet" else READ
+    words = ("preprocess", path, "--data-dir", data_dir)
+    limit = () if max_memory is None else ("--max-memory", max_memory)
+    found: dict[str, list[tuple[float, Process]]] = {}
     for turn in range(1 + rounds):
-        floor = run(READ, path)
-        ours = run(COMMAND, "preprocess", path, "--name", "log", "--data-dir", data_dir)
+        floor = run(read, path)
+        ours = run(COMMAND, *words, "--name", "log", "--overwrite", *limit)
+        sides = {OURS: (ours.seconds, ours), FLOOR: (float(floor.printed), floor)}
+        if old is not None:
+            before = run(COMMAND, *words, "--name", "before", checkout=old)
+            sides[OLD] = (before.seconds, before)
         if turn:
-            pairs.append((ours, floor))
-            print(
-                f"  round {turn}: read_csv {float(floor.printed):6.2f} s   preprocess {ours.seconds:6.2f} s", flush=True
-            )
-    all_ours, all_floors = zip(*pairs, strict=True)
-    return (
-        side_of("recvae preprocess", [process.seconds for process in all_ours], all_ours),
-        side_of("pyarrow read_csv", [float(process.printed) for process in all_floors], all_floors),
-    )
+            for name, side in sides.items():
+                found.setdefault(name, []).append(side)
+            shown = "   ".join(f"{name} {seconds:6.2f} s" for name, (seconds, _) in sides.items())
+            print(f"  round {turn}: {shown}", flush=True)
+    return {
+        name: side_of(name, [seconds for seconds, _ in took], [process for _, process in took])
+        for name, took in found.items()
+    }
 
 
-def table(ours: Side, floor: Side) -> str:
-    """Return what was measured, one line per side, and the ratio."""
+def table(sides: dict[str, Side], promised_bytes: float) -> str:
+    """Return what was measured, one line per side, and the ratios."""
     lines = [f"{'':<18}  min s   median s    max s   processor s   peak memory"]
-    for side in (ours, floor):
+    for side in sides.values():
         seconds = side.times.seconds
         times = f"{seconds.min():6.2f}   {side.times.median:8.2f}   {seconds.max():6.2f}"
         lines.append(f"{side.times.name:<18} {times}   {side.processor_seconds:11.2f}   {side.peak / 1e9:8.2f} GB")
-    median, low, high = ours.times.ratio(floor.times)
+    ours = sides[OURS]
+    median, low, high = ours.times.ratio(sides[FLOOR].times)
     lines.append(
-        f"recvae preprocess takes {median:.2f} times as long as read_csv alone, {low:.2f} to {high:.2f} round by round "
-        f"(promised: {PROMISED_RATIO}), and {ours.peak / 1e9:.2f} GB (promised: {PROMISED_BYTES / 1e9:g})"
+        f"recvae preprocess takes {median:.2f} times as long as reading alone, {low:.2f} to {high:.2f} round by round "
+        f"(promised for CSV: {PROMISED_RATIO}), and {ours.peak / 1e9:.2f} GB (promised: {promised_bytes / 1e9:g})"
     )
+    if OLD in sides:
+        median, low, high = ours.times.ratio(sides[OLD].times)
+        lines.append(f"it takes {median:.2f} times as long as before, {low:.2f} to {high:.2f} round by round")
     return "\n".join(lines)
 
 
@@ -182,6 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--folder", type=Path, help="where the log is kept, and looked for; by default it is thrown away"
     )
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--parquet", action="store_true", help="a log in Parquet instead of CSV")
+    parser.add_argument("--old", type=Path, help="another checkout of recvae, whose command takes turns with this one")
+    parser.add_argument("--max-memory", help="what the command is allowed to take, e.g. 1GB")
     given = parser.parse_args(arguments)
     if given.rounds < 1 or given.rows < 1000:
         parser.error("--rounds must be 1 or more, --rows 1,000 or more")
@@ -189,16 +244,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        path = made_up(folder, given.rows)
+        path = made_up(folder, given.rows, given.parquet)
         shape = {"rows": given.rows, "bytes": path.stat().st_size, "threads": pyarrow.cpu_count()}
         print(f"{shape['rows']:,} rows, {shape['bytes'] / 1e6:,.0f} MB")
-        ours, floor = measure(path, Path(scratch) / "data", given.rounds)
-    print(table(ours, floor))
+        sides = measure(path, Path(scratch) / "data", given.rounds, given.old, given.max_memory)
+    print(table(sides, PROMISED_PARQUET_BYTES if given.parquet else PROMISED_BYTES))
     results = {
-        side.times.name: {**side.times.to_json(), "processor_seconds": side.processor_seconds, "peak_bytes": side.peak}
-        for side in (ours, floor)
+        name: {**side.times.to_json(), "processor_seconds": side.processor_seconds, "peak_bytes": side.peak}
+        for name, side in sides.items()
     }
-    write_results(given.json, "preprocess", shape, {**results, "ratio": ours.times.ratio(floor.times)})
+    ratio = sides[OURS].times.ratio(sides[FLOOR].times)
+    write_results(given.json, "preprocess", shape, {**results, "ratio": ratio})
 
 
 if __name__ == "__main__":

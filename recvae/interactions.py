@@ -3,6 +3,7 @@
 Letters in shape comments here and everywhere: U users, I items, B users of one batch, N stored interactions.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
@@ -10,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import DataError
+
+_CHUNK = 1 << 22
 
 
 def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -27,16 +30,49 @@ def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) 
     csr_matrix of shape (n_users, n_items), float32
         Sorted int32 indices, every stored value 1.
     """
-    # Row and column as one number: sorting those is faster than scipy's way over coordinates.
-    bits = int(shape[1]).bit_length()
-    position = rows.astype(np.int64) << bits  # (N,)
+    position = rows.astype(np.int64) << column_bits(shape)  # (N,)
     position |= columns
-    position.sort()
+    return of_positions(position, shape)
+
+
+def column_bits(shape: tuple[int, int]) -> int:
+    """Return how many bits hold a column, where row and column are one number: row << bits | column."""
+    return int(shape[1]).bit_length()
+
+
+def of_positions(position: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Build a matrix of ones; see `interactions`.
+
+    Parameters
+    ----------
+    position : ndarray of shape (n_interactions,), int64
+        Row and column of each interaction as one number, see `column_bits`; it is used up.
+    shape : tuple of int
+        (n_users, n_items).
+    """
+    bits = column_bits(shape)
+    position.sort()  # faster than scipy's way over coordinates
     starts = np.searchsorted(position, np.arange(shape[0] + 1) << bits)  # (U + 1,)
-    ones = np.ones(len(position), dtype=np.float32)
-    matrix = sp.csr_matrix((ones, (position & ((1 << bits) - 1)).astype(np.int32), starts), shape=shape)
+    position &= (1 << bits) - 1
+    columns = position.astype(np.int32)
+    del position
+    matrix = sp.csr_matrix((np.ones(len(columns), dtype=np.float32), columns, starts), shape=shape)
     matrix.sum_duplicates()  # changes nothing, but lets scipy know that rows are sorted
     return matrix
+
+
+def in_chunks(n_rows: int) -> Iterator[slice]:
+    """Yield slices that cover rows, for work whose temporary arrays must not be as long as a log."""
+    for start in range(0, n_rows, _CHUNK):
+        yield slice(start, min(start + _CHUNK, n_rows))
+
+
+def counts_of(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """Return how often each code occurs, shape (n_codes,), int64; codes are not negative."""
+    counts = np.zeros(n_codes, dtype=np.int64)
+    for part in in_chunks(len(codes)):  # numpy would copy all of them as int64
+        counts += np.bincount(codes[part], minlength=n_codes)
+    return counts
 
 
 def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
@@ -103,6 +139,22 @@ def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.c
     columns, values = (np.broadcast_to(x, stays.shape)[stays] for x in (history.indices, history.data))
     starts = np.append(0, stays.sum(axis=1).cumsum())  # (B + 1,)
     return sp.csr_matrix((values, columns, starts), shape=(end - start, history.shape[1]))
+
+
+def chosen_of(column: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the values of a column chosen by a mask (E,) or by positions, in that order.
+
+    numpy indexes by positions ten times as fast as by a mask; part by part, they take no memory to speak of.
+    """
+    if chosen.dtype != bool:
+        return column[chosen]
+    values = np.empty(int(np.count_nonzero(chosen)), dtype=column.dtype)
+    done = 0
+    for part in in_chunks(len(chosen)):
+        here = column[part][np.flatnonzero(chosen[part])]
+        values[done : done + len(here)] = here
+        done += len(here)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)

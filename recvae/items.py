@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recvae.errors import UsageError
+from recvae.ids import spellings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,12 +48,10 @@ class ItemIndex:
         return {str(item): column for column, item in enumerate(self.ids.tolist())}
 
     def column_of(self, item: object) -> int | None:
-        """Return the column of an external id, None if unknown; 318, "318", 318.0 and "318.0" are the same id."""
-        # Data frames turn integers into floats where one is missing.
-        whole = isinstance(item, float | np.floating) and float(item).is_integer()
-        column = self._columns.get(str(int(cast(float, item)) if whole else item))
-        if column is None and isinstance(item, str) and item.endswith(".0"):  # and files turn these floats into strings
-            column = self._columns.get(item.removesuffix(".0"))
+        """Return the column of an external id, None if unknown; 318, "318", " 318" and 318.0 are the same id."""
+        column = self._columns.get(item if type(item) is str else str(item))
+        if column is None:
+            column = next((self._columns[one] for one in spellings(item) if one in self._columns), None)
         return column
 
     def mask_of(self, items: Iterable[object]) -> np.ndarray:

@@ -11,8 +11,8 @@ With n targets of a user and hit(j) = 1 where the item at rank j (from 1) is a t
     mrr@k          1 / rank of the first hit, 0 without one
     coverage@k     share of all items that are in anyone's first k: one value for the whole, not per user
 
-Ranking is always over all items. Users without a target have NaN and are left out of means. A new metric is a function
-of `RankedLists` and an entry in `METRICS`; your own needs neither, see `Metric`.
+Ranking is always over all items. Users without a target have NaN and are left out of means. Lists with an item twice
+are refused. A new metric is a function of `RankedLists` and an entry in `METRICS`; your own needs neither: `Metric`.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,7 +103,7 @@ def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     Parameters
     ----------
     ranked : ndarray of shape (n_users, >= k), integer
-        Item columns, best first; -1 where a list ended.
+        Item columns, best first, each once; -1 where a list ended.
     targets : scipy sparse matrix of shape (n_users, n_items)
         Entries above 0 are the targets.
     k : int
@@ -143,8 +143,7 @@ def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
     """Return the discounted gain over that of min(k, n_targets) hits at the top.
 
-    Parameters, returns and errors are those of `recall_at_k`. Gains are binary, the discount of rank j is
-    1 / log2(j + 1).
+    Otherwise as `recall_at_k`. Gains are binary, the discount of rank j is 1 / log2(j + 1).
 
     References
     ----------
@@ -268,16 +267,16 @@ def _own_values(metric: Metric, lists: RankedLists) -> np.ndarray:
 
 
 def measure(
-    metrics: Sequence[Metric], ranked: np.ndarray, targets: Targets
+    metrics: str | Sequence[str | Metric], ranked: np.ndarray, targets: Targets
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return several metrics of the same lists; targets are looked up in them once, for all metrics.
 
     Parameters
     ----------
-    metrics : sequence of Metric
-        At least one.
+    metrics : str or sequence of str and Metric
+        At least one; see `parse_metrics`.
     ranked : ndarray of shape (n_users, >= the largest k), integer
-        Item columns, best first; -1 where a list ended.
+        Item columns, best first, each once; -1 where a list ended.
     targets : scipy sparse matrix of shape (n_users, n_items)
         Entries above 0 are the targets.
 
@@ -291,11 +290,12 @@ def measure(
     Raises
     ------
     UsageError, DataError
-        As `recall_at_k`; also if a metric of your own fails, or does not return one number per user.
+        As `recall_at_k` and `parse_metrics`; also if your own metric fails.
     """
-    lists = look_up(ranked, targets, max(metric.k for metric in metrics))
-    per_user = {str(metric): metric.of(lists) for metric in metrics if metric.is_per_user}
-    overall = {str(metric): metric.of(lists) for metric in metrics if not metric.is_per_user}
+    wanted = parse_metrics(metrics)
+    lists = look_up(ranked, targets, max(metric.k for metric in wanted))
+    per_user = {str(metric): metric.of(lists) for metric in wanted if metric.is_per_user}
+    overall = {str(metric): metric.of(lists) for metric in wanted if not metric.is_per_user}
     return per_user, overall
 
 
@@ -305,13 +305,12 @@ def parse_metrics(given: str | Sequence[str | Metric]) -> list[Metric]:
     Parameters
     ----------
     given : str or sequence of str and Metric
-        Names with their cut-off, separated by commas; each counts once. A name with a colon is your own function, which
-        is imported; see `Metric` for what it takes.
+        Names with their cut-off, separated by commas; each counts once. MODULE:FUNCTION imports your own, see `Metric`.
 
     Raises
     ------
     UsageError
-        If a metric is unknown, its cut-off is not a whole number >= 1, or your own cannot be imported.
+        If there is none, a metric is unknown, its cut-off is not a whole number >= 1, or your own cannot be imported.
 
     Examples
     --------
@@ -324,6 +323,8 @@ def parse_metrics(given: str | Sequence[str | Metric]) -> list[Metric]:
         known = metrics.setdefault(str(metric), metric)
         if known.function is not metric.function:
             raise UsageError(f"got two metrics called {metric}, expected a name of its own for each; rename a function")
+    if not metrics:
+        raise UsageError("got no metric, expected at least one, such as recall@20")
     return list(metrics.values())
 
 

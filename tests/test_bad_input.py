@@ -76,20 +76,26 @@ BAD_LOGS: dict[str, tuple[bytes, list[str], int, str]] = {  # content, further w
     "no item column": (log(header="user_id,a,b,c"), [], 1, "could not tell which column holds the item id"),
     "too few columns": (log((9, "u1,i3,5")), [], 1, "line 9: got 3 columns, expected 4"),
     "rating is a word": (log((9, "u1,i3,good,1000")), [], 1, "line 9: column 'rating' holds 'good', expected a number"),
-    "rating is NaN": (log((9, "u1,i3,nan,1000")), [], 1, "line 9: the rating is missing, not a number or infinite"),
-    "rating is infinite": (
-        log((9, "u1,i3,inf,1000")),
+    "rating is NaN": (log((9, "u1,i3,nan,1000")), [], 1, "line 9: column 'rating' holds 'nan', expected a number"),
+    "rating is infinite": (log((9, "u1,i3,inf,1000")), [], 1, "line 9: column 'rating' holds 'inf', expected a number"),
+    "rating is missing": (
+        log((9, "u1,i3,,1000"), (11, "u1,i3,,1")),
         [],
         1,
-        "line 9: the rating is missing, not a number or infinite",
+        "with --no-rating (1 more such rows nearby)",
     ),
-    "rating is missing": (log((9, "u1,i3,,1000"), (11, "u1,i3,,1")), [], 1, "and 1 more such rows"),
-    "time is negative": (log((9, "u1,i3,5,-7")), [], 1, "line 9: the time is negative"),
+    "time is negative": (log((9, "u1,i3,5,-7")), [], 1, "line 9: column 'timestamp' holds '-7', expected a time since"),
     "time is a word": (log((9, "u1,i3,5,noon")), [], 1, "line 9: column 'timestamp' holds 'noon'"),
-    "user is empty": (log((9, ",i3,5,1000")), [], 1, "line 9: the user id is empty"),
-    "item is empty": (log((9, "u1,,5,1000")), [], 1, "line 9: the item id is empty"),
-    "binary": (b"user_id,item_id\n\x00\x01\x02\n", [], 1, "is a binary file"),
-    "not UTF-8": (log().replace(b"u1,i3", b"u1,i\xe93", 1), [], 1, "not UTF-8 text (byte 0xe9"),
+    "no user at all": (b"user,item\n,1\nNULL,2\n", [], 1, "no row has both a user and an item (NULL, empty)"),
+    "binary": (b"user_id,item_id\n\x00\x01\x00\x00\n", [], 1, "is a binary file"),
+    "zero byte": (log() + b"u1,i\x00,5,1000\n", [], 1, "holds 1 zero bytes, expected text; repair the file"),
+    "not UTF-8": (log().replace(b"u1,i3", b"u1,i\xe93", 1), [], 1, "line 8: not UTF-8 text: b'u1,i\\xe93,5,1097'; say"),
+    "ratings are no stars": (
+        log().replace(b",5,", b",90,"),
+        [],
+        2,
+        "; 4 is the usual threshold for stars from 1 to 5 only",
+    ),
     "truncated zip": (zipped(log())[:-30], [], 1, "is truncated or damaged"),
     "truncated gzip": (gzip.compress(log())[:-20], [], 1, "is truncated or damaged"),
     "truncated Parquet": (b"PAR1" + bytes(60), [], 1, "is damaged or not a Parquet file"),
@@ -119,7 +125,6 @@ def test_a_bad_log_is_refused_and_leaves_nothing(case: str, refused: Callable[..
     ("words", "said"),
     [
         (["none.csv"], "no file at none.csv"),
-        (["folder/"], "is a folder, expected a file"),
         (["ml-99"], "did you mean 'ml-1m'?"),
         ([], "got no log, expected NAME or PATH"),
         (["ml-1m", "--source", "none"], "no file or folder none, expected a folder or zip of ml-1m"),
@@ -144,16 +149,50 @@ def test_a_preprocess_that_names_the_wrong_thing_is_refused(
     assert said in refused(2, "preprocess", *words)
 
 
+def test_a_folder_without_a_log_is_refused(refused: Callable[..., str]) -> None:
+    Path("folder").mkdir()
+    assert "folder holds no file, expected the files of a log" in refused(1, "preprocess", "folder/")
+
+
+def test_rows_without_an_id_are_left_out_and_told(workplace: Path, command: Command) -> None:
+    Path("log.csv").write_bytes(log((9, ",i3,5,1000"), (10, "NULL,i3,5,1000"), (11, "u1,,5,1000")))
+    said = command("preprocess", "log.csv")
+    assert said.code == 0, said.err
+    assert "left out: 2 rows without a user id (empty: 1, NULL: 1)" in said.out
+    assert "left out: 1 rows without an item id (empty: 1)" in said.out
+
+
+def test_a_data_set_is_replaced_only_where_this_is_said(workplace: Path, command: Command) -> None:
+    Path("log.csv").write_bytes(log())
+    assert command("preprocess", "log.csv").code == 0
+    before = tree(workplace)
+    said = command("preprocess", "log.csv", "--split", "time")
+    assert (said.code, said.out, tree(workplace)) == (2, "", before)
+    assert said.err == (
+        "error: data/log is a data set already, expected a new name; give --overwrite to replace it, or --name NAME\n"
+    )
+    assert command("preprocess", "log.csv", "--split", "time", "--overwrite").code == 0
+    assert Dataset.load("data/log").manifest["protocol"]["split"] == "time"
+
+
+def test_a_threshold_of_zero_is_one(workplace: Path, command: Command) -> None:
+    Path("log.csv").write_bytes(log((2, "u0,i0,1,1000"), (3, "u99,i0,5,1000")))
+    filters = json.loads(command("preprocess", "log.csv", "--min-rating", "0", "--min-user-items", "0", "--json").out)[
+        "filters"
+    ]
+    assert (filters["min_rating"], filters["min_user_items"], filters["steps"][-1]["events"]) == (0, 0, 72)
+
+
 def test_duplicate_events_are_kept_once_and_counted(workplace: Path, command: Command) -> None:
     Path("log.csv").write_bytes(log() + log().partition(b"\n")[2])
     manifest = json.loads(command("preprocess", "log.csv", "--json").out)
     events = {step["name"]: step["events"] for step in manifest["filters"]["steps"]}
     assert (events["as read"], events["duplicates dropped"]) == (144, 72)
-    said = command("preprocess", "log.csv")
+    said = command("preprocess", "log.csv", "--overwrite")
     assert "duplicates dropped" in said.out and " 144 " in said.out and " 72 " in said.out
     once = Dataset.load("data/log")
     Path("log.csv").write_bytes(log())
-    command("preprocess", "log.csv")
+    command("preprocess", "log.csv", "--overwrite")
     assert Dataset.load("data/log").fingerprint == once.fingerprint
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from recvae.datasets.catalog import CATALOG, KnownDataset, check_counts, known_dataset, locate, read_titles
+from recvae.datasets.catalog.entry import KnownDataset
+from recvae.datasets.catalog.known import check_counts, known_dataset, locate
+from recvae.datasets.catalog.movielens import MOVIELENS as CATALOG
 from recvae.datasets.events import Events
 from recvae.datasets.logs import read_events
-from recvae.datasets.sources import Source
+from recvae.datasets.reading.sources import Source
+from recvae.datasets.titles import read_titles
 from recvae.errors import DataError, UsageError
 
 # Every name, id and rating below is made up.
@@ -45,7 +48,7 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 def located(known: KnownDataset, source: Path) -> tuple[Events, dict[str, str]]:
     ratings, log_format, titles = locate(known, source)
     assert titles is not None
-    return read_events(ratings, log_format), read_titles(known, titles)
+    return read_events(ratings, log_format), read_titles([titles[0]], titles[1])
 
 
 def check_made_up(events: Events, titles: dict[str, str]) -> None:
@@ -77,7 +80,8 @@ def test_entry_is_complete(name: str) -> None:
     assert "research" in known.licence and "Harper" in known.licence
     assert list(known.ratings)[-1] == "ratings.csv"  # the official file first, the CSV spelling last
     assert list(known.titles)[-1] == "movies.csv"
-    assert known.n_events > known.n_users > 0 and known.n_events > known.n_items > 0
+    assert known.n_events and known.n_users and known.n_items
+    assert known.n_events > known.n_users and known.n_events > known.n_items
     assert known.min_rating == 4.0
 
 
@@ -101,18 +105,36 @@ def test_unknown_name_gets_a_suggestion(wrong: str, meant: str) -> None:
 
 
 def test_unknown_name_far_from_all_gets_the_list() -> None:
-    with pytest.raises(UsageError, match=r"one of ml-100k, .*, ml-latest-small, synthetic, or the path of a log$"):
-        known_dataset("netflix")
+    with pytest.raises(UsageError, match=r"one of ml-100k, .*, ml-latest-small, .*, synthetic, or the path of a log$"):
+        known_dataset("epinions")
 
 
 def test_check_counts() -> None:
     events = Events.from_columns([1, 1, 2], [5, 6, 5])
     known = replace(known_dataset("ml-1m"), n_events=3, n_users=2, n_items=2)
     assert check_counts(known, events) == []
-    warnings = check_counts(replace(known, n_events=4_000, n_items=3), events)
-    assert len(warnings) == 2
-    assert warnings[0].startswith("ml-1m: got 3 events, expected 4,000;")
-    assert warnings[1].startswith("ml-1m: got 2 items, expected 3;")
+
+
+def test_counts_that_are_a_little_off_are_warnings() -> None:
+    events = Events.from_columns(range(100), [5] * 100)
+    known = replace(known_dataset("ml-1m"), n_events=105, n_users=99, n_items=1)
+    assert check_counts(known, events) == [
+        "ml-1m: got 100 events, expected 105; the file is incomplete or another version",
+        "ml-1m: got 100 users, expected 99; the file is incomplete or another version",
+    ]
+
+
+def test_counts_that_are_far_off_are_of_another_data_set() -> None:
+    events = Events.from_columns([1, 1, 2], [5, 6, 5])
+    known = replace(known_dataset("ml-1m"), n_events=4_000, n_users=2, n_items=2)
+    message = (
+        "this is not ml-1m: got 3 events, 2 users, 2 items, expected 4,000 events, 2 users, 2 items; check --source, "
+        "or prepare it under a name of its own with --force --name NAME"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        check_counts(known, events)
+    [warning] = check_counts(known, events, force=True)
+    assert warning == "ml-1m: got 3 events, expected 4,000; the file is incomplete or another version"
 
 
 # Finding and reading the files
@@ -147,14 +169,14 @@ def test_csv_spelling_without_timestamps(name: str, tmp_path: Path) -> None:
     events = read_events(ratings, log_format)
     assert events.timestamps is None
     assert events.user_ids[events.users].tolist() == [9, 2, 9]  # file order
-    assert titles is not None and read_titles(CATALOG[name], titles)["7"] == "Sea, The (2001)"
+    assert titles is not None and read_titles([titles[0]], titles[1])["7"] == "Sea, The (2001)"
 
 
 def test_official_file_comes_first(tmp_path: Path) -> None:
     fill(tmp_path, FILES["ml-1m"] | FILES["ml-latest-small"])
     ratings, log_format, titles = locate(CATALOG["ml-1m"], tmp_path)
     assert ratings.path.name == "ratings.dat" and log_format.separator == "::"
-    assert titles is not None and titles.path.name == "movies.dat"
+    assert titles is not None and titles[0].path.name == "movies.dat"
 
 
 def test_folder_of_the_right_name_comes_first(tmp_path: Path) -> None:
@@ -226,7 +248,7 @@ def test_zip_with_a_damaged_titles_file(tmp_path: Path) -> None:
     titles = locate(CATALOG["ml-1m"], path)[2]
     assert titles is not None
     with pytest.raises(DataError, match=r"ml-1m\.zip:movies\.dat is truncated or damaged .*CRC"):
-        read_titles(CATALOG["ml-1m"], titles)
+        read_titles([titles[0]], titles[1])
 
 
 # Titles
@@ -234,7 +256,7 @@ def test_zip_with_a_damaged_titles_file(tmp_path: Path) -> None:
 
 def titles_of(name: str, file: str, content: bytes, folder: Path) -> dict[str, str]:
     (folder / file).write_bytes(content)
-    return read_titles(CATALOG[name], Source(folder / file))
+    return read_titles([Source(folder / file)], CATALOG[name].titles[file])
 
 
 def test_titles_with_quotes_commas_and_accents(tmp_path: Path) -> None:
@@ -260,48 +282,47 @@ def test_gzip_titles_under_their_own_name(tmp_path: Path) -> None:
     assert "7" in titles_of("ml-1m", "movies.dat", gzip.compress(DAT_TITLES.encode("latin-1")), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"30 A Quiet Film", "got 1 columns, expected 3 as in the first line: '30 A Quiet Film'; repair the line$"),
-        (b" ::A Quiet Film::Drama", "got .*, expected an item id and a title; repair the line$"),
-    ],
-)
-def test_titles_line_without_id_or_title(line: bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"movies\.dat line 3: {message}"):
-        titles_of("ml-1m", "movies.dat", b"7::Sea::Drama\n\n" + line + b"\n", tmp_path)
+def test_titles_line_without_a_title(tmp_path: Path) -> None:
+    message = (
+        r"movies\.dat line 3: got 1 columns, expected 3 as in the first line: '30 A Quiet Film'; repair the line; "
+    )
+    with pytest.raises(DataError, match=message):
+        titles_of("ml-1m", "movies.dat", b"7::Sea::Drama\n\n30 A Quiet Film\n", tmp_path)
 
 
-def test_titles_with_an_open_quote(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"movies\.csv line 2: unexpected end of data; repair the line"):
-        titles_of("ml-20m", "movies.csv", b'movieId,title,genres\n7,"Sea,Drama\n30,Lake,Drama\n', tmp_path)
+def test_titles_line_without_an_id_is_left_out(tmp_path: Path) -> None:
+    content = b"7::Sea::Drama\n\n ::A Quiet Film::Drama\n"
+    assert titles_of("ml-1m", "movies.dat", content, tmp_path) == {"7": "Sea"}
+
+
+def test_titles_with_an_open_quote_lose_no_line(tmp_path: Path) -> None:
+    content = b'movieId,title,genres\n7,"Sea,Drama\n30,Lake,Drama\n'
+    assert titles_of("ml-20m", "movies.csv", content, tmp_path) == {"7": '"Sea', "30": "Lake"}
 
 
 def test_titles_with_a_comma_outside_quotes(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"movies\.csv line 2: got 4 columns, expected 3 .*; put a title with a comma in"
+        DataError, match=r"movies\.csv line 2: got 4 columns, expected 3 .*; put a title that holds the separator in q"
     ):
         titles_of("ml-20m", "movies.csv", b"movieId,title,genres\n7,Sea, The,Drama\n", tmp_path)
 
 
 def test_titles_file_of_a_single_column(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"movies\.dat line 1: got \['7 Sea'\], expected an item id and a title"):
+    with pytest.raises(
+        DataError,
+        match=r"movies\.dat line 1: got one column with separator '::': '7 Sea'; expected at least a column of",
+    ):
         titles_of("ml-1m", "movies.dat", b"7 Sea\n", tmp_path)
 
 
 def test_titles_not_in_utf_8(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"movies\.csv line 2: 'utf-8' codec can't decode byte 0xe9"):
+    with pytest.raises(DataError, match=r"movies\.csv line 2: not UTF-8 text: b'7,.xe9t.xe9,Drama'; convert the file"):
         titles_of("ml-20m", "movies.csv", b"movieId,title,genres\n7,\xe9t\xe9,Drama\n", tmp_path)
-
-
-def test_titles_file_of_another_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"got titles file .*films\.txt, expected u\.item or movies\.csv for ml-100k"):
-        titles_of("ml-100k", "films.txt", b"7|Sea|\n", tmp_path)
 
 
 def test_titles_file_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"movies\.dat"):
-        read_titles(CATALOG["ml-1m"], Source(tmp_path / "movies.dat"))
+        read_titles([tmp_path / "movies.dat"], CATALOG["ml-1m"].titles["movies.dat"])
 
 
 # Real data
@@ -318,4 +339,4 @@ def test_real_data_has_the_published_counts_and_titles(name: str, real_data: Pat
         assert titles is not None
     events = read_events(ratings, log_format)
     assert check_counts(known, events) == []
-    assert set(map(str, events.item_ids.tolist())) <= set(read_titles(known, titles))
+    assert set(map(str, events.item_ids.tolist())) <= set(read_titles([titles[0]], titles[1]))

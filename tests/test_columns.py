@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, LOG, find_columns, find_title_columns
-from recvae.datasets.log_format import LogFormat
-from recvae.datasets.logs import columns_of, read_events
-from recvae.datasets.sources import Source
-from recvae.datasets.titles import read_titles_column
+from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, LOG, TITLES, find_columns
+from recvae.datasets.logs import read_events
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.titles import read_titles
 from recvae.errors import DataError, UsageError
-from recvae.recommenders.history_files import read_blocks
+from recvae.recommenders.history_files import HistoryFile
 from recvae.recommenders.recommender import Recommender
 
 Door = Callable[[pd.DataFrame, Path, Recommender], tuple[list[Any], list[Any]]]
@@ -35,8 +34,9 @@ def _events(path: Path) -> tuple[list[Any], list[Any]]:
 
 
 def _blocks(path: Path) -> tuple[list[Any], list[Any]]:
-    (block,) = read_blocks(path)
-    found = cast(pa.Table, block).to_pydict()
+    with HistoryFile(path) as file:
+        (block,) = file.blocks()
+    found = block.table.to_pydict()
     return found["user"], [int(item) for item in found["item"]]
 
 
@@ -106,7 +106,7 @@ def test_unknown_and_ambiguous_names_are_refused_with_the_way_out(
     door: str, names: list[str], said: str, ease: Recommender, tmp_path: Path
 ) -> None:
     role = "user" if "the user id" in said else "item"
-    way_out = f"name it with --{role}-col" if door.startswith("preprocess") else f"rename it to '{role}'"
+    way_out = f"rename it to '{role}'" if door == "recommend_batch a table" else f"name it with --{role}-col"
     table = pd.DataFrame({name: USERS if "user" in name else ITEMS for name in names})
     with pytest.raises(DataError) as caught:
         DOORS[door](table, tmp_path, ease)
@@ -117,14 +117,15 @@ def test_unknown_and_ambiguous_names_are_refused_with_the_way_out(
 def test_every_name_of_a_rating_or_a_time_is_known(name: str, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(f"user,item,{name}\nann,1,5\n")
     role = "rating" if name in COLUMN_NAMES["rating"] else "time"
-    assert columns_of(Source(tmp_path / "log.csv"))[role] == name
+    reading = read_events(tmp_path / "log.csv").reading
+    assert reading is not None and getattr(reading.columns, role) == name
 
 
 @pytest.mark.parametrize("item", (*COLUMN_NAMES["item"], "id"))
 @pytest.mark.parametrize("title", COLUMN_NAMES["title"])
 def test_titles_are_found_by_every_name(item: str, title: str, tmp_path: Path) -> None:
     (tmp_path / "films.csv").write_text(f"{title},{item}\nHeat,6\n")
-    assert read_titles_column(Source(tmp_path / "films.csv")) == {"6": "Heat"}
+    assert read_titles([tmp_path / "films.csv"]) == {"6": "Heat"}
 
 
 def test_the_first_name_of_the_table_counts_where_several_are_there() -> None:
@@ -148,7 +149,7 @@ def test_a_column_that_is_named_must_be_there_once(tmp_path: Path) -> None:
 
 def test_two_columns_of_titles_are_refused() -> None:
     with pytest.raises(DataError, match=r"^films.csv: 'title' and 'Title' both look like the title, expected one col"):
-        find_title_columns(["id", "title", "Title"], "films.csv")
+        find_columns(["id", "title", "Title"], TITLES, "films.csv", "")
 
 
 def test_columns_are_chosen_without_torch_and_pandas() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.catalog import CATALOG
+from recvae.datasets.catalog.known import CATALOG
 from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
 from recvae.evaluation import baselines
 from recvae.models import ALS, MODELS
@@ -258,9 +258,9 @@ def test_overwriting_keeps_the_old_run_until_the_new_one_is_whole(toy: Path, com
 def test_a_run_is_not_measured_on_a_data_set_made_anew_and_differently(toy: Path, command: Command) -> None:
     shape = ("preprocess", "synthetic", "--users", 200, "--items", 120, "--events", 6000, "--name", "toy")
     command("train", *QUICK)
-    assert command(*shape).code == 0
+    assert command(*shape, "--overwrite").code == 0
     assert command("evaluate", "--baselines", "none").code == 0, "made anew, but the same"
-    assert command(*shape, "--seed", 1).code == 0
+    assert command(*shape, "--overwrite", "--seed", 1).code == 0
     said = command("evaluate", "--baselines", "none")
     assert said.code == 2 and "was not trained on toy as it is now" in said.err and said.out == ""
 

@@ -618,7 +618,19 @@ def test_the_command_named_as_the_next_one_can_be_typed(toy: Path, command: Comm
 
 
 def test_runs_on_different_data_are_refused_with_their_fingerprints_side_by_side(toy: Path, command: Command) -> None:
-    small = ("preprocess", "synthetic", "--users", 100, "--items", 80, "--events", 2000, "--name", "other")
+    small = (
+        "preprocess",
+        "synthetic",
+        "--users",
+        100,
+        "--items",
+        80,
+        "--events",
+        2000,
+        "--name",
+        "other",
+        "--overwrite",
+    )
     command("train", "--model", "popularity")
     command(*small, "--split", "leave-last-out")
     command("train", "--model", "popularity", "--data", "other")

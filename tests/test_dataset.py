@@ -104,6 +104,16 @@ def test_the_manifest_tells_the_whole_story(dataset: Dataset) -> None:
     manifest = dict(dataset.manifest)
     assert datetime.fromisoformat(manifest.pop("created")).tzinfo is not None
     assert re.fullmatch("[0-9a-f]{64}", manifest.pop("fingerprint"))
+    manifest["source"] = dict(manifest["source"])
+    reading = dict(manifest["source"].pop("reading"))
+    assert (reading.pop("rows"), reading.pop("events"), reading.pop("dropped"), reading.pop("skipped")) == (
+        500,
+        500,
+        {},
+        {},
+    )
+    assert reading.pop("form") == {"form": "a table in memory"} and reading.pop("times")["form"] == "seconds"
+    assert {*reading} == {"columns", "ratings"}
     train, validation, test = dataset.train, dataset.validation, dataset.test
     steps = [
         {"name": "as read", "events": 500, "users": 40, "items": 30},

@@ -10,8 +10,9 @@ import typer
 
 from recvae.datasets import synthetic
 from recvae.datasets.dataset import Dataset
-from recvae.datasets.events import LIANG_MIN_RATING, Filters
+from recvae.datasets.events import Filters
 from recvae.datasets.preparation import Protocol
+from recvae.datasets.reading.ratings import STARS_MIN_RATING
 from recvae.datasets.splits import base as splits
 from recvae.datasets.splits.protocols import split_events
 from recvae.evaluation.evaluate import DEFAULT_METRICS
@@ -34,7 +35,7 @@ def _default(function: Any, name: str) -> Any:
 
 
 OWNERS: dict[tuple[str, str], Any] = {
-    ("preprocess", "min_rating"): f"{LIANG_MIN_RATING:g}",
+    ("preprocess", "min_rating"): f"{STARS_MIN_RATING:g} for stars from 1 to 5",
     ("preprocess", "min_user_items"): str(Filters.min_user_items),
     ("preprocess", "min_item_users"): str(Filters.min_item_users),
     ("preprocess", "split"): splits.SPLIT,

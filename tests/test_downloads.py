@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recvae.datasets import downloads
-from recvae.datasets.catalog import CATALOG, KnownDataset
+from recvae.datasets.catalog.known import CATALOG, KnownDataset
 from recvae.datasets.downloads import download
 from recvae.errors import DownloadError, StorageError
 

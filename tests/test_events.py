@@ -1,13 +1,15 @@
 """Events in canonical form, and the filters: in the paper's order, each applied once."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recvae.datasets.events import Events, Filters, FilterStep, drop_duplicates, filter_events, usual_min_rating
@@ -31,10 +33,12 @@ def rows_of(events: Events) -> list[tuple[Any, ...]]:
 
 
 ids = st.one_of(
-    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), st.lists(st.text("aB9_é", max_size=3), min_size=1)
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1),
+    st.lists(st.text("aB9_é", max_size=3).map("u".__add__), min_size=1),
 )
 
 
+@settings(max_examples=50)
 @given(ids)
 def test_ids_come_back_in_order_from_ascending_tables(column: list[Any]) -> None:
     events = Events.from_columns(column, np.arange(len(column)))
@@ -51,6 +55,10 @@ def test_ids_come_back_in_order_from_ascending_tables(column: list[Any]) -> None
         (np.array([1, 2**64 - 1], dtype=np.uint64), ["1", "18446744073709551615"]),
         ([2**70, 5], ["1180591620717411303424", "5"]),
         (pd.Series([30, 4], dtype="Int64"), [4, 30]),
+        ([30.0, 4.0], [4, 30]),
+        (["30", 4.0], [4, 30]),
+        ([" b", "a\u00a0"], ["a", "b"]),
+        ([UUID(int=7), UUID(int=1)], [f"00000000-0000-0000-0000-00000000000{last}" for last in (1, 7)]),
         (pd.Series(["b", "a"], dtype="category"), ["a", "b"]),
         (pd.Series(["b", "a"], dtype="string"), ["a", "b"]),
         (np.array(["007", "7"]), ["007", "7"]),
@@ -65,10 +73,44 @@ def test_ids_are_integers_where_all_fit_and_strings_elsewhere(column: Any, ids: 
     ("users", "items", "message"),
     [
         ([1, 2], [1], r"^got columns of \[1, 2\] rows, expected the same length; align them first$"),
-        ([1.0, 2.0], [1, 2], "^got user ids of type float64, expected integers or strings; convert them first$"),
-        ([1, 2], pd.Series([1, None]), "^got item ids of type float64, expected integers or strings"),
-        ([None, "ann"], [1, 2], "^1 user ids are missing, expected one per event; drop those rows$"),
-        ([1, 2], pd.Series(["a", pd.NA], dtype="string"), "^1 item ids are missing"),
+        (
+            [1.5, 2.0],
+            [1, 2],
+            "^the columns: the user column 'user' holds the number 1.5, expected whole numbers or texts as ids; ",
+        ),
+        ([1, 2], pd.Series([1, None]), "^got 1 rows without an item id, expected one per event; drop those rows$"),
+        ([None, "ann"], [1, 2], "^got 1 rows without a user id, expected one per event; drop those rows$"),
+        (["", "NULL"], [1, 2], "^the columns: no row has both a user and an item "),
+        ([1, 2], pd.Series(["a", pd.NA], dtype="string"), "^got 1 rows without an item id"),
+        (
+            [b"a", b"b"],
+            [1, 2],
+            "^the columns: column 'user' holds BLOB, expected integers or texts for the user; convert it",
+        ),
+        (
+            [True, False],
+            [1, 2],
+            "^the columns: column 'user' holds BOOLEAN, expected integers or texts for the user; conv",
+        ),
+        (
+            [object(), 1],
+            [1, 2],
+            "^got <object object at .*> in the column of users, expected numbers, texts or times; conv",
+        ),
+        (
+            [(1, 2), 1],
+            [1, 2],
+            r"^got \(1, 2\) in the column of users, expected numbers, texts or times; convert the col",
+        ),
+        (
+            [[1], [2]],
+            [1, 2],
+            "^got list<item: int64> for the column of users, expected one value per event; use one row",
+        ),
+        ("ab", [1, 2], "^got str for the column of users, expected one value per event, e.g. a list$"),
+        (5, [1, 2], "^got int for the column of users, expected one value per event, e.g. a list$"),
+        (np.eye(2), [1, 2], r"^got an array of shape \(2, 2\) for the column of users, expected one value per event$"),
+        (np.array([1j, 2]), [1, 2], "^got complex numbers for the column of users, expected numbers, texts or times$"),
     ],
 )
 def test_columns_that_cannot_be_events_are_refused(users: Any, items: Any, message: str) -> None:
@@ -104,6 +146,7 @@ def test_among_equal_times_or_without_times_the_first_row_stays() -> None:
         assert table_of(drop_duplicates(events))["rating"].tolist() == [5, 4]
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)), min_size=1))
 def test_dropping_duplicates_is_what_pandas_would_do(rows: list[tuple[int, int, int]]) -> None:
     table: Any = pd.DataFrame(rows, columns=["user", "item", "time"])
@@ -167,6 +210,7 @@ def liang_filter(table: Any, min_uc: int, min_sc: int) -> Any:
     return table
 
 
+@settings(max_examples=50)
 @given(seed=st.integers(0, 999), n_events=st.integers(200, 900), min_user=st.integers(0, 8), min_item=st.integers(0, 8))
 def test_the_filters_are_liangs(
     random_log: Callable[..., Events], seed: int, n_events: int, min_user: int, min_item: int
@@ -212,15 +256,17 @@ def test_a_log_without_events_is_refused() -> None:
         filter_events(Events.from_columns([], []), NONE)
 
 
-def test_dates_of_numpy_become_seconds() -> None:
-    times = np.array(["1970-01-01T00:00:05", "1970-01-02"], dtype="datetime64[ns]")
+@pytest.mark.parametrize("unit", ["Y", "M", "D", "h", "s", "ms", "us", "ns"])
+def test_dates_of_numpy_become_seconds(unit: str) -> None:
+    times = np.array(["1970-01-01", "1971-01-01"], dtype=f"datetime64[{unit}]")
     events = Events.from_columns([1, 2], [1, 2], timestamps=times)
     assert events.timestamps is not None
-    assert events.timestamps.tolist() == [5, 86_400]
+    assert events.timestamps.tolist() == [0, 365 * 86_400]
 
 
-MISSING_TIME = "the time is missing or not a number, expected seconds since 1970; repair or remove it"
-BAD_RATING = "the rating is missing, not a number or infinite, expected a number; repair or remove it"
+NO_TIME = "expected a time as in the first rows (number); repair or remove it"
+NO_DATE = "expected a time as in the first rows (dates); repair or remove it"
+NO_RATING = "expected a number; repair or remove it"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +275,7 @@ BAD_RATING = "the rating is missing, not a number or infinite, expected a number
         [0, 1_600_000_000],
         [0.0, 1_600_000_000.5],
         ["0", "1600000000"],
+        ["1970-01-01", "2020-09-13T13:26:40.5+01:00"],
         pd.Series([0, 1_600_000_000], dtype="Int64"),
         np.array([0, 1_600_000_000], dtype="datetime64[s]"),
         pd.Series(np.array([0, 1_600_000_000_999], dtype="datetime64[ms]")),
@@ -248,38 +295,47 @@ def test_times_are_seconds_or_dates_of_any_kind_and_zone(times: Any) -> None:
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ([1, np.nan, None], rf"timestamps\[1\]: {MISSING_TIME} \(and 1 more such rows\)"),
-        ([1, 2, np.inf], rf"timestamps\[2\]: {MISSING_TIME}"),
-        ([1, 2, 1e300], rf"timestamps\[2\]: {MISSING_TIME}"),
-        (["1", "noon", "2"], rf"timestamps\[1\]: {MISSING_TIME}"),
-        (pd.Series([1, None, 3], dtype="Int64"), rf"timestamps\[1\]: {MISSING_TIME}"),
-        (pd.to_datetime(["2020-01-01", None, "2020-01-02"]), rf"timestamps\[1\]: {MISSING_TIME}"),
-        (pd.to_datetime(["2020-01-01", "2020-01-02", None], utc=True), rf"timestamps\[2\]: {MISSING_TIME}"),
-        (pd.to_timedelta([1, 2, 3], unit="s"), rf"timestamps\[0\]: {MISSING_TIME} \(and 2 more such rows\)"),
-        ([1, -1, 2], r"timestamps\[1\]: the time is negative, expected seconds since 1970; repair or remove it"),
-        (np.array(["1960-01-01"] * 3, dtype="datetime64[D]"), r"timestamps\[0\]: the time is negative, expected"),
+        ([1, np.nan, None], f" row 2: column 'time' is empty, {NO_TIME}"),
+        ([1, 2, np.inf], f" row 3: column 'time' holds 'inf', {NO_TIME}"),
+        ([1, 2, 1e300], f" row 3: column 'time' holds '1e+300', {NO_TIME}"),
+        (["1", "noon", "2"], f" row 2: column 'time' holds 'noon', {NO_TIME}"),
+        (pd.Series([1, None, 3], dtype="Int64"), f" row 2: column 'time' is empty, {NO_TIME}"),
+        (pd.to_datetime(["2020-01-01", None, "2020-01-02"]), f" row 2: column 'time' is empty, {NO_DATE}"),
+        (pd.to_datetime(["2020-01-01", "2020-01-02", None], utc=True), f" row 3: column 'time' is empty, {NO_DATE}"),
+        (
+            pd.to_timedelta([1, 2, 3], unit="s"),
+            ": column 'time' holds INTERVAL, expected times: numbers, dates or texts; convert it first",
+        ),
+        ([1, -1, 2], " row 2: column 'time' holds '-1', expected a time since 1970; repair or remove it"),
+        (
+            np.array(["1960-01-01"] * 3, dtype="datetime64[D]"),
+            " row 1: column 'time' holds '1960-01-01', expected a time since 1970; repair or remove it",
+        ),
     ],
     ids=str,
 )
 def test_times_that_are_none_are_refused_with_the_first_row(times: Any, message: str) -> None:
-    with pytest.raises(DataError, match=f"^{message}"):
+    with pytest.raises(DataError, match=f"^{re.escape(f'the columns{message}')}$"):
         Events.from_columns([1, 2, 3], [1, 2, 3], None, times)
 
 
 @pytest.mark.parametrize(
     ("ratings", "message"),
     [
-        ([1.0, np.nan, np.nan], rf"ratings\[1\]: {BAD_RATING} \(and 1 more such rows\)$"),
-        ([1.0, 2.0, -np.inf], rf"ratings\[2\]: {BAD_RATING}$"),
-        ([1.0, 2.0, 1e300], rf"ratings\[2\]: {BAD_RATING}$"),
-        (["5", "good", "4"], rf"ratings\[1\]: {BAD_RATING}$"),
-        (pd.Series([1, None, 3], dtype="Int64"), rf"ratings\[1\]: {BAD_RATING}$"),
-        (np.array([1, 2, 3], dtype="datetime64[s]"), rf"ratings\[0\]: {BAD_RATING} \(and 2 more such rows\)$"),
+        ([1.0, np.nan, np.nan], f" row 2: column 'rating' is empty, {NO_RATING}"),
+        ([1.0, 2.0, -np.inf], f" row 3: column 'rating' holds '-inf', {NO_RATING}"),
+        ([1.0, 2.0, 1e300], f" row 3: column 'rating' holds '1e+300', {NO_RATING}"),
+        (["5", "good", "4"], f" row 2: column 'rating' holds 'good', {NO_RATING}"),
+        (pd.Series([1, None, 3], dtype="Int64"), f" row 2: column 'rating' is empty, {NO_RATING}"),
+        (
+            np.array([1, 2, 3], dtype="datetime64[s]"),
+            ": column 'rating' holds TIMESTAMP_S, expected numbers for the rating; convert it first",
+        ),
     ],
     ids=str,
 )
 def test_ratings_that_are_none_are_refused_with_the_first_row(ratings: Any, message: str) -> None:
-    with pytest.raises(DataError, match=f"^{message}"):
+    with pytest.raises(DataError, match=f"^{re.escape(f'the columns{message}')}$"):
         Events.from_columns([1, 2, 3], [1, 2, 3], ratings)
 
 
@@ -290,6 +346,37 @@ def test_ratings_are_float32_however_they_are_written(ratings: Any) -> None:
     assert (read.tolist(), read.dtype) == ([4.0, 3.5], np.float32)
 
 
-def test_the_usual_least_rating_is_the_papers_where_there_are_ratings() -> None:
-    assert usual_min_rating(Events.from_columns([1], ["a"], [3])) == 4
+@pytest.mark.parametrize("ratings", [[1, 5], [0.5, 4.5], [3, 4]])
+def test_the_usual_least_rating_of_stars_is_the_papers(ratings: list[float]) -> None:
+    assert usual_min_rating(Events.from_columns([1, 2], ["a", "b"], ratings)) == 4
+
+
+def test_a_log_without_ratings_has_no_least_rating() -> None:
     assert usual_min_rating(Events.from_columns([1], ["a"])) is None
+
+
+@pytest.mark.parametrize(
+    ("ratings", "scale", "way_out"),
+    [
+        (
+            [2, 10],
+            "2 to 10 (2: 50%, 10: 50%)",
+            "--min-rating 8 for the upper part of the scale, or --no-rating to keep",
+        ),
+        ([0, 1], "0 to 1 (0: 50%, 1: 50%)", "--min-rating 1 for the positive ones"),
+        (
+            [0.25, 1],
+            "0.25 to 1 (0.25: 50%, 1: 50%)",
+            "--min-rating 0.5 for the upper half of the scale",
+        ),
+        ([3, 3], "3 to 3 (3: 100%)", "--no-rating, because all are the same"),
+        ([-1, 8], "-1 to 8 (-1: 50%, 8: 50%)", "--min-rating with the lowest value that means a liking; negative ones"),
+        ([1, 250], "1 to 250 (1: 50%, 250: 50%)", "--no-rating if they are counts and every row is a sign of interest"),
+    ],
+)
+def test_on_any_other_scale_the_least_rating_must_be_said(ratings: list[float], scale: str, way_out: str) -> None:
+    message = (
+        f"the ratings run from {scale}; 4 is the usual threshold for stars from 1 to 5 only, so say which rows count"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(f'{message}: {way_out}')}"):
+        usual_min_rating(Events.from_columns([1, 2], ["a", "b"], ratings))

@@ -195,7 +195,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_one_that_never_was(
 def test_a_run_is_not_resumed_on_other_data(killed: Path, command: Command) -> None:
     before = {path.name: path.read_bytes() for path in RUN.iterdir()}
     shape = ("--users", 1200, "--items", 500, "--events", 40_000, "--name", "films")
-    assert command("preprocess", "synthetic", *shape, "--seed", 1).code == 0
+    assert command("preprocess", "synthetic", *shape, "--seed", 1, "--overwrite").code == 0
     said = command("train", "--resume")
     assert said.code == 1 and "was started on data with fingerprint" in said.err and said.out == ""
     assert {path.name: path.read_bytes() for path in RUN.iterdir()} == before

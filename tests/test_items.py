@@ -35,8 +35,8 @@ def test_items_are_looked_up_by_their_words(asked: list[Any], columns: list[int 
 
 def test_an_integer_and_its_text_are_the_same_item() -> None:
     items = ItemIndex(ids=np.array([318, 7]), titles=None, train_counts=np.array([1, 1]))
-    assert [items.column_of(item) for item in ("7", np.int64(318), "318.0")] == [1, 0, 0]
-    assert [items.column_of(item) for item in ("07", 7.5, "7.5", "7.00")] == [None] * 4
+    assert [items.column_of(item) for item in ("7", np.int64(318), "318.0", " 7", "7.00")] == [1, 0, 0, 1, 1]
+    assert [items.column_of(item) for item in ("07", 7.5, "7.5", "")] == [None] * 4
 
 
 def test_whole_floats_are_the_integers_they_stand_for() -> None:

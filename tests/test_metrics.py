@@ -149,6 +149,24 @@ def test_values_lie_between_0_and_1(name: str, case: tuple[np.ndarray, sp.csr_ma
     assert ((values >= 0) & (values <= 1 + 1e-12)).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+@given(ranked=st.lists(st.integers(-1, 4), min_size=1, max_size=7), wanted=st.sets(st.integers(0, 4)), data=st.data())
+def test_a_value_is_between_0_and_1_or_the_list_is_refused(
+    name: str, ranked: list[int], wanted: set[int], data: st.DataObject
+) -> None:
+    """Whatever columns are ranked: an item twice is refused if it is among the first k, and only then."""
+    k = data.draw(st.integers(1, len(ranked)))
+    targets = sp.csr_matrix([[float(item in wanted) for item in range(5)]])
+    metric = coverage_at_k if name == "coverage" else PER_USER[name]
+    items = [item for item in ranked[:k] if item >= 0]
+    if len(set(items)) < len(items):
+        with pytest.raises(UsageError, match="more than once in the list of row 0"):
+            metric(np.array([ranked]), targets, k)
+    else:
+        values = np.atleast_1d(metric(np.array([ranked]), targets, k))
+        assert (np.isnan(values) | ((values >= 0) & (values <= 1 + 1e-12))).all()
+
+
 @given(st.integers(2, 12), st.data())
 def test_ndcg_is_that_of_scikit_learn(n_items: int, data: st.DataObject) -> None:
     ranked = np.array([data.draw(st.permutations(range(n_items)))])
@@ -180,6 +198,8 @@ def test_metrics_are_read_in_order_each_once() -> None:
     assert parse_metrics(["coverage@5"]) == [Metric("coverage", 5)]
     assert [metric.is_per_user for metric in parse_metrics("coverage@5,mrr@5")] == [False, True]
     np.testing.assert_array_equal(Metric("mrr", 2).per_user(RANKED, TARGETS), [1, 0.5, np.nan])
+    per_user, overall = measure("mrr@2, coverage@1", RANKED, TARGETS)
+    assert (per_user["mrr@2"].tolist()[:2], overall) == ([1, 0.5], {"coverage@1": 3 / 5})
 
 
 @pytest.mark.parametrize(
@@ -202,6 +222,11 @@ def test_metrics_that_cannot_be_read_are_refused_with_a_hint(text: str, message:
         parse_metrics(text)
 
 
+def test_no_metric_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^got no metric, expected at least one, such as recall@20$"):
+        measure([], RANKED, TARGETS)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("ranked", "k", "message"),
@@ -213,6 +238,18 @@ def test_metrics_that_cannot_be_read_are_refused_with_a_hint(text: str, message:
         (RANKED[0], 2, r"shape \(4,\) for 3 users"),
         (RANKED + 1, 4, r"from 0 to 5, expected item columns from 0 to 4, or -1 where a list ended"),
         (RANKED - 1, 4, r"from -2 to 3, expected item columns from 0 to 4"),
+        (np.full((3, 2), 2**64 - 1, dtype=np.uint64), 2, r"from 18446744073709551615 to 18446744073709551615"),
+        (RANKED + 0.5, 4, r"got ranked items of type float64, expected whole numbers: item columns, best first"),
+        (np.full((3, 2), np.nan), 2, r"of type float64, expected whole numbers.*; scores have to be ranked first$"),
+        (RANKED > 0, 4, "got ranked items of type bool, expected whole numbers"),
+        (RANKED.astype(object), 4, "got ranked items of type object, expected whole numbers"),
+        ([[4, 0], [2], [0, 1]], 1, r"got ranked items that are no array \(.*as many for each user; fill shorter lists"),
+        (
+            np.array([[4, 0, 1], [2, 3, 2], [0, 1, 1]]),
+            3,
+            "^got item column 2 more than once in the list of row 1, expected each item once; remove repetitions, and "
+            "fill shorter lists with -1$",
+        ),
     ],
     ids=[
         "k below 1",
@@ -222,9 +259,16 @@ def test_metrics_that_cannot_be_read_are_refused_with_a_hint(text: str, message:
         "one list",
         "column too high",
         "column too low",
+        "column that would wrap to -1",
+        "fractions",
+        "NaN where a list ended",
+        "a mask",
+        "objects",
+        "lists of different lengths",
+        "an item twice",
     ],
 )
-def test_lists_that_do_not_fit_the_targets_are_refused(name: str, ranked: np.ndarray, k: int, message: str) -> None:
+def test_lists_that_do_not_fit_the_targets_are_refused(name: str, ranked: Any, k: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         coverage_at_k(ranked, TARGETS, k) if name == "coverage" else PER_USER[name](ranked, TARGETS, k)
 

@@ -1,20 +1,22 @@
 """`recvae recommend`, `similar` and `inspect`, as a user types them."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from recvae.datasets.dataset import Dataset
-from recvae.errors import DataError, UsageError
 from recvae.models import Model
-from recvae.recommenders import answer_files, history_files
+from recvae.recommenders import answer_files
 from recvae.recommenders.recommender import Recommender
+from recvae_cli.ids import ids_of, typed_id, typed_ids
 
 Command = Callable[..., Any]
 RUN = Path("runs/toy/ease")
@@ -65,7 +67,7 @@ def test_json_has_items_reasons_and_what_was_not_known(run: Recommender, command
     assert "training users" in cold.out
 
 
-@pytest.mark.parametrize("ending", history_files.INPUTS)
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".tsv", ".jsonl"])
 @pytest.mark.parametrize("to", answer_files.OUTPUTS)
 def test_a_file_of_histories_is_answered_into_a_file(ending: str, to: str, run: Recommender, command: Command) -> None:
     frame = histories(run)
@@ -79,13 +81,12 @@ def test_a_file_of_histories_is_answered_into_a_file(ending: str, to: str, run: 
         frame.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
     said = command("recommend", RUN, "--input", path, "--output", output, "-k", 5)
     assert said.code == 0 and "25 users" in said.err, said.err
-    texts = ending in (".csv", ".tsv")  # whose ids are never taken for numbers
-    expected = run.recommend_batch(frame.astype(str) if texts else frame, 5).to_pandas()
+    expected = run.recommend_batch(frame, 5).to_pandas()
     if to == ".jsonl":
         lines = [json.loads(line) for line in output.read_text().splitlines()]
         assert [line["user"] for line in lines] == expected["user"].unique().tolist()
         assert [item["id"] for line in lines for item in line["items"]] == expected["id"].tolist()
-        assert [line["unknown"] for line in lines] == [["-1" if texts else -1]] * 25
+        assert [line["unknown"] for line in lines] == [[-1 if ending == ".parquet" else "-1"]] * 25
         assert lines[0].keys() == {"user", "items", "fallback", "unknown"}
         return
     found = pd.read_parquet(output) if to == ".parquet" else pd.read_csv(output, dtype={"user": expected["user"].dtype})
@@ -102,7 +103,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped_and_another_begins_anew(run
     def answer(block: Any) -> Any:
         if len(asked) == 2:
             raise KeyboardInterrupt
-        asked.append(len(set(block["user"].to_pylist())))
+        asked.append(len(set(block.table["user"].to_pylist())))
         return run.recommend_batch(block, 5)
 
     with pytest.raises(KeyboardInterrupt):
@@ -120,51 +121,11 @@ def test_an_interrupted_job_goes_on_where_it_stopped_and_another_begins_anew(run
     assert (done.users, done.before) == (25, 0)
 
 
-def test_rows_of_a_user_across_blocks_are_one_history(run: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = histories(run)
-    frame.to_parquet("histories.parquet")
-    monkeypatch.setattr(history_files, "_ROWS", 4)  # users have three rows
-    sizes = [
-        len(set(cast(Any, block)["user"].to_pylist()))
-        for block in history_files.read_blocks(Path("histories.parquet"), 10)
-    ]
-    assert sum(sizes) == 25 and max(sizes) <= 10
-    rows = sum(cast(Any, block).num_rows for block in history_files.read_blocks(Path("histories.parquet"), 10))
-    assert rows == len(frame)
-
-
-def test_an_empty_file_has_no_recommendations(run: Recommender, command: Command) -> None:
+def test_an_empty_file_is_refused(run: Recommender, command: Command) -> None:
     Path("none.jsonl").write_text("\n")
     said = command("recommend", RUN, "--input", "none.jsonl", "--output", "recs.parquet")
-    assert said.code == 0 and "0 users" in said.err
-    assert pq.read_table("recs.parquet").schema.names == ["user", "rank", "id", "title", "score", "fallback"]
-    assert pq.read_table("recs.parquet").num_rows == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "error", "said"),
-    [
-        ("a.jsonl", '{"user": 1}\n', DataError, r'line 1: got {"user": 1}, expected'),
-        ("a.jsonl", "not json\n", DataError, "cannot be read"),
-        (
-            "a.jsonl",
-            '{"user": [1], "items": []}\n',
-            DataError,
-            "line 1: got user a list, expected a 64-bit integer",
-        ),
-        ("a.csv", "user,item\n1,2\n2,3\n1,4\n", DataError, "the rows of user '1' are not together"),
-        ("a.parquet", "PAR1", DataError, "a.parquet cannot be read"),
-        ("a.txt", "1 2\n", UsageError, "got a.txt, expected a name ending in .parquet, .csv, .tsv, .jsonl"),
-        (None, "", UsageError, "no file a.csv"),
-    ],
-)
-def test_a_bad_file_is_refused_and_nothing_is_left(
-    name: str | None, content: str, error: type[Exception], said: str, workplace: Path
-) -> None:
-    if name:
-        Path(name).write_text(content)
-    with pytest.raises(error, match=said):
-        list(history_files.read_blocks(Path(name or "a.csv")))
+    assert said.code == 1 and "none.jsonl is empty; expected" in said.err
+    assert not Path("recs.parquet").exists()
 
 
 @pytest.mark.parametrize(
@@ -177,6 +138,7 @@ def test_a_bad_file_is_refused_and_nothing_is_left(
         (("--input", "a.csv", "--output", "a.csv"), "expected two files"),
         (("--items", "1", "-k", "0"), "expected a whole number of items, 1 or more"),
         (("--items", "1", "--diversify", "3"), r"expected a number in [0, 1]"),
+        (("--items", "1", "--user-col", "who"), "got --user-col without --input"),
     ],
 )
 def test_wrong_use_is_named_in_one_line(words: tuple[str, ...], said: str, run: Recommender, command: Command) -> None:
@@ -229,3 +191,61 @@ def test_a_run_is_described_and_its_files_are_checked(run: Recommender, command:
     damaged = command("inspect", RUN)
     assert damaged.code == 1
     assert "was changed after it was written" in damaged.out and "found no file" in damaged.out
+
+
+ODD_IDS = ["Toy Story, The", '"quoted"', "-5", "#hash", 'say "yes", twice', "100%", "a b", "https://x.org/i?id=1&k=2"]
+
+
+@pytest.fixture
+def odd(fitted: Callable[[str], Model], blocks: Dataset, workplace: Path) -> Recommender:
+    """Return the recommender of runs/toy/odd, some of whose ids are hard to type."""
+    ids = np.array([*ODD_IDS, *map(str, range(len(blocks.item_ids) - len(ODD_IDS)))], dtype=object)
+    Recommender(fitted("ease"), replace(blocks, item_ids=ids)).save("runs/toy/odd")
+    return Recommender.load("runs/toy/odd")
+
+
+@pytest.mark.parametrize("item", ODD_IDS)
+def test_any_id_can_be_typed(odd: Recommender, item: str, command: Command) -> None:
+    [listed] = shlex.split(typed_ids([item, "3"]))
+    assert ids_of(listed, "--items") == [item, "3"]
+    found = json.loads(command("recommend", "toy/odd", "--items", listed, "-k", 4, "--json").out)
+    expected = odd.recommend([item, "3"], 4)
+    assert ([one["id"] for one in found["items"]], found["unknown"]) == (expected.ids, [])
+    for option in ("--exclude", "--allow"):
+        words = ["recommend", "toy/odd", "--items", "3", option, *shlex.split(typed_ids([item])), "-k", "40", "--json"]
+        ids = [one["id"] for one in json.loads(command(*words).out)["items"]]
+        assert ids == [item] if option == "--allow" else item not in ids and len(ids) == 30
+    said = command("similar", "toy/odd", *shlex.split(typed_id(item)))
+    assert said.code == 0 and f"similar to {odd.items.title_of(ODD_IDS.index(item)) or item}" in said.err
+    follow = said.err.split("next: recvae ")[1].strip()  # can be run as it is printed
+    assert command(*shlex.split(follow)).code == 0
+
+
+def test_the_similar_items_that_are_proposed_can_be_asked_for(odd: Recommender, command: Command) -> None:
+    said = command("recommend", "toy/odd", "--items", "3", "--allow", "-5")
+    assert said.code == 0 and "recvae similar runs/toy/odd -- -5\n" in said.err
+    assert command("similar", "runs/toy/odd", "--", "-5").code == 0
+
+
+def test_an_id_that_begins_with_a_dash_is_explained(odd: Recommender, command: Command) -> None:
+    said = command("similar", "toy/odd", "-5")
+    words = " ".join(said.err.replace("\u2502", " ").split())
+    assert said.code == 2
+    assert "No such option: -5 (put -- before an id that begins with a dash: recvae similar -- -5)" in words
+    said = command("similar", "toy/odd", "--devise", "cpu", "3")
+    assert said.code == 2 and "No such option: --devise" in said.err and "begins with a dash" not in said.err
+
+
+@pytest.mark.parametrize("text", ['"Toy Story, The', '318,"Toy" Story'])
+@pytest.mark.parametrize("option", ["--items", "--exclude", "--allow"])
+def test_quotes_that_cannot_be_read_are_refused(odd: Recommender, option: str, text: str, command: Command) -> None:
+    said = command("recommend", *(() if option == "--items" else ("--items", "3")), option, text)
+    assert said.code == 2
+    assert f"error: got {option} {text}, whose quotes cannot be read (" in said.err
+    assert """put an id that has a comma in double quotes: --items '"Toy Story, The",318', and write a d""" in said.err
+
+
+def test_an_id_with_a_comma_without_quotes_is_explained(odd: Recommender, command: Command) -> None:
+    said = command("recommend", "--items", "Toy Story, The")
+    assert said.code == 0 and "unknown items: Toy Story, The" in said.out
+    assert """and put an id that has a comma in double quotes: --items '"Toy Story, The",318'""" in said.err

@@ -1,7 +1,9 @@
 """What `Recommender` promises beyond a plain list: batches, filters, variety, similar items, reasons, vectors."""
 
+import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +22,7 @@ from recvae.models.common.similarity import cosines
 from recvae.recommenders.answers import Request
 from recvae.recommenders.diversity import diversified
 from recvae.recommenders.recommender import Recommender
+from recvae.serving.onnx import OnnxRecommender
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=31, unique=True)
@@ -113,6 +117,160 @@ def test_histories_of_many_come_in_every_form(ease: Recommender, given_as: Any) 
     found = ease.recommend_batch(given_as, k=3)
     assert found.users == ["b", "a"]
     assert list(found) == list(ease.recommend_batch([[1000, 990], [980]], k=3))
+
+
+def _forms_of_ids(ids: list[int]) -> dict[str, Any]:
+    """Return forms in which the ids of one user come."""
+    return {
+        "tuple": tuple(ids),
+        "set": set(ids),
+        "generator": (item for item in ids),
+        "keys": dict.fromkeys(ids).keys(),
+        "values": dict(enumerate(ids)).values(),
+        "array": np.array(ids),
+        "array of floats": np.array(ids, dtype=np.float64),
+        "array of texts": np.array(list(map(str, ids))),
+        "tensor": torch.tensor(ids),
+        "Series": pd.Series(ids, index=range(7, 7 + len(ids))),
+        "Index": pd.Index(ids),
+        "nullable Series": pd.Series(ids, dtype="Int64"),
+        "Arrow": pa.array(ids),
+        "chunks": pa.chunked_array([ids]),
+        "arrays of Python": array.array("q", ids),
+    }
+
+
+@pytest.mark.parametrize("form", _forms_of_ids([1]))
+def test_ids_come_in_every_form(ease: Recommender, form: str) -> None:
+    def given(*ids: int) -> Any:
+        return _forms_of_ids(list(ids))[form]
+
+    found = ease.recommend(given(1000, 990, 5), 3, exclude=given(970), allow=given(*range(900, 1000, 10)))
+    assert found.ids == ease.recommend([1000, 990], 3, exclude=[970], allow=range(900, 1000, 10)).ids
+    assert list(map(float, found.unknown)) == [5]
+    assert ease.recommend_batch([given(1000), given(990)], 3)[1] == ease.recommend([990], 3)
+    assert ease.explain(given(1000, 990), given(970)) == ease.explain([1000, 990], [970])
+
+
+def test_histories_come_as_a_column_of_lists(ease: Recommender) -> None:
+    frame = pd.DataFrame({"user": ["b", "b", "a"], "item": [1000, 990, 980]})
+    expected = list(ease.recommend_batch([[1000, 990], [980]], k=3))
+    grouped = frame.groupby("user", sort=False)["item"].apply(list)
+    assert ease.recommend_batch(grouped, k=3).users == ["b", "a"]
+    lists = pa.array([[1000, 990], [980]])
+    texts = np.array([["1000", "990"], ["980", "980"]])
+    for histories in (grouped, grouped.to_dict().values(), lists, pa.chunked_array([lists]), iter(grouped), texts):
+        assert list(ease.recommend_batch(histories, k=3)) == expected
+
+
+DENSE = np.eye(3, 32, dtype=np.float32)
+MATRICES = {
+    "ndarray": DENSE,
+    "integers": DENSE.astype(int),
+    "booleans": DENSE > 0,
+    "ids in rows": np.array([[1000, 990], [980, 970]]),
+    "matrix": sp.csr_matrix(DENSE).todense(),
+    "tensor": torch.tensor(DENSE),
+    "sparse tensor": torch.tensor(DENSE).to_sparse(),
+    "three dimensions": DENSE[None],
+}
+MATRIX = (
+    r"^got a \w+ of shape \([\d, ]+\) for histories, expected a sparse matrix, lists of ids or a table; use "
+    r"scipy\.sparse\.csr_matrix\(x\) where columns are items, or x\.tolist\(\) where rows are ids$"
+)
+
+
+@pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
+@pytest.mark.parametrize("engine", ["run", "export"])
+def test_a_dense_matrix_is_no_histories(
+    ease: Recommender, exported: Callable[..., Path], engine: str, matrix: Any
+) -> None:
+    one: Any = ease if engine == "run" else OnnxRecommender.load(exported("ease"), threads=1)
+    with pytest.raises(UsageError, match=MATRIX):
+        one.recommend_batch(matrix, k=3)
+    for call in (one.recommend, lambda x: one.explain(x, [970]), lambda x: one.answer([Request(items=x)])):
+        with pytest.raises(
+            UsageError, match=r"^got a \w+ of shape .* for a history, expected a list of ids; for many u"
+        ):
+            call(matrix)
+    if engine == "run":
+        with pytest.raises(UsageError, match=MATRIX):
+            one.embed(matrix)
+
+
+def test_what_way_out_a_dense_matrix_has_works(ease: Recommender) -> None:
+    expected = list(ease.recommend_batch([[1000], [990], [980]], k=3))
+    for matrix in (DENSE, DENSE > 0, MATRICES["matrix"], torch.tensor(DENSE)):
+        assert list(ease.recommend_batch(sp.csr_matrix(matrix), k=3)) == expected
+    assert list(ease.recommend_batch(np.array([[1000], [990], [980]]).tolist(), k=3)) == expected
+
+
+@given(values=st.lists(st.sampled_from([0, 1]) | st.sampled_from([0.0, 1.0]), min_size=32, max_size=32))
+def test_a_row_of_a_dense_matrix_is_no_history(ease: Recommender, values: list[float]) -> None:
+    rows: list[Any] = [
+        values,
+        tuple(values),
+        np.array(values),
+        np.array(values) > 0,
+        list(np.array(values, dtype=np.float32)),
+    ]
+    for row in [*rows, torch.tensor(values), pd.Series(values)]:
+        for call in (ease.recommend, lambda x: ease.recommend_batch([[1000], x]), lambda x: ease.explain(x, [970])):
+            with pytest.raises(
+                UsageError, match=r"^got 32 numbers for a history, as many as there are items and nearly"
+            ):
+                call(row)
+    for name in ("exclude", "allow"):
+        mask: dict[str, Any] = {name: np.array(values) > 0}
+        with pytest.raises(UsageError, match=f"^got 32 numbers for {name}, .* expected ids; for a row of a matrix use"):
+            ease.recommend([1000], **mask)
+
+
+def test_a_dense_row_of_ratings_is_no_history_and_a_long_history_is_one(ease: Recommender) -> None:
+    ratings: list[Any] = [0, 5, 0, 3.5, *[0] * 28]
+    with pytest.raises(UsageError, match=r"^got 32 numbers for a history"):
+        ease.recommend(ratings)
+    assert ease.recommend(IDS, 3, filter_seen=False).ids
+    assert ease.recommend([*IDS[:20], *[0] * 12], 3).unknown == [0] * 12
+
+
+@pytest.mark.parametrize(
+    "table", [pd.DataFrame({"item": [1000, 990]}), pa.table({"item": [1000]}), pa.record_batch({"item": [1000]})]
+)
+def test_a_table_is_no_history_of_one_user(ease: Recommender, table: Any) -> None:
+    for call in (ease.recommend, lambda x: ease.recommend([1000], exclude=x), lambda x: ease.recommend_batch([x])):
+        with pytest.raises(
+            UsageError,
+            match=r"^got a \w+ for (a history|exclude), expected a list of ids; pass its column of items, e\.g\. table",
+        ):
+            call(table)
+
+
+@pytest.mark.parametrize(
+    "given_as",
+    [
+        {"user": [1, 1], "item": [1000, 990]},
+        [{"user": 1, "item": 1000}, {"user": 1, "item": 990}],
+        [{"userId": 1, "movieId": 1000, "rating": 4.0}],
+    ],
+    ids=["columns", "rows", "rows with more"],
+)
+def test_columns_in_a_mapping_are_no_histories(ease: Recommender, given_as: Any) -> None:
+    message = (
+        r"^got columns of user\w* and \w+ for histories, expected ids; make a table of them, e\.g\. with pandas\.Dat"
+    )
+    with pytest.raises(UsageError, match=message):
+        ease.recommend_batch(given_as)
+
+
+@pytest.mark.parametrize("items", [[[1000, 990], [980]], [np.array([1000])], [{1000: 1.0}], [(1000, 1.0)]])
+def test_a_list_is_no_id(ease: Recommender, items: Any) -> None:
+    message = (
+        r"^got a \w+ as an id in (a history|allow), expected a number or a text; for many users use recommend_batch"
+    )
+    for call in (ease.recommend, lambda x: ease.recommend_batch([x]), lambda x: ease.recommend([1000], allow=x)):
+        with pytest.raises(UsageError, match=message):
+            call(items)
 
 
 def test_a_matrix_has_the_columns_of_the_index(ease: Recommender) -> None:

@@ -23,6 +23,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.exports.writing import export
 from recvae.models import Model
 from recvae.recommenders.recommender import Recommender
+from recvae.serving.server import _listen
 
 HISTORY = {"items": [1000, 990, 980], "k": 3}
 PATIENCE = 60  # seconds until a test gives up
@@ -303,3 +304,12 @@ def test_without_its_libraries_it_says_what_to_install(run: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
     assert done.returncode == 2 and "pip install 'recvae[serve]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_who_connects_once_the_address_is_printed_is_not_refused() -> None:
+    """The application starts after that, and uvicorn accepts connections after the application has started."""
+    with (
+        _listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname(), timeout=PATIENCE),
+    ):
+        pass

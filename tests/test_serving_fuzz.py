@@ -25,8 +25,8 @@ WRONG_TOO = [(address, mode) for address in ASKED for mode in GenerationMode]
 def app(fitted: Callable[[str], Model], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     run = Path(tmp_path_factory.mktemp("runs")) / "ease"
     Recommender(fitted("ease"), blocks).save(run)
-    # OpenAPI can say how long a list may be, but not how long several together.
-    return create_app([run], Settings(answered_items=10**6, explained_items=10**6))
+    # OpenAPI can say how long a list may be, but not how long several together, nor how many bytes a request has.
+    return create_app([run], Settings(answered_items=10**6, explained_items=10**6, body_bytes=2**30))
 
 
 def test_every_address_is_fuzzed(app: FastAPI) -> None:

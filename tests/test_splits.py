@@ -1,6 +1,7 @@
 """Evaluation protocols: Liang's to the bit, and in every one of them nothing asked for has been seen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from recvae.datasets.events import Events, Filters, filter_events
 from recvae.datasets.logs import read_events
-from recvae.datasets.splits.base import Split
+from recvae.datasets.splits.base import Split, pair_hashes, timestamps_of
 from recvae.datasets.splits.protocols import PROTOCOLS, split_events
 from recvae.datasets.splits.ready_made import ready_made
 from recvae.datasets.splits.same_users import holdout, leave_last_out
@@ -200,20 +201,25 @@ def test_holdout_is_the_same_for_the_same_seed_only(random_log: MakeLog) -> None
     assert one != other
 
 
-@given(**logs)
-def test_leave_last_out_asks_for_the_last_event_and_of_equal_times_the_later_row(
-    random_log: MakeLog, seed: int, n_events: int
+@given(**logs, words=st.booleans(), split_seed=st.integers(0, 2**32 - 1))
+def test_leave_last_out_asks_for_the_last_event_and_of_equal_times_for_one_that_the_seed_chooses(
+    random_log: MakeLog, seed: int, n_events: int, words: bool, split_seed: int
 ) -> None:
-    events = random_log(seed, n_users=120, n_events=n_events)  # many users with fewer than three events
+    events = random_log(seed, n_users=120, n_events=n_events, words=words)  # many users with fewer than three events
+    rows = rows_of(events)
+    user_ids, item_ids = (np.array([row[place] for row in rows]) for place in (0, 1))
+    draws = pair_hashes(user_ids, item_ids, split_seed).tolist()
     histories: dict[Any, list[tuple[Any, Any]]] = {}
-    for user, item, _ in sorted(rows_of(events), key=lambda row: row[2]):  # stable: file order among equal times
+    times: dict[Any, list[int]] = {}
+    for _, (user, item, time) in sorted(zip(draws, rows, strict=True), key=lambda one: (one[1][2], one[0])):
         histories.setdefault(user, []).append((user, item))
+        times.setdefault(user, []).append(time)
     enough = [history for history in histories.values() if len(history) >= 3]
     last, one_before = {history[-1] for history in enough}, {history[-2] for history in enough}
-    trained = {row[:2] for row in rows_of(events)} - last - one_before
+    trained = {row[:2] for row in rows} - last - one_before
     known = {item for _, item in trained}
     last, one_before = ({pair for pair in pairs if pair[1] in known} for pairs in (last, one_before))
-    split = leave_last_out(events)
+    split = leave_last_out(events, split_seed)
     assert parts_of(split) == {
         "validation fold_in": trained,
         "validation targets": one_before,
@@ -222,6 +228,48 @@ def test_leave_last_out_asks_for_the_last_event_and_of_equal_times_the_later_row
     }
     assert split.dropped == {"held-out events on items not in training": n_events - len(trained | one_before | last)}
     assert split.item_ids.tolist() == first_seen(row[1] for row in rows_of(events) if row[:2] in trained)
+    n_tied = sum(len(set(of_user[-3:])) < 3 for of_user in times.values() if len(of_user) >= 3)
+    decided = {"seed": split_seed, "tied_users": n_tied} if n_tied else {}
+    assert split.protocol == {"split": "leave-last-out", **decided}
+
+
+@given(**logs, words=st.booleans(), protocol=st.sampled_from(["leave-last-out", "time"]), split_seed=st.integers(0, 9))
+def test_the_order_of_rows_changes_no_split_by_time(
+    random_log: MakeLog, seed: int, n_events: int, words: bool, protocol: str, split_seed: int
+) -> None:
+    events = random_log(seed, n_events=n_events, words=words)
+    events = replace(events, timestamps=timestamps_of(events, protocol) % 40)  # nearly all users have ties
+    order = np.random.default_rng(seed).permutation(n_events)
+    one, other = (split_events(log, protocol, seed=split_seed) for log in (events, events.keep(order)))
+    assert parts_of(one) == parts_of(other)
+    assert sorted(one.item_ids.tolist()) == sorted(other.item_ids.tolist())
+    assert (one.protocol, one.dropped) == (other.protocol, other.dropped)
+
+
+def test_the_seed_decides_among_equal_times_as_in_every_version() -> None:
+    users, times = np.append(np.repeat(np.arange(6), 4), [6, 6, 7, 7]), [5, 7, 7, 7] * 6 + [1, 2, 3, 4]
+    events = Events.from_columns(users, [101, 102, 103, 104] * 7, None, times)
+    texts = Events.from_columns([f"u{user}" for user in users], [*"abcd"] * 7, None, times)
+    found = []
+    for log, seed in ((events, 98765), (events, 1), (texts, 98765)):
+        split = leave_last_out(log, seed)
+        assert split.protocol == {"split": "leave-last-out", "seed": seed, "tied_users": 6}
+        found.append([split.item_ids[row.indices].tolist() for row in split.test.targets[:6]])
+    assert found == [
+        [[103], [102], [104], [102], [104], [104]],
+        [[103], [103], [103], [104], [104], [104]],
+        [["c"], ["b"], ["b"], ["b"], ["d"], ["c"]],
+    ]
+
+
+def test_without_equal_times_the_seed_of_leave_last_out_has_no_say() -> None:
+    events = Events.from_columns([1, 1, 1, 1, 2, 2, 2, 2, 2], [1, 2, 3, 4] * 2 + [5], None, [1, 1, 2, 3, 4, 1, 2, 3, 4])
+    one, other = leave_last_out(events, 1), leave_last_out(events, 2)
+    assert other.protocol == {"split": "leave-last-out", "seed": 2, "tied_users": 1}
+    events = events.keep(np.arange(9) != 8)  # user 2 has 1, 2, 3, 4 now; of user 1 only the first two are at one time
+    one, other = leave_last_out(events, 1), leave_last_out(events, 2)
+    assert parts_of(one) == parts_of(other)
+    assert one.protocol == other.protocol == {"split": "leave-last-out"}
 
 
 # --- global moments
@@ -248,6 +296,16 @@ def test_the_moments_of_time_are_where_the_shares_say() -> None:
     assert (split.train.nnz, split.validation.targets.nnz, split.test.targets.nnz) == (50, 20, 30)
     assert (split.train.shape[0], split.validation.fold_in.nnz, split.test.fold_in.nnz) == (20, 50, 70)
     assert split.dropped == {"later events on items not in training": 0}
+
+
+def test_in_time_all_events_at_a_moment_are_after_it_and_counted() -> None:
+    numbers = np.arange(
+        100
+    )  # the last 10 begin within the events at moment 12, 84 to 90, the 10 before within 77 to 83
+    split = time_split(Events.from_columns(numbers % 20, (numbers + numbers // 20) % 20, None, numbers // 7))
+    assert (split.validation.targets.nnz, split.test.targets.nnz) == (7, 16)
+    assert (split.protocol["validation_start"], split.protocol["test_start"]) == (11, 12)
+    assert split.protocol["tied_events"] == 3 + 6
 
 
 # --- ready-made pairs
@@ -311,7 +369,7 @@ def test_every_split_tells_the_protocol_that_ran_and_no_setting_that_had_no_say(
     assert told == {
         "strong": {"split": "strong", "seed": 3, "target_share": 0.5, "heldout_users": 4},
         "holdout": {"split": "holdout", "seed": 3, "target_share": 0.5},
-        "leave-last-out": {"split": "leave-last-out"},
+        "leave-last-out": {"split": "leave-last-out", "seed": 3, "tied_users": 4},
     }
     assert log.timestamps is not None
     moments = np.sort(log.timestamps)
@@ -321,6 +379,7 @@ def test_every_split_tells_the_protocol_that_ran_and_no_setting_that_had_no_say(
         "test_share": 0.1,
         "validation_start": moments[400],
         "test_start": moments[450],
+        "tied_events": 4,
     }
     ready = ready_made(random_log(1), random_log(2), 5, 0.3).protocol
     assert ready == {"split": "ready-made", "seed": 5, "validation_share": 0.3}
@@ -379,6 +438,7 @@ CUT = "^too few distinct timestamps to split by time; check the time column, or 
             UsageError,
             "^the split 'leave-last-out' needs timestamps and the log has none; name them with --time-col$",
         ),
+        (lambda: leave_last_out(LOG, -1), UsageError, "^got seed -1, expected 0 to 4294967295$"),
         (lambda: time_split(TIMELESS), UsageError, "^the split 'time' needs timestamps and the log has none; name th"),
         (lambda: time_split(Events.from_columns([1, 2], [1, 2], None, [5, 5])), DataError, CUT),
         (lambda: time_split(LOG), DataError, CUT),
@@ -388,7 +448,7 @@ CUT = "^too few distinct timestamps to split by time; check the time column, or 
             "^no user has events both before and after the time of the split; use another --split$",
         ),
         (
-            lambda: ready_made(LOG, Events.from_columns(["1"], ["1"])),
+            lambda: ready_made(LOG, Events.from_columns(["ann"], ["heat"])),
             DataError,
             "^no test event has a user and an item of the training file; check that both files use the same ids$",
         ),
@@ -413,3 +473,14 @@ CUT = "^too few distinct timestamps to split by time; check the time column, or 
 def test_a_split_that_cannot_be_made_is_refused(split: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         split()
+
+
+def test_ties_are_printed(workplace: Path, command: Callable[..., Any]) -> None:
+    lines = [f"u{user},i{(user + item) % 9},{2 * item // 3}" for user in range(40) for item in range(9)]
+    Path("log.csv").write_text("\n".join(["user,item,timestamp", *lines]))
+    for split, tied in (
+        ("leave-last-out", "ties: 40 users have last items with equal times; --seed decides which of them are the tar"),
+        ("time", "ties: 52 events have the time at which a later part begins, and are in that part"),
+    ):
+        said = command("preprocess", "log.csv", "--split", split, "--overwrite")
+        assert said.code == 0 and tied in said.out, said

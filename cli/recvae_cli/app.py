@@ -20,6 +20,7 @@ from recvae_cli import (
     train,
     tune,
 )
+from recvae_cli.ids import TakesIds
 
 app = typer.Typer(
     name="recvae",
@@ -40,7 +41,7 @@ app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
-app.command("similar")(similar.similar)
+app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

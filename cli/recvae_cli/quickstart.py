@@ -20,7 +20,7 @@ def quickstart(context: typer.Context, data_dir: DataDir = DATA_DIR, runs_dir: R
 
     torch.set_num_threads(1)  # for a network this small, more threads mostly wait for each other
     data, runs = shlex.quote(str(data_dir)), shlex.quote(str(runs_dir))
-    _run(context, f"preprocess synthetic --name {_NAME} --data-dir {data}")
+    _run(context, f"preprocess synthetic --name {_NAME} --overwrite --data-dir {data}")
     _run(context, f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")
     _run(context, f"evaluate {_NAME}/multvae --data-dir {data} --runs-dir {runs}")
     _recommend(data_dir / _NAME, runs_dir / _NAME / "multvae")

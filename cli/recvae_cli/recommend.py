@@ -21,6 +21,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import QUOTING, ids_of, typed_id
 
 if TYPE_CHECKING:
     from recvae.recommenders.answers import Explanation, Recommendations
@@ -31,10 +32,15 @@ def recommend(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
-    items: Annotated[str | None, typer.Option(help="A history: ids separated by commas, e.g. 318,296.")] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(help="A history: ids separated by commas, e.g. 318,296; an id with a comma in double quotes."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,
-    exclude: Annotated[str, typer.Option(help="Ids never to recommend, separated by commas.")] = "",
-    allow: Annotated[str | None, typer.Option(help="Recommend only these ids.", show_default="all")] = None,
+    exclude: Annotated[str, typer.Option(help="Ids never to recommend, written as in --items.")] = "",
+    allow: Annotated[
+        str | None, typer.Option(help="Recommend only these ids, written as in --items.", show_default="all")
+    ] = None,
     seen: Annotated[bool, typer.Option("--seen/--no-seen", help="Also recommend items already seen.")] = False,
     diversify: Annotated[float, typer.Option(help="Variety, from 0 (off) to 1 (maximum).")] = 0.0,
     explain: Annotated[
@@ -42,7 +48,25 @@ def recommend(
     ] = False,
     source: Annotated[
         Path | None,
-        typer.Option("--input", help="File with the histories of many users: .parquet, .csv, .tsv or .jsonl."),
+        typer.Option("--input", help="File with the histories of many users, in any form that `preprocess` reads."),
+    ] = None,
+    user_col: Annotated[
+        str | None, typer.Option(help="Column of user ids in --input; by default as in the training data.")
+    ] = None,
+    item_col: Annotated[
+        str | None, typer.Option(help="Column of item ids in --input; by default as in the training data.")
+    ] = None,
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first line of --input names columns.")
+    ] = None,
+    sep: Annotated[str | None, typer.Option(help="Separator of --input: any character, ::, tab or space.")] = None,
+    quote: Annotated[str | None, typer.Option(help="Character around values of --input, or none.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of --input.", show_default="utf-8")] = None,
+    null: Annotated[
+        list[str] | None, typer.Option(help="A word that means a missing id in --input (repeatable).")
+    ] = None,
+    on_bad_row: Annotated[
+        str | None, typer.Option(help="A bad row of --input: stop or skip.", show_default="stop")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
@@ -59,6 +83,7 @@ def recommend(
     Examples:
       recvae recommend --items 318,296 -k 5 --explain
       recvae recommend ml-1m/recvae --items 318 --exclude 296 --diversify 0.3
+      recvae recommend --items '"Toy Story, The",Heat'
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
     """
@@ -72,21 +97,27 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
+    known = {"user_col": user_col, "item_col": item_col, "sep": sep, "header": header, "quote": quote}
+    known |= {"encoding": encoding, "null": null, "on_bad_row": on_bad_row}
+    known = {key: value for key, value in known.items() if value is not None and value != []}
+    if source is None and known:
+        named = ", ".join("--" + key.replace("_", "-") for key in known)
+        raise UsageError(f"got {named} without --input, expected it with a file; add --input")
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     folder = find_run(runs_dir, run)
     recommender = Recommender.load(folder, device, memory_limit(max_memory), models=imported_models(own))
     options: dict[str, Any] = {
         "k": k,
-        "exclude": _ids(exclude),
-        "allow": None if allow is None else _ids(allow),
+        "exclude": ids_of(exclude, "--exclude"),
+        "allow": None if allow is None else ids_of(allow, "--allow"),
         "filter_seen": not seen,
         "diversify": diversify,
     }
     if source is not None and output is not None:
-        _recommend_file(recommender, folder, source, output, options, explain)
+        _recommend_file(recommender, folder, source, output, options, explain, known)
         return
-    history = _ids(items or "")
+    history = ids_of(items or "", "--items")
     found = recommender.recommend(history, **options)
     reasons = recommender.explain(history, found.ids) if explain else None
     if as_json:
@@ -96,23 +127,28 @@ def recommend(
     _print(recommender, history, found, reasons)
     if found.ids:
         more = model_option(type(recommender.model))
-        similar = [f"recvae similar {folder} {found.ids[0]}{more}"] if recommender.model.has_similarities else []
+        has_similar = recommender.model.has_similarities
+        similar = [f"recvae similar{more} {folder} {typed_id(found.ids[0])}"] if has_similar else []
         say_next(*similar, f"recvae serve {folder}{more}", f"recvae inspect {folder}")
     else:
         say("nothing to recommend: every item was already seen, excluded, or is not among the items of --allow")
 
 
-def _ids(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _recommend_file(
-    recommender: "Recommender", folder: Path, source: Path, output: Path, options: dict[str, Any], explain: bool
+    recommender: "Recommender",
+    folder: Path,
+    source: Path,
+    output: Path,
+    options: dict[str, Any],
+    explain: bool,
+    known: dict[str, Any],
 ) -> None:
     from recvae.bundles.card import CARD
     from recvae.recommenders.answer_files import recommend_file
+    from recvae.recommenders.history_files import options_like
     from recvae.storage.integrity import sha256_of
     from recvae.training.monitors import ProgressBar
+    from recvae_cli.preparing import log_format
 
     recommender.recommend_batch([], **options)  # refuse wrong options before the file is read
     identity = {"run": sha256_of(folder / CARD), **options}
@@ -125,12 +161,15 @@ def _recommend_file(
                 identity,
                 bar,
                 explain=recommender.explain if explain else None,
+                options=options_like(recommender.manifest, log_format(known)),
             )
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")
         raise typer.Exit(130) from None
     again = f", {done.before:,} of them before the interruption" if done.before else ""
-    say(f"{output}: {done.users:,} users{again}")
+    say(f"{output}: {done.users:,} users{again}; read {', '.join(done.columns)}")
+    for reason, count in done.left_out.items():
+        say(f"left out: {count:,} {reason}")
     if done.fallback:
         say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
     if done.unknown:
@@ -138,6 +177,9 @@ def _recommend_file(
     if done.without:
         where = "an empty list" if output.suffix == ".jsonl" else "no row"
         say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
+    if done.users and done.fallback == done.users:
+        say("error: none of the items in the file is in the model; check the column of items with --item-col")
+        raise typer.Exit(1)
 
 
 def _print(
@@ -154,7 +196,7 @@ def _print(
     if found.unknown:
         show(f"unknown items: {', '.join(map(str, found.unknown))}")
         if any(len(str(item).split()) > 1 for item in found.unknown):
-            say("separate ids by commas, e.g. 318,296")
+            say(f"separate ids by commas, e.g. 318,296, and {QUOTING}")
     table = Table()
     score_name = "training users" if found.fallback else "score"
     for name, side in (("", "right"), ("id", "right"), ("title", "left"), (score_name, "right")):

@@ -18,6 +18,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import typed_ids
 
 
 def similar(
@@ -25,7 +26,8 @@ def similar(
         list[str],
         typer.Argument(
             metavar="[RUN] ITEM",
-            help="A run (folder, DATA/NAME or NAME; by default the newest), and the id of an item.",
+            help="A run (folder, DATA/NAME or NAME; by default the newest), and the id of an item; put -- before an id "
+            "that begins with a dash.",
             show_default=False,
         ),
     ],
@@ -41,6 +43,7 @@ def similar(
     Examples:
       recvae similar 318
       recvae similar ml-1m/multvae 318 -k 5
+      recvae similar -k 5 -- -318
     """
     from rich.table import Table
 
@@ -66,4 +69,4 @@ def similar(
     for place, (key, name, score) in enumerate(rows, 1):
         table.add_row(str(place), str(key), name or "", f"{score:.3f}")
     show(table)
-    say_next(f"recvae recommend {folder} --items {item} --explain{model_option(type(recommender.model))}")
+    say_next(f"recvae recommend {folder} --items {typed_ids([item])} --explain{model_option(type(recommender.model))}")

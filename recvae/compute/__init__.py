@@ -1,7 +1,8 @@
-"""Memory, devices and fast matrix products.
+"""Memory, threads, devices and fast matrix products.
 
     memory      how much is free, what fits, work in blocks
     allocator   keeps freed memory for the next batch
+    forks       computing on in a process that was forked
     matmul      float32 matrix products with the faster of two libraries
     devices     CPU or GPU, float32 or bfloat16
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from recvae.errors import MemoryLimitError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _MOST = 2**63  # bytes, more than any machine has
@@ -176,15 +178,21 @@ def in_blocks(n_rows: int, rows: int, work: Callable[[int, int], None]) -> None:
         else:
             start = end
             continue
+        import torch  # here, because what only reads limits needs no PyTorch
+
         torch.cuda.empty_cache()  # out here, where the error no longer keeps the block; no effect without a GPU
 
 
-def free_on(device: torch.device) -> int:
+def free_on(device: "torch.device") -> int:
     """Return the number of free bytes on the host, or on a GPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    if device.type != "cuda":
+        return available_bytes()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
-def allowed_on(device: torch.device, limit: int | None) -> int:
+def allowed_on(device: "torch.device", limit: int | None) -> int:
     """Return the number of bytes allowed on a device: the limit, or what is free; on a GPU the smaller of both."""
     if limit is None:
         return free_on(device)
@@ -192,7 +200,7 @@ def allowed_on(device: torch.device, limit: int | None) -> int:
 
 
 def check_memory(
-    needed: int, limit: int | None, what: str, alternatives: str, device: torch.device | None = None
+    needed: int, limit: int | None, what: str, alternatives: str, device: "torch.device | None" = None
 ) -> None:
     """Refuse what needs more memory than is allowed or free.
 
@@ -212,10 +220,10 @@ def check_memory(
     MemoryLimitError
         With both numbers and the alternatives.
     """
-    device = device or torch.device("cpu")
-    allowed = allowed_on(device, limit)
+    is_host = device is None or device.type == "cpu"
+    allowed = (available_bytes() if limit is None else limit) if device is None else allowed_on(device, limit)
     if needed > allowed:
-        place = "this machine" if device.type == "cpu" else str(device)
+        place = "this machine" if is_host else str(device)
         whose = "is allowed by --max-memory" if allowed == limit else f"{place} has free"
         raise MemoryLimitError(
             f"{what} needs {human_bytes(needed)} of memory, {human_bytes(allowed)} {whose}; {alternatives}"

@@ -1,17 +1,22 @@
 """From a log in any format to a data set on disk.
 
-    sources       files to read: plain, compressed, or in an archive
     columns       which column is user, item, rating, time: one table of names
-    log_format    separator, header and columns of a text file
-    logs          a log -> events
-    log_errors    which line of a log is wrong, and why
-    titles        titles of items, from a table
+    reading/      files and tables in any form -> columns of codes, with every row accounted for
     events        the log in memory, and the filters
+    logs          a log -> events
+    titles        titles of items, from a table
+    features      items' features: the matrix, on disk too, and how a file becomes one
+    feature_tables   a table of items -> blocks of features, one for each column
+    feature_kinds    what a column holds: numbers, words, lists, vectors
+    feature_texts    what the texts of a column mean
+    feature_arrays   embeddings in .npy and safetensors
     splits/       evaluation protocols: events -> train, validation, test
-    catalog       the data sets known by name
+    catalog/      the data sets known by name
     downloads     downloads them and checks their hashes
     synthetic     a generated log of film ratings
+    folder        the folder of a data set: files, fingerprint, damage
     dataset       the data set: in memory and on disk
+    protocol      how a log is filtered and split by default
     preparation   all steps, from a name or a log to a data set
     home          the folder where data sets are kept
 

@@ -17,7 +17,7 @@ COLUMN_NAMES = {
     ),
     "item": (
         *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
-        *("trackid", "songid", "artistid", "bookid", "articleid", "newsid", "videoid", "businessid"),
+        *("trackid", "songid", "artistid", "bookid", "articleid", "newsid", "videoid", "businessid", "items"),
     ),
     "rating": ("rating", "ratings", "stars", "score", "overall"),
     "time": ("timestamp", "time", "ts", "datetime", "date", "unixreviewtime", "createdat"),
@@ -30,19 +30,43 @@ LOG = ("user", "item", "rating", "time")
 HISTORIES = ("user", "item", "weight")
 """Columns of a table of histories; user and item are required."""
 
+TITLES = ("item", "title")
+"""Columns of a table of titles; both are required."""
+
+FEATURES = ("item",)
+"""Columns of a table of items' features; all other columns are features."""
+
+_OPTIONAL = ("rating", "time", "weight")
 _ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
 _WORDS = {"user": "user id", "item": "item id"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names of the columns that are read; None where the table has none."""
+    """The names of the columns that are read; None where the table has none, "" for a user that is not looked for."""
 
-    user: str
+    user: str = ""
     item: str
     rating: str | None = None
     time: str | None = None
     weight: str | None = None
+    title: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The columns of users and items."""
+        return self.user, self.item
+
+
+def rows_are_items(roles: Sequence[str]) -> bool:
+    """Whether a row of a table with these roles is an item, as in `TITLES` and `FEATURES`."""
+    return "title" in roles or tuple(roles) == FEATURES
+
+
+def usual_names(role: str, roles: Sequence[str]) -> Sequence[str]:
+    """Return the usual names of a column; in a table of items, `id` is the item."""
+    names = COLUMN_NAMES[role]
+    return (*names, _ROW_ID) if role == "item" and rows_are_items(roles) else names
 
 
 def plain_name(name: str) -> str:
@@ -64,7 +88,7 @@ def find_columns(
     names : sequence of str
         The columns of the table.
     roles : sequence of str
-        What to look for: `LOG` or `HISTORIES`.
+        What to look for: `LOG`, `HISTORIES`, `TITLES` or `FEATURES`.
     where : str
         How messages call the table.
     way_out : str
@@ -75,12 +99,12 @@ def find_columns(
     Returns
     -------
     Columns
-        User and item are always found, or it raises.
+        All but rating, time and weight are always found, or it raises.
 
     Raises
     ------
     UsageError
-        If a column that the user named is missing or ambiguous, or is named for both user and item.
+        If a column that the user named is missing or ambiguous, or is named twice.
     DataError
         If no user or item column is recognised, or two columns fit a role equally well.
 
@@ -90,52 +114,37 @@ def find_columns(
     'customer_id'
     """
     given = {role: name for role, name in (named or {}).items() if name is not None}
-    found: dict[str, str | None] = {}
+    found: dict[str, str] = {}
+    options = {role: f"--{role}-col" for role in roles} | ({"item": "--id-col"} if rows_are_items(roles) else {})
     for role in roles:
         if role in given:
-            found[role] = _named(given[role], names, role, where)
+            found[role] = _named(given[role], names, options[role], where)
         else:
             free = [name for name in names if name not in given.values()]
-            found[role] = _usual(free, COLUMN_NAMES[role], role, where, way_out)
-    user, item = (found[role] or _missing(names, role, where, way_out) for role in ("user", "item"))
-    if user == item:
-        raise UsageError(f"got column '{user}' for both user and item; change --user-col or --item-col")
-    return Columns(user=user, item=item, **{role: name for role, name in found.items() if role not in ("user", "item")})
+            name = _usual(free, usual_names(role, roles), role, where, way_out)
+            if name is not None:
+                found[role] = name
+            elif role not in _OPTIONAL:
+                _missing(names, role, where, way_out)
+    first: dict[str, str] = {}
+    for role, name in found.items():
+        if name in first:
+            raise UsageError(
+                f"got column '{name}' for both {first[name]} and {role}; "
+                f"change {options[first[name]]} or {options[role]}"
+            )
+        first[name] = role
+    return Columns(**found)
 
 
-def find_title_columns(names: Sequence[str], where: str) -> tuple[int, int]:
-    """Return the positions of the item ids and of the titles in a table of titles.
-
-    Parameters
-    ----------
-    names : sequence of str
-        The columns of the table.
-    where : str
-        How messages call it.
-
-    Raises
-    ------
-    DataError
-        If either is not recognised, or two columns fit equally well.
-    """
-    way_out = "rename one of them"
-    item = _usual(names, (*COLUMN_NAMES["item"], _ROW_ID), "item", where, way_out)
-    title = _usual(names, COLUMN_NAMES["title"], "title", where, way_out)
-    if item is None or title is None:
-        raise DataError(
-            f"{where}: expected a column item_id and a column title, it has: {', '.join(names)}; rename them"
-        )
-    return names.index(item), names.index(title)
-
-
-def _named(name: str, names: Sequence[str], role: str, where: str) -> str:
+def _named(name: str, names: Sequence[str], option: str, where: str) -> str:
     """Return a column that the user named, if the table has it once."""
     listed = ", ".join(names)
     if names.count(name) > 1:
         raise UsageError(f"{where} has {names.count(name)} columns '{name}'; it has: {listed}; rename one of them")
     if name not in names:
         close = get_close_matches(name, names, n=1)
-        hint = f"did you mean --{role}-col {close[0]}?" if close else f"name one of them with --{role}-col"
+        hint = f"did you mean {option} {close[0]}?" if close else f"name one of them with {option}"
         raise UsageError(f"{where} has no column '{name}'; it has: {listed}; {hint}")
     return name
 
@@ -156,6 +165,6 @@ def _usual(names: Sequence[str], usual: Sequence[str], role: str, where: str, wa
 
 def _missing(names: Sequence[str], role: str, where: str, way_out: str) -> str:
     raise DataError(
-        f"{where}: could not tell which column holds the {_WORDS[role]}; it has: {', '.join(names) or 'none'}; "
-        f"{way_out.format(role=role)}"
+        f"{where}: could not tell which column holds the {_WORDS.get(role, role)}; "
+        f"it has: {', '.join(names) or 'none'}; {way_out.format(role=role)}"
     )

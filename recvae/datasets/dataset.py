@@ -1,31 +1,28 @@
 """A data set to train and evaluate on: matrices, item index, and a manifest that says how it was made."""
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
+from recvae.datasets.features import ItemFeatures, read_features
+from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_part
+from recvae.datasets.logs import events_of
+from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
-from recvae.datasets.splits.protocols import split_events
-from recvae.errors import DataError, UsageError
-from recvae.interactions import HeldOut
-from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
-from recvae.storage.files import check_name, write_folder, write_json
-from recvae.storage.integrity import UNREADABLE_ARCHIVE
+from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
+from recvae.datasets.titles import titles_of
+from recvae.errors import UsageError
+from recvae.interactions import HeldOut, counts_of
+from recvae.items import ItemIndex
+from recvae.storage.files import check_name, check_room, write_folder, write_json
 from recvae.version import __version__
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 _PARTS = ("validation", "test")
 
 
@@ -45,6 +42,8 @@ class Dataset:
         Titles of the items, if known.
     manifest : dict
         Name, source, filters, protocol, counts and fingerprint.
+    features : ItemFeatures, optional
+        What is known about the items, in their order; see `with_features`.
 
     Examples
     --------
@@ -61,6 +60,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
+    features: ItemFeatures | None = None
 
     @classmethod
     def from_events(
@@ -73,8 +73,10 @@ class Dataset:
         heldout_users: int | None = None,
         seed: int = LIANG_SEED,
         target_share: float = TARGET_SHARE,
-        titles: dict[str, str] | None = None,
+        titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
+        features: Any = None,
+        consume: bool = False,
     ) -> Self:
         """Filter and split a log.
 
@@ -85,14 +87,18 @@ class Dataset:
         name : str
             Name of the data set.
         filters : Filters, optional
-            By default those of the command and the paper: ratings >= 4 if the log has ratings, users with at least
-            five items. `Filters()` keeps every rating.
+            By default those of the command and the paper: ratings >= 4 if they are stars from 1 to 5, and users with at
+            least five items. On any other scale there is no default. `Filters()` keeps every rating.
         split, heldout_users, seed, target_share
             See `recvae.datasets.splits.protocols.split_events`.
-        titles : dict of str to str, optional
-            Titles by item id, the id written as a string.
+        titles : mapping, optional
+            Titles by item id; 12, "12" and 12.0 are one id.
         source : dict, optional
-            Origin of the log, for the manifest.
+            Origin of the log, for the manifest; what was read is added.
+        features : Path, str, table or ItemFeatures, optional
+            Features of the items; see `with_features`.
+        consume : bool
+            Whether the columns of `events` may be used up: a long log then takes half the memory.
 
         Returns
         -------
@@ -105,15 +111,67 @@ class Dataset:
             If filters or protocol are invalid, or leave too little data.
         """
         filters = filters or Filters(min_rating=usual_min_rating(events))
-        left, steps = filter_events(events, filters)
+        left, steps = filter_events(events, filters, consume)
+        if consume and split not in NEEDS_TIMES:
+            left.release("timestamps")
         parts = split_events(left, split, heldout_users=heldout_users, seed=seed, target_share=target_share)
-        return cls.from_split(
+        dataset = cls.from_split(
             parts,
             name=name,
             filters={**asdict(filters), "steps": [asdict(step) for step in steps]},
             titles=titles,
-            source=source,
+            source=(source or {}) | ({} if events.reading is None else {"reading": events.reading.to_json()}),
         )
+        return dataset if features is None else dataset.with_features(features)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        table: Any,
+        *,
+        name: str = "log",
+        user: str | None = None,
+        item: str | None = None,
+        rating: str | None = None,
+        time: str | None = None,
+        without: Sequence[str] = (),
+        **options: Any,
+    ) -> Self:
+        """Read, filter and split a table of pandas, polars or Arrow, by the rules that hold for files.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            One row per event.
+        name : str
+            Name of the data set.
+        user, item, rating, time : str, optional
+            The columns; by default found by their usual names, as `recvae preprocess` does.
+        without : sequence of str
+            Columns that are not looked for: "rating", "time".
+        **options
+            `filters`, `split`, `heldout_users`, `seed`, `target_share`, `titles`, `features`, as in `from_events`.
+
+        Returns
+        -------
+        Dataset
+            Its manifest says which columns were read, and counts the rows that were left out.
+
+        Raises
+        ------
+        UsageError, DataError
+            If the table, the filters or the protocol cannot be used.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> plays = pd.DataFrame({"listener": [1, 1, 2, 2] * 9, "track": list(range(36))})
+        >>> dataset = Dataset.from_pandas(plays, user="listener", item="track", split="holdout")
+        >>> dataset.train.shape[0]
+        2
+        """
+        log_format = LogFormat(user=user, item=item, rating=rating, time=time, without=tuple(without))
+        return cls.from_events(events_of(table, log_format), name=name, **options)
 
     @classmethod
     def from_split(
@@ -122,7 +180,7 @@ class Dataset:
         *,
         name: str,
         filters: dict[str, Any] | None = None,
-        titles: dict[str, str] | None = None,
+        titles: Mapping[Any, str] | None = None,
         source: dict[str, Any] | None = None,
     ) -> Self:
         """Make a data set of a split, with titles and a manifest.
@@ -135,8 +193,8 @@ class Dataset:
             Name of the data set: letters, digits, dots, dashes and underscores.
         filters, source : dict
             For the manifest.
-        titles : dict of str to str, optional
-            Titles by item id, the id written as a string.
+        titles : mapping, optional
+            Titles by item id; 12, "12" and 12.0 are one id.
 
         Returns
         -------
@@ -150,7 +208,7 @@ class Dataset:
         """
         known_titles = None
         if titles:
-            known_titles = np.array([titles.get(str(item)) for item in split.item_ids], dtype=object)
+            known_titles = titles_of(split.item_ids.tolist(), titles)
         manifest = {
             "format": FORMAT_VERSION,
             "name": check_name(name),
@@ -159,9 +217,9 @@ class Dataset:
             "source": source or {},
             "filters": filters or {},
             "protocol": split.protocol,
-            "counts": _counts(split),
+            "counts": counts_of_parts(split),
             "dropped": split.dropped,
-            "fingerprint": _fingerprint(split.train, split.validation, split.test, split.item_ids),
+            "fingerprint": fingerprint_of(split.train, split.validation, split.test, split.item_ids),
         }
         return cls(
             train=split.train,
@@ -171,6 +229,50 @@ class Dataset:
             titles=known_titles,
             manifest=manifest,
         )
+
+    def with_features(self, given: Any, *, item: str | None = None, columns: Sequence[str] | None = None) -> Self:
+        """Return the same data set with features of its items; its fingerprint stays.
+
+        Parameters
+        ----------
+        given : Path, str, table or ItemFeatures
+            What `recvae preprocess --features` takes; a table of pandas, polars or Arrow; or a matrix that has a row
+            for each item, in the order of `item_ids`.
+        item : str, optional
+            The column of item ids; by default found by its usual names.
+        columns : sequence of str, optional
+            The columns to read; by default all that can be features.
+
+        Returns
+        -------
+        Dataset
+            Its manifest lists the columns, and what was left out as `warnings`.
+
+        Raises
+        ------
+        UsageError, DataError
+            If the features cannot be used, or belong to other items.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> plays = pd.DataFrame({"user": [1, 1, 2, 2] * 9, "item": list(range(36))})
+        >>> dataset = Dataset.from_pandas(plays, split="holdout")
+        >>> dataset = dataset.with_features(pd.DataFrame({"item": range(36), "genre": ["Drama", "Crime"] * 18}))
+        >>> dataset.features.names
+        ('genre=Crime', 'genre=Drama')
+        """
+        if isinstance(given, ItemFeatures):
+            features, remarks = given, []
+        else:
+            features, remarks = read_features(given, self.item_ids, LogFormat(item=item), columns)
+        if features.matrix.shape[0] != len(self.item_ids):
+            raise UsageError(
+                f"got features of {features.matrix.shape[0]:,} items, expected a row for each of the "
+                f"{len(self.item_ids):,} items of {self.name}, in the order of item_ids; give a table with item ids"
+            )
+        manifest = {**self.manifest, "features": {**features.to_json(), "warnings": remarks}}
+        return replace(self, features=features, manifest=manifest)
 
     @property
     def name(self) -> str:
@@ -185,7 +287,7 @@ class Dataset:
     @property
     def items(self) -> ItemIndex:
         """The item index, with the number of training users of each item."""
-        counts = np.bincount(self.train.indices, minlength=self.train.shape[1]).astype(np.int64)
+        counts = counts_of(self.train.indices, self.train.shape[1])
         return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=counts)
 
     def part(self, name: str) -> HeldOut:
@@ -208,17 +310,22 @@ class Dataset:
         StorageError
             If it cannot be written.
         """
+        matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
+        check_room(Path(folder), sum(one.data.nbytes + one.indices.nbytes + one.indptr.nbytes for one in matrices))
         with write_folder(Path(folder), MANIFEST) as aside:
             sp.save_npz(aside / "train.npz", self.train, compressed=False)
             for name in _PARTS:
-                part = self.part(name)
-                (aside / name).mkdir()
-                sp.save_npz(aside / name / "fold_in.npz", part.fold_in, compressed=False)
-                sp.save_npz(aside / name / "targets.npz", part.targets, compressed=False)
-                users = pa.table({"id": ids_to_arrow(part.user_ids)})
-                pq.write_table(users, aside / name / "users.parquet", write_page_checksum=True)
+                write_part(self.part(name), aside / name)
             self.items.write(aside / "items.parquet")
-            write_json(aside / MANIFEST, self.manifest)
+            if self.features is not None:
+                self.features.write(aside)
+            write_json(aside / MANIFEST, self._full_manifest())
+
+    def _full_manifest(self) -> dict[str, Any]:
+        """Return the manifest with what it must say about the features, also if these were set by hand."""
+        if self.features is None:
+            return {key: value for key, value in self.manifest.items() if key != "features"}
+        return {**self.manifest, "features": {**self.manifest.get("features", {}), **self.features.to_json()}}
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -229,11 +336,6 @@ class Dataset:
         folder : Path or str
             A data set written by `save` or `recvae preprocess`.
 
-        Returns
-        -------
-        Dataset
-            The data set.
-
         Raises
         ------
         UsageError
@@ -241,88 +343,4 @@ class Dataset:
         DataError
             If it is damaged, unfinished or of a newer format.
         """
-        folder = Path(folder)
-        if not (folder / MANIFEST).is_file():
-            what = "has no manifest.json, so it is not a finished data set" if folder.is_dir() else "does not exist"
-            raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
-        with _damage(folder):
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            is_newer = manifest["format"] > FORMAT_VERSION
-            name = str(manifest.get("name", "unnamed"))
-        if is_newer:
-            raise DataError(
-                f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
-                "upgrade recvae, or preprocess again"
-            )
-        try:
-            check_name(name)
-        except UsageError as error:  # it becomes the name of a folder of runs
-            raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
-        with _damage(folder):
-            items = ItemIndex.read(folder / "items.parquet")
-            dataset = cls(
-                train=_load_matrix(folder / "train.npz"),
-                validation=_load_part(folder / "validation"),
-                test=_load_part(folder / "test"),
-                item_ids=items.ids,
-                titles=items.titles,
-                manifest=manifest,
-            )
-        found = _fingerprint(dataset.train, dataset.validation, dataset.test, dataset.item_ids)
-        if found != dataset.fingerprint:
-            raise DataError(
-                f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
-                f"{dataset.fingerprint[:12]}; preprocess again"
-            )
-        return dataset
-
-
-@contextmanager
-def _damage(folder: Path) -> Iterator[None]:
-    """Turn errors of reading a damaged file into a `DataError` that names the data set."""
-    try:
-        yield
-    except UNREADABLE_ARCHIVE as error:
-        raise DataError(f"{folder} is damaged ({error}); preprocess again") from error
-
-
-def _counts(split: Split) -> dict[str, int]:
-    counts = {
-        "items": split.train.shape[1],
-        "train_users": split.train.shape[0],
-        "train_interactions": split.train.nnz,
-    }
-    for name, part in (("validation", split.validation), ("test", split.test)):
-        counts[f"{name}_users"] = part.n_users
-        counts[f"{name}_fold_in"] = part.fold_in.nnz
-        counts[f"{name}_targets"] = part.targets.nnz
-        counts[f"{name}_users_without_target"] = part.n_without_target()
-    return {name: int(count) for name, count in counts.items()}
-
-
-def _fingerprint(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
-    """Return a SHA-256 over positions, values and ids, the same on every machine."""
-    digest = hashlib.sha256()
-    for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
-        digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
-        digest.update(matrix.indices.astype("<i4", copy=False).data)
-        digest.update(matrix.data.astype("<f4", copy=False).data)
-    digest.update("\n".join(map(str, item_ids.tolist())).encode())
-    return digest.hexdigest()
-
-
-def _load_matrix(path: Path) -> sp.csr_matrix:
-    with path.open("rb") as file:
-        matrix = sp.csr_matrix(sp.load_npz(file))  # load_npz refuses pickled content
-    matrix.check_format(full_check=True)
-    return matrix
-
-
-def _load_part(folder: Path) -> HeldOut:
-    users = pq.read_table(folder / "users.parquet", page_checksum_verification=True)["id"]
-    return HeldOut(
-        fold_in=_load_matrix(folder / "fold_in.npz"),
-        targets=_load_matrix(folder / "targets.npz"),
-        user_ids=ids_from_arrow(users),
-    )
+        return cls(**read_folder(Path(folder)))

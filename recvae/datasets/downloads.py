@@ -1,6 +1,7 @@
-"""Downloading the zip of a known data set and checking its published hash."""
+"""Downloading the archive or the files of a known data set, and checking their published hashes."""
 
 import logging
+import tarfile
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 import pooch
 import requests
 
-from recvae.datasets.catalog import KnownDataset
-from recvae.errors import DownloadError, StorageError
+from recvae.datasets.catalog.entry import BY_HAND, FILES, KnownDataset, RemoteFile
+from recvae.errors import DownloadError, StorageError, UsageError
 from recvae.progress import Progress
 
 _SECONDS = 30  # without an answer or another byte until a server counts as unreachable
@@ -18,53 +19,78 @@ _CHUNK_BYTES = 1 << 18
 
 
 def download(known: KnownDataset, folder: Path, progress: Progress | None = None) -> Path:
-    """Download the zip of a data set, unless it exists and is verified.
+    """Download a data set, unless it exists and is verified.
 
     Parameters
     ----------
     known : KnownDataset
         The data set.
     folder : Path
-        Folder of the zip `NAME.zip`; made if missing.
+        Folder of the archive `NAME.zip` or `NAME.tar.gz`, or of the folder `NAME` with the files; made if missing.
     progress : Progress, optional
-        Called with the bytes downloaded so far, the total or None if it is unknown, and a text.
+        Called with the bytes of a file downloaded so far, the total or None if it is unknown, and a text.
 
     Returns
     -------
     Path
-        The zip; its MD5 is the published one, if there is one.
+        The archive, or the folder of files; each has the published MD5, if there is one.
 
     Raises
     ------
+    UsageError
+        If a person has to download it; the message says where.
     DownloadError
-        If the zip cannot be downloaded, or is not the published one; then nothing is left.
+        If a file cannot be downloaded, or is not the published one; then nothing of it is left.
     StorageError
         If it cannot be written.
     """
-    target = folder / f"{known.name}.zip"
+    if known.download == BY_HAND:
+        raise UsageError(
+            f"{known.name} cannot be downloaded without you: {known.by_hand}; get it from {known.url}, then give its "
+            f"folder, zip or file: recvae preprocess {known.name} --source PATH"
+        )
     pooch.get_logger().setLevel(logging.WARNING)  # it would announce every file on stderr
+    place = folder / known.folder_name if known.download == FILES else folder
     try:
-        _retrieve(known, target, progress)
+        if known.download == FILES:
+            for file in known.files:
+                _retrieve(known, file, place, progress)
+            return place
+        archive = RemoteFile(name=f"{known.folder_name}.{known.download}", url=known.url, md5=known.md5)
+        return _retrieve(known, archive, place, progress)
     finally:
-        with suppress(OSError):  # it is not empty if all went well
-            folder.rmdir()
-    return target
+        for one in dict.fromkeys((place, folder)):
+            with suppress(OSError):  # it is not empty if all went well
+                one.rmdir()
 
 
-def _retrieve(known: KnownDataset, target: Path, progress: Progress | None) -> None:
-    md5 = None if known.md5 is None else f"md5:{known.md5}"
-    folder = target.parent.absolute()
+def _retrieve(known: KnownDataset, file: RemoteFile, folder: Path, progress: Progress | None) -> Path:
+    target = folder / file.name
+    md5 = None if file.md5 is None else f"md5:{file.md5}"
     try:
-        pooch.retrieve(known.url, md5, fname=target.name, path=folder, downloader=_downloader(progress))
+        pooch.retrieve(file.url, md5, fname=target.name, path=folder.absolute(), downloader=_downloader(progress))
     except (requests.RequestException, ValueError) as error:  # pooch: ValueError where the hash differs
-        raise _failed(known, _reason(error)) from error
+        raise _failed(known, file, _reason(error)) from error
     except OSError as error:
         raise StorageError(
             f"could not write {target}: {error.strerror or error}; free some space or choose another folder"
         ) from error
-    if known.md5 is None and not zipfile.is_zipfile(target):
+    wrong = _wrong_kind(target) if file.md5 is None else None
+    if wrong is not None:
         target.unlink()
-        raise _failed(known, "the downloaded file is not a zip")
+        raise _failed(known, file, f"the downloaded file is {wrong}")
+    return target
+
+
+def _wrong_kind(path: Path) -> str | None:
+    """Return what a file is that should be something else by its name; None if all is well."""
+    if path.suffix == ".zip":
+        return None if zipfile.is_zipfile(path) else "not a zip"
+    if path.name.endswith(".tar.gz"):
+        return None if tarfile.is_tarfile(path) else "not a tar"
+    with path.open("rb") as file:
+        head = file.read(100).lstrip().lower()
+    return "a web page" if head.startswith((b"<!doctype", b"<html")) else None
 
 
 def _downloader(progress: Progress | None) -> Any:  # pooch declares less than it documents
@@ -109,8 +135,8 @@ def _reason(error: Exception) -> str:
     return str(error).partition(". ")[0]
 
 
-def _failed(known: KnownDataset, reason: str) -> DownloadError:
+def _failed(known: KnownDataset, file: RemoteFile, reason: str) -> DownloadError:
     return DownloadError(
-        f"could not download {known.name} from {known.url}: {reason}; try again later, or use a folder or zip on "
+        f"could not download {known.name} from {file.url}: {reason}; try again later, or use a folder or zip on "
         f"disk: recvae preprocess {known.name} --source PATH"
     )

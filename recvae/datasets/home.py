@@ -7,15 +7,29 @@ from recvae.errors import UsageError
 from recvae.storage.files import check_name, check_replaceable
 
 
-def check_new(data_dir: Path, name: str) -> str:
-    """Return the name if a data set may be written under it: a new name, or that of a data set to replace.
+def check_new(data_dir: Path, name: str, overwrite: bool = True) -> str:
+    """Return the name if a data set may be written under it.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The folder of data sets.
+    name : str
+        The name.
+    overwrite : bool
+        Whether a data set of that name may be replaced.
 
     Raises
     ------
     UsageError
-        If it cannot be the name of a folder, or the folder is not a data set.
+        If it cannot be the name of a folder, the folder is not a data set, or there is one that must not be replaced.
     """
-    check_replaceable(data_dir / check_name(name), MANIFEST)
+    folder = data_dir / check_name(name)
+    check_replaceable(folder, MANIFEST)
+    if not overwrite and (folder / MANIFEST).is_file():
+        raise UsageError(
+            f"{folder} is a data set already, expected a new name; give --overwrite to replace it, or --name NAME"
+        )
     return name
 
 

@@ -1,122 +1,84 @@
 """Item titles, from a known data set or from your own table: a column of item ids and a column of titles."""
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from recvae.datasets.columns import find_title_columns
-from recvae.datasets.log_format import QUOTED, guess_separator, head_lines
-from recvae.datasets.sources import Source, file_errors
-from recvae.errors import DataError
+from recvae.datasets.columns import TITLES
+from recvae.datasets.reading.id_column import MISSING, IdColumn
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.sources import Source
+from recvae.datasets.reading.tables import Table
+from recvae.ids import plain_id, spellings
 
-Row = tuple[str, list[str]]  # what messages call the row, and its values
 
-
-def read_titles_column(source: Source) -> dict[str, str]:
-    """Read titles from a table with a header: a column of item ids, and one called title or name.
+def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None = None) -> dict[str, str]:
+    """Read titles from a table, by the rules of logs: a column of item ids, and one of titles.
 
     Parameters
     ----------
-    source : Source
-        Parquet; or CSV or TSV, plain, gzip or zip.
+    paths : sequence of Source, Path or str
+        Files in any form in which a log may be.
+    options : LogFormat, optional
+        What is known about them.
 
     Returns
     -------
     dict of str to str
-        The title of each item id.
+        The title of each item id, written as text. Of several titles of an item, the last; rows without an id or a
+        title are left out.
 
     Raises
     ------
     UsageError
-        If there is no such file.
+        If there is no such file, or a named column is not in it.
     DataError
-        If it cannot be read, or has no such columns; if a line has more or fewer columns than the first one.
+        If it cannot be read, or has no such columns.
     """
-    if source.is_parquet():
-        return titles_by_id(_parquet_rows(source), item=0, title=1)
-    rows = text_rows(source, guess_separator(head_lines(source)))
-    _, header = next(rows)
-    item, title = find_title_columns(header, source.name)
-    return titles_by_id(rows, item, title)
+    with Table(paths, options, TITLES) as table:
+        sink = _TitleSink(f"{table.name}: the column '{table.columns.item}'", options or LogFormat())
+        table.read(sink)
+    return sink.finish()
 
 
-def text_rows(source: Source, separator: str, encoding: str = "utf-8-sig") -> Iterator[Row]:
-    """Yield the rows of a small text table, without blank lines.
+class _TitleSink:
+    """Collects ids and titles."""
+
+    def __init__(self, name: str, options: LogFormat) -> None:
+        self._ids = IdColumn(name, options.null, options.kept)
+        self._titles: list[str | None] = []
+
+    def __len__(self) -> int:
+        return len(self._titles)
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        self._ids.append(batch.column("item"))
+        self._titles += batch.column("title").cast(pa.string()).to_pylist()
+
+    def truncate(self, n_rows: int) -> None:
+        self._ids.truncate(n_rows)
+        del self._titles[n_rows:]
+
+    def finish(self) -> dict[str, str]:
+        found = self._ids.finish()
+        ids = found.ids.tolist()
+        pairs = zip(found.codes.tolist(), self._titles, strict=True)
+        return {str(ids[code]): title.strip() for code, title in pairs if code != MISSING and title and title.strip()}
+
+
+def titles_of(items: Iterable[Any], titles: Mapping[Any, str]) -> np.ndarray:
+    """Return the title of each item, shape (n_items,), object (str or None).
 
     Parameters
     ----------
-    source : Source
-        Plain, gzip or zip.
-    separator : str
-        Separator of columns.
-    encoding : str
-        Encoding; "utf-8-sig" is UTF-8 with or without a byte order mark.
-
-    Yields
-    ------
-    (str, list of str)
-        File and line, and the values.
-
-    Raises
-    ------
-    DataError
-        If a line cannot be read, or has more or fewer columns than the first one.
+    items : iterable
+        Item ids.
+    titles : mapping
+        Titles by item id, however the ids are written: 12, "12" and 12.0 are one id.
     """
-    n_columns = 0
-    with file_errors(source), source.open() as stream:
-        for number, line in enumerate(stream, start=1):
-            place = f"{source.name} line {number}"
-            try:
-                text = line.decode(encoding).strip("\r\n")
-                columns = _split(text, separator)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise DataError(f"{place}: {error}; repair the line") from error
-            if not text.strip():
-                continue
-            n_columns = n_columns or len(columns)
-            if len(columns) != n_columns:
-                quotes = "; put a title with a comma in double quotes" if separator == "," else ""
-                raise DataError(
-                    f"{place}: got {len(columns)} columns, expected {n_columns} as in the first line: {text[:80]!r}; "
-                    f"repair the line{quotes}"
-                )
-            yield place, columns
-
-
-def titles_by_id(rows: Iterable[Row], item: int, title: int) -> dict[str, str]:
-    """Return the title of each item id, from these positions of the rows.
-
-    Raises
-    ------
-    DataError
-        If a row has no id, or no column of that position.
-    """
-    titles = {}
-    for place, columns in rows:
-        if len(columns) <= max(item, title) or not columns[item].strip():
-            raise DataError(f"{place}: got {columns}, expected an item id and a title; repair the line")
-        titles[columns[item].strip()] = columns[title].strip()
-    return titles
-
-
-def _split(text: str, separator: str) -> list[str]:
-    if separator not in QUOTED:
-        return text.split(separator)
-    return next(csv.reader([text], delimiter=separator, strict=True), [])
-
-
-def _parquet_rows(source: Source) -> Iterator[Row]:
-    """Yield the id and title of each row of a Parquet file, where the title is not null."""
-    try:
-        with file_errors(source):
-            names = pq.read_schema(source.path).names
-            found = [names[position] for position in find_title_columns(names, source.name)]
-            table = pq.read_table(source.path, columns=found)
-        ids, titles = (table[name].cast(pa.string()).to_pylist() for name in found)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{source.name}: could not read ids and titles ({error}); write or fetch it again") from error
-    for number, (item, title) in enumerate(zip(ids, titles, strict=True), start=1):
-        if title is not None:
-            yield f"{source.name} row {number}", [item or "", title]
+    by_id = {plain_id(item): title for item, title in titles.items()}
+    known = ((by_id.get(one) for one in spellings(item) if one in by_id) for item in items)
+    return np.array([next(titles, None) for titles in known], dtype=object)

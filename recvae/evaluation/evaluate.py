@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from recvae.errors import DataError, UsageError
+from recvae.errors import DataError
 from recvae.interactions import HeldOut
 from recvae.metrics import METRICS, Metric, measure, parse_metrics
 from recvae.models.common.base import Model
@@ -104,8 +104,6 @@ def evaluate(
     array([1.])
     """
     wanted = parse_metrics(metrics)
-    if not wanted:
-        raise UsageError(f"got no metric, expected at least one, such as {DEFAULT_METRICS}")
     held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])  # once, so that stored zeros are no targets
     if not held_out.has_targets:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")

@@ -5,19 +5,23 @@ Importing this needs only numpy; `load` also needs ONNX Runtime.
 Letters in shape comments: B users, N interactions of all of them, I items, k ranks.
 """
 
+import ctypes
 import math
+import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from recvae.errors import DataError, UsageError, requires_extra
+from recvae.errors import BundleError, DataError, UsageError, requires_extra
 from recvae.exports.format import (
     INPUTS,
     K_INPUT,
     MODEL_FILES,
     ONNX,
+    ONNX_DATA,
     OUTPUTS,
     SCORES,
     TOP_ITEMS,
@@ -27,7 +31,7 @@ from recvae.exports.format import (
     read_export,
 )
 from recvae.items import check_k
-from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights
+from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,10 +60,14 @@ class OnnxScorer:
         If it is not a graph of scores.
     """
 
+    _all: ClassVar["weakref.WeakSet[OnnxScorer]"] = weakref.WeakSet()
+
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise UsageError(f"got threads={threads!r}, expected a whole number, 1 or more")
-        self._session = _session(path, threads)
+        self._path, self._threads, self._files = path.absolute(), threads, _state_of(path)
+        self._session: onnxruntime.InferenceSession | None = _session(path, threads)
+        self._all.add(self)
         named = ({one.name for one in ends()} for ends in (self._session.get_inputs, self._session.get_outputs))
         wanted = ({*INPUTS, *K_INPUT}, {*OUTPUTS, *TOP_OUTPUTS})
         if tuple(named) != wanted:
@@ -189,8 +197,31 @@ class OnnxScorer:
 
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True
-        found = self._session.run(names, {**feed, "k": np.array([k], dtype=np.int64)}, options)
+        found = self._opened().run(names, {**feed, "k": np.array([k], dtype=np.int64)}, options)
         return [np.asarray(one) for one in found]
+
+    def _opened(self) -> "onnxruntime.InferenceSession":
+        """Return the session; in a process that was forked, one with threads of its own."""
+        session = self._session
+        if session is None:
+            if _state_of(self._path) != self._files:
+                raise BundleError(
+                    f"{self._path} was changed after it was loaded, and this process was forked since; load the export "
+                    "again after the fork"
+                )
+            session = self._session = _session(self._path, self._threads)
+        return session
+
+    def _leave_to_parent(self) -> None:
+        """Give up the session in a process that was forked: the threads it would wait for are not there."""
+        if self._session is not None and self._threads != 1:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # never freed, which would wait for them too
+            self._session = None
+
+    @classmethod
+    def _leave_all_to_parent(cls) -> None:
+        for scorer in list(cls._all):
+            scorer._leave_to_parent()
 
     def _checked(
         self, items: np.ndarray, offsets: np.ndarray, weights: np.ndarray
@@ -236,6 +267,16 @@ class OnnxScorer:
             start = end
 
 
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=OnnxScorer._leave_all_to_parent)
+
+
+def _state_of(path: Path) -> list[tuple[int, int, int]]:
+    """Return what tells whether a graph's files are still the same."""
+    states = [file.stat() for file in (path, path.parent / ONNX_DATA) if file.is_file()]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+
+
 def check_onnxruntime() -> None:
     """Refuse to continue without ONNX Runtime.
 
@@ -244,6 +285,8 @@ def check_onnxruntime() -> None:
     UsageError
         If it is not installed, with the command that installs it.
     """
+    # From 1.29 on, it would report to its maker, from a thread that a forked process waits for at its end.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     with requires_extra("onnx", "an exported model"):
         import onnxruntime  # noqa: F401
 

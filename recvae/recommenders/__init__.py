@@ -3,6 +3,8 @@
     base            what every recommender does; needs only numpy
     recommender     a fitted model with its items
     histories       the items of users: lists, matrices, tables
+    weights         the weights of a history
+    id_lists        the ids of one history, as a list
     history_files   files of histories, read block by block
     answers         recommendations and explanations
     answer_files    files of recommendations; an interrupted job continues

@@ -6,13 +6,12 @@
 Finished blocks are kept next to the output until all are done, so that an interrupted job continues where it stopped.
 """
 
-import itertools
 import json
 import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.progress import Progress
 from recvae.recommenders.answers import BatchRecommendations, Explanation
-from recvae.recommenders.histories import histories_of
-from recvae.recommenders.history_files import BLOCK, Block, read_blocks, users_of
+from recvae.recommenders.histories import HistoryBlock, histories_of
+from recvae.recommenders.history_files import BLOCK, HistoryFile, users_of
 from recvae.storage.files import storage_errors, write_file, write_json
 from recvae.storage.integrity import UNREADABLE
 
@@ -55,6 +55,10 @@ class AnswerCounts:
         Users who got nothing: every item was already seen or excluded.
     unknown : int
         Unknown ids, summed over the users.
+    left_out : dict of str to int
+        Rows of the file that say nothing, by reason.
+    columns : tuple of str
+        The columns that were read.
     """
 
     users: int = 0
@@ -62,23 +66,26 @@ class AnswerCounts:
     fallback: int = 0
     without: int = 0
     unknown: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def recommend_file(
-    source: Path,
+    source: Path | str,
     output: Path,
-    recommend: Callable[[Block], BatchRecommendations],
+    recommend: Callable[[HistoryBlock], BatchRecommendations],
     identity: dict[str, Any],
     progress: Progress | None = None,
     users: int = BLOCK,
     explain: Explain | None = None,
+    options: LogFormat | None = None,
 ) -> AnswerCounts:
     """Write recommendations for every history of a file.
 
     Parameters
     ----------
-    source : Path
-        See `history_files.read_blocks`.
+    source : Path or str
+        See `history_files.HistoryFile`.
     output : Path
         A name ending in one of `OUTPUTS`: the table of `BatchRecommendations.to_arrow`, or one JSON line per user.
     recommend : callable
@@ -92,6 +99,8 @@ def recommend_file(
     explain : callable, optional
         See `Recommender.explain`. Adds `because`: the ids of the history, at most three, that contributed most to each
         item, as a list, or in .csv as a string separated by ";".
+    options : LogFormat, optional
+        What is known about the file of histories.
 
     Returns
     -------
@@ -103,40 +112,45 @@ def recommend_file(
     UsageError
         If the ending of `output` is unknown, or it is `source`.
     UsageError, DataError
-        See `read_blocks`; or what `recommend` raises, with the name of the file.
+        See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file.
     StorageError
         If something cannot be written.
     """
     if output.suffix not in OUTPUTS:
         raise UsageError(f"got {output.name}, expected a name ending in {', '.join(OUTPUTS)}")
-    if output.resolve() == source.resolve():
+    if output.resolve() == Path(source).resolve():
         raise UsageError(f"got {output} for the input and the output, expected two files")
-    blocks = read_blocks(source, users)
-    first = next(blocks, {})  # before anything is written; an empty file still gets its columns
-    whose = identity | {"source": str(source.resolve()), "bytes": source.stat().st_size, "users": users}
-    whose |= {"modified": source.stat().st_mtime_ns, "explain": explain is not None, "parts": 2}
-    parts = _parts_folder(output, whose)
-    total: Counter[str] = Counter()
-    written: list[Path] = []
-    try:
-        for number, block in enumerate(itertools.chain([first], blocks)):
-            part = parts / f"{number:06d}.parquet"
-            counts = _counts_of(part)
-            if counts is None:
-                counts = _write_part(part, source, block, recommend, explain)
-            else:
-                total["before"] += counts["users"]
-            written.append(part)
-            total.update(counts)
-            if progress is not None:
-                progress(total["users"], None, f"{total['users']:,} users")
-    except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
-        shutil.rmtree(parts, ignore_errors=True)
-        raise
-    _join(written, output)
-    with storage_errors(parts):
-        shutil.rmtree(parts)
-    return AnswerCounts(**total)
+    with HistoryFile(source, options, progress) as file:
+        whose = identity | {
+            "options": repr(options),
+            "columns": list(file.columns),
+            "checksum": file.checksum,
+            "users": users,
+            "explain": explain is not None,
+            "parts": 3,
+        }
+        parts = _parts_folder(output, whose)
+        total: Counter[str] = Counter()
+        written: list[Path] = []
+        try:
+            for number, block in enumerate(file.blocks(users)):
+                part = parts / f"{number:06d}.parquet"
+                counts = _counts_of(part)
+                if counts is None:
+                    counts = _write_part(part, source, block, recommend, explain)
+                else:
+                    total["before"] += counts["users"]
+                written.append(part)
+                total.update(counts)
+                if progress is not None:
+                    progress(total["users"], file.counts.users, f"{total['users']:,} users")
+        except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
+            shutil.rmtree(parts, ignore_errors=True)
+            raise
+        _join(written, output)
+        with storage_errors(parts):
+            shutil.rmtree(parts)
+        return AnswerCounts(**total, left_out=file.counts.left_out, columns=file.columns)
 
 
 def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
@@ -168,9 +182,9 @@ def _counts_of(part: Path) -> dict[str, int] | None:
 
 def _write_part(
     part: Path,
-    source: Path,
-    block: Block,
-    recommend: Callable[[Block], BatchRecommendations],
+    source: Path | str,
+    block: HistoryBlock,
+    recommend: Callable[[HistoryBlock], BatchRecommendations],
     explain: Explain | None,
 ) -> dict[str, int]:
     """Answer a block and keep it: one row per user, with a list of items. Return counts as in `AnswerCounts`."""
@@ -213,7 +227,7 @@ def _plain(item: object) -> int | float | str:
     return item if isinstance(item, int | str) or (isinstance(item, float) and math.isfinite(item)) else str(item)
 
 
-def _because(block: Block, answers: BatchRecommendations, explain: Explain) -> list[list[Any]]:
+def _because(block: HistoryBlock, answers: BatchRecommendations, explain: Explain) -> list[list[Any]]:
     """Return the items of the histories that contributed most to each recommendation (R,), largest first."""
     read = histories_of(block, answers.items)
     because = []

@@ -25,6 +25,7 @@ from recvae.recommenders.answers import (
 )
 from recvae.recommenders.diversity import diversified
 from recvae.recommenders.histories import Histories, History, histories_of, history_of
+from recvae.recommenders.id_lists import as_list, mask_of_ids
 
 _CANDIDATES, _MOST_CANDIDATES = 5, 500  # per item of a diversified list; in total, unless k is larger
 
@@ -114,8 +115,8 @@ class BaseRecommender(ABC):
         Raises
         ------
         UsageError
-            If `items` is a single id instead of a list, k is not a whole number >= 1, `diversify` is not in [0, 1], or
-            the model has no item similarities and `diversify` is above 0.
+            If `items` is not a list of ids but e.g. a single id, a table or a matrix, k is not a whole number >= 1,
+            `diversify` is not in [0, 1], or the model has no item similarities and `diversify` is above 0.
         """
         request = Request(items=items, k=k, exclude=exclude, allow=allow, filter_seen=filter_seen, diversify=diversify)
         return self.answer([request])[0]
@@ -166,8 +167,8 @@ class BaseRecommender(ABC):
         Parameters
         ----------
         histories : object
-            A list of histories, a mapping of users to histories, a scipy sparse matrix, or a pandas, polars or Arrow
-            table of user and item; see `histories.histories_of`.
+            A list of histories, a mapping or a pandas Series of users to histories, a scipy sparse matrix, or a pandas,
+            polars or Arrow table of user and item; see `histories.histories_of`.
         k, exclude, allow, filter_seen, diversify
             See `recommend`; the same for every user.
 
@@ -236,14 +237,10 @@ class BaseRecommender(ABC):
 
     def _mask(self, allow: Iterable[int | str] | None, exclude: Iterable[int | str]) -> np.ndarray | None:
         """Return the items (I,) that may be recommended to a user; None for all items."""
-        for name, ids in (("allow", allow), ("exclude", exclude)):
-            missing = ids is None and name == "allow"
-            if isinstance(ids, str | bytes) or not (missing or isinstance(ids, Iterable)):
-                raise UsageError(f"got {name}={ids!r}, expected a list of ids, e.g. [{ids!r}]")
-        never = self.items.mask_of(exclude)
+        never = mask_of_ids(exclude, self.items, "exclude")
         if allow is None and not never.any():
             return None
-        return (self._all if allow is None else self.items.mask_of(allow)) & ~never
+        return (self._all if allow is None else mask_of_ids(allow, self.items, "allow")) & ~never
 
     @cached_property
     def _by_popularity(self) -> np.ndarray:
@@ -333,7 +330,7 @@ class BaseRecommender(ABC):
             check_k(most)
         if isinstance(recommended, str | bytes) or not isinstance(recommended, Iterable):
             raise UsageError(f"got a single id {recommended!r}, expected a list of ids, e.g. [{recommended!r}]")
-        columns = np.array([self._column(item) for item in recommended], dtype=np.int64)
+        columns = np.array([self._column(item) for item in as_list(recommended)], dtype=np.int64)
         history = history_of(items, self.items)
         values = np.empty((0, len(columns)))  # (N, C)
         if len(history.columns) and len(columns):

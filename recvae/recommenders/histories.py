@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from recvae.datasets.columns import HISTORIES, Columns, find_columns
-from recvae.errors import UsageError
+from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, Columns, find_columns, plain_name
+from recvae.errors import RecvaeError, UsageError
 from recvae.items import ItemIndex
+from recvae.recommenders.id_lists import as_list, check_id, is_column, listed_ids, refuse_matrix
+from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights, weight_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,10 +24,24 @@ if TYPE_CHECKING:
 History = Iterable[int | str] | Mapping[int | str, float]
 """External ids, or external ids with their weights."""
 
-LIGHTEST, HEAVIEST = 1e-6, 1e6
-"""Smallest and largest weight: their squares and sums fit in float32, and ALS can solve its equations with them."""
 
-EXPECTED_WEIGHT = f"expected a number from {LIGHTEST:g} to {HEAVIEST:g}"
+_MOST_COLUMNS = 12  # of a table that is given as a mapping
+
+_NO_ITEM = -2  # the column of a missing item; -1 is that of an unknown one
+
+
+@dataclass(frozen=True)
+class HistoryBlock:
+    """Histories of some users as a file has them: the columns user, item and maybe weight.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The rows of a user are together. An item may be missing: its user has no known history, and still gets an
+        answer.
+    """
+
+    table: "pa.Table"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +155,7 @@ def history_of(given: object, items: ItemIndex) -> Histories:
     Raises
     ------
     UsageError
-        If it is a single id instead of a list, or a weight is out of range.
+        If it is a single id, a table, a matrix or a row of one instead of a list of ids, or a weight is out of range.
     """
     return _from_lists([0], [given], items)
 
@@ -150,8 +166,9 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     Parameters
     ----------
     given : object
-        A sequence of histories (see `history_of`), a mapping of users to histories, a scipy sparse matrix of users x
-        items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user and item.
+        A sequence of histories (see `history_of`), a mapping or a pandas Series of users to histories, a scipy sparse
+        matrix of users x items in the columns of the index, or a table (pandas, polars, Arrow) with a row for each user
+        and item.
         A table's columns are found by the names that `recvae preprocess` knows: user and item, and weight if present.
     items : ItemIndex
         The known items.
@@ -164,14 +181,16 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
     Raises
     ------
     UsageError
-        If it is none of these, or a weight is out of range.
+        If it is none of these, such as a dense matrix or a mapping of columns, or a weight is out of range.
     DataError
         If a matrix has another number of columns or values that are no weights, or a table has no column that is
         recognised as user or item.
     """
+    if isinstance(given, HistoryBlock):
+        return _from_table(given.table, items, may_lack_items=True)
     if hasattr(given, "tocsr"):
         return _from_matrix(given, items)
-    if hasattr(given, "__arrow_c_stream__"):
+    if hasattr(given, "__arrow_c_stream__") and not is_column(given):
         import pyarrow as pa
 
         try:
@@ -182,11 +201,31 @@ def histories_of(given: object, items: ItemIndex) -> Histories:
             ) from error
         return _from_table(table, items)
     if isinstance(given, Mapping):
+        _refuse_columns(given)
         return _from_lists(list(given), list(given.values()), items)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise UsageError(f"got {given!r} for histories, expected a list of lists of ids, a sparse matrix or a table")
-    histories = list(given)
-    return _from_lists(list(range(len(histories))), histories, items)
+    refuse_matrix(given)
+    histories = as_list(given)
+    is_series = hasattr(given, "loc")  # of pandas, whose index has the users
+    users = as_list(cast(Any, given).index) if is_series else list(range(len(histories)))
+    return _from_lists(users, histories, items)
+
+
+def _refuse_columns(given: Mapping[Any, object]) -> None:
+    """Refuse columns of user and item, or a row of them: their names are no users, and no items."""
+    if len(given) > _MOST_COLUMNS or not all(isinstance(name, str) for name in given):
+        return
+    if not any(plain_name(name) in COLUMN_NAMES["user"] for name in given):  # nearly always, and quickly
+        return
+    try:
+        found = find_history_columns(list(given), "the histories")
+    except RecvaeError:
+        return  # names of something else
+    raise UsageError(
+        f"got columns of {found.user} and {found.item} for histories, expected ids; make a table of them, e.g. with "
+        "pandas.DataFrame(...)"
+    )
 
 
 def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> Histories:
@@ -195,18 +234,21 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
     weights: list[float] = []
     unknown: list[list[Any]] = []
     for row, history in enumerate(histories):
-        if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-            raise UsageError(f"got a single id {history!r}, expected a list of ids, e.g. [{history!r}]")
         unknown.append([])
-        pairs = history.items() if isinstance(history, Mapping) else ((item, 1.0) for item in history)
+        if isinstance(history, Mapping):
+            _refuse_columns(history)
+            pairs = list(history.items())
+        else:
+            pairs = [(item, 1.0) for item in listed_ids(history, len(items))]
         for item, weight in pairs:
             column = items.column_of(item)
             if column is None:
+                check_id(item)
                 unknown[-1].append(item)
                 continue
             rows.append(row)
             columns.append(column)
-            weights.append(_weight(weight, item))
+            weights.append(weight_of(weight, item))
     return _by_user(np.array(rows), np.array(columns), np.array(weights), users, unknown, len(items))
 
 
@@ -227,8 +269,7 @@ def _from_matrix(matrix: Any, items: ItemIndex) -> Histories:
     )
 
 
-def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
-    import pandas as pd
+def _from_table(table: "pa.Table", items: ItemIndex, may_lack_items: bool = False) -> Histories:
     import pyarrow as pa
 
     found = find_history_columns(table.column_names, "the table")
@@ -236,29 +277,43 @@ def _from_table(table: "pa.Table", items: ItemIndex) -> Histories:
     for name in (user, item):
         if pa.types.is_nested(table[name].type):
             raise UsageError(f"got {table[name].type} in {name}, expected one id per row; use one row per item")
-    rows, users = pd.factorize(np.asarray(table[user].to_pandas()))  # (N,), (U,)
-    codes, known = pd.factorize(np.asarray(table[item].to_pandas()))  # (N,), different ids
-    if (rows < 0).any() or (codes < 0).any():
+    rows, users = _coded(table[user])  # (N,), different ids
+    codes, ids = _coded(table[item])
+    if (rows < 0).any() or ((codes < 0).any() and not may_lack_items):
         raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
-    ids = known.tolist()
     column_of = [items.column_of(value) for value in ids]
-    columns = np.array([-1 if column is None else column for column in column_of], dtype=np.int64)[codes]  # (N,)
+    known_columns = [-1 if column is None else column for column in column_of]
+    columns = np.array([*known_columns, _NO_ITEM], dtype=np.int64)[codes]  # (N,), the last for a missing item
     weights = np.ones(len(rows))
     if found.weight is not None:
         weights = _numbers(table[found.weight])
+        if may_lack_items:
+            weights[np.isnan(weights)] = 1
         if not are_weights(weights).all():
             raise UsageError(f"got invalid values in the column {found.weight}, {EXPECTED_WEIGHT}; remove these rows")
     unknown: list[list[Any]] = [[] for _ in range(len(users))]
-    for place in np.flatnonzero(columns < 0).tolist():
+    for place in np.flatnonzero(columns == -1).tolist():
         unknown[rows[place]].append(ids[codes[place]])
     is_known = columns >= 0
-    return _by_user(rows[is_known], columns[is_known], weights[is_known], users.tolist(), unknown, len(items))
+    return _by_user(rows[is_known], columns[is_known], weights[is_known], users, unknown, len(items))
+
+
+def _coded(column: "pa.ChunkedArray") -> tuple[np.ndarray, list[Any]]:
+    """Return the code of each row (N,), -1 where it is empty, and the different ids in order of appearance."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        column = pc.call_function("if_else", [pc.call_function("is_nan", [column]), None, column])
+    whole = column.combine_chunks()
+    coded = whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
+    return coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
 
 
 def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
     """Return a column as float64; all NaN if it holds anything but numbers."""
     try:
-        return np.asarray(column.to_pandas(), dtype=np.float64)
+        return np.array(column.to_pandas(), dtype=np.float64)
     except (ValueError, TypeError):
         return np.full(len(column), np.nan)
 
@@ -266,18 +321,6 @@ def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
 def find_history_columns(names: list[str], where: str) -> Columns:
     """Choose the columns of a table of histories; see `columns.find_columns`, which says what it raises."""
     return find_columns(names, HISTORIES, where, "rename it to '{role}'")
-
-
-def check_weights(history: Mapping[Any, object]) -> None:
-    """Refuse a history with an invalid weight, also of unknown items.
-
-    Raises
-    ------
-    UsageError
-        If there is one.
-    """
-    for item, weight in history.items():
-        _weight(weight, item)
 
 
 def _by_user(
@@ -302,20 +345,3 @@ def _by_user(
         n_items=n_items,
         unknown=unknown,
     )
-
-
-def is_weight(weight: object) -> bool:
-    """Return whether a value is a valid weight: a number from `LIGHTEST` to `HEAVIEST`."""
-    is_number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-    return is_number and bool(LIGHTEST <= cast(Any, weight) <= HEAVIEST)
-
-
-def are_weights(values: np.ndarray) -> np.ndarray:
-    """Return which numbers of an array are valid weights, shape (n,), bool."""
-    return (values >= LIGHTEST) & (values <= HEAVIEST)
-
-
-def _weight(weight: object, item: object) -> float:
-    if not is_weight(weight):
-        raise UsageError(f"got weight {weight!r} for item {item!r}, {EXPECTED_WEIGHT}")
-    return float(cast(Any, weight))

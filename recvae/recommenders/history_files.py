@@ -1,233 +1,237 @@
-"""Files of histories, read block by block: memory holds one block, and the ids of the users read so far.
+"""Files of histories, by the rules of logs, block by block: memory holds one block, and the ids of the users.
 
-    histories.parquet, .csv or .tsv   one row per user and item: user, item[, weight]; the rows of a user together
-    histories.jsonl                   one line per user: {"user": 7, "items": [318, 296]}
+    a table       one row per user and item: user, item[, weight], in any order
+    JSON lines    one line per user: {"user": 7, "items": [318, 296]} or {"user": 7, "items": {"318": 2.0}}
+    lists         a user and his items in each line
 
-The user ids of a file are all strings or all integers, so that all blocks of the output have one type. In .csv and .tsv
-ids are strings: as a number, 007 would become 7.
+Every form that `recvae preprocess` reads is read. The rows of a user need not be together: they are sorted first, on
+disk where they do not fit in memory.
 """
 
-import itertools
-import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
-from recvae.errors import DataError, UsageError
-from recvae.recommenders.histories import EXPECTED_WEIGHT, are_weights, check_weights, find_history_columns
+from recvae.datasets.columns import HISTORIES
+from recvae.datasets.reading.id_column import MISSING, IdColumn
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.sinks import WrongValueError
+from recvae.datasets.reading.tables import Table
+from recvae.errors import DataError
+from recvae.progress import Progress
+from recvae.recommenders.histories import HistoryBlock
+from recvae.recommenders.weights import RANGE_OF_WEIGHTS, are_weights
 from recvae.storage.integrity import UNREADABLE
 
-INPUTS = (".parquet", ".csv", ".tsv", ".jsonl")
 BLOCK = 10_000
 """Users per block."""
 
-_ROWS = 1 << 20  # rows of a table read at once
-_SHOWN = 60  # characters of a value in a message
-_LINE = '{"user": 7, "items": [318, 296]}'
 
-Block = pa.Table | dict[Any, list[Any] | dict[Any, float]]
-"""Histories of some users for `Recommender.recommend_batch`; a table has the columns user, item and maybe weight."""
-
-
-def read_blocks(path: Path, users: int = BLOCK) -> Iterator[Block]:
-    """Yield the histories of a file in blocks of users.
+@dataclass(frozen=True)
+class HistoryCounts:
+    """How many rows and users a file has, and the rows that say nothing.
 
     Parameters
     ----------
-    path : Path
-        A file in one of the formats above.
-    users : int
-        Users per block, >= 1; the last block may have fewer.
+    rows, users : int
+        Rows read, and users with a row.
+    left_out : dict of str to int
+        Rows and lines that were left out, by reason; only counts above 0.
+    """
 
-    Yields
-    ------
-    pyarrow.Table or dict
-        For `Recommender.recommend_batch`; the users of all blocks have one type, int or str.
+    rows: int
+    users: int
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+class HistoryFile:
+    """A file of histories, checked from its first line to its last; use it in a `with` statement.
+
+    Parameters
+    ----------
+    path : Path or str
+        A file, a folder, a glob, or "-" for the standard input.
+    options : LogFormat, optional
+        What is known about it; the rest is guessed.
+    progress : Progress, optional
+        Called with the number of rows so far.
 
     Raises
     ------
     UsageError
-        If there is no such file, or its ending is not one of `INPUTS`.
+        If there is no such file, or a named column is not in it.
     DataError
-        If it cannot be read, the rows of a user are not together, or a value is no user, item or weight.
+        If it cannot be read, or a weight is out of range; the message names file, line and column.
     """
-    if not path.is_file():
-        raise UsageError(f"no file {path}; expected a file of histories: {', '.join(INPUTS)}")
-    if path.suffix not in INPUTS:
-        raise UsageError(f"got {path.name}, expected a name ending in {', '.join(INPUTS)}")
-    try:
-        yield from _lines(path, users) if path.suffix == ".jsonl" else _whole_users(_tables(path), users, path)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())  # Arrow writes several lines
-        raise DataError(f"{path} cannot be read: {reason}; expected a {path.suffix[1:]} file of histories") from error
 
-
-def users_of(block: Block) -> list[Any]:
-    """Return the users of a block, or only the first and the last."""
-    if isinstance(block, dict):
-        return list(block)
-    return [block["user"][place].as_py() for place in (0, -1)]
-
-
-def _batches(path: Path) -> Iterator[tuple[list[str], pa.RecordBatch]]:
-    """Yield the rows of a table in batches, with the names of the columns that are used."""
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            names = _names(file.schema_arrow.names, path)
-            for batch in file.iter_batches(batch_size=_ROWS, columns=names):
-                yield names, batch.select(names)
-        return
-    parse = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-    with pacsv.open_csv(path, parse_options=parse) as reader:
-        header = reader.schema.names
-    if all(name.lstrip("-").replace(".", "").isdecimal() for name in header):  # the first row would be lost
-        first = ", ".join(header)
-        raise DataError(f"{path}: got {first} in the first line, expected a header; add one, e.g. user,item")
-    names = _names(header, path)
-    convert = pacsv.ConvertOptions(
-        include_columns=names,
-        column_types=dict.fromkeys(names, pa.string()),
-        null_values=[""],  # NA may be an id
-        strings_can_be_null=True,
-    )
-    with pacsv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
-        for batch in reader:
-            yield names, batch
-
-
-def _names(names: list[str], path: Path) -> list[str]:
-    """Return the columns that are used: user, item, and weight if there is one."""
-    found = find_history_columns(names, str(path))
-    return [found.user, found.item, *([found.weight] if found.weight is not None else [])]
-
-
-def _tables(path: Path) -> Iterator[pa.Table]:
-    """Yield checked rows in batches: user (int64 or string), item, and weight (float64) if there is one."""
-    n_before = 0
-    for names, batch in _batches(path):
-        for name, column in zip(names[:2], batch.columns, strict=False):
-            if column.null_count:
-                row = n_before + int(np.flatnonzero(column.is_null())[0]) + 1
-                raise DataError(f"{path}, row {row:,}: got an empty cell in {name}, expected a user and an item")
-        columns = {"user": _users(batch.column(0), names[0], path), "item": batch.column(1)}
-        if len(names) > 2:
-            columns["weight"] = pa.array(_weights(batch.column(2), n_before, path))
-        yield pa.table(columns)
-        n_before += len(batch)
-
-
-def _users(column: pa.Array, name: str, path: Path) -> pa.Array:
-    """Return users as int64 or string."""
-    values = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):  # data frames make floats of integers
-        return values.cast(pa.int64())
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return values.cast(pa.string())
-    raise DataError(f"{path}: got {name} of type {values.type}, expected integers or strings")
-
-
-def _weights(column: pa.Array, n_before: int, path: Path) -> np.ndarray:
-    values = pd.Series(column.to_pandas())
-    weights = np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
-    wrong = np.flatnonzero(~are_weights(weights))
-    if len(wrong):
-        found = column[int(wrong[0])].as_py()
-        raise DataError(
-            f"{path}, row {n_before + int(wrong[0]) + 1:,}: got weight {found!r:.{_SHOWN}}, {EXPECTED_WEIGHT}; "
-            "remove such rows"
-        )
-    return weights
-
-
-def _whole_users(tables: Iterator[pa.Table], users: int, path: Path) -> Iterator[pa.Table]:
-    """Cut rows into blocks of users; the rows of a user must be together."""
-    seen: set[Any] = set()
-    rest: pa.Table | None = None
-    for table in itertools.chain(tables, [None]):  # None marks the end
-        joined = table if rest is None else rest if table is None else pa.concat_tables([rest, table])
-        if joined is None:
-            return
-        column = joined["user"].to_numpy()
-        starts = np.flatnonzero(np.append(True, column[1:] != column[:-1])) if len(column) else np.empty(0, np.int64)
-        n_whole = len(starts) if table is None else max(len(starts) - 1, 0)  # the last user may have more rows
-        ends = np.append(starts, len(column))
-        for first in range(0, n_whole if table is None else n_whole // users * users, users):
-            last = min(first + users, n_whole)
-            block = joined.slice(ends[first], ends[last] - ends[first])
-            _check_new(column[starts[first:last]].tolist(), seen, str(path))
-            yield block
-        done = n_whole if table is None else n_whole // users * users
-        rest = joined.slice(ends[done])
-
-
-def _check_new(users: Iterable[Any], seen: set[Any], where: str) -> None:
-    for user in users:
-        if user in seen:
-            raise DataError(f"{where}: the rows of user {user!r} are not together; sort the file by user")
-        seen.add(user)
-
-
-def _lines(path: Path, users: int) -> Iterator[dict[Any, Any]]:
-    block: dict[Any, Any] = {}
-    seen: set[Any] = set()
-    kind: type | None = None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            user, items = _read_line(line, number, where)
-            kind = kind or type(user)
-            if type(user) is not kind:
-                other = "an integer" if kind is int else "a string"
-                raise DataError(f"{where}: got user {user!r}, expected {other} as before; use one type for all")
-            _check_new([user], seen, where)
-            block[user] = items
-            if len(block) == users:
-                yield block
-                block = {}
-    if block:
-        yield block
-
-
-def _read_line(line: bytes, number: int, where: str) -> tuple[Any, Any]:
-    """Return the user of a line (by default the number of the line) and the history."""
-    try:
-        content = json.loads(line.decode("utf-8-sig"))
-    except UNREADABLE as error:
-        raise DataError(f"{where} cannot be read: {getattr(error, 'msg', error)}; expected {_LINE}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("items"), list | dict):
-        start = line.strip()[:_SHOWN].decode(errors="replace")
-        raise DataError(f"{where}: got {start}, expected {_LINE}")
-    user, items = content.get("user", number), content["items"]
-    if not _is_id(user):
-        raise DataError(f"{where}: got user {_shown(user)}, expected a 64-bit integer or a UTF-8 string")
-    for item in items:
-        if not _is_id(item) and not (isinstance(item, float) and math.isfinite(item)):
-            raise DataError(f"{where}: got item {_shown(item)}, expected a 64-bit number or a UTF-8 string")
-    if isinstance(items, dict):
+    def __init__(self, path: Path | str, options: LogFormat | None = None, progress: Progress | None = None) -> None:
+        self._table = Table([path], options, HISTORIES)
         try:
-            check_weights(items)
-        except (UsageError, OverflowError) as error:
-            raise DataError(f"{where}: {error}") from error
-    return user, items
+            check = _Check(self._table)
+            self._table.read(check, progress)
+            self._group((options or LogFormat()).null, len(check))
+        except BaseException:
+            self._table.__exit__(None, None, None)
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._table.__exit__(kind, error, trace)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, each with its role."""
+        columns = self._table.columns
+        return tuple(f"{role} = {name}" for role in HISTORIES if (name := getattr(columns, role)))
+
+    @property
+    def checksum(self) -> str:
+        """What tells one content from another."""
+        return " ".join(report.sha256 for report in self._table.reports)
+
+    def blocks(self, users: int = BLOCK) -> Iterator[HistoryBlock]:
+        """Yield the histories, in the order in which users first appear.
+
+        Parameters
+        ----------
+        users : int
+            Users per block, >= 1; the last block may have fewer.
+
+        Yields
+        ------
+        HistoryBlock
+            For `Recommender.recommend_batch`; the users of all blocks have one type, int or str.
+        """
+        weight = ", weight" if self._has_weights else ""
+        query = f"SELECT rank, item{weight} FROM histories JOIN ranks USING (number) ORDER BY rank, place"
+        rest: list[pa.Table] = []
+        done = 0  # users before the next block
+        with self._table.errors(), self._table.execute(query) as reader:
+            for batch in reader:
+                rows = pa.table(batch)
+                while len(rows):
+                    ranks = rows["rank"].to_numpy()
+                    end = int(np.searchsorted(ranks, done + users))  # rows are sorted by rank
+                    rest.append(rows.slice(0, end))
+                    rows = rows.slice(end)
+                    if len(rows):
+                        yield self._block(rest)
+                        rest, done = [], done + users
+        if rest:
+            yield self._block(rest)
+
+    def _block(self, parts: list[pa.Table]) -> HistoryBlock:
+        rows = pa.concat_tables(parts)
+        users = self._users[rows["rank"].to_numpy()]
+        columns = {
+            "user": pa.array(users, pa.int64() if users.dtype.kind == "i" else pa.string()),
+            "item": rows["item"],
+        }
+        if self._has_weights:
+            columns["weight"] = rows["weight"]
+        return HistoryBlock(pa.table(columns))
+
+    def _group(self, null: Sequence[str], n_rows: int) -> None:
+        """Number the users by their first rows, and keep the rows where they can be sorted."""
+        relation = f"({self._table.relation()})"
+        self._table.run(f"CREATE TEMP TABLE found AS SELECT row_number() OVER () AS place, * FROM {relation}")
+        self._table.run(
+            "CREATE TEMP TABLE users AS SELECT row_number() OVER (ORDER BY first) - 1 AS number, * "
+            "FROM (SELECT user, min(place) AS first, count(*) AS n_rows FROM found GROUP BY user)"
+        )
+        column = IdColumn(f"{self._table.name}: the user column '{self._table.columns.user}'", null)
+        counts = []
+        with self._table.errors(), self._table.execute("SELECT user, n_rows FROM users ORDER BY number") as reader:
+            for batch in reader:
+                column.append(batch.column("user"))
+                counts.append(batch.column("n_rows").to_numpy())
+        ids = column.finish()
+        n_rows_of = np.concatenate(counts) if counts else np.empty(0, dtype=np.int64)
+        known = ids.codes != MISSING
+        codes, first = np.unique(ids.codes[known], return_index=True)
+        order = np.argsort(first)  # by the first row: two spellings of an id are one user
+        rank_of = np.empty(len(ids.ids), dtype=np.int64)
+        rank_of[codes[order]] = np.arange(len(order))
+        self._users = ids.ids[codes[order]]
+        ranks = pa.table({"number": np.flatnonzero(known), "rank": rank_of[ids.codes[known]]})
+        self._table.register("ranks", ranks)
+        self._has_weights = "weight" in self._table.names("found")
+        weight = ", weight" if self._has_weights else ""
+        self._table.run(
+            f"CREATE TEMP VIEW histories AS SELECT number, place, item{weight} FROM found JOIN users "
+            "ON found.user IS NOT DISTINCT FROM users.user"
+        )
+        left_out: dict[str, int] = {}
+        for report in self._table.reports:
+            for reason, count in report.skipped.items():
+                left_out[reason] = left_out.get(reason, 0) + count
+        left_out["rows without a user id"] = int(n_rows_of[~known].sum())
+        with self._table.execute("SELECT count(*) AS n FROM found WHERE item IS NULL") as reader:
+            left_out["rows without an item"] = reader.read_all()["n"][0].as_py()
+        left_out = {reason: count for reason, count in left_out.items() if count}
+        if not len(self._users):
+            raise DataError(f"{self._table.name}: no row has a user id; choose another column with --user-col")
+        self.counts = HistoryCounts(rows=n_rows, users=len(self._users), left_out=left_out)
 
 
-def _is_id(value: object) -> bool:
-    """Return whether a JSON value can be an id in every format: an int64, or a string that UTF-8 can encode."""
-    if isinstance(value, str):  # JSON can hold half of a surrogate pair, UTF-8 cannot
-        return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
-    return type(value) is int and -(2**63) <= value < 2**63
+def options_like(manifest: Mapping[str, Any], known: LogFormat | None = None) -> LogFormat:
+    """Return how a file of histories is probably written: as the log that the model was trained on.
+
+    Parameters
+    ----------
+    manifest : mapping
+        The manifest of the training data; it has the names of its columns.
+    known : LogFormat, optional
+        What the user says about the file.
+
+    Returns
+    -------
+    LogFormat
+        A column of the training data is preferred where the file has it; named columns must be there.
+    """
+    try:
+        trained = manifest["source"]["reading"]["columns"]
+        usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
+    except UNREADABLE:  # data that no log was read for, or of an earlier version
+        usual = {}
+    return replace(known or LogFormat(), usual=tuple(usual.items()))
 
 
-def _shown(value: object) -> str:
-    """Return a JSON value as a message shows it; a nested one may be too deep to print."""
-    kinds = {list: "a list", dict: "an object"}
-    return kinds.get(type(value)) or f"{value!a:.{_SHOWN}}"
+class _Check:
+    """Looks at every row before the first is answered: weights are checked, the rest is read anew."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._n_rows = 0
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        if "weight" in batch.schema.names:
+            weights: np.ndarray = batch.column("weight").to_numpy(zero_copy_only=False)  # null as NaN
+            wrong = ~are_weights(weights)
+            if self._table.weights_may_be_missing:
+                wrong &= ~np.isnan(weights)
+            if wrong.any():
+                raise WrongValueError("weight", RANGE_OF_WEIGHTS, self._n_rows + int(wrong.argmax()), int(wrong.sum()))
+        self._n_rows += len(batch)
+
+    def truncate(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+
+
+def users_of(block: HistoryBlock) -> list[Any]:
+    """Return the first and the last user of a block."""
+    return [block.table["user"][place].as_py() for place in (0, -1)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from recvae.items import DEFAULT_K
-from recvae.recommenders.histories import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
+from recvae.recommenders.weights import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
 
 _SHOWN = 60  # characters of a sent value in a message

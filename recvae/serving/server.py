@@ -22,6 +22,7 @@ from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED_FOLDER
 
+_BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
 _CONNECTIONS = 4  # per request at the same time; uvicorn refuses more
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -134,6 +135,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(_BACKLOG)  # who connects before uvicorn is ready waits, and is not refused
     except (OSError, OverflowError) as error:
         listening.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

@@ -107,6 +107,30 @@ def write_file(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def check_room(path: Path, n_bytes: int) -> None:
+    """Refuse to write what the disk has no room for.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be written; its folder need not exist yet.
+    n_bytes : int
+        Its size, at least.
+
+    Raises
+    ------
+    StorageError
+        With both numbers.
+    """
+    folder = next((one for one in path.absolute().parents if one.is_dir()), None)
+    free = n_bytes if folder is None else shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise StorageError(
+            f"{path} needs {n_bytes / 1e9:.1f} GB of disk, where {free / 1e9:.1f} GB are free; free some space or "
+            "choose another folder"
+        )
+
+
 def check_name(name: str) -> str:
     """Return a name that can be the name of a folder, and is no path.
 

@@ -1,15 +1,17 @@
 """The result of a protocol, and the steps that protocols share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from pandas.util import hash_array
 
 from recvae.datasets.events import Events
 from recvae.errors import UsageError
-from recvae.interactions import HeldOut, interactions
+from recvae.interactions import HeldOut, column_bits, in_chunks, of_positions
 
 # Letters in shape comments: E events, U users, I items (see interactions.py).
 
@@ -69,7 +71,8 @@ class Vocabulary:
 
 def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
     """Return the items of the events chosen by a mask (E,), in order of first appearance."""
-    codes = pd.unique(events.items[in_train])  # (I,) in order of first appearance
+    seen = [pd.unique(events.items[part][in_train[part]]) for part in in_chunks(len(in_train))]
+    codes = pd.unique(np.concatenate(seen))  # (I,) in order of first appearance
     column_of = np.full(len(events.item_ids), -1, dtype=np.int32)
     column_of[codes] = np.arange(len(codes))
     return Vocabulary(events.item_ids[codes], column_of)
@@ -77,9 +80,17 @@ def vocabulary_of(events: Events, in_train: np.ndarray) -> Vocabulary:
 
 def rows_of(events: Events, vocabulary: Vocabulary, chosen: np.ndarray, row: np.ndarray, n_rows: int) -> sp.csr_matrix:
     """Return the chosen events (a mask (E,) of events on known items) as a matrix; `row` (E,) are their rows."""
-    positions = np.flatnonzero(chosen)
-    columns = vocabulary.column_of[events.items[positions]]
-    return interactions(row[positions], columns, (n_rows, len(vocabulary.ids)))
+    shape = (n_rows, len(vocabulary.ids))
+    bits = column_bits(shape)
+    position = np.empty(int(np.count_nonzero(chosen)), dtype=np.int64)  # row and column as one number
+    done = 0
+    for part in in_chunks(len(chosen)):
+        here = np.flatnonzero(chosen[part])
+        into = position[done : done + len(here)]
+        np.left_shift(row[part][here], bits, out=into, dtype=np.int64, casting="unsafe")
+        into |= vocabulary.column_of[events.items[part][here]]
+        done += len(here)
+    return of_positions(position, shape)
 
 
 def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +101,32 @@ def rank_within_user(events: Events, key: np.ndarray) -> tuple[np.ndarray, np.nd
     rank = np.empty(len(events), dtype=np.int64)
     rank[order] = np.arange(len(events)) - starts[events.users[order]]
     return rank, counts[events.users]
+
+
+def pair_hashes(user_ids: np.ndarray, item_ids: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number for each pair of a user and an item that depends on their ids and the seed, and on nothing else.
+
+    Parameters
+    ----------
+    user_ids, item_ids : ndarray of shape (n_pairs,), int64 or object (str)
+        External ids.
+    seed : int
+        Another seed gives other numbers; 0 to 2**32 - 1.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,), uint64
+    """
+    hashed = cast(Callable[[np.ndarray], np.ndarray], hash_array)  # of which pandas states no type
+    users, items = (hashed(ids) for ids in (user_ids, item_ids))
+    return _mixed(_mixed(users + np.array([seed], dtype=np.uint64)) ^ items)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Spread every bit of 64 over all others: the last step of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def timestamps_of(events: Events, protocol: str) -> np.ndarray:

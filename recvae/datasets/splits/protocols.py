@@ -19,6 +19,7 @@ from recvae.datasets.splits.time import time_split
 from recvae.errors import DataError, UsageError
 
 PROTOCOLS = ("strong", "holdout", "leave-last-out", "time")
+NEEDS_TIMES = ("leave-last-out", "time")
 
 
 def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_share: float) -> None:
@@ -57,7 +58,7 @@ def split_events(
         For `strong`: users in each of validation and test. By default a tenth of the users, at least 1 and at
         most 10,000.
     seed : int
-        For `strong` and `holdout`: seed of every draw, >= 0.
+        For `strong` and `holdout`: seed of every draw, >= 0. For `leave-last-out`: decides among equal times.
     target_share : float
         For `strong` and `holdout`: share of a user's items that become targets, in (0, 1).
 
@@ -84,5 +85,5 @@ def split_events(
     if protocol == "holdout":
         return holdout(events, seed, target_share)
     if protocol == "leave-last-out":
-        return leave_last_out(events)
+        return leave_last_out(events, seed)
     return time_split(events)

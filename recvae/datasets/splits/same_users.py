@@ -10,7 +10,9 @@ from recvae.datasets.splits.base import (
     LIANG_SEED,
     TARGET_SHARE,
     Split,
+    check_seed,
     check_share,
+    pair_hashes,
     rank_within_user,
     rows_of,
     timestamps_of,
@@ -19,6 +21,8 @@ from recvae.datasets.splits.base import (
 from recvae.interactions import HeldOut
 
 # Letters in shape comments: E events, U users.
+
+_MIN_EVENTS_TO_HOLD_OUT = 3
 
 
 def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = TARGET_SHARE) -> Split:
@@ -55,21 +59,56 @@ def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = TARGET
     return _same_users(events, rank < n_test, is_validation, protocol)
 
 
-def leave_last_out(events: Events) -> Split:
+def leave_last_out(events: Events, seed: int = LIANG_SEED) -> Split:
     """Use each user's last event as the test target and the one before as the validation target.
 
     Users with fewer than three events are only in training. Each user has their own last event, so that later events
     of other users are in training; if that matters, use `time`.
 
+    Where the last events of a user have equal times, the seed decides which of them are the targets: they are ordered
+    by a hash of the seed, the user's id and the item's id, so that the order of the lines makes no difference. Then the
+    protocol has the seed, and as `tied_users` the number of users for whom it decided.
+
+    Parameters
+    ----------
+    events : Events
+        Filtered events with timestamps.
+    seed : int
+        Decides among equal times, >= 0.
+
+    Returns
+    -------
+    Split
+        One row per user in each part, in ascending order of user id.
+
     Raises
     ------
     UsageError
-        If the log has no timestamps.
+        If the log has no timestamps, or the seed is out of range.
     """
-    order = timestamps_of(events, "leave-last-out")
-    # Later first: rank 0 is the last event. File order decides among equal times.
-    rank, size = rank_within_user(events, -np.argsort(np.argsort(order, kind="stable"), kind="stable"))
-    return _same_users(events, (rank == 0) & (size >= 3), (rank == 1) & (size >= 3), {"split": "leave-last-out"})
+    check_seed(seed)
+    times = timestamps_of(events, "leave-last-out")
+    order = np.lexsort((times, events.users))  # (E,) user by user, the last event last
+    is_tied = _is_tied(events.users[order], times[order])  # (E,) with another event of the same user
+    tied = order[is_tied]
+    draw = pair_hashes(events.user_ids[events.users[tied]], events.item_ids[events.items[tied]], seed)
+    order[is_tied] = tied[np.lexsort((events.items[tied], draw, times[tied], events.users[tied]))]
+    counts = events.user_counts()
+    last = (np.cumsum(counts) - 1)[counts >= _MIN_EVENTS_TO_HOLD_OUT]  # (U,) places in that order
+    targets = np.zeros((2, len(events)), dtype=bool)
+    for is_target, place in zip(targets, (last, last - 1), strict=True):
+        is_target[order[place]] = True
+    before = times[order[last - 1]]  # (U,)
+    n_tied = int(np.count_nonzero((times[order[last]] == before) | (before == times[order[last - 2]])))
+    protocol = {"split": "leave-last-out", **({"seed": int(seed), "tied_users": n_tied} if n_tied else {})}
+    return _same_users(events, targets[0], targets[1], protocol)
+
+
+def _is_tied(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return which events (E,), ordered by user and time, have the time of another event of the user."""
+    is_same = np.zeros(len(users) + 1, dtype=bool)  # as the event before
+    is_same[1:-1] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    return is_same[1:] | is_same[:-1]
 
 
 def _same_users(events: Events, is_test: np.ndarray, is_validation: np.ndarray, protocol: dict[str, Any]) -> Split:

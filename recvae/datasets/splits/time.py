@@ -21,7 +21,9 @@ from recvae.interactions import HeldOut
 def time_split(events: Events, validation_share: float = LATER_SHARE, test_share: float = LATER_SHARE) -> Split:
     """Split at two points in time: train before the first, validation targets up to the second, test targets after.
 
-    Only users with a history before the point and a target after it are evaluated.
+    Only users with a history before the point and a target after it are evaluated. All events at the very moment of a
+    point are after it, so that neither the order of the lines nor a draw decides. If the shares alone would have put
+    some of them before it, the protocol has their number as `tied_events`.
 
     Parameters
     ----------
@@ -51,7 +53,9 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
         )
     moments = np.sort(timestamps_of(events, "time"))
     n_later = int(test_share * len(moments)), int((validation_share + test_share) * len(moments))
-    test_start, validation_start = (int(moments[len(moments) - max(1, n)]) for n in n_later)
+    places = [len(moments) - max(1, n) for n in n_later]
+    test_start, validation_start = (int(moments[place]) for place in places)
+    n_tied = sum(place - int(np.searchsorted(moments, moments[place])) for place in places)
     stamps = timestamps_of(events, "time")
     in_train, in_test = stamps < validation_start, stamps >= test_start
     if not in_train.any() or validation_start == test_start:
@@ -70,6 +74,7 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
         "test_share": float(test_share),
         "validation_start": validation_start,
         "test_start": test_start,
+        **({"tied_events": n_tied} if n_tied else {}),
     }
     return Split(
         train=train, validation=validation, test=test, item_ids=vocabulary.ids, protocol=protocol, dropped=dropped

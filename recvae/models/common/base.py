@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from recvae.compute.devices import resolve_device
+from recvae.compute.forks import compute_on_after_forks
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
@@ -22,6 +23,8 @@ from recvae.models.common.learned import check_fields, check_learned, learned_ar
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
+
+compute_on_after_forks()  # models are what computes on several threads
 
 FEWER_ITEMS = "or leave out rare items (recvae preprocess --min-item-users)"
 

@@ -1,0 +1,65 @@
+"""Item ids as they are typed: lists separated by commas, ids with commas or quotes, ids that begin with a dash."""
+
+import csv
+import io
+import shlex
+from typing import Any
+
+from typer.core import TyperCommand
+
+QUOTING = "put an id that has a comma in double quotes: --items '\"Toy Story, The\",318'"
+
+
+def ids_of(text: str, option: str) -> list[str]:
+    """Read ids separated by commas, with the quoting of CSV.
+
+    Parameters
+    ----------
+    text : str
+        E.g. `318,296` or `"Toy Story, The",318`; a double quote within quotes is written twice.
+    option : str
+        Where it was given, for messages.
+
+    Raises
+    ------
+    UsageError
+        If a double quote is not closed, or anything but a comma follows one.
+    """
+    from recvae.errors import UsageError
+
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise UsageError(
+            f"got {option} {text}, whose quotes cannot be read ({error}); {QUOTING}, and write a double quote in it "
+            "twice"
+        ) from error
+    return [word.strip() for line in lines for word in line if word.strip()]
+
+
+def typed_ids(ids: list[Any]) -> str:
+    """Return ids as they are typed in a shell: what `ids_of` reads."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(ids)
+    return shlex.quote(text.getvalue())
+
+
+def typed_id(item: object) -> str:
+    """Return an id as the last argument of a command in a shell."""
+    return f"-- {shlex.quote(str(item))}" if str(item).startswith("-") else shlex.quote(str(item))
+
+
+class TakesIds(TyperCommand):
+    """A command with an id as its argument: an unknown option may be an id that begins with a dash."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, and add to the message of an unknown option how an id is written."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = str(getattr(error, "option_name", ""))
+            if option.startswith("-") and not option.startswith("--"):
+                words: Any = error
+                hint = f"put -- before an id that begins with a dash: {ctx.command_path} -- {option}"
+                words.message = f"{words.message} ({hint})"
+            raise

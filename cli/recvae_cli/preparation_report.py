@@ -1,0 +1,65 @@
+"""What `recvae preprocess` says of a data set that it has prepared."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recvae_cli.console import say, say_next, show, show_json
+from recvae_cli.item_features import show_features
+
+if TYPE_CHECKING:
+    from recvae.datasets.protocol import PreparedDataset
+
+
+_TIES = {  # by key of the protocol
+    "tied_users": "users have last items with equal times; --seed decides which of them are the targets",
+    "tied_events": "events have the time at which a later part begins, and are in that part",
+}
+
+
+def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: bool) -> None:
+    """Print counts after each filter, split sizes, checks, time and place."""
+    manifest = prepared.dataset.manifest
+    counts = manifest["counts"]
+    empty = [part for part in ("validation", "test") if not counts[f"{part}_targets"]]
+    for warning in [*prepared.warnings, *(f"no {part} user has a target; hold out more" for part in empty)]:
+        say(f"warning: {warning}")
+    if as_json:
+        show_json({**manifest, "folder": str(folder), "seconds": round(seconds, 2), "warnings": prepared.warnings})
+        return
+    from rich.table import Table
+
+    for line in [] if prepared.reading is None else prepared.reading.lines():
+        show(line)
+    steps = manifest["filters"].get("steps", [])
+    if steps:
+        table = Table()
+        for heading in ("filter", "events", "users", "items", "density"):
+            table.add_column(heading, justify="left" if heading == "filter" else "right")
+        for step in steps:
+            density = step["events"] / max(1, step["users"] * step["items"])
+            cells = [f"{step[key]:,}" for key in ("events", "users", "items")]
+            table.add_row(step["name"], *cells, f"{density:.3%}")
+        show(f"{manifest['name']}: events after each filter", table)
+    split, *others = manifest["protocol"].items()
+    protocol = ", ".join([split[1], *(f"{key.replace('_', ' ')} {value}" for key, value in others)])
+    table = Table()
+    for heading in ("part", "users", "fold-in", "targets", "without target"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    table.add_row("train", f"{counts['train_users']:,}", f"{counts['train_interactions']:,}", "-", "-")
+    for part in ("validation", "test"):
+        values = [counts[f"{part}_{what}"] for what in ("users", "fold_in", "targets", "users_without_target")]
+        table.add_row(part, *[f"{value:,}" for value in values])
+    show(f"Split: {protocol}", table)
+    size = counts["train_users"] * counts["items"]
+    show(f"{counts['items']:,} items in training, density {counts['train_interactions'] / size:.3%}")
+    for key, text in _TIES.items():
+        if key in manifest["protocol"]:
+            show(f"ties: {manifest['protocol'][key]:,} {text}")
+    for reason, count in manifest["dropped"].items():
+        if count:
+            show(f"dropped: {count:,} {reason}")
+    show_features(prepared.dataset)
+    for line in prepared.confirmed:
+        show(f"as published: {line}")
+    show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
+    say_next(f"recvae train --model multvae --data {manifest['name']}")

@@ -1,0 +1,82 @@
+"""One pass over the bytes of a file: its checksum, its lines, and how they end. It also finds a damaged archive.
+
+The lines are held against the rows that were read: this is how a row that was lost is noticed.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from recvae.datasets.reading.sources import Source, file_errors
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """What a pass over a file counted.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Bytes after decompression.
+    line_feeds, returns, pairs : int
+        How often LF and CR occur, and CR followed by LF.
+    n_zeros : int
+        Zero bytes, which no text has.
+    ends_line : bool
+        Whether the last byte ends a line.
+    """
+
+    n_bytes: int
+    line_feeds: int
+    returns: int
+    pairs: int
+    n_zeros: int
+    ends_line: bool
+
+    @property
+    def lines(self) -> int:
+        """Number of lines, also of a last one without an end."""
+        breaks = self.line_feeds or self.returns
+        return breaks + (0 if self.ends_line or not self.n_bytes else 1)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether lines end in different ways, or hold a CR of their own."""
+        return bool(self.line_feeds and self.returns) and not self.line_feeds == self.returns == self.pairs
+
+
+def take_census(source: Source) -> Census:
+    """Count lines and line ends of a text file.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    n_bytes = line_feeds = returns = pairs = n_zeros = 0
+    last = b""
+    with file_errors(source), source.open() as stream:
+        while chunk := stream.read(_CHUNK):
+            n_bytes += len(chunk)
+            n_zeros += chunk.count(0)
+            line_feeds += chunk.count(b"\n")
+            found = chunk.count(b"\r")
+            if found or last == b"\r":
+                returns += found
+                pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk.startswith(b"\n"))
+            last = chunk[-1:]
+    return Census(
+        n_bytes=n_bytes,
+        line_feeds=line_feeds,
+        returns=returns,
+        pairs=pairs,
+        n_zeros=n_zeros,
+        ends_line=last in (b"\n", b"\r"),
+    )
+
+
+def sha256_of_content(source: Source) -> str:
+    """Return the SHA-256 of the file as it lies on the disk, as 64 hexadecimal digits."""
+    with file_errors(source), source.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

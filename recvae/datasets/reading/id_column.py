@@ -1,0 +1,304 @@
+"""A column of ids, however long, turned into codes and a table of distinct ids.
+
+Batches come one after the other. What their ids are, integers or words, is decided once, over all of them.
+
+Letters in shape comments: E rows, D distinct values.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recvae.datasets.reading.growing import Growing
+from recvae.errors import DataError
+from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT
+from recvae.interactions import in_chunks
+
+MISSING = -1
+"""The code of a row without an id."""
+
+_INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers they would be written differently
+_WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]{1,3}$"
+_LIST = r"^\[.*[,; ].*\]$|^[^| ]+(\|[^| ]+){2,}$"
+_REMARK = r"^(#|%|//)"
+_MOST_EXACT_SINGLE = 2**24
+_MOST_BYTES = 1 << 30
+_PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A finished column of ids.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows,), int32
+        Position of each row's id in `ids`; `MISSING` where there is none.
+    ids : ndarray of shape (n_ids,), int64 or object (str)
+        The distinct ids, ascending.
+    missing : dict of str to int
+        Rows without an id, by what stands there instead.
+    doubtful : dict of str to int
+        Rows by an id that is a word for "missing" elsewhere, and was kept.
+    """
+
+    codes: np.ndarray
+    ids: np.ndarray
+    missing: dict[str, int]
+    doubtful: dict[str, int]
+
+
+class IdColumn:
+    """Collects a column of ids, batch by batch.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the column.
+    markers : sequence of str
+        Further words that mean a missing id.
+    kept : sequence of str
+        Words that are ids here, whatever they mean elsewhere.
+    """
+
+    def __init__(self, name: str, markers: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+        self._name = name
+        self._markers = tuple(markers)
+        self._kept = frozenset(kept)
+        self._codes = Growing(np.dtype(np.int32))
+        self._known: pa.Array | None = None
+        self._pending: list[pa.DictionaryArray] = []
+        self._n_pending = 0
+        self._n_rows = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows so far."""
+        return self._n_rows
+
+    def append(self, batch: pa.Array) -> None:
+        """Add a batch of integers, floats or texts (E,)."""
+        encoded = batch if isinstance(batch, pa.DictionaryArray) else batch.dictionary_encode()
+        self._pending.append(encoded)
+        self._n_pending += len(encoded.dictionary)
+        self._n_rows += len(encoded)
+        if self._n_pending > max(_PENDING, 0 if self._known is None else len(self._known)):
+            self._merge()
+
+    def truncate(self, n_rows: int) -> None:
+        """Forget all rows but the first `n_rows`; their ids may stay known, without a row."""
+        self._merge()
+        self._codes.truncate(n_rows)
+        self._n_rows = n_rows
+
+    def finish(self, chosen: np.ndarray | None = None) -> Ids:
+        """Decide what the ids are, and return codes in the order of rows.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n_rows,), bool, optional
+            The rows that decide; the others have no id, and are not counted.
+
+        Returns
+        -------
+        Ids
+            Integers if every id is one, or a whole float that is exact; else texts without blanks around them.
+
+        Raises
+        ------
+        DataError
+            If the ids are floats that are not whole or not exact.
+        """
+        self._merge()
+        codes = self._codes.finish()  # (E,) positions in the known values
+        known = pa.array([], pa.string()) if self._known is None else self._known
+        counts = np.zeros(len(known) + 1, dtype=np.int64)  # (D + 1,), the last for null
+        for part in in_chunks(len(codes)):
+            here = codes[part] if chosen is None else codes[part][chosen[part]]
+            counts += np.bincount(np.where(here < 0, len(known), here), minlength=len(counts))
+        used = np.flatnonzero(counts[:-1])  # what only other rows had is not an id of this column
+        values = known if len(used) == len(known) else known.take(pa.array(used))
+        ids, position, missing = self._decide(values)  # (U,), (used,), marks
+        new_code = np.full(len(known) + 1, MISSING, dtype=np.int32)  # the last stands for null
+        new_code[used] = position
+        for part in in_chunks(len(codes)):
+            codes[part] = new_code[codes[part]]
+        reasons: Counter[str] = Counter({"empty": int(counts[-1])} if counts[-1] else {})
+        for place in np.flatnonzero(missing).tolist():
+            reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
+        words = enumerate(ids.tolist() if ids.dtype == object else [])
+        unsure = {word: code for code, word in words if word in MARKERS_AMONG_INTEGERS and word not in self._kept}
+        doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
+        return Ids(codes, ids, dict(reasons), doubtful)
+
+    def _merge(self) -> None:
+        """Give every pending row the code of its value among all values known so far."""
+        if not self._pending:
+            return
+        parts = [piece.dictionary for piece in self._pending]
+        if self._known is not None:
+            parts = [self._known, *parts]
+        if len({part.type for part in parts}) > 1:  # one file has integers, the other texts
+            parts = [_as_text(self._exact(part)) for part in parts]
+        is_large = any(pa.types.is_large_string(part.type) for part in parts)
+        if is_large or sum(part.nbytes for part in parts) > _MOST_BYTES:  # an array of texts holds no more than 2 GiB
+            parts = [part.cast(pa.large_string()) if pa.types.is_string(part.type) else part for part in parts]
+        ends = np.cumsum([len(part) for part in parts])
+        encoded = pa.chunked_array(parts).combine_chunks().dictionary_encode()
+        positions = np.split(encoded.indices.fill_null(MISSING).to_numpy(zero_copy_only=False), ends[:-1])
+        if self._known is not None:
+            del positions[0]
+        self._known = encoded.dictionary
+        for piece, position in zip(self._pending, positions, strict=True):
+            code_of = np.append(position, MISSING).astype(np.int32)  # the last stands for null
+            self._codes.append(code_of[piece.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+        self._pending, self._n_pending = [], 0
+
+    def _decide(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the ascending ids, the place of each value (D,) among them or `MISSING`, and which are missing."""
+        if pa.types.is_floating(values.type):
+            return self._from_floats(values)
+        if pa.types.is_integer(values.type) and values.type != pa.uint64():
+            numbers = values.cast(pa.int64()).to_numpy()
+            ids, position = np.unique(numbers, return_inverse=True)
+            return ids, position, np.zeros(len(values), dtype=bool)
+        return self._from_texts(_as_text(values))
+
+    def _exact(self, values: pa.Array) -> pa.Array:
+        """Return floats as integers, if they are whole and exact; other values as they are."""
+        if not pa.types.is_floating(values.type):
+            return values
+        ids, position, missing = self._from_floats(values)
+        return pa.array(np.append(ids, 0)[position], mask=missing)  # the last stands for a missing one
+
+    def _from_floats(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        numbers = values.to_numpy(zero_copy_only=False)
+        missing = np.isnan(numbers)
+        present = numbers[~missing].astype(np.float64)
+        most = _MOST_EXACT_SINGLE if values.type == pa.float32() else MOST_EXACT
+        wrong = present[~(np.isfinite(present) & (present == np.floor(present)))]
+        if len(wrong):
+            raise DataError(
+                f"{self._name} holds the number {wrong[0]:g}, expected whole numbers or texts as ids; "
+                "choose another column, or write the ids as texts"
+            )
+        large = present[np.abs(present) > most]
+        if len(large):
+            raise DataError(
+                f"{self._name} holds {values.type} numbers up to {np.abs(large).max():.0f}, which are exact only up to "
+                f"{most}: different ids may have become one; write the ids as integers or texts"
+            )
+        ids, inverse = np.unique(present.astype(np.int64), return_inverse=True)
+        position = np.full(len(numbers), MISSING, dtype=np.int64)
+        position[~missing] = inverse
+        return ids, position, missing
+
+    def _from_texts(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        texts = pc.call_function("utf8_trim", [values], pc.TrimOptions(characters=BLANKS))
+        markers = [one for one in ("", *MARKERS, *self._markers) if one not in self._kept]
+        missing = _is_in(texts, markers)
+        present = texts.filter(pa.array(~missing))
+        numbers = _integers(present)
+        if numbers is None:
+            unsure = _is_in(texts, [one for one in MARKERS_AMONG_INTEGERS if one not in self._kept])
+            unsure |= _match(texts, _REMARK)  # a comment line that has as many columns as a row
+            others = texts.filter(pa.array(~(missing | unsure)))
+            if unsure.any() and len(others):
+                numbers = self._whole(others)
+                if numbers is not None:
+                    missing |= unsure
+        if numbers is None:
+            numbers = self._whole(present)
+        self._refuse_lists(present)
+        position = np.full(len(texts), MISSING, dtype=np.int64)
+        if numbers is not None:
+            ids, position[~missing] = np.unique(numbers, return_inverse=True)
+            return ids, position, missing
+        encoded = _without_point(present).dictionary_encode()  # blanks are gone: " a" and "a" are one value now
+        order = pc.call_function("array_sort_indices", [encoded.dictionary]).to_numpy()  # UTF-8 sorts as str does
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        position[~missing] = rank[encoded.indices.to_numpy()]
+        return np.array(encoded.dictionary.take(pa.array(order)).to_pylist(), dtype=object), position, missing
+
+    def _refuse_lists(self, texts: pa.Array) -> None:
+        """Refuse a column whose cells hold lists of items: each would become one item."""
+        is_list = _match(texts, _LIST)
+        if is_list.any() and 2 * int(is_list.sum()) > len(texts):
+            shown = texts[int(is_list.argmax())].as_py()
+            raise DataError(
+                f"{self._name} holds lists such as {shown[:60]!r}, expected one id per row; write one row per user and "
+                "item, or lists in JSON lines or Parquet"
+            )
+
+    def _whole(self, texts: pa.Array) -> np.ndarray | None:
+        """Return texts (D,) as int64 if all are integers or whole floats, e.g. "12" and "12.0"; else None.
+
+        Raises
+        ------
+        DataError
+            If all are, but one was rounded when it was written.
+        """
+        numbers = _integers(texts)
+        if numbers is not None or not len(texts) or not _all_match(texts, _WHOLE):
+            return numbers
+        found = np.empty(len(texts), dtype=np.int64)
+        for place, text in enumerate(texts.to_pylist()):
+            exact = Decimal(text)
+            was_float = "." in text or "e" in text.lower()
+            shown_digits = "e" not in text.lower() or int(exact.as_tuple().exponent) <= 0
+            if exact != exact.to_integral_value():
+                return None
+            if was_float and (abs(exact) > MOST_EXACT or not shown_digits):
+                raise DataError(
+                    f"{self._name} holds {text!r}, a rounded number: different ids may have become one; "
+                    "write the ids as whole numbers or as texts"
+                )
+            if not -(2**63) <= exact < 2**63:
+                return None
+            found[place] = int(exact)
+        return found
+
+
+def _without_point(texts: pa.Array) -> pa.Array:
+    """Return texts in which a whole float is the integer that occurs beside it: "100.0" and "100" are one id."""
+    is_float = _match(texts, r"^(0|-?[1-9][0-9]*)\.0+$")
+    if not is_float.any():
+        return texts
+    shorter = pc.call_function("replace_substring_regex", [texts], pc.ReplaceSubstringOptions(r"\.0+$", ""))
+    occurs = pc.call_function("is_in", [shorter], pc.SetLookupOptions(value_set=texts))
+    both = np.logical_and(is_float, occurs.to_numpy(zero_copy_only=False))
+    return pc.call_function("if_else", [pa.array(both), shorter, texts])
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return values if is_text else values.cast(pa.string())
+
+
+def _is_in(texts: pa.Array, words: Sequence[str]) -> np.ndarray:
+    options = pc.SetLookupOptions(value_set=pa.array(list(words), texts.type))
+    return pc.call_function("is_in", [texts], options).to_numpy(zero_copy_only=False)
+
+
+def _all_match(texts: pa.Array, pattern: str) -> bool:
+    return bool(_match(texts, pattern).all())
+
+
+def _match(texts: pa.Array, pattern: str) -> np.ndarray:
+    matches = pc.call_function("match_substring_regex", [texts], pc.MatchSubstringOptions(pattern))
+    return matches.to_numpy(zero_copy_only=False)
+
+
+def _integers(texts: pa.Array) -> np.ndarray | None:
+    """Return texts (D,) as int64 if each is written as a plain integer of 64 bits; else None."""
+    if not _all_match(texts, _INTEGER):
+        return None
+    try:
+        return texts.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid:  # longer than 64 bits
+        return None

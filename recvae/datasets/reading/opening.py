@@ -1,0 +1,241 @@
+"""From a file or a table in memory to a scan: how it is written, which columns it has, and how DuckDB reads it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, rows_are_items
+from recvae.datasets.reading import scans, times
+from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
+from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
+from recvae.datasets.reading.separators import SPACES
+from recvae.datasets.reading.sources import Source
+from recvae.datasets.reading.spool import copied
+from recvae.datasets.reading.sql import sql_names
+from recvae.errors import DataError, UsageError
+
+_SAMPLE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens files and tables for one read.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        What reads them.
+    scratch : Path
+        A folder for copies.
+    options : LogFormat
+        What the user says about them.
+    roles : sequence of str
+        The columns that are looked for.
+    others : bool
+        Whether all other columns are read too.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    scratch: Path
+    options: LogFormat
+    roles: Sequence[str]
+    others: bool = False
+
+    def memory(self, table: pa.Table, name: str) -> Scan:
+        """Open a table in memory, which messages call `name`."""
+        columns = find_columns(
+            table.column_names, self.roles, name, "rename it to '{role}'", self.options.named_in(table.column_names)
+        )
+        chosen = list(dict.fromkeys(column for column in vars(columns).values() if column))
+        used = [place for place, one in enumerate(table.column_names) if self.others or one in chosen]
+        names = sql_names(tuple(table.column_names[place] for place in used))
+        numbered = table.select(used).rename_columns([f"c{place}" for place in range(len(used))])
+        self.connection.register(scans.MEMORY_RELATION, numbered)
+        bytes_16 = frozenset(one.name for one in table.schema if one.type == pa.binary(16))
+        scan = Scan(source=None, name=name, form=MEMORY, kinds={}, columns=columns, are_bytes_uuids=bytes_16)
+        kinds = scans.kinds_of(self.connection, scan).values()
+        return self._with_times(replace(scan, kinds=dict(zip(names, kinds, strict=True))))
+
+    def file(self, source: Source) -> Scan:
+        """Open a file.
+
+        Raises
+        ------
+        UsageError, DataError
+            If it cannot be read, or lacks a column that is needed.
+        """
+        if source.is_parquet():
+            return self._parquet(source)
+        dialect = dialect_of(source, self.options, self.roles, self.connection, self.scratch)
+        path = self._plain(source, dialect)
+        if dialect.form == JSON_ARRAY:
+            dialect = dialect.of_objects(self._first_objects(source, path))
+        if self.others and dialect.form in (JSON_LINES, JSON_ARRAY):
+            dialect = replace(dialect, names=self._all_names(source, dialect, path))
+        is_lists = dialect.form == LISTS
+        kinds = dict.fromkeys(sql_names(dialect.names), "VARCHAR")
+        scan = Scan(
+            source=source,
+            name=source.name,
+            form=dialect.form,
+            kinds={"user": "VARCHAR", "item": "VARCHAR[]"} if is_lists else kinds,
+            columns=Columns(user="user", item="item") if is_lists else self._columns(source, dialect),
+            dialect=dialect,
+            path=path,
+        )
+        return self._with_times(scan)
+
+    def with_plain_ends(self, scan: Scan) -> Scan:
+        """Return the same scan, read from a copy in which all lines end in the same way."""
+        source, dialect = scan.source, scan.dialect
+        assert source is not None and dialect is not None
+        target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
+        separator = dialect.separator if dialect.form == TABLE else ""
+        return replace(scan, path=copied(source, target, dialect.encoding, separator, ends=True))
+
+    def _plain(self, source: Source, dialect: Dialect) -> Path:
+        """Return the file itself if DuckDB can read it as it is, or a plain copy."""
+        is_utf8 = dialect.encoding.replace("_", "-").lower() in ("utf-8", "utf8", "utf-8-sig")
+        if (
+            is_utf8
+            and source.packing() in (None, "gzip", "zstd")
+            and not (dialect.form == TABLE and dialect.separator == SPACES)
+        ):
+            return source.path
+        target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
+        separator = dialect.separator if dialect.form == TABLE else ""
+        return copied(source, target, dialect.encoding, separator, ends=separator == SPACES)
+
+    def _parquet(self, source: Source) -> Scan:
+        names = scans.parquet_names(source)
+        extra = {name: value for name, value in source.partition.items() if name not in names}
+        way_out = "name it with --id-col" if tuple(self.roles) == FEATURES else "name it with --{role}-col"
+        way_out = "name it with --id-col or --title-col" if "title" in self.roles else way_out
+        columns = find_columns(
+            [*names, *extra],
+            self.roles,
+            source.name,
+            way_out,
+            self.options.named_in([*names, *extra]),
+        )
+        _refuse_twins(source, [*names, *extra], columns)
+        scan = Scan(
+            source=source,
+            name=source.name,
+            form=PARQUET,
+            kinds={},
+            columns=columns,
+            path=source.path,
+            constants=tuple(extra.items()),
+        )
+        try:
+            kinds = scans.kinds_of(self.connection, scan)
+            uuids = scans.uuid_columns(self.connection, source.path)
+        except duckdb.Error as error:
+            raise damaged(source.name, error) from error
+        return self._with_times(replace(scan, kinds=kinds, are_bytes_uuids=uuids))
+
+    def _first_objects(self, source: Source, path: Path) -> list[dict[str, Any]]:
+        """Return the first objects of a JSON array."""
+        query = f"SELECT line::VARCHAR FROM {scans.array_relation(path)} LIMIT {_SAMPLE_ROWS}"
+        try:
+            rows = [json.loads(line) for (line,) in self.connection.execute(query).fetchall()]
+        except duckdb.Error as error:
+            raise damaged(source.name, error) from error
+        return [row for row in rows if isinstance(row, dict)]
+
+    def _all_names(self, source: Source, dialect: Dialect, path: Path) -> tuple[str, ...]:
+        """Return the names in all JSON objects, also of those that none of the first objects has."""
+        objects = scans.array_relation(path) if dialect.form == JSON_ARRAY else scans.lines_relation(path)
+        is_object = "json_valid(line) AND json_type(line) = 'OBJECT'"
+        query = f"SELECT DISTINCT unnest(json_keys(CASE WHEN {is_object} THEN line END)) FROM {objects}"
+        try:
+            found = {name for (name,) in self.connection.execute(query).fetchall()}
+        except duckdb.Error as error:
+            raise damaged(source.name, error) from error
+        return (*dialect.names, *sorted(found - set(dialect.names)))
+
+    def _columns(self, source: Source, dialect: Dialect) -> Columns:
+        """Choose the columns of a text file: by name, or without a header by position."""
+        named = self.options.named_in(dialect.names if dialect.header else ())
+        if not dialect.header and all(name is None for name in named.values()):
+            named = _by_position(source, dialect, self.roles)
+        way_out = "name it with --{role}-col"
+        if rows_are_items(self.roles):
+            way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
+        elif dialect.form == TABLE:
+            way_out += ", or give --no-header if the first line is data already"
+        return find_columns(dialect.names, self.roles, source.name, way_out, named)
+
+    def _with_times(self, scan: Scan) -> Scan:
+        """Decide how times are written, where they are texts; check the columns whose values are asked for."""
+        for wanted, _ in self.options.only:
+            if wanted not in scan.kinds:
+                raise UsageError(f"{scan.name} has no column '{wanted}'; it has: {', '.join(scan.kinds)}; choose one")
+        scan = replace(scan, only=self.options.only)
+        name = scan.columns.time
+        if name is None or scan.kinds[name] != "VARCHAR":
+            return scan
+        if self.options.time_format is not None:
+            return replace(scan, time_format=self.options.time_format)
+        where = f"{scan.name}: column '{name}'"
+        if scan.dialect is not None:
+            values = scan.dialect.column(name)
+        else:
+            column = scan.column(name)
+            query = f"SELECT {column} FROM {scan.relation} WHERE trim({column}) <> '' LIMIT {_SAMPLE_ROWS}"
+            values = [value for (value,) in self.connection.execute(query).fetchall()]
+        return replace(scan, time_form=times.form_of(values, where) if values else times.NUMBER)
+
+
+def _refuse_twins(source: Source, names: Sequence[str], columns: Columns) -> None:
+    """Refuse a Parquet column whose name differs from another one only in case: DuckDB would mix them up."""
+    for chosen in filter(None, vars(columns).values()):
+        twins = [name for name in names if name.casefold() == chosen.casefold()]
+        if len(twins) > 1:
+            raise DataError(
+                f"{source.name}: the columns {' and '.join(map(repr, twins))} differ only in case; rename one of them"
+            )
+
+
+def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[str, str | None]:
+    """Without a header, the columns are those of MovieLens: user, item, rating, time; or user, item, time."""
+    if rows_are_items(roles):
+        return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
+    named: dict[str, str | None] = {"user": "1", "item": "2"}
+    if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):
+        if "weight" in roles and len(dialect.names) > 2:
+            named["weight"] = "3"
+        return named
+    for name in dialect.names[2:4]:
+        values = dialect.column(name)
+        is_time = bool(values) and all(times.looks_like_time(value) for value in values)
+        is_number = all(times.is_number(value) for value in values)
+        role = "time" if is_time or (is_number and "rating" in named) else "rating"
+        if role in named or role not in roles:
+            continue
+        if not is_time and not is_number:
+            wrong = next(value for value in values if not times.is_number(value))
+            raise DataError(
+                f"{source.name}: there is no header, and column {name} holds {wrong[:60]!r}, which is neither a rating "
+                "nor a time; name the columns by their positions, e.g. --user-col 1 --item-col 2"
+            )
+        named[role] = name
+    return named
+
+
+def damaged(name: str, error: Exception) -> DataError:
+    """Return the error about a file that DuckDB could not read."""
+    reason = " ".join(str(error).split("\n")[0].split())
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return DataError(
+            f"{name} could not be read ({reason}); free memory, or space for temporary files (TMPDIR), or allow more "
+            "with --max-memory"
+        )
+    return DataError(f"{name} could not be read ({reason}); write or fetch it again")

@@ -1,0 +1,337 @@
+"""One file, or a table in memory, as DuckDB reads it: what stands after FROM, and what is selected for each role."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recvae.datasets.columns import Columns
+from recvae.datasets.reading import times
+from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect
+from recvae.datasets.reading.separators import SPACES
+from recvae.datasets.reading.sources import Source
+from recvae.datasets.reading.spool import PLAIN_SEPARATOR
+from recvae.datasets.reading.sql import identifier, sql_path
+from recvae.datasets.reading.times import quoted
+from recvae.errors import DataError
+
+PARQUET, MEMORY = "Parquet", "a table in memory"
+MEMORY_RELATION = "memory_table"
+
+_NO_SEPARATOR = "\x01"  # a line that is read whole has none; JSON cannot hold it
+_BLANKS = "' ' || chr(9) || chr(11) || chr(12) || chr(13)"
+_LONGEST_LINE = 1 << 25  # bytes of a line that is read whole: a list of a user's items, or a JSON object
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM", "UUID")  # exact as texts
+_FLOATS = ("FLOAT", "DOUBLE")
+_WRITTEN = ("ENUM", "DATE", "TIME", '"NULL"', "UUID")  # the first letters of types whose values are read as texts
+_LIST = re.compile(r"(.+)\[\d*\]")  # of any length, or of a fixed one
+_DECIMAL_COMMA, _THOUSANDS = re.compile(r"[+-]?\d+,\d+"), re.compile(r"\d{1,3}(,\d{3})+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """One file, or a table in memory.
+
+    Parameters
+    ----------
+    source : Source, optional
+        The file; None for a table in memory.
+    name : str
+        What messages call it.
+    form : str
+        The form of a text file as in `Dialect`, `PARQUET` or `MEMORY`.
+    kinds : dict of str to str
+        The DuckDB type of each column, in order.
+    columns : Columns
+        Which of them are read.
+    dialect : Dialect, optional
+        Of a text file.
+    path : Path, optional
+        The file that DuckDB opens: the source or a copy of it.
+    time_form : str, optional
+        How times that are texts are written.
+    time_format : str, optional
+        A format of `strptime` that the user gave.
+    are_bytes_uuids : frozenset of str
+        Columns of 16 bytes.
+    constants : tuple of (str, str)
+        Columns that the names of folders hold, for Parquet.
+    only : tuple of (str, tuple of str)
+        Columns and the values that they must have.
+    unquotes : bool
+        Whether ids lose a pair of quotes around them: where quotes had to be taken for letters.
+    """
+
+    source: Source | None
+    name: str
+    form: str
+    kinds: dict[str, str]
+    columns: Columns
+    dialect: Dialect | None = None
+    path: Path | None = None
+    time_form: str | None = None
+    time_format: str | None = None
+    are_bytes_uuids: frozenset[str] = frozenset()
+    constants: tuple[tuple[str, str], ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    unquotes: bool = False
+
+    @property
+    def kept(self) -> str:
+        """The SQL that tells which rows have the values that they must have."""
+        tests = [f"{self.column(name)}::VARCHAR IN ({', '.join(map(quoted, values))})" for name, values in self.only]
+        return f"coalesce({' AND '.join(tests)}, false)" if tests else "true"
+
+    @property
+    def relation(self) -> str:
+        """What stands after FROM; all values of text files are texts."""
+        if self.form == MEMORY:
+            return MEMORY_RELATION
+        assert self.path is not None
+        if self.form == PARQUET:
+            extra = "".join(f", {quoted(value)} AS {identifier(name)}" for name, value in self.constants)
+            return f"(SELECT *{extra} FROM read_parquet({sql_path(self.path)}, hive_partitioning = false))"
+        assert self.dialect is not None
+        if self.form == TABLE:
+            return _table_relation(self.path, self.dialect)
+        if self.form == LISTS:
+            return _lists_relation(self.path)
+        objects = array_relation(self.path) if self.form == JSON_ARRAY else lines_relation(self.path)
+        ids = (self.columns.user, self.columns.item)
+        return _json_relation(objects, self.dialect.names, ids, self.columns.item if self.has_json_items else None)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a row is a user with a list of items."""
+        return self.form == LISTS or self.kinds.get(self.columns.item, "").endswith("[]") or self.has_json_items
+
+    @property
+    def has_json_items(self) -> bool:
+        """Whether the items are a JSON array, or an object of items and weights."""
+        if self.form not in (JSON_LINES, JSON_ARRAY) or self.dialect is None:
+            return False
+        return self.columns.item in self.dialect.nested
+
+    def column(self, name: str) -> str:
+        """Return a column as SQL. DuckDB takes names that differ only in case for one: columns are numbered."""
+        if self.form in (PARQUET, LISTS):
+            return identifier(name)
+        return f"c{list(self.kinds).index(name)}"
+
+    def select(self, role: str) -> str:
+        """Return the SQL of the value that a role has.
+
+        Raises
+        ------
+        DataError
+            If the column is of a type that the role cannot have.
+        """
+        if role == "weight" and self.has_json_items:
+            weights = f"{self.column(self.columns.item)}.weights"
+            return f"unnest(CASE WHEN len({weights}) > 0 THEN {weights} ELSE [NULL] END)::FLOAT"
+        name = getattr(self.columns, role)
+        kind = self.kinds[name]
+        column = self.column(name)
+        if role in ("user", "item", "title"):
+            return self._identifier(role, name, column, kind)
+        if role == "time":
+            if not self.is_time(kind):
+                raise self._refused(name, kind, "times: numbers, dates or texts", "time")
+            return times.sql_of(column, kind, self.time_form, self.time_format)
+        return self._number(role, name, column, kind)
+
+    def other(self, name: str) -> str | None:
+        """Return the SQL of a column without a role: texts, doubles, or lists of these; None for other types."""
+        kind, column = self.kinds[name], self.column(name)
+        if kind == "VARCHAR":
+            return self._identifier("item", name, column, kind)
+        is_list = _LIST.fullmatch(kind)
+        element = is_list[1] if is_list else kind
+        if element == "BOOLEAN":
+            whole = "[]" if is_list else ""
+            return f"{column}::INTEGER{whole}::DOUBLE{whole}"
+        if element in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or element.startswith("DECIMAL"):
+            target = "DOUBLE"
+        elif element == "VARCHAR" or element.startswith(_WRITTEN):
+            target = "VARCHAR"
+        else:
+            return None
+        return f"{column}::{target}" + ("[]" if is_list else "")
+
+    @staticmethod
+    def is_time(kind: str) -> bool:
+        """Whether a DuckDB type can hold times."""
+        return kind in ("VARCHAR", "DATE", *_INTEGERS, *_FLOATS, *_WIDE[:4]) or kind.startswith(
+            ("TIMESTAMP", "DECIMAL", '"NULL"')
+        )
+
+    def _identifier(self, role: str, name: str, column: str, kind: str) -> str:
+        if self.has_json_items and role == "item":
+            return f"unnest({_or_null(f'{column}.items')})"
+        if kind.endswith("[]") and role == "item":
+            element = kind.removesuffix("[]")
+            if element not in ("VARCHAR", *_INTEGERS):
+                column = f"{column}::VARCHAR[]"
+            return f"unnest({_or_null(column)})"
+        if kind == "VARCHAR":
+            if self.unquotes:
+                text = f"trim({column})"
+                bare = f"replace(substr({text}, 2, length({text}) - 2), '\"\"', '\"')"
+                return f"CASE WHEN {text} LIKE '\"%\"' AND length({text}) > 1 THEN {bare} ELSE {column} END"
+            return column
+        if kind in _INTEGERS:
+            return f"{column}::BIGINT"
+        if kind in _FLOATS:
+            return column
+        if kind in _WIDE or kind.startswith(("DECIMAL", "ENUM", '"NULL"')):
+            return f"{column}::VARCHAR"
+        if name in self.are_bytes_uuids:
+            pattern = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
+            return f"regexp_replace(lower(hex({column})), {pattern})"
+        raise self._refused(name, kind, f"integers or texts for the {role}", role)
+
+    def _number(self, role: str, name: str, column: str, kind: str) -> str:
+        if kind == "VARCHAR":
+            if self._has_decimal_comma(name):
+                column = f"replace({column}, ',', '.')"
+            # DuckDB would read 1_000 as a thousand.
+            return f"CASE WHEN contains({column}, '_') THEN NULL ELSE try_cast({column} AS FLOAT) END"
+        if kind == "BOOLEAN":
+            return f"{column}::INTEGER::FLOAT"
+        if kind in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or kind.startswith(("DECIMAL", '"NULL"')):
+            return f"try_cast({column} AS FLOAT)"
+        raise self._refused(name, kind, f"numbers for the {role}", role)
+
+    def _has_decimal_comma(self, name: str) -> bool:
+        """Whether numbers are written as 4,5 and not as 4.5; 1,000 alone could be either, and is refused when read."""
+        if self.dialect is None or self.form != TABLE:
+            return False
+        values = [value.strip() for value in self.dialect.column(name)]
+        commas = [value for value in values if _DECIMAL_COMMA.fullmatch(value)]
+        return (
+            bool(commas)
+            and not any("." in value for value in values)
+            and not all(_THOUSANDS.fullmatch(value) for value in commas)
+        )
+
+    def _refused(self, name: str, kind: str, expected: str, role: str) -> DataError:
+        switch = f", or leave it out with --no-{role}" if role in ("rating", "time") else ""
+        hint = "; cast it to text first" if kind == "BLOB" else ""
+        if self.form == MEMORY:
+            return DataError(f"{self.name}: column '{name}' holds {kind}, expected {expected}; convert it first")
+        return DataError(
+            f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
+            f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"
+        )
+
+
+def _or_null(items: str) -> str:
+    """Return the SQL of a list that has at least one element, so that a user without items is counted."""
+    return f"CASE WHEN len({items}) > 0 THEN {items} ELSE [NULL] END"
+
+
+def _table_relation(path: Path, dialect: Dialect) -> str:
+    """Return the SQL that reads a text file as rows of texts."""
+    separator = PLAIN_SEPARATOR if dialect.separator == SPACES else dialect.separator
+    names = ", ".join(f"{quoted(f'c{place}')}: 'VARCHAR'" for place in range(len(dialect.names)))
+    options = [
+        f"delim = {quoted(separator)}",
+        f"quote = {quoted(dialect.quote)}",
+        f"escape = {quoted(dialect.escape)}",
+        f"skip = {dialect.skip}",
+        f"columns = {{{names}}}",
+    ]
+    return f"(SELECT * FROM {_read_csv(path, options)})"
+
+
+def _read_csv(path: Path, options: list[str]) -> str:
+    """Return the SQL of a call; lines that it refuses go to the table `reject_errors`."""
+    fixed = ["header = false", "auto_detect = false", _compression(path), "store_rejects = true"]
+    return f"read_csv({sql_path(path)}, {', '.join([*options, *fixed])})"
+
+
+def _compression(path: Path) -> str:
+    """Return the option that says how a file is compressed: DuckDB would ask its name."""
+    packing = Source(path).packing()
+    return f"compression = '{packing if packing in ('gzip', 'zstd') else 'none'}'"
+
+
+def lines_relation(path: Path) -> str:
+    """Return the SQL that reads a text file as lines, without the blank ones."""
+    options = [
+        f"delim = {quoted(_NO_SEPARATOR)}",
+        "quote = ''",
+        "escape = ''",
+        "columns = {'line': 'VARCHAR'}",
+        f"max_line_size = {_LONGEST_LINE}",
+        f"buffer_size = {2 * _LONGEST_LINE}",
+    ]
+    return f"(SELECT line FROM {_read_csv(path, options)} WHERE trim(line, {_BLANKS}) <> '')"
+
+
+def _lists_relation(path: Path) -> str:
+    """Return the SQL that reads lines of `user item item ...`."""
+    words = "regexp_extract_all(line, '\\S+')"
+    lines = lines_relation(path)
+    return f"(SELECT words[1] AS user, words[2:] AS item FROM (SELECT {words} AS words FROM {lines}))"
+
+
+def array_relation(path: Path) -> str:
+    """Return the SQL that reads the objects of a JSON array."""
+    return f"(SELECT json AS line FROM read_json_objects({sql_path(path)}, format = 'array', {_compression(path)}))"
+
+
+def _json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:
+    """Return the SQL that takes columns from JSON objects, as texts; `item` is a column of arrays or objects."""
+    selected = []
+    for place, name in enumerate(names):
+        key = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        path = quoted(key)
+        if name == item:
+            array = f"json_extract_string(line, {quoted(key + '[*]')})"
+            values = f"json_extract_string(line, {quoted(key + '.*')})"
+            kind = f"json_type(line, {path})"
+            single = f"[json_extract_string(line, {path})]"
+            items = (
+                f"CASE {kind} WHEN 'ARRAY' THEN {array} WHEN 'OBJECT' THEN json_keys(line, {path}) ELSE {single} END"
+            )
+            weights = f"CASE {kind} WHEN 'OBJECT' THEN {values} ELSE [] END"
+            selected.append(f"{{'items': {items}, 'weights': {weights}}} AS c{place}")
+        else:
+            value = f"json_extract_string(line, {path})"
+            if name in ids:  # an array or an object is no id
+                value = f"CASE WHEN json_type(line, {path}) NOT IN ('ARRAY', 'OBJECT') THEN {value} END"
+            selected.append(f"{value} AS c{place}")
+    return f"(SELECT {', '.join(selected)} FROM {objects} WHERE json_valid(line))"
+
+
+def parquet_names(source: Source) -> list[str]:
+    """Return the names of the columns of a Parquet file, also of those that have the same name.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    try:
+        return pq.read_schema(source.path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{source.name} is damaged or not a Parquet file ({reason}); write or fetch it again"
+        ) from error
+
+
+def kinds_of(connection: duckdb.DuckDBPyConnection, scan: Scan) -> dict[str, str]:
+    """Return the DuckDB type of each column of a scan."""
+    return {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {scan.relation}").fetchall()}
+
+
+def uuid_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> frozenset[str]:
+    """Return the columns of a Parquet file that hold 16 bytes in each row."""
+    query = f"SELECT name FROM parquet_schema({sql_path(path)}) WHERE type_length = '16'"
+    return frozenset(row[0] for row in connection.execute(query).fetchall())

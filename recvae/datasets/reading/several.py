@@ -1,0 +1,59 @@
+"""Several files as one log: the same columns, and times in the same form; what is selected of each."""
+
+from collections.abc import Sequence
+
+from recvae.datasets.reading import times
+from recvae.datasets.reading.scans import Scan
+from recvae.errors import DataError
+
+
+def selected(scan: Scan, roles: Sequence[str], as_text: bool = False) -> str:
+    """Return the SQL of the columns, each named by its role; ids of several files may have to become texts."""
+    present = [role for role in roles if getattr(scan.columns, role)]
+    if scan.has_json_items and "weight" in roles:
+        present = [*dict.fromkeys([*present, "weight"])]
+    texts = ("user", "item") if as_text else ()
+    return ", ".join(f"{scan.select(role)}{'::VARCHAR' if role in texts else ''} AS {role}" for role in present)
+
+
+def others_of(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the columns without a role that are read, and the types of those that cannot be."""
+    taken = {name for name in vars(found[0].columns).values() if name}
+    names = [name for name in found[0].kinds if name not in taken]
+    unreadable = {name: scan.kinds[name] for name in names for scan in found if scan.other(name) is None}
+    return tuple(name for name in names if name not in unreadable), unreadable
+
+
+def time_form_of(scan: Scan) -> str | None:
+    """Return how times are written in a file: "number" or the name of a form; None without times."""
+    if scan.columns.time is None:
+        return None
+    kind = scan.kinds[scan.columns.time]
+    if kind == "VARCHAR":
+        return times.OWN if scan.time_format else scan.time_form
+    return times.DATES if kind == "DATE" or kind.startswith("TIMESTAMP") else times.NUMBER
+
+
+def alike(found: list[Scan], roles: Sequence[str]) -> list[Scan]:
+    """Return the scans of several files, if they have the same columns, and times in the same form."""
+    for scan in found[1:]:
+        for role in roles:
+            names = [getattr(one.columns, role, None) for one in (found[0], scan)]
+            if bool(names[0]) != bool(names[1]):
+                raise DataError(
+                    f"{found[0].name} has {names[0] or 'no column'} for the {role}, but {scan.name} has "
+                    f"{names[1] or 'no column'}; expected the files of one log; name the columns, or leave them out "
+                    "with --no-rating and --no-time"
+                )
+        forms = [time_form_of(one) for one in (found[0], scan)]
+        if (forms[0] in times.NUMBERS) != (forms[1] in times.NUMBERS):
+            raise DataError(
+                f"the times of {found[0].name} are written as {forms[0]}, those of {scan.name} as {forms[1]}; expected "
+                "one form; convert one of the files"
+            )
+        if set(scan.kinds) != set(found[0].kinds):
+            raise DataError(
+                f"{found[0].name} has the columns {', '.join(found[0].kinds)}, but {scan.name} has "
+                f"{', '.join(scan.kinds)}; expected the files of one log; give only those"
+            )
+    return found
