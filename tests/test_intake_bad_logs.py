@@ -439,3 +439,20 @@ def test_a_truncated_parquet_log_is_refused(tmp_path: Path, keep: int) -> None:
 def test_bad_user_lists_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "train.txt").write_bytes(content)
     assert_refused(tmp_path / "train.txt", message)
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "reason"),
+    [
+        (GOOD.encode(), "utf-16", "UTF-16 stream does not start with BOM"),
+        (GOOD.encode("utf-16") + b"\n", None, "'utf-16-le' codec can't decode byte 0x0a in position 0: truncated data"),
+        (GOOD.encode() + b"3,\x81,1,1\n", "cp1252", "'charmap' codec can't decode byte 0x81 in position "),
+    ],
+)
+def test_text_of_another_encoding_than_said_or_found_is_refused(
+    tmp_path: Path, content: bytes, encoding: str | None, reason: str
+) -> None:
+    (tmp_path / "log.csv").write_bytes(content)
+    message = re.escape(f"{tmp_path}/log.csv could not be decoded ({reason}")
+    with pytest.raises(DataError, match=rf"^{message}.*\); say its encoding with --encoding$"):
+        read_events(tmp_path / "log.csv", LogFormat(encoding=encoding))

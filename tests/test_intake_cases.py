@@ -510,3 +510,13 @@ def test_floats_of_one_file_are_checked_beside_integers_of_another(tmp_path: Pat
     wide.to_parquet(tmp_path / "b.parquet")
     with pytest.raises(DataError, match="16777220, which are exact only up to 16777216"):
         read_events([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+
+
+@pytest.mark.parametrize("without", [(), ("rating", "time")])
+def test_many_columns_of_numbers_without_a_header_are_not_cut_off(without: tuple[str, ...], tmp_path: Path) -> None:
+    path = written(tmp_path / "log.txt", "1 104 118 127 125\n2 103 128 110 100\n")
+    with pytest.raises(
+        DataError, match="there is no header, and 5 columns of numbers, expected user, item, rating, time"
+    ):
+        read_events(path, without=without)
+    assert pairs(read_events(path, user="1", item="2")) == [(1, 104), (2, 103)]

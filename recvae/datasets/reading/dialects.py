@@ -147,7 +147,8 @@ def dialect_of(
         head = stream.read(HEAD_BYTES)
     source.refuse_foreign(head)
     encoding = given.encoding or _encoding_of(head, source)
-    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head).removeprefix("\ufeff")
+    with file_errors(source):
+        text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head).removeprefix("\ufeff")
     lines = re.split("\r\n|\n|\r", text)
     is_whole = len(head) < HEAD_BYTES
     if not is_whole and len(lines) > 1:

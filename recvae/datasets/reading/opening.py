@@ -209,6 +209,12 @@ def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict
     if rows_are_items(roles):
         return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
     named: dict[str, str | None] = {"user": "1", "item": "2"}
+    if len(dialect.names) > 4 and all(times.is_number(value) for value in dialect.column("5")):
+        raise DataError(
+            f"{source.name}: there is no header, and {len(dialect.names)} columns of numbers, expected user, item, "
+            "rating, time; name the columns by their positions, e.g. --user-col 1 --item-col 2; if each line is a user "
+            "with a list of items, write one row per user and item"
+        )
     if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):
         if "weight" in roles and len(dialect.names) > 2:
             named["weight"] = "3"

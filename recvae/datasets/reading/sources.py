@@ -191,8 +191,8 @@ def file_errors(source: Source) -> Iterator[None]:
         raise DataError(f"{source.name} is truncated or damaged ({error}); download or compress it again") from error
     except RuntimeError as error:  # encrypted, or compressed in a way that Python does not support
         raise DataError(f"could not unpack {source.name} ({error}); unpack it and give the log itself") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source.name} is not UTF-8 text ({error}); say what it is with --encoding") from error
+    except UnicodeError as error:
+        raise DataError(f"{source.name} could not be decoded ({error}); say its encoding with --encoding") from error
     except OSError as error:
         if error.errno is None and source.packing() is not None:
             raise DataError(
