@@ -520,3 +520,16 @@ def test_many_columns_of_numbers_without_a_header_are_not_cut_off(without: tuple
     ):
         read_events(path, without=without)
     assert pairs(read_events(path, user="1", item="2")) == [(1, 104), (2, 103)]
+
+
+def test_several_titles_of_an_item_are_said(workplace: Path, command: Command) -> None:
+    Path("log.csv").write_text("user,item\n" + "".join(f"{n % 9},{n % 20}\n" for n in range(180)))
+    Path("titles.csv").write_text("item_id,title\n" + "".join(f"{n},Film {n}\n" for n in range(20)) + "3,Other\n")
+    said = command("preprocess", "log.csv", "--titles", "titles.csv")
+    assert said.code == 0 and "warning: 1 items have several titles, of which the last one is kept" in said.err
+
+
+def test_users_that_are_objects_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.jsonl", '{"user":{"id":1},"item":104}\n')
+    with pytest.raises(DataError, match=r"the column 'user' holds objects or arrays, expected one user id per object"):
+        read_events(path)

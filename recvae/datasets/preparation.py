@@ -172,13 +172,14 @@ def prepare_log(
     """
     sources = [paths] if isinstance(paths, Path | str) else list(paths)
     events = read_events(sources, log_format, progress=progress, max_memory=max_memory)
-    names = None if titles is None else read_titles([titles], titles_format)
+    remarks: list[str] = []
+    names = None if titles is None else read_titles([titles], titles_format, remarks)
     reading = events.reading
     assert reading is not None
     columns = {role: getattr(reading.columns, role) for role in LOG}
     origin = {"name": name, **_origin(sources, events), "columns": columns}
     dataset = prepared(events, name, protocol, origin, names)
-    warnings = _doubts(events)
+    warnings = [*_doubts(events), *remarks]
     if dataset.titles is not None:
         missing = sum(title is None for title in dataset.titles)
         warnings += [f"{missing:,} of {len(dataset.titles):,} items have no title in {titles}"] if missing else []

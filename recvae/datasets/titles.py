@@ -15,7 +15,9 @@ from recvae.datasets.reading.tables import Table
 from recvae.ids import plain_id, spellings
 
 
-def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None = None) -> dict[str, str]:
+def read_titles(
+    paths: Sequence[Source | Path | str], options: LogFormat | None = None, remarks: list[str] | None = None
+) -> dict[str, str]:
     """Read titles from a table, by the rules of logs: a column of item ids, and one of titles.
 
     Parameters
@@ -24,6 +26,8 @@ def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None 
         Files in any form in which a log may be.
     options : LogFormat, optional
         What is known about them.
+    remarks : list of str, optional
+        What a person should know is added to it: items with several titles.
 
     Returns
     -------
@@ -41,7 +45,10 @@ def read_titles(paths: Sequence[Source | Path | str], options: LogFormat | None 
     with Table(paths, options, TITLES) as table:
         sink = _TitleSink(f"{table.name}: the column '{table.columns.item}'", options or LogFormat())
         table.read(sink)
-    return sink.finish()
+    found = sink.finish()
+    if sink.n_several and remarks is not None:
+        remarks.append(f"{sink.n_several:,} items have several titles, of which the last one is kept")
+    return found
 
 
 class _TitleSink:
@@ -50,6 +57,7 @@ class _TitleSink:
     def __init__(self, name: str, options: LogFormat) -> None:
         self._ids = IdColumn(name, options.null, options.kept)
         self._titles: list[str | None] = []
+        self.n_several = 0
 
     def __len__(self) -> int:
         return len(self._titles)
@@ -65,8 +73,16 @@ class _TitleSink:
     def finish(self) -> dict[str, str]:
         found = self._ids.finish()
         ids = found.ids.tolist()
-        pairs = zip(found.codes.tolist(), self._titles, strict=True)
-        return {str(ids[code]): title.strip() for code, title in pairs if code != MISSING and title and title.strip()}
+        titles: dict[str, str] = {}
+        several = set()
+        for code, title in zip(found.codes.tolist(), self._titles, strict=True):
+            if code == MISSING or not title or not title.strip():
+                continue
+            if titles.get(str(ids[code]), title.strip()) != title.strip():
+                several.add(code)
+            titles[str(ids[code])] = title.strip()
+        self.n_several = len(several)
+        return titles
 
 
 def titles_of(items: Iterable[Any], titles: Mapping[Any, str]) -> np.ndarray:

@@ -171,7 +171,13 @@ class Opener:
             way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
         elif dialect.form == TABLE:
             way_out += ", or give --no-header if the first line is data already"
-        return find_columns(dialect.names, self.roles, source.name, way_out, named)
+        columns = find_columns(dialect.names, self.roles, source.name, way_out, named)
+        if columns.user in dialect.nested:
+            raise DataError(
+                f"{source.name}: the column '{columns.user}' holds objects or arrays, expected one user id per object; "
+                "write them flat, e.g. with jq"
+            )
+        return columns
 
     def _with_times(self, scan: Scan) -> Scan:
         """Decide how times are written, where they are texts; check the columns whose values are asked for."""
