@@ -533,3 +533,13 @@ def test_users_that_are_objects_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "log.jsonl", '{"user":{"id":1},"item":104}\n')
     with pytest.raises(DataError, match=r"the column 'user' holds objects or arrays, expected one user id per object"):
         read_events(path)
+
+
+def test_rows_whose_rating_or_time_cannot_be_read_may_be_skipped_and_are_counted(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "log.csv", "user,item,rating,time\n1,2,5,1700000000\n1,3,,1700000001\n2,2,4,\n2,3,n/a,\n3,2,4,17e8\n"
+    )
+    events = read_events(path, on_bad_row="skip")
+    assert accounted(events) == {"rows without a rating": 2, "rows without a time": 1}
+    assert pairs(events) == [(1, 2), (3, 2)] and events.timestamps is not None
+    assert events.timestamps.tolist() == [1700000000, 1700000000]

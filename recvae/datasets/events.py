@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from recvae.datasets.reading.log import LogColumns, Reading, read_columns
+from recvae.datasets.reading.log import LogColumns, read_columns
 from recvae.datasets.reading.memory import table_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import STARS_MIN_RATING, RatingScale
+from recvae.datasets.reading.report import Reading
 from recvae.errors import DataError, UsageError
 from recvae.interactions import chosen_of, counts_of, in_chunks
 

@@ -6,7 +6,7 @@ from typing import Any
 from recvae.datasets.catalog.entry import KnownDataset
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events, Filters, usual_min_rating
-from recvae.datasets.reading.log import Reading
+from recvae.datasets.reading.report import Reading
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE
 from recvae.datasets.splits.protocols import check_protocol
 

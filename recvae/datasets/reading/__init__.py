@@ -23,6 +23,7 @@ DuckDB reads; what a value means is decided here:
     several        several files as one log
     sinks          what takes the rows
     tables         files or a table -> batches of columns
+    report         what was read, guessed and left out
     log            a log -> codes, ratings, times, and a report
 
 Every reader of users and items goes through here: logs, titles, histories, tables in Python.

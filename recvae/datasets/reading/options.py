@@ -43,7 +43,7 @@ class LogFormat:
     only : tuple of (str, tuple of str)
         Columns and the values that they must have; other rows are left out and counted, e.g. `("event", ("view",))`.
     on_bad_row : str
-        What a row with too many or too few columns does: "stop" or "skip".
+        What a row does that has too many or too few columns, or a rating or time that cannot be read: "stop" or "skip".
     """
 
     separator: str | None = None

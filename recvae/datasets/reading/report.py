@@ -1,0 +1,117 @@
+"""What was read of a log, and how: every guess, and every row that was left out."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from recvae.datasets.columns import LOG, Columns
+from recvae.datasets.reading.lines import FileReport
+from recvae.datasets.reading.ratings import RatingScale
+from recvae.datasets.reading.times import TimeSpan
+
+_SURELY_WRONG = 157_766_400  # 1975: no log is older
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read, what was guessed, and what was left out: rows = events + what was dropped.
+
+    Parameters
+    ----------
+    files : list of FileReport
+        The files, in order.
+    columns : Columns
+        The columns that were read.
+    rows, events : int
+        Rows read, and events made of them.
+    dropped : dict of str to int
+        Rows that are no events, by reason; only counts above 0.
+    marks : dict of str to dict
+        For "user" and "item": what stands where an id is missing, and how often.
+    doubtful : dict of str to dict
+        For "user" and "item": ids that mean "missing" elsewhere, and how often they occur.
+    times : TimeSpan, optional
+        How times are written, and the first and the last.
+    ratings : RatingScale, optional
+        The scale of the ratings.
+    """
+
+    files: list[FileReport]
+    columns: Columns
+    rows: int
+    events: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, dict[str, int]] = field(default_factory=dict)
+    doubtful: dict[str, dict[str, int]] = field(default_factory=dict)
+    times: TimeSpan | None = None
+    ratings: RatingScale | None = None
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Lines that are no rows, by reason, over all files; only counts above 0."""
+        total: dict[str, int] = {}
+        for file in self.files:
+            for reason, count in file.skipped.items():
+                if count:
+                    total[reason] = total.get(reason, 0) + count
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values, for the manifest; files by their names without folders."""
+        found: dict[str, Any] = {
+            "columns": {role: getattr(self.columns, role) for role in LOG},
+            "rows": self.rows,
+            "events": self.events,
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+            **({"missing": self.marks} if self.marks else {}),
+            **({"doubtful": self.doubtful} if self.doubtful else {}),
+        }
+        if self.files:
+            found["form"] = self.files[0].form
+        if self.times is not None:
+            found["times"] = {"form": self.times.form, "first": self.times.first, "last": self.times.last}
+        if self.ratings is not None:
+            found["ratings"] = str(self.ratings)
+        return found
+
+    def lines(self) -> list[str]:
+        """Return what a person should see, in lines: every guess, and every row that was left out."""
+        form = self.files[0].form if self.files else {}
+        how = [str(form.get("form", "table"))]
+        if "packing" in form:
+            how.append(str(form["packing"]))
+        if form.get("encoding", "utf-8") != "utf-8":
+            how.append(str(form["encoding"]))
+        if "separator" in form:
+            names = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
+            shown = form["separator"] if form["separator"].isprintable() else repr(form["separator"])
+            how.append(f"separator {names.get(form['separator'], shown)}")
+            how.append(f"quotes {form['quote']}")
+            how.append("header" if form["header"] else "no header")
+        found = [f"read: {self.rows:,} rows" + (f" in {len(self.files)} files" if len(self.files) > 1 else "")]
+        found[0] += f" ({', '.join(how)})"
+        columns = ", ".join(f"{role} = {getattr(self.columns, role) or 'none'}" for role in LOG)
+        found.append(f"columns: {columns}")
+        if self.times is not None:
+            doubt = "; is this their unit?" if self.times.first < _SURELY_WRONG else ""
+            found.append(f"times: {self.times}{doubt}")
+        if self.ratings is not None:
+            found.append(f"ratings: {self.ratings}")
+        for reason, count in self.skipped.items():
+            found.append(f"left out: {count:,} {reason}")
+        for reason, count in self.dropped.items():
+            role = "user" if "user" in reason else "item"
+            marks = ", ".join(f"{mark}: {number:,}" for mark, number in self.marks.get(role, {}).items())
+            found.append(f"left out: {count:,} {reason}" + (f" ({marks})" if reason.endswith(" id") else ""))
+        return found
+
+    def warnings(self) -> list[str]:
+        """Return what a person should look at again."""
+        found = []
+        for role, words in self.doubtful.items():
+            for word, count in words.items():
+                found.append(
+                    f"{count:,} rows have the {role} '{word}', which often means a missing id; if it does, give "
+                    f"--null '{word}'"
+                )
+        return found
