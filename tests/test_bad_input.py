@@ -82,7 +82,7 @@ BAD_LOGS: dict[str, tuple[bytes, list[str], int, str]] = {  # content, further w
         log((9, "u1,i3,,1000"), (11, "u1,i3,,1")),
         [],
         1,
-        "with --no-rating (1 more such rows nearby)",
+        "with --no-rating, or such rows with --on-bad-row skip (1 more such rows nearby)",
     ),
     "time is negative": (log((9, "u1,i3,5,-7")), [], 1, "line 9: column 'timestamp' holds '-7', expected a time since"),
     "time is a word": (log((9, "u1,i3,5,noon")), [], 1, "line 9: column 'timestamp' holds 'noon'"),

@@ -260,7 +260,8 @@ class Table:
                 f"{scan.name} {place}: column '{name}' {holds}, expected {wrong.expected}; repair or remove it"
             )
         more = f" ({wrong.count - 1:,} more such rows nearby)" if wrong.count > 1 else ""
-        switch = f", or leave it out with --no-{wrong.role}" if wrong.role in ("rating", "time") else ""
+        switch = f", or leave it out with --no-{wrong.role}, or such rows with --on-bad-row skip"
+        switch = switch if wrong.role in ("rating", "time") else ""
         return DataError(
             f"{scan.name} {place}: column '{name}' {holds}, expected {wrong.expected}; repair or remove the row, name "
             f"another column with --{wrong.role}-col{switch}{more}"
