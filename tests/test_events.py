@@ -346,7 +346,7 @@ def test_ratings_are_float32_however_they_are_written(ratings: Any) -> None:
     assert (read.tolist(), read.dtype) == ([4.0, 3.5], np.float32)
 
 
-@pytest.mark.parametrize("ratings", [[1, 5], [0.5, 4.5], [3, 4]])
+@pytest.mark.parametrize("ratings", [[1, 5], [0.5, 4.5], [4, 4]])
 def test_the_usual_least_rating_of_stars_is_the_papers(ratings: list[float]) -> None:
     assert usual_min_rating(Events.from_columns([1, 2], ["a", "b"], ratings)) == 4
 
@@ -369,6 +369,7 @@ def test_a_log_without_ratings_has_no_least_rating() -> None:
             "0.25 to 1 (0.25: 50%, 1: 50%)",
             "--min-rating 0.5 for the upper half of the scale",
         ),
+        ([3, 4], "3 to 4 (3: 50%, 4: 50%)", "--min-rating 4 for the upper part of the scale, or --no-rating to keep"),
         ([3, 3], "3 to 3 (3: 100%)", "--no-rating, because all are the same"),
         ([-1, 8], "-1 to 8 (-1: 50%, 8: 50%)", "--min-rating with the lowest value that means a liking; negative ones"),
         ([1, 250], "1 to 250 (1: 50%, 250: 50%)", "--no-rating if they are counts and every row is a sign of interest"),

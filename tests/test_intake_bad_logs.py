@@ -121,7 +121,7 @@ def assert_refused(path: Path, message: str, log_format: LogFormat | None = None
         (
             HEADER + "1,30,4,01/02/2020\n",
             ": column 'timestamp': '01/02/2020' may begin with the day or with the month; say which, e.g. "
-            "--time-format '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M', or leave the column out with --no-time",
+            "--time-format '%d/%m/%Y' or '%m/%d/%Y', or leave the column out with --no-time",
         ),
         (
             HEADER + ",30,4,1\n2,,4,1\n",

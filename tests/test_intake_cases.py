@@ -286,7 +286,8 @@ def test_a_pipe_is_read_once(name: str, through: str, tmp_path: Path) -> None:
         ([1.5, 200.25, 3.75], "--no-rating to keep every row, or --min-rating"),
         ([1], "--no-rating, because all are the same"),
         ([0.1, 0.9], "--min-rating 0.5 for the upper half of the scale"),
-        ([1, 2, 3], "the ratings run from 1 to 3"),
+        ([1, 2, 3], "the ratings run from 1 to 3 .* --min-rating 3 for the upper part of the scale"),
+        ([1, 2, 3, 4], "the ratings run from 1 to 4 .* --min-rating 4 for the upper part of the scale"),
         ([0, 1, 2, 3, 4, 5], "the ratings run from 0 to 5"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_dash_is_the_standard_input(content: bytes) -> None:
 
 def test_an_empty_standard_input_is_refused_as_such() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], input=b"", capture_output=True, check=False)
-    assert b"DataError: - is empty; expected a log with one row per event" in done.stderr
+    assert b"Error: - is empty; expected a log with one row per event" in done.stderr
 
 
 def test_of_a_zip_made_by_macos_the_log_is_read(tmp_path: Path) -> None:
@@ -282,13 +282,20 @@ def test_a_folder_without_files_or_with_several_kinds_is_refused(folder: Path, t
         read_events(folder)
 
 
-def test_files_of_different_logs_are_refused(folder: Path) -> None:
-    (folder / "b.csv").write_text("user,item,rating\nann,3,5\n")
-    message = (
-        f"{folder}/a.csv has the columns user, item, but {folder}/b.csv has user, item, rating; "
-        "expected the files of one log; give only those"
-    )
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "user,item,note",
+            "{a} has the columns user, item, but {b} has user, item, note; expected the files of one log",
+        ),
+        ("user,item,rating", "{a} has no column for the rating, but {b} has rating; expected the files of one log"),
+    ],
+)
+def test_files_of_different_logs_are_refused(folder: Path, header: str, message: str) -> None:
+    (folder / "b.csv").write_text(f"{header}\nann,3,5\n")
+    message = message.format(a=folder / "a.csv", b=folder / "b.csv")
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
         read_events(folder)
 
 

@@ -161,7 +161,7 @@ def _recommend_file(
                 identity,
                 bar,
                 explain=recommender.explain if explain else None,
-                options=options_like(recommender.manifest, log_format(known)),
+                options=options_like(recommender.manifest, log_format(known), recommender.items),
             )
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")
@@ -177,9 +177,6 @@ def _recommend_file(
     if done.without:
         where = "an empty list" if output.suffix == ".jsonl" else "no row"
         say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
-    if done.users and done.fallback == done.users:
-        say("error: none of the items in the file is in the model; check the column of items with --item-col")
-        raise typer.Exit(1)
 
 
 def _print(

@@ -112,7 +112,8 @@ def recommend_file(
     UsageError
         If the ending of `output` is unknown, or it is `source`.
     UsageError, DataError
-        See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file.
+        See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file; or if no user has a
+        known item.
     StorageError
         If something cannot be written.
     """
@@ -147,6 +148,12 @@ def recommend_file(
         except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
             shutil.rmtree(parts, ignore_errors=True)
             raise
+        if total["users"] and total["fallback"] == total["users"]:
+            shutil.rmtree(parts, ignore_errors=True)
+            raise DataError(
+                f"{source}: none of its items is in the model, all {total['users']:,} users would get the most popular "
+                "items; nothing is written; check the column of items with --item-col"
+            )
         _join(written, output)
         with storage_errors(parts):
             shutil.rmtree(parts)

@@ -8,7 +8,8 @@ Every form that `recvae preprocess` reads is read. The rows of a user need not b
 disk where they do not fit in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,10 @@ from recvae.datasets.reading.id_column import MISSING, IdColumn
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.tables import Table
+from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
+from recvae.ids import MARKERS
+from recvae.items import ItemIndex
 from recvae.progress import Progress
 from recvae.recommenders.histories import HistoryBlock
 from recvae.recommenders.weights import RANGE_OF_WEIGHTS, are_weights
@@ -74,7 +78,7 @@ class HistoryFile:
         try:
             check = _Check(self._table)
             self._table.read(check, progress)
-            self._group((options or LogFormat()).null, len(check))
+            self._group(options or LogFormat(), len(check))
         except BaseException:
             self._table.__exit__(None, None, None)
             raise
@@ -142,15 +146,36 @@ class HistoryFile:
             columns["weight"] = rows["weight"]
         return HistoryBlock(pa.table(columns))
 
-    def _group(self, null: Sequence[str], n_rows: int) -> None:
-        """Number the users by their first rows, and keep the rows where they can be sorted."""
+    def _group(self, options: LogFormat, n_rows: int) -> None:
+        """Number the users by their first rows, count what says nothing, and keep the rows where they can be sorted."""
         relation = f"({self._table.relation()})"
         self._table.run(f"CREATE TEMP TABLE found AS SELECT row_number() OVER () AS place, * FROM {relation}")
         self._table.run(
             "CREATE TEMP TABLE users AS SELECT row_number() OVER (ORDER BY first) - 1 AS number, * "
             "FROM (SELECT user, min(place) AS first, count(*) AS n_rows FROM found GROUP BY user)"
         )
-        column = IdColumn(f"{self._table.name}: the user column '{self._table.columns.user}'", null)
+        n_without_user = self._number_users(options)
+        self._has_weights = "weight" in self._table.names("found")
+        weight = ", weight" if self._has_weights else ""
+        without = ", ".join(map(quoted, self._missing_items(options))) or "NULL"
+        self._table.run(
+            f"CREATE TEMP VIEW histories AS SELECT number, place{weight}, "
+            f"CASE WHEN item::VARCHAR IN ({without}) THEN NULL ELSE item END AS item FROM found JOIN users "
+            "ON found.user IS NOT DISTINCT FROM users.user"
+        )
+        left_out: Counter[str] = Counter()
+        for report in self._table.reports:
+            left_out.update(report.skipped)
+        left_out["rows without a user id"] = n_without_user
+        query = f"SELECT count(*) AS n FROM found WHERE item IS NULL OR item::VARCHAR IN ({without})"
+        with self._table.execute(query) as reader:
+            left_out["rows without an item"] = reader.read_all()["n"][0].as_py()
+        counted = {reason: count for reason, count in left_out.items() if count}
+        self.counts = HistoryCounts(rows=n_rows, users=len(self._users), left_out=counted)
+
+    def _number_users(self, options: LogFormat) -> int:
+        """Decide who the users are, in the order of their first rows; return the number of rows without one."""
+        column = self._id_column("user", options)
         counts = []
         with self._table.errors(), self._table.execute("SELECT user, n_rows FROM users ORDER BY number") as reader:
             for batch in reader:
@@ -166,26 +191,32 @@ class HistoryFile:
         self._users = ids.ids[codes[order]]
         ranks = pa.table({"number": np.flatnonzero(known), "rank": rank_of[ids.codes[known]]})
         self._table.register("ranks", ranks)
-        self._has_weights = "weight" in self._table.names("found")
-        weight = ", weight" if self._has_weights else ""
-        self._table.run(
-            f"CREATE TEMP VIEW histories AS SELECT number, place, item{weight} FROM found JOIN users "
-            "ON found.user IS NOT DISTINCT FROM users.user"
-        )
-        left_out: dict[str, int] = {}
-        for report in self._table.reports:
-            for reason, count in report.skipped.items():
-                left_out[reason] = left_out.get(reason, 0) + count
-        left_out["rows without a user id"] = int(n_rows_of[~known].sum())
-        with self._table.execute("SELECT count(*) AS n FROM found WHERE item IS NULL") as reader:
-            left_out["rows without an item"] = reader.read_all()["n"][0].as_py()
-        left_out = {reason: count for reason, count in left_out.items() if count}
         if not len(self._users):
             raise DataError(f"{self._table.name}: no row has a user id; choose another column with --user-col")
-        self.counts = HistoryCounts(rows=n_rows, users=len(self._users), left_out=left_out)
+        return int(n_rows_of[~known].sum())
+
+    def _id_column(self, role: str, options: LogFormat) -> IdColumn:
+        """Return a column of ids by the rules of logs; what the model knows as an item is one."""
+        name = f"{self._table.name}: the {role} column '{getattr(self._table.columns, role)}'"
+        marks = (*options.null, *self._table.headings(role))
+        return IdColumn(name, marks, options.kept if role == "item" else ())
+
+    def _missing_items(self, options: LogFormat) -> list[str]:
+        """Return the texts that mean "no item" in the file, such as NULL."""
+        column = self._id_column("item", options)
+        values: list[pa.Array] = []
+        query = "SELECT DISTINCT item FROM found WHERE item IS NOT NULL"
+        with self._table.errors(), self._table.execute(query) as reader:
+            for batch in reader:
+                column.append(batch.column("item"))
+                values.append(batch.column("item"))
+        found = pa.chunked_array(values, values[0].type) if values else pa.chunked_array([], pa.string())
+        return [str(one) for one in found.filter(pa.array(column.finish().codes == MISSING)).to_pylist()]
 
 
-def options_like(manifest: Mapping[str, Any], known: LogFormat | None = None) -> LogFormat:
+def options_like(
+    manifest: Mapping[str, Any], known: LogFormat | None = None, items: ItemIndex | None = None
+) -> LogFormat:
     """Return how a file of histories is probably written: as the log that the model was trained on.
 
     Parameters
@@ -194,6 +225,8 @@ def options_like(manifest: Mapping[str, Any], known: LogFormat | None = None) ->
         The manifest of the training data; it has the names of its columns.
     known : LogFormat, optional
         What the user says about the file.
+    items : ItemIndex, optional
+        The items of the model: one that is called "null" is an item here too.
 
     Returns
     -------
@@ -205,7 +238,8 @@ def options_like(manifest: Mapping[str, Any], known: LogFormat | None = None) ->
         usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
     except UNREADABLE:  # data that no log was read for, or of an earlier version
         usual = {}
-    return replace(known or LogFormat(), usual=tuple(usual.items()))
+    kept = tuple(word for word in sorted(MARKERS) if items is not None and items.column_of(word) is not None)
+    return replace(known or LogFormat(), usual=tuple(usual.items()), kept=kept)
 
 
 class _Check:

@@ -28,7 +28,7 @@ from recvae.datasets.reading.separators import (
     sniffed,
     splitter,
 )
-from recvae.datasets.reading.sources import Source, file_errors
+from recvae.datasets.reading.sources import EmptyFileError, Source, file_errors
 from recvae.errors import DataError
 
 HEAD_BYTES = 1 << 20
@@ -85,6 +85,11 @@ class Dialect:
     sample: tuple[tuple[str, ...], ...] = ()
     nested: frozenset[str] = frozenset()
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the columns have names: those of a header, or of the first file of the log."""
+        return self.header or self.names != positions(len(self.names))
+
     def split(self, line: str) -> list[str]:
         """Split a line into values."""
         return splitter(self.separator, self.quote, self.escape)(line)
@@ -115,8 +120,18 @@ class Dialect:
         }
 
 
+def positions(n_columns: int) -> tuple[str, ...]:
+    """Return the names of columns without a header: "1", "2", ..."""
+    return tuple(str(place + 1) for place in range(n_columns))
+
+
 def dialect_of(
-    source: Source, given: LogFormat, roles: Sequence[str], connection: duckdb.DuckDBPyConnection, scratch: Path
+    source: Source,
+    given: LogFormat,
+    roles: Sequence[str],
+    connection: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    first_names: Sequence[str] = (),
 ) -> Dialect:
     """Find out how a text file is written, from its first megabyte.
 
@@ -132,6 +147,9 @@ def dialect_of(
         DuckDB, whose sniffer is asked.
     scratch : Path
         A folder for the sample that it looks at.
+    first_names : sequence of str
+        The columns that the header of the first file of the same log names: the other parts of a file that was cut
+        have no header.
 
     Returns
     -------
@@ -160,14 +178,14 @@ def dialect_of(
                 f"{source.name} line 1: got a line of more than 1 MB, expected one row per event; repair it"
             )
     if not any(line.strip() for line in lines):
-        raise DataError(f"{source.name} is empty; expected a log with one row per event")
+        raise EmptyFileError.of(source.name)
     first = next(line.strip() for line in lines if line.strip())
     if given.lists:
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if given.separator is None and _begins_json(first):
         return _json_dialect(source, lines, first, encoding)
     sniff = partial(sniffed, given, connection, scratch)
-    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff)
+    return _table_dialect(source, given, roles, lines[:SAMPLE_LINES], encoding, sniff, first_names)
 
 
 def _encoding_of(head: bytes, source: Source) -> str:
@@ -227,7 +245,13 @@ def _json_dialect(source: Source, lines: list[str], first: str, encoding: str) -
 
 
 def _table_dialect(
-    source: Source, given: LogFormat, roles: Sequence[str], lines: list[str], encoding: str, sniff: Sniff
+    source: Source,
+    given: LogFormat,
+    roles: Sequence[str],
+    lines: list[str],
+    encoding: str,
+    sniff: Sniff,
+    first_names: Sequence[str],
 ) -> Dialect:
     """Leave out blank lines and leading comments, let DuckDB sniff the rest, and decide about the header."""
     preamble, kept = _without_preamble(lines)
@@ -258,23 +282,15 @@ def _table_dialect(
             f"{source.name} line {kept[0][0] + 1}: got one column with separator {separator!r}: {kept[0][1][:80]!r}; "
             f"expected at least {_least(roles)}; give the right one with --sep"
         )
-    header = is_header(source, given, roles, rows, kept[0][0] + 1)
-    names = tuple(name.strip() if header else str(place + 1) for place, name in enumerate(rows[0]))
+    may_go_on = len(first_names) == len(rows[0]) and not any(field.strip() in first_names for field in rows[0])
+    header = is_header(source, given.without_names() if may_go_on else given, roles, rows, kept[0][0] + 1)
+    names = tuple(map(str.strip, rows[0])) if header else tuple(first_names) if may_go_on else positions(len(rows[0]))
     start = kept[0][0] if not header else kept[places[1]][0] if len(rows) > 1 else len(lines)
     if header and len(rows) == 1:
-        raise DataError(f"{source.name} has a header but no rows; expected one row per event")
-    return Dialect(
-        encoding=encoding,
-        separator=separator,
-        quote=quote,
-        escape=escape,
-        header=header,
-        names=names,
-        skip=start,
-        comments=len(preamble),
-        blanks=sum(not line.strip() for line in lines[:start]),
-        sample=tuple(rows[1 if header else 0 :]),
-    )
+        raise EmptyFileError(f"{source.name} has a header but no rows; expected one row per event")
+    blanks = sum(not line.strip() for line in lines[:start])
+    read = Dialect(encoding=encoding, separator=separator, quote=quote, escape=escape, header=header, names=names)
+    return replace(read, skip=start, comments=len(preamble), blanks=blanks, sample=tuple(rows[1 if header else 0 :]))
 
 
 def _with_told_separator(given: LogFormat, preamble: list[str]) -> LogFormat:

@@ -12,7 +12,7 @@ import duckdb
 
 from recvae.datasets.reading.census import Census
 from recvae.datasets.reading.dialects import COMMENTS, JSON_LINES, TABLE
-from recvae.datasets.reading.line_numbers import line_of, object_of, texts_of
+from recvae.datasets.reading.line_numbers import line_at, line_of, object_of, texts_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import Scan, lines_relation
 from recvae.datasets.reading.times import quoted
@@ -158,14 +158,16 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     are_titles = scan.columns.title is not None  # the options of a log are not those of its titles
     more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
     repair = "repair the line" if are_titles else "repair the line, or leave such rows out with --on-bad-row skip"
-    where = f"{scan.name} line {first.line}"
+    assert scan.path is not None
+    line = first.line if first.position is None or not dialect.quote else line_at(scan.path, first.position)
+    where = f"{scan.name} line {line}"
     if first.reason == "JSON":
         return f"{where}: got {shown}, which is not valid JSON; {repair}{more}"
     if first.reason == _UNQUOTED:
         repair = repair.replace(", or", ", or say --quote none, or")
         return f"{where}: got a quote that nothing closes: {shown}; {repair}{more}"
     if first.reason == "INVALID ENCODING":
-        shown = repr(_bytes_of(scan, first.line)[:_SHOWN])
+        shown = repr(_bytes_of(scan, line)[:_SHOWN])
         repair = repair.replace("repair the line", "say what it is, e.g. --encoding latin-1")
         return f"{where}: not UTF-8 text: {shown}; {'convert the file first' if are_titles else repair}{more}"
     if first.reason.startswith("LINE SIZE"):
@@ -233,7 +235,8 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
     def separators(text: str) -> str:
         return f"((length({text}) - length(replace({text}, {separator}, ''))) // {len(dialect.separator)})"
 
-    user = dialect.names.index(scan.columns.user or scan.columns.item)
+    ids = (name for name in scan.columns.ids if name in dialect.names)  # the others are those of folders
+    user = dialect.names.index(next(ids, dialect.names[0]))
     users = dialect.column(dialect.names[user])
     are_integers = bool(users) and all(text.strip(' "').lstrip("-").isdecimal() for text in users)
     counts, looks = [], []

@@ -238,6 +238,8 @@ class _LogSink:
             doubtful={role: one.doubtful for role, one in found.items() if one.doubtful},
             times=span,
             ratings=scale,
+            empty=self._table.empty,
+            unused=self._table.unused,
         )
 
 

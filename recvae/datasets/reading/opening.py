@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, rows_are_items
+from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, plain_name, rows_are_items, usual_names
 from recvae.datasets.reading import scans, times
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
 from recvae.datasets.reading.options import LogFormat
@@ -21,6 +21,7 @@ from recvae.datasets.reading.sql import sql_names
 from recvae.errors import DataError, UsageError
 
 _SAMPLE_ROWS = 1000
+_COUNTED = 5  # rows from which on 0, 1, 2, ... are taken for their numbers
 
 
 @dataclass(frozen=True)
@@ -62,32 +63,45 @@ class Opener:
         kinds = scans.kinds_of(self.connection, scan).values()
         return self._with_times(replace(scan, kinds=dict(zip(names, kinds, strict=True))))
 
-    def file(self, source: Source) -> Scan:
+    def file(self, source: Source, first: Scan | None = None) -> Scan:
         """Open a file.
+
+        Parameters
+        ----------
+        source : Source
+            The file.
+        first : Scan, optional
+            The first file of the same log: this one may be a part without a header of its own.
 
         Raises
         ------
+        EmptyFileError
+            If it holds no row.
         UsageError, DataError
             If it cannot be read, or lacks a column that is needed.
         """
         if source.is_parquet():
             return self._parquet(source)
-        dialect = dialect_of(source, self.options, self.roles, self.connection, self.scratch)
+        known = first.dialect.names if first is not None and first.dialect is not None and first.dialect.header else ()
+        given = self.options.without_names(list(source.partition))  # the header does not have to name them
+        dialect = dialect_of(source, given, self.roles, self.connection, self.scratch, known)
         path = self._plain(source, dialect)
         if dialect.form == JSON_ARRAY:
             dialect = dialect.of_objects(self._first_objects(source, path))
-        if self.others and dialect.form in (JSON_LINES, JSON_ARRAY):
+        if dialect.form in (JSON_LINES, JSON_ARRAY) and (self.others or self._lacks_a_role(dialect)):
             dialect = replace(dialect, names=self._all_names(source, dialect, path))
         is_lists = dialect.form == LISTS
-        kinds = dict.fromkeys(sql_names(dialect.names), "VARCHAR")
+        extra = {} if is_lists else {n: value for n, value in source.partition.items() if n not in dialect.names}
+        kinds = dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR")
         scan = Scan(
             source=source,
             name=source.name,
             form=dialect.form,
             kinds={"user": "VARCHAR", "item": "VARCHAR[]"} if is_lists else kinds,
-            columns=Columns(user="user", item="item") if is_lists else self._columns(source, dialect),
+            columns=Columns(user="user", item="item") if is_lists else self._columns(source, dialect, tuple(extra)),
             dialect=dialect,
             path=path,
+            constants=tuple(extra.items()),
         )
         return self._with_times(scan)
 
@@ -150,6 +164,12 @@ class Opener:
             raise damaged(source.name, error) from error
         return [row for row in rows if isinstance(row, dict)]
 
+    def _lacks_a_role(self, dialect: Dialect) -> bool:
+        """Whether the first objects have no column for a role: a later one may have it."""
+        named = self.options.named_in(dialect.names)
+        found = {plain_name(name) for name in dialect.names}
+        return any(named.get(role) is None and found.isdisjoint(usual_names(role, self.roles)) for role in self.roles)
+
     def _all_names(self, source: Source, dialect: Dialect, path: Path) -> tuple[str, ...]:
         """Return the names in all JSON objects, also of those that none of the first objects has."""
         objects = scans.array_relation(path) if dialect.form == JSON_ARRAY else scans.lines_relation(path)
@@ -161,17 +181,19 @@ class Opener:
             raise damaged(source.name, error) from error
         return (*dialect.names, *sorted(found - set(dialect.names)))
 
-    def _columns(self, source: Source, dialect: Dialect) -> Columns:
-        """Choose the columns of a text file: by name, or without a header by position."""
-        named = self.options.named_in(dialect.names if dialect.header else ())
-        if not dialect.header and all(name is None for name in named.values()):
+    def _columns(self, source: Source, dialect: Dialect, extra: tuple[str, ...]) -> Columns:
+        """Choose the columns of a text file and its folders: by name, or without a header by position."""
+        names = (*dialect.names, *extra)
+        named = self.options.named_in(names if dialect.is_named else extra)
+        if not dialect.is_named and all(name is None for name in named.values()):
+            _refuse_named_folders(source, extra, self.roles)
             named = _by_position(source, dialect, self.roles)
         way_out = "name it with --{role}-col"
         if rows_are_items(self.roles):
             way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
         elif dialect.form == TABLE:
             way_out += ", or give --no-header if the first line is data already"
-        columns = find_columns(dialect.names, self.roles, source.name, way_out, named)
+        columns = find_columns(names, self.roles, source.name, way_out, named)
         if columns.user in dialect.nested:
             raise DataError(
                 f"{source.name}: the column '{columns.user}' holds objects or arrays, expected one user id per object; "
@@ -191,7 +213,7 @@ class Opener:
         if self.options.time_format is not None:
             return replace(scan, time_format=self.options.time_format)
         where = f"{scan.name}: column '{name}'"
-        if scan.dialect is not None:
+        if scan.dialect is not None and name in scan.dialect.names:
             values = scan.dialect.column(name)
         else:
             column = scan.column(name)
@@ -215,6 +237,12 @@ def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict
     if rows_are_items(roles):
         return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
     named: dict[str, str | None] = {"user": "1", "item": "2"}
+    if "weight" not in roles and len(dialect.names) > 2 and _counts_rows(dialect.column("1")):
+        first = ", ".join(dialect.column("1")[:3])
+        raise DataError(
+            f"{source.name}: there is no header, and the first column counts the rows ({first}, ...), expected user, "
+            "item, rating, time; name the columns by their positions, e.g. --user-col 2 --item-col 3"
+        )
     if len(dialect.names) > 4 and all(times.is_number(value) for value in dialect.column("5")):
         raise DataError(
             f"{source.name}: there is no header, and {len(dialect.names)} columns of numbers, expected user, item, "
@@ -240,6 +268,26 @@ def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict
             )
         named[role] = name
     return named
+
+
+def _counts_rows(values: Sequence[str]) -> bool:
+    """Whether the first values of a column are 0, 1, 2, ... or 1, 2, 3, ..., as an index that was written too."""
+    if len(values) < _COUNTED or values[0].strip() not in ("0", "1"):
+        return False
+    start = int(values[0])
+    return all(value.strip() == str(start + place) for place, value in enumerate(values))
+
+
+def _refuse_named_folders(source: Source, extra: Sequence[str], roles: Sequence[str]) -> None:
+    """Refuse a file without a header below folders that are named for users or items: its first column is another."""
+    for role in roles[:2]:
+        for name in extra:
+            if plain_name(name) in usual_names(role, roles):
+                raise DataError(
+                    f"{source.name}: there is no header, and its folder names the column '{name}', expected names for "
+                    f"the other columns; say them by their positions, e.g. --{role}-col {name} and --"
+                    f"{'item' if role == 'user' else 'user'}-col 1"
+                )
 
 
 def damaged(name: str, error: Exception) -> DataError:

@@ -1,7 +1,7 @@
 """What a user says about a table: whatever is not said is guessed, and the guess is shown."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recvae.errors import UsageError
 
@@ -92,6 +92,10 @@ class LogFormat:
     def columns(self) -> Mapping[str, str | None]:
         """The columns that the user named, by role."""
         return {role: getattr(self, role) for role in ("user", "item", "rating", "time", "weight", "title")}
+
+    def without_names(self, names: Sequence[str] | None = None) -> "LogFormat":
+        """Return the same without the columns that the user named, or without those of these names."""
+        return replace(self, **{role: None for role, name in self.columns.items() if names is None or name in names})
 
     def named_in(self, names: Sequence[str]) -> dict[str, str | None]:
         """Return the column of each role in a file with these columns, where it is known; None where it is not."""

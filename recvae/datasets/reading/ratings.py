@@ -3,6 +3,7 @@
 Letters in shape comments: E events, D distinct values.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,9 +68,12 @@ class RatingScale:
 
     @property
     def are_stars(self) -> bool:
-        """Whether they are stars from 1 to 5, whole or half: the only scale on which 4 is the usual threshold."""
+        """Whether they are stars from 1 to 5, whole or half: the only scale on which 4 is the usual threshold.
+
+        Where nothing is above 4, the scale may end there, or count something; only 4 alone loses no row.
+        """
         halves = bool(self.values) and all(2 * value == int(2 * value) for value in self.values)
-        return halves and self.low >= 0.5 and 4 <= self.high <= 5
+        return (halves and self.low >= 0.5 and 4 < self.high <= 5) or self.values == (4,)
 
     @property
     def suggestion(self) -> str:
@@ -85,7 +89,9 @@ class RatingScale:
         if self.are_whole and self.low >= 1 and (not self.values or self.high > 10):
             return "--no-rating if they are counts and every row is a sign of interest, or --min-rating 2 for repeats"
         if self.values and self.high <= 10:
-            return f"--min-rating {0.8 * self.high:g} for the upper part of the scale, or --no-rating to keep every row"
+            upper = 0.8 * self.high
+            upper = math.ceil(round(upper, 6)) if self.are_whole else upper
+            return f"--min-rating {upper:g} for the upper part of the scale, or --no-rating to keep every row"
         return f"--no-rating to keep every row, or --min-rating {self.quantiles[1]:g} for the upper half of the rows"
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.ratings import RatingScale
 from recvae.datasets.reading.times import TimeSpan
 
+_SHOWN = 8  # columns that are named
 _SURELY_WRONG = 157_766_400  # 1975: no log is older
 
 
@@ -33,6 +34,10 @@ class Reading:
         How times are written, and the first and the last.
     ratings : RatingScale, optional
         The scale of the ratings.
+    empty : list of str
+        The names of files without a row, where others have some.
+    unused : list of str
+        The columns of the first file that are not read.
     """
 
     files: list[FileReport]
@@ -44,6 +49,8 @@ class Reading:
     doubtful: dict[str, dict[str, int]] = field(default_factory=dict)
     times: TimeSpan | None = None
     ratings: RatingScale | None = None
+    empty: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -63,6 +70,8 @@ class Reading:
             "events": self.events,
             "dropped": self.dropped,
             "skipped": self.skipped,
+            **({"empty_files": len(self.empty)} if self.empty else {}),
+            **({"unused": self.unused} if self.unused else {}),
             **({"missing": self.marks} if self.marks else {}),
             **({"doubtful": self.doubtful} if self.doubtful else {}),
         }
@@ -91,12 +100,17 @@ class Reading:
         found = [f"read: {self.rows:,} rows" + (f" in {len(self.files)} files" if len(self.files) > 1 else "")]
         found[0] += f" ({', '.join(how)})"
         columns = ", ".join(f"{role} = {getattr(self.columns, role) or 'none'}" for role in LOG)
-        found.append(f"columns: {columns}")
+        more = f" and {len(self.unused) - _SHOWN:,} more" if len(self.unused) > _SHOWN else ""
+        unused = f"; not used: {', '.join(self.unused[:_SHOWN])}{more}" if self.unused else ""
+        found.append(f"columns: {columns}{unused}")
         if self.times is not None:
             doubt = "; is this their unit?" if self.times.first < _SURELY_WRONG else ""
             found.append(f"times: {self.times}{doubt}")
         if self.ratings is not None:
             found.append(f"ratings: {self.ratings}")
+        if self.empty:
+            files = "1 empty file" if len(self.empty) == 1 else f"{len(self.empty):,} empty files"
+            found.append(f"left out: {files} ({', '.join(self.empty[:3])}{', ...' if len(self.empty) > 3 else ''})")
         for reason, count in self.skipped.items():
             found.append(f"left out: {count:,} {reason}")
         for reason, count in self.dropped.items():

@@ -58,8 +58,8 @@ class Scan:
         A format of `strptime` that the user gave.
     are_bytes_uuids : frozenset of str
         Columns of 16 bytes.
-    constants : tuple of (str, str)
-        Columns that the names of folders hold, for Parquet.
+    constants : tuple of (str, str or None)
+        Columns that the names of folders hold, after those of the file.
     only : tuple of (str, tuple of str)
         Columns and the values that they must have.
     unquotes : bool
@@ -76,7 +76,7 @@ class Scan:
     time_form: str | None = None
     time_format: str | None = None
     are_bytes_uuids: frozenset[str] = frozenset()
-    constants: tuple[tuple[str, str], ...] = ()
+    constants: tuple[tuple[str, str | None], ...] = ()
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     unquotes: bool = False
 
@@ -91,10 +91,15 @@ class Scan:
         """What stands after FROM; all values of text files are texts."""
         if self.form == MEMORY:
             return MEMORY_RELATION
+        extra = "".join(f", {_literal(value)} AS {self.column(name)}" for name, value in self.constants)
+        return f"(SELECT *{extra} FROM {self._file})" if extra else self._file
+
+    @property
+    def _file(self) -> str:
+        """What stands after FROM for the file alone."""
         assert self.path is not None
         if self.form == PARQUET:
-            extra = "".join(f", {quoted(value)} AS {identifier(name)}" for name, value in self.constants)
-            return f"(SELECT *{extra} FROM read_parquet({sql_path(self.path)}, hive_partitioning = false))"
+            return f"read_parquet({sql_path(self.path)}, hive_partitioning = false)"
         assert self.dialect is not None
         if self.form == TABLE:
             return _table_relation(self.path, self.dialect)
@@ -208,7 +213,7 @@ class Scan:
 
     def _has_decimal_comma(self, name: str) -> bool:
         """Whether numbers are written as 4,5 and not as 4.5; 1,000 alone could be either, and is refused when read."""
-        if self.dialect is None or self.form != TABLE:
+        if self.dialect is None or self.form != TABLE or name not in self.dialect.names:
             return False
         values = [value.strip() for value in self.dialect.column(name)]
         commas = [value for value in values if _DECIMAL_COMMA.fullmatch(value)]
@@ -227,6 +232,10 @@ class Scan:
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
             f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"
         )
+
+
+def _literal(value: str | None) -> str:
+    return "NULL::VARCHAR" if value is None else quoted(value)
 
 
 def _or_null(items: str) -> str:

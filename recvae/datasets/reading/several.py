@@ -1,10 +1,64 @@
-"""Several files as one log: the same columns, and times in the same form; what is selected of each."""
+"""Several files as one log: the same columns, and times in the same form; what is selected of each.
+
+Files without a row among others are left out and named; a file that is given twice is refused.
+"""
 
 from collections.abc import Sequence
 
 from recvae.datasets.reading import times
+from recvae.datasets.reading.dialects import LISTS
+from recvae.datasets.reading.opening import Opener
 from recvae.datasets.reading.scans import Scan
-from recvae.errors import DataError
+from recvae.datasets.reading.sources import EmptyFileError, Source
+from recvae.datasets.reading.sql import shown_name
+from recvae.errors import DataError, UsageError
+
+
+def open_all(opener: Opener, sources: Sequence[Source]) -> tuple[list[Scan], list[str]]:
+    """Open the files of one log.
+
+    Parameters
+    ----------
+    opener : Opener
+        Opens each of them.
+    sources : sequence of Source
+        At least one.
+
+    Returns
+    -------
+    scans : list of Scan
+        How to read them, at least one.
+    empty : list of str
+        The names of those without a row.
+
+    Raises
+    ------
+    UsageError, DataError
+        If one is given twice, or cannot be read, or if all are empty, or they are not files of one log.
+    """
+    _refuse_twice(sources)
+    scans: list[Scan] = []
+    empty: list[str] = []
+    for source in sources:
+        try:
+            scans.append(opener.file(source, scans[0] if scans else None))
+        except EmptyFileError:
+            if len(sources) == 1:
+                raise
+            empty.append(source.name)
+    if not scans:
+        raise DataError(f"all {len(sources)} files are empty, the first is {empty[0]}; expected one row per event")
+    return _alike(scans, opener.roles), empty
+
+
+def _refuse_twice(sources: Sequence[Source]) -> None:
+    """Refuse a file that is named twice, also by another path: each of its rows would be two events."""
+    seen: dict[tuple[str, str | None], Source] = {}
+    for source in sources:
+        place = (str(source.path.resolve()), source.member)
+        if place in seen:
+            raise UsageError(f"got {source.name} twice (also as {seen[place].name}); give each file once")
+        seen[place] = source
 
 
 def selected(scan: Scan, roles: Sequence[str], as_text: bool = False) -> str:
@@ -18,10 +72,21 @@ def selected(scan: Scan, roles: Sequence[str], as_text: bool = False) -> str:
 
 def others_of(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the columns without a role that are read, and the types of those that cannot be."""
-    taken = {name for name in vars(found[0].columns).values() if name}
-    names = [name for name in found[0].kinds if name not in taken]
+    names = _without_role(found[0])
     unreadable = {name: scan.kinds[name] for name in names for scan in found if scan.other(name) is None}
     return tuple(name for name in names if name not in unreadable), unreadable
+
+
+def unused_of(scan: Scan) -> list[str]:
+    """Return how messages call the columns that are not read."""
+    if scan.form == LISTS:
+        return []
+    return [shown_name(name) or "one without a name" for name in _without_role(scan)]
+
+
+def _without_role(scan: Scan) -> list[str]:
+    taken = {name for name in vars(scan.columns).values() if name}
+    return [name for name in scan.kinds if name not in taken]
 
 
 def time_form_of(scan: Scan) -> str | None:
@@ -34,7 +99,7 @@ def time_form_of(scan: Scan) -> str | None:
     return times.DATES if kind == "DATE" or kind.startswith("TIMESTAMP") else times.NUMBER
 
 
-def alike(found: list[Scan], roles: Sequence[str]) -> list[Scan]:
+def _alike(found: list[Scan], roles: Sequence[str]) -> list[Scan]:
     """Return the scans of several files, if they have the same columns, and times in the same form."""
     for scan in found[1:]:
         for role in roles:

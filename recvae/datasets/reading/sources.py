@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -52,7 +53,16 @@ _FOREIGN = (  # first bytes, what it is, and what to do
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 _WORKBOOKS = {"xl/": "an Excel workbook", "content.xml": "an OpenDocument sheet", "word/": "a Word document"}
 _IGNORED = ("__MACOSX/", ".DS_Store")
-_EMPTY = "is empty; expected a log with one row per event"
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of the rows without a value
+
+
+class EmptyFileError(DataError):
+    """Raised when a file holds no row, which is no fault where others beside it do."""
+
+    @classmethod
+    def of(cls, name: str) -> "EmptyFileError":
+        """Return the error about a file of that name without any content."""
+        return cls(f"{name} is empty; expected a log with one row per event")
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,15 @@ class Source:
         return name if self.member is None else f"{name}:{self.member}"
 
     @property
-    def partition(self) -> dict[str, str]:
-        """The columns that its folders hold, such as `day=3/part-0.parquet`."""
-        pairs = (part.partition("=") for part in self.path.parts[:-1])
-        return {name: value for name, equals, value in pairs if equals and name}
+    def partition(self) -> dict[str, str | None]:
+        """The columns that the folders right above it hold, such as `day=3/part-0.parquet`; None for no value."""
+        found: dict[str, str | None] = {}
+        for part in reversed(self.path.parts[:-1]):
+            name, equals, value = part.partition("=")
+            if not equals or not name:
+                break
+            found[unquote(name)] = None if value == _NO_VALUE else unquote(value)
+        return dict(reversed(found.items()))
 
     def packing(self) -> str | None:
         """Return how the file is compressed: "zip", "gzip", "bzip2", "xz" or "zstd"; None if it is not.
@@ -161,7 +176,7 @@ class Source:
         with file_errors(self), self.path.open("rb") as file:
             magic = file.read(16)
         if not magic:
-            raise DataError(f"{self.name} {_EMPTY}")
+            raise EmptyFileError.of(self.name)
         return magic
 
     def _member_of(self, archive: zipfile.ZipFile) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from recvae.datasets.reading.times import quoted
 
+_INVISIBLE = "\u2063"
+
 
 def identifier(name: str) -> str:
     """Return a column name as SQL."""
@@ -17,8 +19,13 @@ def sql_names(names: tuple[str, ...]) -> list[str]:
     counts = Counter(names)
     for place, name in enumerate(names):
         is_plain = bool(name) and counts[name] == 1
-        found.append(name if is_plain else f"{name}\u2063{place}")  # no table has an invisible separator in a name
+        found.append(name if is_plain else f"{name}{_INVISIBLE}{place}")  # no table has it in a name
     return found
+
+
+def shown_name(name: str) -> str:
+    """Return a name of `sql_names` as it is in the file."""
+    return name.split(_INVISIBLE)[0]
 
 
 def sql_path(path: Path) -> str:

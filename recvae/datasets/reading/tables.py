@@ -28,20 +28,18 @@ from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading import lines, times
 from recvae.datasets.reading.census import sha256_of_content, take_census
 from recvae.datasets.reading.connection import connect
-from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE
-from recvae.datasets.reading.line_numbers import line_of
+from recvae.datasets.reading.dialects import JSON_ARRAY, TABLE
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.opening import Opener, damaged
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
-from recvae.datasets.reading.several import alike, others_of, selected, time_form_of
+from recvae.datasets.reading.several import open_all, others_of, selected, time_form_of, unused_of
 from recvae.datasets.reading.sinks import Sink, WrongValueError
-from recvae.datasets.reading.sources import Source, find_sources
+from recvae.datasets.reading.sources import EmptyFileError, Source, find_sources
 from recvae.errors import DataError
 from recvae.progress import Progress
 
 _BATCH = 1 << 20  # rows
-_SHOWN = 60  # letters of a value in a message
 
 
 class _ReadAgainError(Exception):
@@ -80,6 +78,8 @@ class Table:
         The columns without a role: the first is `other 0` in the batches, and so on.
     unreadable : dict of str to str
         The DuckDB type of each column without a role that is neither a text, a number nor a list.
+    empty : list of str
+        The names of files without a row, where others have some.
 
     Raises
     ------
@@ -100,6 +100,7 @@ class Table:
         self.options = options or LogFormat()
         self.roles = tuple(role for role in roles if role not in self.options.without)
         self.reports: list[FileReport] = []
+        self.empty: list[str] = []
         self._stack = contextlib.ExitStack()
         try:
             scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="recvae-")))
@@ -113,7 +114,7 @@ class Table:
                     (scratch / f"input-{number}").mkdir()
                     pipes = scratch / f"input-{number}"
                     sources += [one] if isinstance(one, Source) else find_sources([one], pipes)
-                self._scans = alike([self._opener.file(source) for source in sources], self.roles)
+                self._scans, self.empty = open_all(self._opener, sources)
             self.others, self.unreadable = others_of(self._scans) if others else ((), {})
             self._n_rows = self._count()
         except BaseException:
@@ -155,6 +156,11 @@ class Table:
         return [name for scan in named if (name := getattr(scan.columns, role)) and not name.isdecimal()]
 
     @property
+    def unused(self) -> list[str]:
+        """The columns of the first file that have no role."""
+        return unused_of(self._scans[0])
+
+    @property
     def time_form(self) -> str | None:
         """How times are written in the first file: "number" or the name of a form; None without times."""
         return time_form_of(self._scans[0])
@@ -186,6 +192,9 @@ class Table:
                     sink.truncate(start)
                     scan = self._scans[number] = again.scan
             self.reports.append(report)
+        if not any(report.rows for report in self.reports):
+            raise EmptyFileError(f"{self.name} has no rows; expected one row per event")
+        self.empty += [report.name for report in self.reports if not report.rows and not report.skipped.total()]
 
     def relation(self) -> str:
         """Return the SQL of all rows, with columns named by their roles, in the way in which `read` has read them."""
@@ -249,29 +258,7 @@ class Table:
     def wrong_value(self, wrong: WrongValueError) -> DataError:
         """Return the error about a value that cannot be used: file, line, column and what it holds."""
         number = bisect.bisect_right(self._starts, wrong.row) - 1
-        scan, row = self._scans[number], wrong.row - self._starts[number]
-        is_text = scan.form in (TABLE, LISTS, JSON_LINES)
-        place = f"line {line_of(scan, row)}" if is_text else f"row {row + 1}"
-        name = getattr(scan.columns, wrong.role) or scan.columns.item
-        text = "" if scan.is_list else self._text(scan, row, name)
-        holds = f"holds {text[:_SHOWN]!r}" if text.strip() else "is empty"
-        if scan.form == MEMORY:
-            return DataError(
-                f"{scan.name} {place}: column '{name}' {holds}, expected {wrong.expected}; repair or remove it"
-            )
-        more = f" ({wrong.count - 1:,} more such rows nearby)" if wrong.count > 1 else ""
-        switch = f", or leave it out with --no-{wrong.role}, or such rows with --on-bad-row skip"
-        switch = switch if wrong.role in ("rating", "time") else ""
-        return DataError(
-            f"{scan.name} {place}: column '{name}' {holds}, expected {wrong.expected}; repair or remove the row, name "
-            f"another column with --{wrong.role}-col{switch}{more}"
-        )
-
-    def _text(self, scan: Scan, row: int, name: str) -> str:
-        """Return what a column holds in a row of a file, as it is written there."""
-        query = f"SELECT {scan.column(name)}::VARCHAR FROM {scan.relation} WHERE {scan.kept} LIMIT 1 OFFSET {row}"
-        found = self._connection.execute(query).fetchall()
-        return "" if not found or found[0][0] is None else found[0][0]
+        return wrong.described(self._scans[number], wrong.row - self._starts[number], self._connection)
 
     def _count(self) -> int | None:
         """Return the number of rows where it is known before reading: of Parquet and tables in memory."""
@@ -290,8 +277,6 @@ class Table:
             else:
                 self._read_text(scan, first, sink, progress, report, pool)
             report.sha256 = checksum.result() if checksum is not None else ""
-        if not report.rows:
-            raise DataError(f"{scan.name} has no rows; expected one row per event")
         return report
 
     def _read_text(

@@ -98,9 +98,12 @@ def form_of(values: Sequence[str], where: str) -> str:
         return usual
     other = next(value for value in values if _form(value.strip()) is None)
     if _SLASHES.fullmatch(other.strip()):
+        mark, year = re.findall("[./-]", other)[0], "%Y" if re.search(r"\d{4}", other.split()[0]) else "%y"
+        clock = ("", " %H:%M", " %H:%M:%S")[min(other.count(":"), 2)]
+        forms = [f"'{mark.join(order)}{clock}'" for order in (("%d", "%m", year), ("%m", "%d", year))]
         raise DataError(
-            f"{where}: {other!r} may begin with the day or with the month; say which, e.g. "
-            "--time-format '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M', or leave the column out with --no-time"
+            f"{where}: {other!r} may begin with the day or with the month; say which, e.g. --time-format "
+            f"{forms[0]} or {forms[1]}, or leave the column out with --no-time"
         )
     raise DataError(
         f"{where}: {other!r} is not a time, expected a number (seconds to nanoseconds since 1970) or ISO 8601, e.g. "
