@@ -154,6 +154,29 @@ def test_rows_that_say_nothing_are_counted(answer: Callable[..., Any]) -> None:
         assert f"left out: {count}" in said.err, said.err
 
 
+@pytest.mark.parametrize("word", ["", "NULL", "nan", "None", "NA", "\\N", "item"])
+def test_what_means_no_item_in_a_log_means_none_in_a_file_of_histories(word: str, workplace: Path) -> None:
+    Path("a.csv").write_text(f"user,item\n1,1000\n1,{word}\n2,{word}\n3,990\n")
+    with HistoryFile(Path("a.csv")) as file:
+        blocks = [block.table.to_pydict() for block in file.blocks(10)]
+        assert file.counts.left_out == {"rows without an item": 2}
+    assert blocks == [{"user": [1, 1, 2, 3], "item": ["1000", None, None, "990"]}]
+
+
+def test_what_the_user_says_means_no_item_too(workplace: Path) -> None:
+    Path("a.csv").write_text("user,item\n1,1000\n1,-1\n")
+    with HistoryFile(Path("a.csv"), LogFormat(null=("-1",))) as file:
+        assert file.counts.left_out == {"rows without an item": 1}
+
+
+def test_an_item_that_the_model_knows_is_one_whatever_it_is_called(workplace: Path) -> None:
+    Path("a.csv").write_text("user,item\n1,null\n2,x\n")
+    items = ItemIndex(ids=np.array(["null", "x"], dtype=object), titles=None, train_counts=np.ones(2, np.int64))
+    with HistoryFile(Path("a.csv"), options_like({}, None, items)) as file:
+        assert file.counts.left_out == {}
+        assert [block.table["item"].to_pylist() for block in file.blocks(10)] == [["null", "x"]]
+
+
 def test_a_file_of_which_no_item_is_known_is_an_error(answer: Callable[..., Any]) -> None:
     said, lines = answer("a.csv", "user,item\n1,x\n2,y\n")
     assert said.code == 1 and not lines
