@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make quickstart   install, then train, evaluate and recommend on generated data (about a minute)"
-	@echo "make test         install, then run all tests except the slow ones"
+	@echo "make test         install, then run all tests except the slow ones, on all cores"
 	@echo "make test-all     also the slow tests"
 	@echo "make check        ruff and pyright"
 	@echo "make format       let ruff fix what it can"
@@ -30,7 +30,7 @@ quickstart: install
 	$(BIN)/recvae quickstart
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal
 
 test-all: install
 	$(BIN)/python -m pytest

@@ -1,4 +1,4 @@
-"""One pass over the bytes of a file: its checksum, its lines, and how they end. It also finds a damaged archive.
+"""One pass over the bytes of a file: its lines, and how they end. It also finds a damaged archive.
 
 The lines are held against the rows that were read: this is how a row that was lost is noticed.
 """

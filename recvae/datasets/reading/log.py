@@ -146,7 +146,7 @@ class _LogSink:
             if missing.any():
                 expected = f"a time as in the first rows ({self._table.time_form})"
                 raise WrongValueError("time", expected, start + int(missing.argmax()), int(missing.sum()))
-            self._times.append(moments.to_numpy(zero_copy_only=False), missing)
+            self._times.append(moments.to_numpy(zero_copy_only=False))
 
     def _readable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows whose rating and time can be read, and count the others."""

@@ -30,7 +30,6 @@ UNITS = (
 """Unit of numbers, how many make a second, and the number that is too late for it: the year 5138."""
 
 _LAST_MOMENT = 4_102_444_800  # 2100
-_UNREADABLE = np.iinfo(np.int64).min
 _IS_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?")
 _IS_DAY = re.compile(r"(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _IS_ISO = re.compile(r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d\d.*)?")
@@ -195,10 +194,8 @@ class TimeColumn:
         self._form = form
         self._moments = Growing(np.dtype(np.int64))
 
-    def append(self, moments: np.ndarray, missing: np.ndarray) -> None:
-        """Add a batch (E,); `missing` (E,) marks those that could not be read."""
-        if missing.any():
-            moments = np.where(missing, _UNREADABLE, moments)
+    def append(self, moments: np.ndarray) -> None:
+        """Add a batch (E,), all of which could be read."""
         self._moments.append(moments)
 
     def truncate(self, n_rows: int) -> None:
@@ -222,7 +219,7 @@ class TimeColumn:
             )
 
     def finish(self, check: Callable[[np.ndarray], None] | None = None) -> tuple[np.ndarray, TimeSpan, int | None]:
-        """Return seconds since 1970 (E,), int64, what they span, and the first row that is no time or before 1970."""
+        """Return seconds since 1970 (E,), int64, what they span, and the first row that is before 1970."""
         moments = self._moments.finish()
         if not len(moments):
             return moments, TimeSpan(form=self._form, first=0, last=0), None
