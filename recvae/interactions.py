@@ -3,7 +3,9 @@
 Letters in shape comments here and everywhere: U users, I items, B users of one batch, N stored interactions.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
@@ -13,6 +15,7 @@ import scipy.sparse as sp
 from recvae.errors import DataError
 
 _CHUNK = 1 << 22
+_SORTED_ALONE = 1 << 20  # integers that one core sorts before a thread has started
 
 
 def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -51,7 +54,7 @@ def of_positions(position: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
         (n_users, n_items).
     """
     bits = column_bits(shape)
-    position.sort()  # faster than scipy's way over coordinates
+    sort_integers(position)  # faster than scipy's way over coordinates
     starts = np.searchsorted(position, np.arange(shape[0] + 1) << bits)  # (U + 1,)
     position &= (1 << bits) - 1
     columns = position.astype(np.int32)
@@ -59,6 +62,15 @@ def of_positions(position: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
     matrix = sp.csr_matrix((np.ones(len(columns), dtype=np.float32), columns, starts), shape=shape)
     matrix.sum_duplicates()  # changes nothing, but lets scipy know that rows are sorted
     return matrix
+
+
+def sort_integers(values: np.ndarray) -> None:
+    """Sort integers (N,) in place, on all cores: part by part, which numpy's stable sort then only has to join."""
+    n_parts = min(os.cpu_count() or 1, len(values) // _SORTED_ALONE)
+    if n_parts > 1:
+        with ThreadPoolExecutor(n_parts, thread_name_prefix="recvae-sort") as pool:
+            list(pool.map(np.ndarray.sort, np.array_split(values, n_parts)))
+    values.sort(kind="stable" if n_parts > 1 else None)
 
 
 def in_chunks(n_rows: int) -> Iterator[slice]:

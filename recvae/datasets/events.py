@@ -17,7 +17,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import STARS_MIN_RATING, RatingScale
 from recvae.datasets.reading.report import Reading
 from recvae.errors import DataError, UsageError
-from recvae.interactions import chosen_of, counts_of, in_chunks
+from recvae.interactions import chosen_of, counts_of, in_chunks, sort_integers
 
 # Letters in shape comments: E events, U users, I items.
 
@@ -246,11 +246,13 @@ def filter_events(events: Events, filters: Filters, consume: bool = False) -> tu
         return left
 
     left = events
+    liked = None
     if filters.min_rating is not None and events.ratings is not None:
-        chosen = events.ratings >= filters.min_rating
-        left = step(f"rating >= {filters.min_rating:g}", left.keep(chosen, consume))
+        liked = events.ratings >= filters.min_rating  # (E,)
     if consume:
         left.release("ratings")
+    if liked is not None:
+        left = step(f"rating >= {filters.min_rating:g}", left.keep(liked, consume))
     left = step("duplicates dropped", drop_duplicates(left, consume))
     if filters.min_item_users > 0:
         enough = left.item_counts() >= filters.min_item_users  # (I,)
@@ -300,7 +302,7 @@ def drop_duplicates(events: Events, consume: bool = False) -> Events:
         Whether the columns of `events` may be used up, to save memory.
     """
     ascending = _pairs(events)
-    ascending.sort()  # numpy sorts integers ten times as fast as pandas hashes them
+    sort_integers(ascending)  # numpy sorts integers ten times as fast as pandas hashes them
     again = ascending[1:][ascending[1:] == ascending[:-1]]
     if not len(again):
         return events

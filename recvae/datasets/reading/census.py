@@ -6,9 +6,12 @@ The lines are held against the rows that were read: this is how a row that was l
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+
 from recvae.datasets.reading.sources import Source, file_errors
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20  # stays in the cache while it is counted
+_LINE_FEED, _RETURN = b"\n\r"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,11 @@ def take_census(source: Source) -> Census:
     last = b""
     with file_errors(source), source.open() as stream:
         while chunk := stream.read(_CHUNK):
+            octets = np.frombuffer(chunk, dtype=np.uint8)  # numpy counts several times as fast as bytes.count
             n_bytes += len(chunk)
-            n_zeros += chunk.count(0)
-            line_feeds += chunk.count(b"\n")
-            found = chunk.count(b"\r")
+            n_zeros += np.count_nonzero(octets == 0)
+            line_feeds += np.count_nonzero(octets == _LINE_FEED)
+            found = np.count_nonzero(octets == _RETURN)
             if found or last == b"\r":
                 returns += found
                 pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk.startswith(b"\n"))

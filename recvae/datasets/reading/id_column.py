@@ -116,24 +116,27 @@ class IdColumn:
         self._merge()
         codes = self._codes.finish()  # (E,) positions in the known values
         known = pa.array([], pa.string()) if self._known is None else self._known
-        counts = np.zeros(len(known) + 1, dtype=np.int64)  # (D + 1,), the last for null
+        occurs = np.zeros(len(known) + 1, dtype=bool)  # (D + 1,), the last for null, whose code is -1
         for part in in_chunks(len(codes)):
-            here = codes[part] if chosen is None else codes[part][chosen[part]]
-            counts += np.bincount(np.where(here < 0, len(known), here), minlength=len(counts))
-        used = np.flatnonzero(counts[:-1])  # what only other rows had is not an id of this column
+            occurs[codes[part] if chosen is None else codes[part][chosen[part]]] = True
+        used = np.flatnonzero(occurs[:-1])  # what only other rows had is not an id of this column
         values = known if len(used) == len(known) else known.take(pa.array(used))
         ids, position, missing = self._decide(values)  # (U,), (used,), marks
         new_code = np.full(len(known) + 1, MISSING, dtype=np.int32)  # the last stands for null
         new_code[used] = position
-        for part in in_chunks(len(codes)):
-            codes[part] = new_code[codes[part]]
-        reasons: Counter[str] = Counter({"empty": int(counts[-1])} if counts[-1] else {})
-        for place in np.flatnonzero(missing).tolist():
-            reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
         words = enumerate(ids.tolist() if ids.dtype == object else [])
         unsure = {word: code for code, word in words if word in MARKERS_AMONG_INTEGERS and word not in self._kept}
-        doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
-        return Ids(codes, ids, dict(reasons), doubtful)
+        reasons: Counter[str] = Counter()
+        doubtful: dict[str, int] = {}
+        if occurs[-1] or missing.any() or unsure:
+            counts = _counts(codes, chosen, len(known))  # (D + 1,)
+            reasons["empty"] = int(counts[-1])
+            for place in np.flatnonzero(missing).tolist():
+                reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
+            doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
+        for part in in_chunks(len(codes)):
+            codes[part] = new_code[codes[part]]
+        return Ids(codes, ids, {reason: count for reason, count in reasons.items() if count}, doubtful)
 
     def _merge(self) -> None:
         """Give every pending row the code of its value among all values known so far."""
@@ -262,6 +265,15 @@ class IdColumn:
                 return None
             found[place] = int(exact)
         return found
+
+
+def _counts(codes: np.ndarray, chosen: np.ndarray | None, n_known: int) -> np.ndarray:
+    """Return how often each of the known values occurs in the chosen rows (D + 1,), int64, the last for null."""
+    counts = np.zeros(n_known + 1, dtype=np.int64)
+    for part in in_chunks(len(codes)):
+        here = codes[part] if chosen is None else codes[part][chosen[part]]
+        counts += np.bincount(np.where(here < 0, n_known, here), minlength=len(counts))
+    return counts
 
 
 def _without_point(texts: pa.Array) -> pa.Array:
