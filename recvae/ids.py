@@ -24,6 +24,9 @@ MARKERS = frozenset(
 MARKERS_AMONG_INTEGERS = frozenset(["NA", "na", "-", "--", "?", ".", "*", "missing", "unknown"])
 """Words that mean a missing id only in a column whose other ids are integers; elsewhere they may be ids."""
 
+REMARKS = ("#", "%", "//")
+"""How a line begins that is a remark, and no id, in a column whose other ids are integers."""
+
 MOST_EXACT = 2**53
 """Up to here a float64 can hold every integer; beyond, two ids may have become one."""
 

@@ -65,7 +65,10 @@ def of_positions(position: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
 
 
 def sort_integers(values: np.ndarray) -> None:
-    """Sort integers (N,) in place, on all cores: part by part, which numpy's stable sort then only has to join."""
+    """Sort integers (N,) in place, on all cores: part by part, which numpy's stable sort then only has to join.
+
+    The last step needs half as much memory beside them.
+    """
     n_parts = min(os.cpu_count() or 1, len(values) // _SORTED_ALONE)
     if n_parts > 1:
         with ThreadPoolExecutor(n_parts, thread_name_prefix="recvae-sort") as pool:

@@ -28,6 +28,7 @@ from recvae.models import MODELS
 hypothesis.settings.register_profile("recvae", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("recvae")
 torch.set_num_threads(1)  # models this small only wait for further threads
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts in the background
 
 BLOCKS, BLOCK_ITEMS = 4, 8
 SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its defaults

@@ -283,7 +283,7 @@ def damaged(archive: bytes) -> bytes:
     return archive[:70] + b"?!?" + archive[73:]
 
 
-PACKED = gzip.compress(GOOD.encode() * 100)
+PACKED = gzip.compress(GOOD.encode() * 100, mtime=0)
 ENCRYPTED, METHOD = (6, 1), (8, 99)  # where in a zip's header it says so
 
 
@@ -301,6 +301,7 @@ ENCRYPTED, METHOD = (6, 1), (8, 99)  # where in a zip's header it says so
         (zipped("a.csv", "b.csv"), " holds 2 files (a.csv, b.csv), expected one; unpack it and give the log itself"),
         (zipped("folder/"), " holds 0 files (nothing), expected one; unpack it and give the log itself"),
     ],
+    ids=range(12),
 )
 def test_a_bad_archive_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "log").write_bytes(content)

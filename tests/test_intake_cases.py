@@ -541,6 +541,6 @@ def test_rows_whose_rating_or_time_cannot_be_read_may_be_skipped_and_are_counted
         tmp_path / "log.csv", "user,item,rating,time\n1,2,5,1700000000\n1,3,,1700000001\n2,2,4,\n2,3,n/a,\n3,2,4,17e8\n"
     )
     events = read_events(path, on_bad_row="skip")
-    assert accounted(events) == {"rows without a rating": 2, "rows without a time": 1}
+    assert accounted(events) == {"rows without a readable rating": 2, "rows without a readable time": 1}
     assert pairs(events) == [(1, 2), (3, 2)] and events.timestamps is not None
     assert events.timestamps.tolist() == [1700000000, 1700000000]

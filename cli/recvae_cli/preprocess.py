@@ -91,7 +91,9 @@ def preprocess(
     on_bad_row: Annotated[
         str | None,
         typer.Option(
-            help="A row with too many or too few columns: stop or skip.", show_default="stop", rich_help_panel=_READING
+            help="A malformed row, or a rating or time that cannot be read: stop or skip.",
+            show_default="stop",
+            rich_help_panel=_READING,
         ),
     ] = None,
     min_rating: Annotated[

@@ -162,6 +162,7 @@ def _recommend_file(
                 bar,
                 explain=recommender.explain if explain else None,
                 options=options_like(recommender.manifest, log_format(known), recommender.items),
+                items=recommender.items,
             )
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
+from recvae.items import ItemIndex
 from recvae.progress import Progress
 from recvae.recommenders.answers import BatchRecommendations, Explanation
 from recvae.recommenders.histories import HistoryBlock, histories_of
@@ -79,6 +80,7 @@ def recommend_file(
     users: int = BLOCK,
     explain: Explain | None = None,
     options: LogFormat | None = None,
+    items: ItemIndex | None = None,
 ) -> AnswerCounts:
     """Write recommendations for every history of a file.
 
@@ -101,6 +103,8 @@ def recommend_file(
         item, as a list, or in .csv as a string separated by ";".
     options : LogFormat, optional
         What is known about the file of histories.
+    items : ItemIndex, optional
+        The items of the model. A file with other items only is refused before anything is answered.
 
     Returns
     -------
@@ -112,8 +116,8 @@ def recommend_file(
     UsageError
         If the ending of `output` is unknown, or it is `source`.
     UsageError, DataError
-        See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file; or if no user has a
-        known item.
+        See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file; or if none of
+        its items is in `items`.
     StorageError
         If something cannot be written.
     """
@@ -122,6 +126,11 @@ def recommend_file(
     if output.resolve() == Path(source).resolve():
         raise UsageError(f"got {output} for the input and the output, expected two files")
     with HistoryFile(source, options, progress) as file:
+        if items is not None and not file.has_item_of(items):
+            raise DataError(
+                f"{source}: none of its items is in the model, all {file.counts.users:,} users would get the most "
+                "popular items; nothing is written; check the column of items with --item-col"
+            )
         whose = identity | {
             "options": repr(options),
             "columns": list(file.columns),
@@ -148,12 +157,6 @@ def recommend_file(
         except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
             shutil.rmtree(parts, ignore_errors=True)
             raise
-        if total["users"] and total["fallback"] == total["users"]:
-            shutil.rmtree(parts, ignore_errors=True)
-            raise DataError(
-                f"{source}: none of its items is in the model, all {total['users']:,} users would get the most popular "
-                "items; nothing is written; check the column of items with --item-col"
-            )
         _join(written, output)
         with storage_errors(parts):
             shutil.rmtree(parts)

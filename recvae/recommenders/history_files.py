@@ -1,4 +1,4 @@
-"""Files of histories, by the rules of logs, block by block: memory holds one block, and the ids of the users.
+"""Files of histories, by the rules of logs, block by block: memory holds one block, and the distinct users and items.
 
     a table       one row per user and item: user, item[, weight], in any order
     JSON lines    one line per user: {"user": 7, "items": [318, 296]} or {"user": 7, "items": {"318": 2.0}}
@@ -25,7 +25,7 @@ from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.tables import Table
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
-from recvae.ids import MARKERS
+from recvae.ids import MARKERS, MARKERS_AMONG_INTEGERS, REMARKS
 from recvae.items import ItemIndex
 from recvae.progress import Progress
 from recvae.recommenders.histories import HistoryBlock
@@ -173,6 +173,18 @@ class HistoryFile:
         counted = {reason: count for reason, count in left_out.items() if count}
         self.counts = HistoryCounts(rows=n_rows, users=len(self._users), left_out=counted)
 
+    def has_item_of(self, items: ItemIndex) -> bool:
+        """Whether a user has an item of a model; also true where no user has any item."""
+        query = "SELECT DISTINCT item FROM histories WHERE item IS NOT NULL"
+        is_empty = True
+        with self._table.errors(), self._table.execute(query) as reader:
+            for batch in reader:
+                found = batch.column("item").to_pylist()
+                is_empty &= not found
+                if any(items.column_of(item) is not None for item in found):
+                    return True
+        return is_empty
+
     def _number_users(self, options: LogFormat) -> int:
         """Decide who the users are, in the order of their first rows; return the number of rows without one."""
         column = self._id_column("user", options)
@@ -238,8 +250,15 @@ def options_like(
         usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
     except UNREADABLE:  # data that no log was read for, or of an earlier version
         usual = {}
-    kept = tuple(word for word in sorted(MARKERS) if items is not None and items.column_of(word) is not None)
+    kept = () if items is None else tuple(_doubtful(items))
     return replace(known or LogFormat(), usual=tuple(usual.items()), kept=kept)
+
+
+def _doubtful(items: ItemIndex) -> Iterator[str]:
+    """Yield the items of a model that would mean "no item" in a log."""
+    yield from (word for word in sorted(MARKERS | MARKERS_AMONG_INTEGERS) if items.column_of(word) is not None)
+    if items.ids.dtype == object:
+        yield from (word for word in items.ids if word.startswith(REMARKS))
 
 
 class _Check:
@@ -257,7 +276,7 @@ class _Check:
             weights: np.ndarray = batch.column("weight").to_numpy(zero_copy_only=False)  # null as NaN
             wrong = ~are_weights(weights)
             if self._table.weights_may_be_missing:
-                wrong &= ~np.isnan(weights)
+                wrong &= batch.column("weight").is_valid().to_numpy(zero_copy_only=False)
             if wrong.any():
                 raise WrongValueError("weight", RANGE_OF_WEIGHTS, self._n_rows + int(wrong.argmax()), int(wrong.sum()))
         self._n_rows += len(batch)

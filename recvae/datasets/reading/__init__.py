@@ -16,6 +16,7 @@ DuckDB reads; what a value means is decided here:
     id_column      a column of ids -> codes
     memory         columns of pandas, polars, numpy and Python, as Arrow
     sql            names and paths as SQL
+    relations      text files as DuckDB reads them: tables, lines, lists, JSON objects
     scans          one file as DuckDB reads it
     opening        a file or a table -> a scan
     line_numbers   the line on which a row begins

@@ -5,6 +5,7 @@ The lines are held against the rows that were read: this is how a row that was l
 
 import hashlib
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 
@@ -49,8 +50,8 @@ class Census:
         return bool(self.line_feeds and self.returns) and not self.line_feeds == self.returns == self.pairs
 
 
-def take_census(source: Source) -> Census:
-    """Count lines and line ends of a text file.
+def take_census(source: Source, stop: Event) -> Census:
+    """Count lines and line ends of a text file, unless it is stopped before the end.
 
     Raises
     ------
@@ -60,12 +61,12 @@ def take_census(source: Source) -> Census:
     n_bytes = line_feeds = returns = pairs = n_zeros = 0
     last = b""
     with file_errors(source), source.open() as stream:
-        while chunk := stream.read(_CHUNK):
+        while not stop.is_set() and (chunk := stream.read(_CHUNK)):
             octets = np.frombuffer(chunk, dtype=np.uint8)  # numpy counts several times as fast as bytes.count
             n_bytes += len(chunk)
-            n_zeros += np.count_nonzero(octets == 0)
-            line_feeds += np.count_nonzero(octets == _LINE_FEED)
-            found = np.count_nonzero(octets == _RETURN)
+            n_zeros += int(np.count_nonzero(octets == 0))
+            line_feeds += int(np.count_nonzero(octets == _LINE_FEED))
+            found = int(np.count_nonzero(octets == _RETURN))
             if found or last == b"\r":
                 returns += found
                 pairs += chunk.count(b"\r\n") + (last == b"\r" and chunk.startswith(b"\n"))
@@ -80,7 +81,10 @@ def take_census(source: Source) -> Census:
     )
 
 
-def sha256_of_content(source: Source) -> str:
-    """Return the SHA-256 of the file as it lies on the disk, as 64 hexadecimal digits."""
+def sha256_of_content(source: Source, stop: Event) -> str:
+    """Return the SHA-256 of the file as it lies on the disk, as 64 hexadecimal digits, unless it is stopped before."""
+    found = hashlib.sha256()
     with file_errors(source), source.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while not stop.is_set() and (chunk := file.read(_CHUNK)):
+            found.update(chunk)
+    return found.hexdigest()

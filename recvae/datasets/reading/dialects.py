@@ -171,7 +171,7 @@ def dialect_of(
     is_whole = len(head) < HEAD_BYTES
     if not is_whole and len(lines) > 1:
         del lines[-1]  # it may be cut
-    elif not is_whole and not given.lists:
+    elif not is_whole and not given.lists and not lines[0].lstrip().startswith("["):  # an array may be one line
         given = replace(given, lists=are_lists([lines[0].rpartition(" ")[0]]))
         if not given.lists:
             raise DataError(
@@ -283,11 +283,12 @@ def _table_dialect(
             f"expected at least {_least(roles)}; give the right one with --sep"
         )
     may_go_on = len(first_names) == len(rows[0]) and not any(field.strip() in first_names for field in rows[0])
-    header = is_header(source, given.without_names() if may_go_on else given, roles, rows, kept[0][0] + 1)
+    named = given.without_names() if may_go_on else given
+    header = is_header(source, named, roles, rows, kept[0][0] + 1, may_go_on=may_go_on)
     names = tuple(map(str.strip, rows[0])) if header else tuple(first_names) if may_go_on else positions(len(rows[0]))
     start = kept[0][0] if not header else kept[places[1]][0] if len(rows) > 1 else len(lines)
     if header and len(rows) == 1:
-        raise EmptyFileError(f"{source.name} has a header but no rows; expected one row per event")
+        raise EmptyFileError(f"{source.name} has a header but no rows; expected one row per event", names)
     blanks = sum(not line.strip() for line in lines[:start])
     read = Dialect(encoding=encoding, separator=separator, quote=quote, escape=escape, header=header, names=names)
     return replace(read, skip=start, comments=len(preamble), blanks=blanks, sample=tuple(rows[1 if header else 0 :]))

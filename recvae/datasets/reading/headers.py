@@ -27,8 +27,19 @@ def names_columns(fields: Sequence[str], given: LogFormat, roles: Sequence[str])
     return sum(plain_name(field) in usual or field in trained for field in fields) >= min(2, len(roles))
 
 
-def is_header(source: Source, given: LogFormat, roles: Sequence[str], rows: Sequence[Sequence[str]], line: int) -> bool:
-    """Decide whether the first row names the columns: by the names, then by what the other rows hold."""
+def is_header(
+    source: Source,
+    given: LogFormat,
+    roles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    line: int,
+    *,
+    may_go_on: bool = False,
+) -> bool:
+    """Decide whether the first row names the columns: by the names, then by what the other rows hold.
+
+    Where that does not tell, the file goes on with the rows of another one if it may.
+    """
     if given.header is not None:
         return given.header
     first = rows[0]
@@ -47,7 +58,7 @@ def is_header(source: Source, given: LogFormat, roles: Sequence[str], rows: Sequ
             n_values += _is_value(field)
     if n_words and n_words >= n_values:
         return True
-    if any(map(_is_value, first)):
+    if may_go_on or any(map(_is_value, first)):
         return False
     shown = ", ".join(first)[:80]
     way_out = "say so with --header or --no-header, or name the columns with --user-col and --item-col"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recvae.datasets.reading.growing import Growing
 from recvae.errors import DataError
-from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT
+from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT, REMARKS
 from recvae.interactions import in_chunks
 
 MISSING = -1
@@ -25,7 +25,7 @@ MISSING = -1
 _INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers they would be written differently
 _WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]{1,3}$"
 _LIST = r"^\[.*[,; ].*\]$|^[^| ]+(\|[^| ]+){2,}$"
-_REMARK = r"^(#|%|//)"
+_REMARK = f"^({'|'.join(REMARKS)})"
 _MOST_EXACT_SINGLE = 2**24
 _MOST_BYTES = 1 << 30
 _PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
@@ -136,6 +136,8 @@ class IdColumn:
             doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
         for part in in_chunks(len(codes)):
             codes[part] = new_code[codes[part]]
+            if chosen is not None:
+                codes[part][~chosen[part]] = MISSING
         return Ids(codes, ids, {reason: count for reason, count in reasons.items() if count}, doubtful)
 
     def _merge(self) -> None:
@@ -208,7 +210,9 @@ class IdColumn:
         numbers = _integers(present)
         if numbers is None:
             unsure = _is_in(texts, [one for one in MARKERS_AMONG_INTEGERS if one not in self._kept])
-            unsure |= _match(texts, _REMARK)  # a comment line that has as many columns as a row
+            remarks = _match(texts, _REMARK) & ~_is_in(texts, list(self._kept))  # comments with as many columns
+            if 2 * np.count_nonzero(remarks) <= np.count_nonzero(~(missing | unsure)):  # else they are tags
+                unsure |= remarks
             others = texts.filter(pa.array(~(missing | unsure)))
             if unsure.any() and len(others):
                 numbers = self._whole(others)

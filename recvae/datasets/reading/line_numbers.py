@@ -3,19 +3,22 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from recvae.datasets.reading.dialects import HEAD_BYTES, JSON_LINES, LISTS
+from recvae.datasets.reading.relations import lines_relation
 from recvae.datasets.reading.scans import Scan
 from recvae.datasets.reading.sources import Source
 
 
-def line_of(scan: Scan, row: int) -> int:
-    """Return the line, counted from 1, on which a row begins, counted from 0."""
+def line_of(scan: Scan, row: int, connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the line, counted from 1, on which a row begins, counted from 0; what `Scan.only` leaves out is no row."""
     last = 0
-    for line, n_rows in _rows_by_line(scan):
+    for line, n_rows in _rows_by_line(scan, connection):
         if row < n_rows:
             return line
         row -= n_rows
@@ -23,7 +26,7 @@ def line_of(scan: Scan, row: int) -> int:
     return last
 
 
-def _rows_by_line(scan: Scan) -> Iterator[tuple[int, int]]:
+def _rows_by_line(scan: Scan, connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
     """Yield the line on which each row begins, and how many rows of the reader it makes."""
     texts = texts_of(scan)
     if scan.form == LISTS:
@@ -31,11 +34,7 @@ def _rows_by_line(scan: Scan) -> Iterator[tuple[int, int]]:
             if text.strip():
                 yield number, max(1, len(text.split()) - 1)
     elif scan.form == JSON_LINES:
-        for number, text in enumerate(texts, start=1):
-            with_row = object_of(text)
-            if with_row is not None:
-                items = with_row.get(scan.columns.item) if scan.has_json_items else None
-                yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
+        yield from _json_rows(scan, texts, connection)
     else:
         yield from _table_rows(scan, texts)
 
@@ -51,6 +50,20 @@ def texts_of(scan: Scan, errors: str = "replace") -> Iterator[str]:
         yield from texts
 
 
+def _json_rows(scan: Scan, texts: Iterator[str], connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
+    assert scan.path is not None
+    numbered = f"SELECT row_number() OVER () - 1 AS place, line FROM {lines_relation(scan.path)}"
+    query = f"SELECT place FROM ({numbered}) WHERE NOT json_valid(line)"  # Python's parser takes other lines for valid
+    invalid = {place for (place,) in connection.execute(query).fetchall()}
+    written = ((number, text) for number, text in enumerate(texts, start=1) if text.strip())
+    for place, (number, text) in enumerate(written):
+        row = _object_of(text)
+        if place in invalid or not _is_kept(scan, {name: _as_text(value) for name, value in row.items()}):
+            continue
+        items = row.get(scan.columns.item) if scan.has_json_items else None
+        yield number, max(1, len(items)) if isinstance(items, list | dict) else 1
+
+
 def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
     dialect = scan.dialect
     assert dialect is not None
@@ -60,7 +73,7 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
     if not dialect.quote or len(dialect.separator) > 1:
         for number, text in enumerate(texts, start=dialect.skip + 1):
             row = dialect.split(text.rstrip("\r\n"))
-            if text.strip() and len(row) == n_columns and _is_kept(scan, row):
+            if text.strip("\r\n") and len(row) == n_columns and _is_kept(scan, _named(scan, row)):
                 yield number, 1
         return
     doubled = dialect.escape == dialect.quote
@@ -74,7 +87,7 @@ def _table_rows(scan: Scan, texts: Iterator[str]) -> Iterator[tuple[int, int]]:
     before, usual = 0, csv.field_size_limit(1 << 30)
     try:
         for row in reader:
-            if len(row) == n_columns and _is_kept(scan, row):
+            if len(row) == n_columns and _is_kept(scan, _named(scan, row)):
                 yield dialect.skip + before + 1, 1
             before = reader.line_num
     except csv.Error:
@@ -93,15 +106,33 @@ def line_at(path: Path, position: int) -> int:
     return line
 
 
-def _is_kept(scan: Scan, row: list[str]) -> bool:
+def _is_kept(scan: Scan, row: Mapping[str, str | None]) -> bool:
+    values_of = {**row, **dict(scan.constants)}
+    return all(values_of.get(name) in values for name, values in scan.only)
+
+
+def _named(scan: Scan, row: list[str]) -> dict[str, str]:
+    """Return the values of a row by their columns, without the quotes that were taken for letters."""
     assert scan.dialect is not None
-    return all(row[scan.dialect.names.index(name)] in values for name, values in scan.only)
+    if scan.unquotes:
+        row = [_without_quotes(value) for value in row]
+    return dict(zip(scan.dialect.names, row, strict=True))
 
 
-def object_of(text: str) -> dict[str, Any] | None:
-    """Return the JSON object of a line; None if it is not valid JSON."""
+def _without_quotes(value: str) -> str:
+    bare = value.strip()
+    return bare[1:-1].replace('""', '"') if len(bare) > 1 and bare[0] == bare[-1] == '"' else value
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    """Return the JSON object of a line; without values if Python cannot read it, although DuckDB could."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return {}
     return found if isinstance(found, dict) else {}
+
+
+def _as_text(value: Any) -> str | None:
+    """Return a JSON value as DuckDB writes it."""
+    return value if isinstance(value, str) or value is None else json.dumps(value)

@@ -12,9 +12,10 @@ import duckdb
 
 from recvae.datasets.reading.census import Census
 from recvae.datasets.reading.dialects import COMMENTS, JSON_LINES, TABLE
-from recvae.datasets.reading.line_numbers import line_at, line_of, object_of, texts_of
+from recvae.datasets.reading.line_numbers import line_at, line_of, texts_of
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.reading.scans import Scan, lines_relation
+from recvae.datasets.reading.relations import LONGEST_LINE, lines_relation
+from recvae.datasets.reading.scans import Scan
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
 
@@ -94,34 +95,44 @@ def account(
     bad = [one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)]
     if scan.form == JSON_LINES:
         bad += _invalid_json(connection, scan)
+    end = "\n" if census.line_feeds else "\r"
+    skips = options.on_bad_row == "skip"
     if scan.form == TABLE and options.quote is None and any(one.reason == _UNQUOTED for one in bad):
-        other = _read_otherwise(connection, scan)
+        other = _read_otherwise(connection, scan, end, _n_lines(bad, end) - 1 if skips else 0)
         if other is not None:
             return other
-    if bad and options.on_bad_row == "stop":
+    if bad and not skips:
         raise DataError(_message(scan, bad))
     dialect = scan.dialect
     assert dialect is not None
-    report.skipped[MALFORMED] += len(bad)
+    report.skipped[MALFORMED] += _n_lines(bad, end)  # what an open quote has swallowed is lost line by line
     report.skipped[COMMENT] += dialect.comments + sum(one.text.lstrip().startswith(COMMENTS) for one in refused)
-    if scan.form != TABLE:
-        report.skipped[BLANK] += _blank_lines(scan, 0)
-        return None
-    end = "\n" if census.line_feeds else "\r"
-    n_refused = sum(1 + one.text.count(end) for one in refused if one.text.strip())
-    rest = census.lines - dialect.skip - report.rows - n_refused
-    if rest and dialect.quote:
-        inside, taken_together = _lines_inside(connection, scan, end)
-        if taken_together is not None and options.quote is None:
-            return _apart(connection, scan, taken_together)
-        rest -= inside
-    if rest and not 0 < rest <= _blank_lines(scan, dialect.skip):
+    n_refused = _n_lines([one for one in refused if one.text.strip()], end)
+    blank_inside = 0
+    if scan.form == TABLE:
+        rest = census.lines - dialect.skip - report.rows - n_refused
+        if rest and dialect.quote:
+            inside, blank_inside, taken_together = _lines_inside(connection, scan, end)
+            if taken_together is not None and options.quote is None:
+                most = _n_lines(bad, end) if skips else 0
+                return _apart(connection, scan, taken_together, end, most)
+            rest -= inside
+    else:
+        assert scan.path is not None
+        n_read = connection.execute(f"SELECT count(*) FROM {lines_relation(scan.path)}").fetchall()[0][0]
+        rest = census.lines - n_read - n_refused
+    if rest and not 0 < rest <= _blank_lines(scan, dialect.skip) - blank_inside:
         raise DataError(
             f"{scan.name} has {census.lines:,} lines, but {report.rows:,} rows were read and {abs(rest):,} lines "
             "cannot be accounted for; say how the file is written with --sep and --quote, or convert it"
         )
     report.skipped[BLANK] += dialect.blanks + rest
     return None
+
+
+def _n_lines(refused: list[_Refused], end: str) -> int:
+    """Return how many lines were refused: an open quote makes one row of many."""
+    return sum(1 + one.text.count(end) for one in refused)
 
 
 def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
@@ -138,16 +149,15 @@ def _refused(connection: duckdb.DuckDBPyConnection) -> list[_Refused]:
 
 
 def _invalid_json(connection: duckdb.DuckDBPyConnection, scan: Scan) -> list[_Refused]:
+    """Return the lines that DuckDB did not take for JSON, all with the number and the text of the first."""
     assert scan.path is not None
-    query = f"SELECT count(*) FROM {lines_relation(scan.path)} WHERE NOT json_valid(line)"
-    n_invalid = connection.execute(query).fetchall()[0][0]
+    query = f"SELECT count(*), first(line) FROM {lines_relation(scan.path)} WHERE NOT json_valid(line)"
+    n_invalid, first = connection.execute(query).fetchall()[0]
     if not n_invalid:
         return []
-    found = []
-    for number, text in enumerate(texts_of(scan), start=1):
-        if text.strip() and object_of(text) is None:
-            found.append(_Refused(number, "JSON", text.strip("\r\n")))
-    return found or [_Refused(1, "JSON", "")] * n_invalid
+    lines = enumerate(texts_of(scan), start=1)
+    number = next((number for number, text in lines if text.strip() == first.strip()), 1)
+    return [_Refused(number, "JSON", first.strip())] * n_invalid
 
 
 def _message(scan: Scan, bad: list[_Refused]) -> str:
@@ -171,7 +181,8 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
         repair = repair.replace("repair the line", "say what it is, e.g. --encoding latin-1")
         return f"{where}: not UTF-8 text: {shown}; {'convert the file first' if are_titles else repair}{more}"
     if first.reason.startswith("LINE SIZE"):
-        return f"{where}: the line is longer than 2 MB; {repair}{more}"
+        most = "2 MB" if scan.form == TABLE else f"{LONGEST_LINE >> 20} MB"
+        return f"{where}: the line is longer than {most}; {repair}{more}"
     n_columns = len(dialect.split(first.text))
     repair = f"{repair}; put a title that holds the separator in quotes" if are_titles else repair
     return (
@@ -185,33 +196,41 @@ def _bytes_of(scan: Scan, number: int) -> bytes:
     return text.strip("\r\n").encode(errors="surrogateescape")
 
 
-def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan) -> Scan | None:
-    """Return the scan with a backslash before quotes, or with quotes taken for letters, if all lines are rows then."""
+def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str, most: int) -> Scan | None:
+    """Return the scan with a backslash before quotes, or with quotes taken for letters.
+
+    The way with fewer refused lines is taken, or none if these are more than `most`.
+    """
     dialect = scan.dialect
     assert dialect is not None
+    ways = []
     for escape, quote in (("\\", dialect.quote), ("", "")):
         other = replace(scan, dialect=replace(dialect, quote=quote, escape=escape), unquotes=not quote)
-        if other.dialect != dialect and _is_without_bad(connection, other):
-            return other
-    return None
+        if other.dialect != dialect:
+            ways.append((_n_bad(connection, other, end), other))
+    n_bad, best = min(ways, key=lambda way: way[0])
+    return best if n_bad <= most else None
 
 
-def _is_without_bad(connection: duckdb.DuckDBPyConnection, scan: Scan) -> bool:
+def _n_bad(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> int:
+    """Return how many lines are refused when a file is read in this way."""
     connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     columns = f"count({_column(scan, 0)})"
     connection.execute(f"SELECT {columns} FROM {scan.relation}").fetchall()
-    return not any(one.text.strip() and not one.text.lstrip().startswith(COMMENTS) for one in _refused(connection))
+    refused = _refused(connection)
+    return _n_lines([one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)], end)
 
 
-def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int) -> Scan:
-    """Return the scan with quotes taken for letters, if every line is a row then; else name the line of the quote."""
+def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int, end: str, most: int) -> Scan:
+    """Return the scan with quotes taken for letters, if at most so many lines are no rows then; else name the line."""
     dialect = scan.dialect
     assert dialect is not None
     other = replace(scan, dialect=replace(dialect, quote="", escape=""), unquotes=True)
-    if _is_without_bad(connection, other):
+    if _n_bad(connection, other, end) <= most:
         return other
+    number = line_of(replace(scan, only=()), row, connection)
     raise DataError(
-        f"{scan.name} line {line_of(scan, row)}: a quote opens here and closes on a later line, but each of these "
+        f"{scan.name} line {number}: a quote opens here and closes on a later line, but each of these "
         "lines looks like a row of its own; repair the line, or say --quote none (quotes are letters) or --quote '\"' "
         "(the lines are one row)"
     )
@@ -221,8 +240,8 @@ def _column(scan: Scan, place: int) -> str:
     return scan.column(list(scan.kinds)[place])
 
 
-def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> tuple[int, int | None]:
-    """Count line ends inside of quotes; also return the first row whose lines look like rows of their own, if any.
+def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> tuple[int, int, int | None]:
+    """Count line ends and blank lines in quotes; also return the first row whose lines look like rows of their own.
 
     They do if each of them, with quotes taken for letters, has as many columns as a row, and, where users are integers,
     an integer in the place of the user. Without integers, a text may look so by chance: half of such rows must.
@@ -239,11 +258,12 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
     user = dialect.names.index(next(ids, dialect.names[0]))
     users = dialect.column(dialect.names[user])
     are_integers = bool(users) and all(text.strip(' "').lstrip("-").isdecimal() for text in users)
-    counts, looks = [], []
+    counts, blanks, looks = [], [], []
     for place in range(n_columns):
         column = f"coalesce({_column(scan, place)}, '')"
         pieces = f"string_split({column}, {line_end})"
         counts.append(f"(length({column}) - length(replace({column}, {line_end}, '')))")
+        blanks.append(f"len(list_filter({pieces}[2:-2], lambda one: trim(one) = ''))")
         conditions = [
             f"contains({column}, {line_end})",
             f"{separators(f'{pieces}[1]')} = {n_columns - 1 - place}",
@@ -257,14 +277,17 @@ def _lines_inside(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -
             is_other = f"NOT coalesce(regexp_full_match({field}, {integer}), false)"
             conditions.append(f"len(list_filter({checked}, lambda one: {is_other})) = 0")
         looks.append(f"({' AND '.join(conditions)})")
-    inner = f"SELECT {' + '.join(counts)} AS inside, {' OR '.join(looks)} AS look, row_number() OVER () - 1 AS place"
-    query = (
-        "SELECT sum(inside), count(*) FILTER (inside > 0), count(*) FILTER (look), min(place) FILTER (look) "
-        f"FROM ({inner} FROM {scan.relation})"
+    inner = (
+        f"SELECT {' + '.join(counts)} AS inside, {' + '.join(blanks)} AS blank, {' OR '.join(looks)} AS look, "
+        "row_number() OVER () - 1 AS place"
     )
-    inside, n_multiple, n_looking, first = connection.execute(query).fetchall()[0]
+    query = (
+        "SELECT sum(inside), sum(blank), count(*) FILTER (inside > 0), count(*) FILTER (look), "
+        f"min(place) FILTER (look) FROM ({inner} FROM {scan.relation})"
+    )
+    inside, blank, n_multiple, n_looking, first = connection.execute(query).fetchall()[0]
     is_suspect = n_looking and (are_integers or 2 * n_looking > n_multiple)
-    return int(inside or 0), first if is_suspect else None
+    return int(inside or 0), int(blank or 0), first if is_suspect else None
 
 
 def _blank_lines(scan: Scan, skip: int) -> int:

@@ -120,7 +120,7 @@ class _LogSink:
         self._ratings = Growing(np.dtype(np.float32)) if columns.rating else None
         self._max_memory = max_memory
         self._skips = options.on_bad_row == "skip"
-        self._unreadable: Counter[str] = Counter()
+        self._unreadable: dict[int, Counter[str]] = {}  # of each file
         form = table.time_form
         self._times = None if form is None else TimeColumn(form in NUMBERS, form)
 
@@ -151,12 +151,14 @@ class _LogSink:
     def _readable(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows whose rating and time can be read, and count the others."""
         kept = np.ones(len(batch), dtype=bool)
+        counts = self._unreadable.setdefault(len(self._table.reports), Counter())
         if self._ratings is not None:
             kept = np.isfinite(batch.column("rating").to_numpy(zero_copy_only=False))
-            self._unreadable["rows without a rating"] += int(np.count_nonzero(~kept))
+            counts["rows without a readable rating"] += int(np.count_nonzero(~kept))
         if self._times is not None:
-            is_time = ~pc.call_function("is_null", [batch.column("time")]).to_numpy(zero_copy_only=False)
-            self._unreadable["rows without a time"] += int(np.count_nonzero(kept & ~is_time))
+            moments = pc.call_function("coalesce", [batch.column("time"), pa.scalar(-1, pa.int64())])
+            is_time = moments.to_numpy(zero_copy_only=False) >= 0  # a time before 1970 is none either
+            counts["rows without a readable time"] += int(np.count_nonzero(kept & ~is_time))
             kept &= is_time
         return batch if kept.all() else batch.filter(pa.array(kept))
 
@@ -172,6 +174,7 @@ class _LogSink:
             )
 
     def truncate(self, n_rows: int) -> None:
+        self._unreadable.pop(len(self._table.reports), None)
         for column in self._ids.values():
             column.truncate(n_rows)
         for column in (self._ratings, self._times):
@@ -220,7 +223,10 @@ class _LogSink:
     ) -> Reading:
         reports = self._table.reports
         n_rows = sum(report.rows for report in reports)
-        dropped = {OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports), **self._unreadable}
+        dropped = {
+            OTHER: sum(report.skipped.pop(OTHER, 0) for report in reports),
+            **sum(self._unreadable.values(), Counter()),
+        }
         for role, one in found.items():
             dropped[f"rows without {'an' if role == 'item' else 'a'} {role} id"] = sum(one.missing.values())
         if n_rows != n_events + sum(dropped.values()):

@@ -13,6 +13,7 @@ from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, plain_
 from recvae.datasets.reading import scans, times
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
 from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.reading.relations import array_relation, lines_relation
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
@@ -54,6 +55,7 @@ class Opener:
             table.column_names, self.roles, name, "rename it to '{role}'", self.options.named_in(table.column_names)
         )
         chosen = list(dict.fromkeys(column for column in vars(columns).values() if column))
+        chosen += [column for column, _ in self.options.only]
         used = [place for place, one in enumerate(table.column_names) if self.others or one in chosen]
         names = sql_names(tuple(table.column_names[place] for place in used))
         numbered = table.select(used).rename_columns([f"c{place}" for place in range(len(used))])
@@ -63,15 +65,15 @@ class Opener:
         kinds = scans.kinds_of(self.connection, scan).values()
         return self._with_times(replace(scan, kinds=dict(zip(names, kinds, strict=True))))
 
-    def file(self, source: Source, first: Scan | None = None) -> Scan:
+    def file(self, source: Source, first_names: tuple[str, ...] = ()) -> Scan:
         """Open a file.
 
         Parameters
         ----------
         source : Source
             The file.
-        first : Scan, optional
-            The first file of the same log: this one may be a part without a header of its own.
+        first_names : tuple of str
+            The columns of a file of the same log with a header: this one may be a part without a header of its own.
 
         Raises
         ------
@@ -82,14 +84,18 @@ class Opener:
         """
         if source.is_parquet():
             return self._parquet(source)
-        known = first.dialect.names if first is not None and first.dialect is not None and first.dialect.header else ()
         given = self.options.without_names(list(source.partition))  # the header does not have to name them
-        dialect = dialect_of(source, given, self.roles, self.connection, self.scratch, known)
+        dialect = dialect_of(source, given, self.roles, self.connection, self.scratch, first_names)
         path = self._plain(source, dialect)
         if dialect.form == JSON_ARRAY:
             dialect = dialect.of_objects(self._first_objects(source, path))
         if dialect.form in (JSON_LINES, JSON_ARRAY) and (self.others or self._lacks_a_role(dialect)):
-            dialect = replace(dialect, names=self._all_names(source, dialect, path))
+            try:
+                names = self._all_names(source, dialect, path)
+            except MixedEndsError:
+                path = self._with_plain_ends(source, dialect)
+                names = self._all_names(source, dialect, path)
+            dialect = replace(dialect, names=names)
         is_lists = dialect.form == LISTS
         extra = {} if is_lists else {n: value for n, value in source.partition.items() if n not in dialect.names}
         kinds = dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR")
@@ -107,11 +113,13 @@ class Opener:
 
     def with_plain_ends(self, scan: Scan) -> Scan:
         """Return the same scan, read from a copy in which all lines end in the same way."""
-        source, dialect = scan.source, scan.dialect
-        assert source is not None and dialect is not None
+        assert scan.source is not None and scan.dialect is not None
+        return replace(scan, path=self._with_plain_ends(scan.source, scan.dialect))
+
+    def _with_plain_ends(self, source: Source, dialect: Dialect) -> Path:
         target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
         separator = dialect.separator if dialect.form == TABLE else ""
-        return replace(scan, path=copied(source, target, dialect.encoding, separator, ends=True))
+        return copied(source, target, dialect.encoding, separator, ends=True)
 
     def _plain(self, source: Source, dialect: Dialect) -> Path:
         """Return the file itself if DuckDB can read it as it is, or a plain copy."""
@@ -157,7 +165,7 @@ class Opener:
 
     def _first_objects(self, source: Source, path: Path) -> list[dict[str, Any]]:
         """Return the first objects of a JSON array."""
-        query = f"SELECT line::VARCHAR FROM {scans.array_relation(path)} LIMIT {_SAMPLE_ROWS}"
+        query = f"SELECT line::VARCHAR FROM {array_relation(path)} LIMIT {_SAMPLE_ROWS}"
         try:
             rows = [json.loads(line) for (line,) in self.connection.execute(query).fetchall()]
         except duckdb.Error as error:
@@ -172,13 +180,13 @@ class Opener:
 
     def _all_names(self, source: Source, dialect: Dialect, path: Path) -> tuple[str, ...]:
         """Return the names in all JSON objects, also of those that none of the first objects has."""
-        objects = scans.array_relation(path) if dialect.form == JSON_ARRAY else scans.lines_relation(path)
+        objects = array_relation(path) if dialect.form == JSON_ARRAY else lines_relation(path)
         is_object = "json_valid(line) AND json_type(line) = 'OBJECT'"
         query = f"SELECT DISTINCT unnest(json_keys(CASE WHEN {is_object} THEN line END)) FROM {objects}"
         try:
             found = {name for (name,) in self.connection.execute(query).fetchall()}
         except duckdb.Error as error:
-            raise damaged(source.name, error) from error
+            raise unread(source.name, error) from error
         return (*dialect.names, *sorted(found - set(dialect.names)))
 
     def _columns(self, source: Source, dialect: Dialect, extra: tuple[str, ...]) -> Columns:
@@ -288,6 +296,17 @@ def _refuse_named_folders(source: Source, extra: Sequence[str], roles: Sequence[
                     f"the other columns; say them by their positions, e.g. --{role}-col {name} and --"
                     f"{'item' if role == 'user' else 'user'}-col 1"
                 )
+
+
+class MixedEndsError(DataError):
+    """Raised where DuckDB stumbled over lines that end in different ways."""
+
+
+def unread(name: str, error: Exception) -> DataError:
+    """Return the error about a text file that DuckDB could not read: its lines may end in different ways."""
+    if "state machine" in str(error):
+        return MixedEndsError(str(damaged(name, error)))
+    return damaged(name, error)
 
 
 def damaged(name: str, error: Exception) -> DataError:

@@ -63,7 +63,7 @@ class Reading:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values, for the manifest; files by their names without folders."""
+        """Return all of it as JSON values, for the manifest, without the names of files."""
         found: dict[str, Any] = {
             "columns": {role: getattr(self.columns, role) for role in LOG},
             "rows": self.rows,

@@ -11,9 +11,14 @@ import pyarrow.parquet as pq
 from recvae.datasets.columns import Columns
 from recvae.datasets.reading import times
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect
-from recvae.datasets.reading.separators import SPACES
+from recvae.datasets.reading.relations import (
+    array_relation,
+    json_relation,
+    lines_relation,
+    lists_relation,
+    table_relation,
+)
 from recvae.datasets.reading.sources import Source
-from recvae.datasets.reading.spool import PLAIN_SEPARATOR
 from recvae.datasets.reading.sql import identifier, sql_path
 from recvae.datasets.reading.times import quoted
 from recvae.errors import DataError
@@ -21,9 +26,6 @@ from recvae.errors import DataError
 PARQUET, MEMORY = "Parquet", "a table in memory"
 MEMORY_RELATION = "memory_table"
 
-_NO_SEPARATOR = "\x01"  # a line that is read whole has none; JSON cannot hold it
-_BLANKS = "' ' || chr(9) || chr(11) || chr(12) || chr(13)"
-_LONGEST_LINE = 1 << 25  # bytes of a line that is read whole: a list of a user's items, or a JSON object
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM", "UUID")  # exact as texts
 _FLOATS = ("FLOAT", "DOUBLE")
@@ -83,7 +85,11 @@ class Scan:
     @property
     def kept(self) -> str:
         """The SQL that tells which rows have the values that they must have."""
-        tests = [f"{self.column(name)}::VARCHAR IN ({', '.join(map(quoted, values))})" for name, values in self.only]
+        tests = []
+        for name, values in self.only:
+            column = self.column(name)
+            value = self._unquoted(column) if self.kinds[name] == "VARCHAR" else f"{column}::VARCHAR"
+            tests.append(f"{value} IN ({', '.join(map(quoted, values))})")
         return f"coalesce({' AND '.join(tests)}, false)" if tests else "true"
 
     @property
@@ -102,12 +108,17 @@ class Scan:
             return f"read_parquet({sql_path(self.path)}, hive_partitioning = false)"
         assert self.dialect is not None
         if self.form == TABLE:
-            return _table_relation(self.path, self.dialect)
+            return table_relation(self.path, self.dialect)
         if self.form == LISTS:
-            return _lists_relation(self.path)
+            return lists_relation(self.path)
         objects = array_relation(self.path) if self.form == JSON_ARRAY else lines_relation(self.path)
         ids = (self.columns.user, self.columns.item)
-        return _json_relation(objects, self.dialect.names, ids, self.columns.item if self.has_json_items else None)
+        return json_relation(objects, self.dialect.names, ids, self.columns.item if self.has_json_items else None)
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the file names its columns itself."""
+        return self.dialect is not None and self.dialect.header
 
     @property
     def is_list(self) -> bool:
@@ -137,7 +148,8 @@ class Scan:
         """
         if role == "weight" and self.has_json_items:
             weights = f"{self.column(self.columns.item)}.weights"
-            return f"unnest(CASE WHEN len({weights}) > 0 THEN {weights} ELSE [NULL] END)::FLOAT"
+            numbers = f"list_transform({weights}, lambda one: coalesce(try_cast(one AS FLOAT), 'nan'::FLOAT))"
+            return f"unnest(CASE WHEN len({weights}) > 0 THEN {numbers} ELSE [NULL::FLOAT] END)"
         name = getattr(self.columns, role)
         kind = self.kinds[name]
         column = self.column(name)
@@ -183,11 +195,7 @@ class Scan:
                 column = f"{column}::VARCHAR[]"
             return f"unnest({_or_null(column)})"
         if kind == "VARCHAR":
-            if self.unquotes:
-                text = f"trim({column})"
-                bare = f"replace(substr({text}, 2, length({text}) - 2), '\"\"', '\"')"
-                return f"CASE WHEN {text} LIKE '\"%\"' AND length({text}) > 1 THEN {bare} ELSE {column} END"
-            return column
+            return self._unquoted(column)
         if kind in _INTEGERS:
             return f"{column}::BIGINT"
         if kind in _FLOATS:
@@ -198,6 +206,14 @@ class Scan:
             pattern = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
             return f"regexp_replace(lower(hex({column})), {pattern})"
         raise self._refused(name, kind, f"integers or texts for the {role}", role)
+
+    def _unquoted(self, column: str) -> str:
+        """Return the SQL of a text without a pair of quotes around it, where quotes had to be taken for letters."""
+        if not self.unquotes:
+            return column
+        text = f"trim({column})"
+        bare = f"replace(substr({text}, 2, length({text}) - 2), '\"\"', '\"')"
+        return f"CASE WHEN {text} LIKE '\"%\"' AND length({text}) > 1 THEN {bare} ELSE {column} END"
 
     def _number(self, role: str, name: str, column: str, kind: str) -> str:
         if kind == "VARCHAR":
@@ -241,81 +257,6 @@ def _literal(value: str | None) -> str:
 def _or_null(items: str) -> str:
     """Return the SQL of a list that has at least one element, so that a user without items is counted."""
     return f"CASE WHEN len({items}) > 0 THEN {items} ELSE [NULL] END"
-
-
-def _table_relation(path: Path, dialect: Dialect) -> str:
-    """Return the SQL that reads a text file as rows of texts."""
-    separator = PLAIN_SEPARATOR if dialect.separator == SPACES else dialect.separator
-    names = ", ".join(f"{quoted(f'c{place}')}: 'VARCHAR'" for place in range(len(dialect.names)))
-    options = [
-        f"delim = {quoted(separator)}",
-        f"quote = {quoted(dialect.quote)}",
-        f"escape = {quoted(dialect.escape)}",
-        f"skip = {dialect.skip}",
-        f"columns = {{{names}}}",
-    ]
-    return f"(SELECT * FROM {_read_csv(path, options)})"
-
-
-def _read_csv(path: Path, options: list[str]) -> str:
-    """Return the SQL of a call; lines that it refuses go to the table `reject_errors`."""
-    fixed = ["header = false", "auto_detect = false", _compression(path), "store_rejects = true"]
-    return f"read_csv({sql_path(path)}, {', '.join([*options, *fixed])})"
-
-
-def _compression(path: Path) -> str:
-    """Return the option that says how a file is compressed: DuckDB would ask its name."""
-    packing = Source(path).packing()
-    return f"compression = '{packing if packing in ('gzip', 'zstd') else 'none'}'"
-
-
-def lines_relation(path: Path) -> str:
-    """Return the SQL that reads a text file as lines, without the blank ones."""
-    options = [
-        f"delim = {quoted(_NO_SEPARATOR)}",
-        "quote = ''",
-        "escape = ''",
-        "columns = {'line': 'VARCHAR'}",
-        f"max_line_size = {_LONGEST_LINE}",
-        f"buffer_size = {2 * _LONGEST_LINE}",
-    ]
-    return f"(SELECT line FROM {_read_csv(path, options)} WHERE trim(line, {_BLANKS}) <> '')"
-
-
-def _lists_relation(path: Path) -> str:
-    """Return the SQL that reads lines of `user item item ...`."""
-    words = "regexp_extract_all(line, '\\S+')"
-    lines = lines_relation(path)
-    return f"(SELECT words[1] AS user, words[2:] AS item FROM (SELECT {words} AS words FROM {lines}))"
-
-
-def array_relation(path: Path) -> str:
-    """Return the SQL that reads the objects of a JSON array."""
-    return f"(SELECT json AS line FROM read_json_objects({sql_path(path)}, format = 'array', {_compression(path)}))"
-
-
-def _json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:
-    """Return the SQL that takes columns from JSON objects, as texts; `item` is a column of arrays or objects."""
-    selected = []
-    for place, name in enumerate(names):
-        key = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        path = quoted(key)
-        if name == item:
-            array = f"json_extract_string(line, {quoted(key + '[*]')})"
-            values = f"json_extract_string(line, {quoted(key + '.*')})"
-            kind = f"json_type(line, {path})"
-            single = f"[json_extract_string(line, {path})]"
-            items = (
-                f"CASE {kind} WHEN 'ARRAY' THEN {array} WHEN 'OBJECT' THEN json_keys(line, {path}) ELSE {single} END"
-            )
-            weights = f"CASE {kind} WHEN 'OBJECT' THEN {values} ELSE [] END"
-            selected.append(f"{{'items': {items}, 'weights': {weights}}} AS c{place}")
-        else:
-            value = f"json_extract_string(line, {path})"
-            if name in ids:  # an array or an object is no id
-                value = f"CASE WHEN json_type(line, {path}) NOT IN ('ARRAY', 'OBJECT') THEN {value} END"
-            selected.append(f"{value} AS c{place}")
-    return f"(SELECT {', '.join(selected)} FROM {objects} WHERE json_valid(line))"
 
 
 def parquet_names(source: Source) -> list[str]:

@@ -39,13 +39,19 @@ def open_all(opener: Opener, sources: Sequence[Source]) -> tuple[list[Scan], lis
     _refuse_twice(sources)
     scans: list[Scan] = []
     empty: list[str] = []
+    names: tuple[str, ...] = ()  # of the first header, which other parts of the file may lack
     for source in sources:
         try:
-            scans.append(opener.file(source, scans[0] if scans else None))
-        except EmptyFileError:
+            scan = opener.file(source, names)
+        except EmptyFileError as error:
             if len(sources) == 1:
                 raise
             empty.append(source.name)
+            names = names or error.names
+        else:
+            if not scans and not names and scan.dialect is not None and scan.dialect.header:
+                names = scan.dialect.names
+            scans.append(scan)
     if not scans:
         raise DataError(f"all {len(sources)} files are empty, the first is {empty[0]}; expected one row per event")
     return _alike(scans, opener.roles), empty
@@ -61,13 +67,19 @@ def _refuse_twice(sources: Sequence[Source]) -> None:
         seen[place] = source
 
 
-def selected(scan: Scan, roles: Sequence[str], as_text: bool = False) -> str:
-    """Return the SQL of the columns, each named by its role; ids of several files may have to become texts."""
-    present = [role for role in roles if getattr(scan.columns, role)]
-    if scan.has_json_items and "weight" in roles:
-        present = [*dict.fromkeys([*present, "weight"])]
-    texts = ("user", "item") if as_text else ()
-    return ", ".join(f"{scan.select(role)}{'::VARCHAR' if role in texts else ''} AS {role}" for role in present)
+def selected(scan: Scan, roles: Sequence[str], as_text: bool = False, weighted: bool = False) -> str:
+    """Return the SQL of the columns, each named by its role.
+
+    Where another file has ids of another type they must become texts, and where another one has weights each row gets
+    one, if only null.
+    """
+    chosen = {}
+    for role in roles:
+        if getattr(scan.columns, role) or (role == "weight" and scan.has_json_items):
+            chosen[role] = scan.select(role) + ("::VARCHAR" if as_text and role in ("user", "item") else "")
+        elif role == "weight" and weighted:
+            chosen[role] = "NULL::FLOAT"
+    return ", ".join(f"{value} AS {role}" for role, value in chosen.items())
 
 
 def others_of(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -117,8 +129,10 @@ def _alike(found: list[Scan], roles: Sequence[str]) -> list[Scan]:
                 "one form; convert one of the files"
             )
         if set(scan.kinds) != set(found[0].kinds):
+            comes_late = scan.has_header and not found[0].has_header
+            way_out = "give the file with the header first" if comes_late else "give only those"
             raise DataError(
                 f"{found[0].name} has the columns {', '.join(found[0].kinds)}, but {scan.name} has "
-                f"{', '.join(scan.kinds)}; expected the files of one log; give only those"
+                f"{', '.join(scan.kinds)}; expected the files of one log; {way_out}"
             )
     return found

@@ -62,17 +62,20 @@ class WrongValueError(Exception):
             What reads it.
         """
         is_text = scan.form in (TABLE, LISTS, JSON_LINES)
-        place = f"line {line_of(scan, row)}" if is_text else f"row {row + 1}"
+        place = f"line {line_of(scan, row, connection)}" if is_text else f"row {row + 1}"
         name = getattr(scan.columns, self.role) or scan.columns.item
         text = "" if scan.is_list else _text(connection, scan, row, name)
         holds = f"holds {text[:_SHOWN]!r}" if text.strip() else "is empty"
         what = f"{scan.name} {place}: column '{name}' {holds}, expected {self.expected}"
+        if self.role == "weight" and scan.is_list:
+            what = f"{scan.name} {place}: a weight in '{name}' is out of range or no number, expected {self.expected}"
         if scan.form == MEMORY:
             return DataError(f"{what}; repair or remove it")
         more = f" ({self.count - 1:,} more such rows nearby)" if self.count > 1 else ""
         switch = f", or leave it out with --no-{self.role}, or such rows with --on-bad-row skip"
         switch = switch if self.role in ("rating", "time") else ""
-        way_out = f"repair or remove the row, name another column with --{self.role}-col"
+        way_out = "repair or remove the row"
+        way_out += "" if self.role == "weight" else f", name another column with --{self.role}-col"
         return DataError(f"{what}; {way_out}{switch}{more}")
 
 

@@ -57,7 +57,19 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # the folder of the rows without a val
 
 
 class EmptyFileError(DataError):
-    """Raised when a file holds no row, which is no fault where others beside it do."""
+    """Raised when a file holds no row, which is no fault where others beside it do.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    names : tuple of str
+        The columns that its header names, if it has one.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names
 
     @classmethod
     def of(cls, name: str) -> "EmptyFileError":
@@ -250,10 +262,13 @@ def find_sources(paths: Sequence[Path | str], scratch: Path) -> list[Source]:
         elif Path(text).is_dir():
             found += _in_folder(Path(text))
         elif not Path(text).exists() and any(letter in text for letter in "*?["):
-            names = sorted(name for name in glob.glob(text, recursive=True) if Path(name).is_file())  # noqa: PTH207
-            if not names:
+            matching = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+            if "**" in text:  # which matches a folder and what is in it
+                matching = [path for path in matching if not path.is_dir()]
+            if not matching:
                 raise UsageError(f"no file matches {text}; check the pattern")
-            found += [Source(Path(name)) for name in names]
+            for path in matching:
+                found += _in_folder(path) if path.is_dir() else [Source(path)]
         else:
             found.append(Source(Path(text)))
     return found
@@ -261,11 +276,7 @@ def find_sources(paths: Sequence[Path | str], scratch: Path) -> list[Source]:
 
 def _in_folder(folder: Path) -> list[Source]:
     """Return the files of a folder and its sub-folders, without what systems and engines leave beside them."""
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    )
+    paths = sorted(_files_below(folder, frozenset()))
     if not paths:
         raise DataError(f"{folder} holds no file, expected the files of a log; give the folder with the log")
     endings = Counter(path.suffix for path in paths)
@@ -276,6 +287,24 @@ def _in_folder(folder: Path) -> list[Source]:
             f"a glob such as '{folder}/*{endings.most_common(1)[0][0]}', or NAME --source FOLDER for a known data set"
         )
     return [Source(path) for path in paths]
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the files of a folder, also through links: nothing that is listed there may be left out without a word."""
+    above |= {folder.resolve()}
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"could not read the folder {folder} ({error.strerror}); change its permissions") from error
+    for path in entries:
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link to nothing; bring back what it leads to, or remove the link")
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in above:  # a link to a folder above would never end
+            yield from _files_below(path, above)
 
 
 def _is_pipe(path: Path) -> bool:

@@ -26,7 +26,7 @@ def copied(source: Source, target: Path, encoding: str, separator: str, *, ends:
     encoding : str
         Encoding of the file.
     separator : str
-        If `SPACES`, runs of spaces and tabs become one tab.
+        If `SPACES`, runs of spaces and tabs become one tab; this needs `ends`.
     ends : bool
         Whether all line ends, also a CR alone, become line feeds.
 
@@ -51,8 +51,8 @@ def copied(source: Source, target: Path, encoding: str, separator: str, *, ends:
             raw = stream.read(_CHUNK)
             whole = rest + (raw if is_utf8 else decoder.decode(raw, final=not raw).encode())
             rest = b""
-            if raw and (ends or separator == SPACES):  # cut after the last whole line
-                cut = max(whole.rfind(b"\n"), whole.rfind(b"\r", 0, -1) if ends else -1) + 1
+            if raw and ends:  # cut after the last whole line
+                cut = max(whole.rfind(b"\n"), whole.rfind(b"\r", 0, -1)) + 1
                 whole, rest = whole[:cut], whole[cut:]
             if ends:
                 whole = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,7 @@ from recvae.datasets.reading.census import sha256_of_content, take_census
 from recvae.datasets.reading.connection import connect
 from recvae.datasets.reading.dialects import JSON_ARRAY, TABLE
 from recvae.datasets.reading.lines import FileReport
-from recvae.datasets.reading.opening import Opener, damaged
+from recvae.datasets.reading.opening import MixedEndsError, Opener, damaged, unread
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
 from recvae.datasets.reading.several import open_all, others_of, selected, time_form_of, unused_of
@@ -48,10 +49,6 @@ class _ReadAgainError(Exception):
     def __init__(self, scan: Scan) -> None:
         super().__init__()
         self.scan = scan
-
-
-class _LineEndsError(Exception):
-    """Raised when DuckDB meets a line that ends in another way than the first."""
 
 
 class Table:
@@ -101,6 +98,7 @@ class Table:
         self.roles = tuple(role for role in roles if role not in self.options.without)
         self.reports: list[FileReport] = []
         self.empty: list[str] = []
+        self._left_out: list[str] = []  # files without a row, which are not even opened
         self._stack = contextlib.ExitStack()
         try:
             scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="recvae-")))
@@ -114,7 +112,7 @@ class Table:
                     (scratch / f"input-{number}").mkdir()
                     pipes = scratch / f"input-{number}"
                     sources += [one] if isinstance(one, Source) else find_sources([one], pipes)
-                self._scans, self.empty = open_all(self._opener, sources)
+                self._scans, self._left_out = open_all(self._opener, sources)
             self.others, self.unreadable = others_of(self._scans) if others else ((), {})
             self._n_rows = self._count()
         except BaseException:
@@ -180,7 +178,7 @@ class Table:
         DataError
             If a row is malformed, or lines and rows do not agree.
         """
-        self.reports, self._starts = [], []
+        self.reports, self._starts, self.empty = [], [], list(self._left_out)
         for number, scan in enumerate(self._scans):
             start = len(sink)
             self._starts.append(start)
@@ -201,8 +199,9 @@ class Table:
         as_text = (
             len({(scan.kinds.get(scan.columns.user), scan.kinds.get(scan.columns.item)) for scan in self._scans}) > 1
         )
+        weighted = self.weights_may_be_missing
         return " UNION ALL ".join(
-            f"SELECT {selected(scan, self.roles, as_text)} FROM {scan.relation} WHERE {scan.kept}"
+            f"SELECT {selected(scan, self.roles, as_text, weighted)} FROM {scan.relation} WHERE {scan.kept}"
             for scan in self._scans
         )
 
@@ -269,14 +268,18 @@ class Table:
 
     def _read_file(self, scan: Scan, first: int, sink: Sink, progress: Progress | None) -> FileReport:
         report = FileReport(name=scan.name)
+        stop = Event()
         with ThreadPoolExecutor(max_workers=1) as pool:  # checksums leave the other cores to the reader
-            checksum = pool.submit(sha256_of_content, scan.source) if scan.source is not None else None
-            if scan.form in (PARQUET, MEMORY, JSON_ARRAY):
-                report.form = {"form": scan.form}
-                self._pass_on(scan, first, sink, progress, report)
-            else:
-                self._read_text(scan, first, sink, progress, report, pool)
-            report.sha256 = checksum.result() if checksum is not None else ""
+            checksum = pool.submit(sha256_of_content, scan.source, stop) if scan.source is not None else None
+            try:
+                if scan.form in (PARQUET, MEMORY, JSON_ARRAY):
+                    report.form = {"form": scan.form}
+                    self._pass_on(scan, first, sink, progress, report)
+                else:
+                    self._read_text(scan, first, sink, progress, report, pool, stop)
+                report.sha256 = checksum.result() if checksum is not None else ""
+            finally:
+                stop.set()  # an error does not wait for the rest of the file
         return report
 
     def _read_text(
@@ -287,17 +290,18 @@ class Table:
         progress: Progress | None,
         report: FileReport,
         pool: ThreadPoolExecutor,
+        stop: Event,
     ) -> None:
         assert scan.source is not None and scan.dialect is not None and scan.path is not None
         packing = scan.source.packing()
         report.form = {**scan.dialect.to_json(), **({"packing": packing} if packing else {})}
-        census = pool.submit(take_census, Source(scan.path, shown=scan.name))
+        census = pool.submit(take_census, Source(scan.path, shown=scan.name), stop)
         self._connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
         try:
             self._pass_on(scan, first, sink, progress, report)
-        except _LineEndsError as error:
+        except MixedEndsError as error:
             if not census.result().is_mixed:
-                raise damaged(scan.name, error) from error
+                raise
             raise _ReadAgainError(self._opener.with_plain_ends(scan)) from error
         again = lines.account(self._connection, scan, self.options, report, census.result())
         if again is not None:
@@ -323,8 +327,6 @@ class Table:
         except WrongValueError as wrong:
             raise self.wrong_value(wrong) from wrong
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            if "state machine" in str(error):
-                raise _LineEndsError(str(error)) from error
-            raise damaged(scan.name, error) from error
+            raise unread(scan.name, error) from error
         finally:
             del reader  # an error that someone keeps would keep it too, and with it the connection
