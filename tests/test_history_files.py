@@ -268,7 +268,11 @@ BAD: dict[str, tuple[str, Any, str]] = {
         '{"user":null,"items":[1000]}',
         "no row has a user id; choose another column with --user-col",
     ),
-    "weight": ("a.jsonl", '{"user":1,"items":{"x":-1}}', "line 1: a weight in 'items' is out of range or no number, expected a number from"),
+    "weight": (
+        "a.jsonl",
+        '{"user":1,"items":{"x":-1}}',
+        "line 1: a weight in 'items' is out of range or no number",
+    ),
     "latin 1": ("a.jsonl", b'{"user":"\xff","items":[1000]}\n', "line 1: "),
     "high": (
         "a.csv",

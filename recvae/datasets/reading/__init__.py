@@ -5,6 +5,7 @@ DuckDB reads; what a value means is decided here:
     connection     a connection to DuckDB
     options        what a user says about a table
     sources        what a user names -> files: packing, folders, globs, pipes
+    streams        compressed files to their very end
     dialects       how a text file is written: encoding, separator, quotes, header
     headers        whether the first line names the columns
     separators     what separates the columns
@@ -18,6 +19,8 @@ DuckDB reads; what a value means is decided here:
     sql            names and paths as SQL
     relations      text files as DuckDB reads them: tables, lines, lists, JSON objects
     scans          one file as DuckDB reads it
+    json_ids       what JSON objects hold where ids are expected
+    by_position    the columns of a file without a header
     opening        a file or a table -> a scan
     line_numbers   the line on which a row begins
     lines          lines held against rows

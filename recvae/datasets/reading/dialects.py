@@ -36,6 +36,7 @@ SAMPLE_LINES = 2000
 
 COMMENTS = ("#", "%", "//")
 LISTS, TABLE, JSON_LINES, JSON_ARRAY = "lists", "table", "JSON lines", "a JSON array"
+_PYTHON = re.compile(r"\{\s*u?'[^']*'\s*:")
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the first line of some files for Excel
 _BOMS = (  # the longest first: that of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -182,6 +183,11 @@ def dialect_of(
     first = next(line.strip() for line in lines if line.strip())
     if given.lists:
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
+    if given.separator is None and _PYTHON.match(first):
+        raise DataError(
+            f"{source.name} line 1: got {first[:80]!r}, a dictionary of Python, expected JSON; write each line with "
+            "json.dumps(ast.literal_eval(line))"
+        )
     if given.separator is None and _begins_json(first):
         return _json_dialect(source, lines, first, encoding)
     sniff = partial(sniffed, given, connection, scratch)
@@ -257,7 +263,7 @@ def _table_dialect(
     preamble, kept = _without_preamble(lines)
     texts = [line for _, line in kept]
     given = _with_told_separator(given, [line for _, line in preamble])
-    separator, quote, escape = separator_of(texts, given, roles, sniff)
+    separator, quote, escape = separator_of(texts, given, roles, sniff, source.name)
     if separator is None and are_lists(texts):
         return Dialect(form=LISTS, encoding=encoding, separator=SPACES, quote="", escape="")
     if separator is None:

@@ -26,6 +26,9 @@ _INTEGER = r"^(0|-?[1-9][0-9]*)$"  # "007", "+7" and "-0" are words: as numbers 
 _WHOLE = r"^(0|-?[1-9][0-9]*)(\.0*)?$|^-?[0-9](\.[0-9]*)?[eE][+]?[0-9]{1,3}$"
 _LIST = r"^\[.*[,; ].*\]$|^[^| ]+(\|[^| ]+){2,}$"
 _REMARK = f"^({'|'.join(REMARKS)})"
+_RULE = r"^(-{3,}|={3,})$"  # what databases write below a header
+_NUMBERS, _MANY_NUMBERS = r"^\d+([,; ] ?\d+)+$", r"^\d+([,; ] ?\d+){2,}$"
+_MOST_ODD, _ODD_SHARE = 3, 0.1  # words among so many integers are shown: one may be a line that is no row
 _MOST_EXACT_SINGLE = 2**24
 _MOST_BYTES = 1 << 30
 _PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
@@ -51,6 +54,14 @@ class Ids:
     ids: np.ndarray
     missing: dict[str, int]
     doubtful: dict[str, int]
+
+    def ids_named(self, names: Sequence[str]) -> np.ndarray:
+        """Return which ids (D,) are one of these names, without regard to case and separators."""
+        if self.ids.dtype != object:
+            return np.zeros(len(self.ids), dtype=bool)
+        texts = pc.call_function("utf8_lower", [pa.array(self.ids, pa.large_string())])
+        plain = pc.call_function("replace_substring_regex", [texts], pc.ReplaceSubstringOptions("[^a-z0-9]", ""))
+        return _is_in(plain, names)
 
 
 class IdColumn:
@@ -124,8 +135,7 @@ class IdColumn:
         ids, position, missing = self._decide(values)  # (U,), (used,), marks
         new_code = np.full(len(known) + 1, MISSING, dtype=np.int32)  # the last stands for null
         new_code[used] = position
-        words = enumerate(ids.tolist() if ids.dtype == object else [])
-        unsure = {word: code for code, word in words if word in MARKERS_AMONG_INTEGERS and word not in self._kept}
+        unsure = {str(ids[code]): code for code in self._odd(ids)}
         reasons: Counter[str] = Counter()
         doubtful: dict[str, int] = {}
         if occurs[-1] or missing.any() or unsure:
@@ -205,7 +215,7 @@ class IdColumn:
     def _from_texts(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts = pc.call_function("utf8_trim", [values], pc.TrimOptions(characters=BLANKS))
         markers = [one for one in ("", *MARKERS, *self._markers) if one not in self._kept]
-        missing = _is_in(texts, markers)
+        missing = _is_in(texts, markers) | _match(texts, _RULE)
         present = texts.filter(pa.array(~missing))
         numbers = _integers(present)
         if numbers is None:
@@ -232,9 +242,23 @@ class IdColumn:
         position[~missing] = rank[encoded.indices.to_numpy()]
         return np.array(encoded.dictionary.take(pa.array(order)).to_pylist(), dtype=object), position, missing
 
+    def _odd(self, ids: np.ndarray) -> list[int]:
+        """Return the codes of ids that may be none: words for missing, remarks, and a few words among integers."""
+        if ids.dtype != object or not len(ids):
+            return []
+        texts = pa.array(ids, pa.large_string())
+        is_odd = _is_in(texts, [*MARKERS_AMONG_INTEGERS])
+        is_word = ~_match(texts, _INTEGER)
+        for doubtful in (is_word, _match(texts, _REMARK + r"\s")):
+            if np.count_nonzero(doubtful) <= min(_MOST_ODD, _ODD_SHARE * len(ids)):
+                is_odd |= doubtful
+        return [code for code in np.flatnonzero(is_odd).tolist() if ids[code] not in self._kept]
+
     def _refuse_lists(self, texts: pa.Array) -> None:
         """Refuse a column whose cells hold lists of items: each would become one item."""
         is_list = _match(texts, _LIST)
+        if _match(texts, _MANY_NUMBERS).any():
+            is_list |= _match(texts, _NUMBERS)
         if is_list.any() and 2 * int(is_list.sum()) > len(texts):
             shown = texts[int(is_list.argmax())].as_py()
             raise DataError(

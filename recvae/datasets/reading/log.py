@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recvae.compute.memory import human_bytes
-from recvae.datasets.columns import LOG
+from recvae.datasets.columns import COLUMN_NAMES, LOG, plain_name
 from recvae.datasets.reading.growing import Growing
 from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
 from recvae.datasets.reading.lines import OTHER
@@ -186,6 +186,7 @@ class _LogSink:
         users = found["user"].codes
         found["item"] = self._ids["item"].finish(users != MISSING if found["user"].missing else None)
         items = found["item"].codes
+        self._refuse_header(users, items, found)
         ratings = None if self._ratings is None else self._ratings.finish()
         timestamps = span = None
         if self._times is not None:
@@ -217,6 +218,15 @@ class _LogSink:
             timestamps=timestamps,
             reading=self._reading(len(users), found, span, scale),
         )
+
+    def _refuse_header(self, users: np.ndarray, items: np.ndarray, found: dict[str, Ids]) -> None:
+        """Refuse a row of names: a second header, after which the columns may be in another order."""
+        names = [*COLUMN_NAMES["user"], *COLUMN_NAMES["item"], *map(plain_name, self._columns.ids)]
+        is_name = [one.ids_named(names) for one in found.values()]
+        if all(mask.any() for mask in is_name):
+            rows = np.flatnonzero(np.append(is_name[0], False)[users] & np.append(is_name[1], False)[items])
+            if len(rows):
+                raise self._table.wrong_value(WrongValueError("user", "an id, not the name of a column", int(rows[0])))
 
     def _reading(
         self, n_events: int, found: dict[str, Ids], span: TimeSpan | None, scale: RatingScale | None

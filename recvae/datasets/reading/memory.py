@@ -1,7 +1,7 @@
 """Columns and tables in memory, of any library, as Arrow: the reader takes them as it takes files."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from recvae.errors import DataError, UsageError
 from recvae.ids import plain_id
+
+_MOST_EXACT_HALF = 2048
 
 
 def arrow_table(table: Any) -> pa.Table:
@@ -31,9 +33,51 @@ def arrow_table(table: Any) -> pa.Table:
         raise UsageError(f"got {type(table).__name__} for a log, expected a table of pandas, polars or Arrow")
     try:
         return pa.table(table)
-    except (pa.ArrowException, ValueError, TypeError):  # pandas: a column of mixed objects, or two of one name
+    except (
+        pa.ArrowException,
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):  # pandas: a column of mixed objects, or two of one name
         columns = [arrow_column(table.iloc[:, place], str(name)) for place, name in enumerate(names)]
         return pa.Table.from_arrays(columns, names=[str(name) for name in names])
+
+
+def readable(table: pa.Table, name: str, names: Sequence[str]) -> pa.Table:
+    """Return a table with types that DuckDB takes, and that keep what a column says.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Any table.
+    name : str
+        What messages call it.
+    names : sequence of str
+        What messages call its columns.
+    """
+    columns = []
+    for called, column in zip(names, table.columns, strict=True):
+        kind = column.type
+        if pa.types.is_dictionary(kind) and pa.types.is_floating(kind.value_type):
+            column, kind = column.cast(kind.value_type), kind.value_type
+        if pa.types.is_float16(kind):  # exact up to 2048 only: a user with a larger id would be another one
+            if _largest(column) > _MOST_EXACT_HALF:
+                raise DataError(
+                    f"{name}: column '{called}' holds float16 numbers above {_MOST_EXACT_HALF}, which are not exact; "
+                    "write them as float64 or as integers"
+                )
+            column = column.cast(pa.float32())
+        elif pa.types.is_decimal256(kind):
+            column = column.cast(pa.string())
+        elif pa.types.is_fixed_size_list(kind):
+            column = column.cast(pa.list_(kind.value_type))
+        columns.append(column)
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _largest(column: pa.ChunkedArray) -> float:
+    numbers = np.abs(column.cast(pa.float32()).to_numpy())
+    return float(np.nanmax(numbers, initial=0.0, where=np.isfinite(numbers)))
 
 
 def table_of(columns: Mapping[str, Any]) -> pa.Table:

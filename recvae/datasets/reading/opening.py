@@ -9,9 +9,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from recvae.datasets.columns import FEATURES, LOG, Columns, find_columns, plain_name, rows_are_items, usual_names
+from recvae.datasets.columns import FEATURES, Columns, find_columns, plain_name, rows_are_items, usual_names
 from recvae.datasets.reading import scans, times
+from recvae.datasets.reading.by_position import by_position, refuse_named_folders
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
+from recvae.datasets.reading.json_ids import has_lists
+from recvae.datasets.reading.memory import readable
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.relations import array_relation, lines_relation
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
@@ -22,7 +25,6 @@ from recvae.datasets.reading.sql import sql_names
 from recvae.errors import DataError, UsageError
 
 _SAMPLE_ROWS = 1000
-_COUNTED = 5  # rows from which on 0, 1, 2, ... are taken for their numbers
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Opener:
         used = [place for place, one in enumerate(table.column_names) if self.others or one in chosen]
         names = sql_names(tuple(table.column_names[place] for place in used))
         numbered = table.select(used).rename_columns([f"c{place}" for place in range(len(used))])
-        self.connection.register(scans.MEMORY_RELATION, numbered)
+        self.connection.register(scans.MEMORY_RELATION, readable(numbered, name, [table.column_names[i] for i in used]))
         bytes_16 = frozenset(one.name for one in table.schema if one.type == pa.binary(16))
         scan = Scan(source=None, name=name, form=MEMORY, kinds={}, columns=columns, are_bytes_uuids=bytes_16)
         kinds = scans.kinds_of(self.connection, scan).values()
@@ -96,6 +98,8 @@ class Opener:
                 path = self._with_plain_ends(source, dialect)
                 names = self._all_names(source, dialect, path)
             dialect = replace(dialect, names=names)
+        if dialect.form in (JSON_LINES, JSON_ARRAY):
+            return self._json(source, dialect, path)
         is_lists = dialect.form == LISTS
         extra = {} if is_lists else {n: value for n, value in source.partition.items() if n not in dialect.names}
         kinds = dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR")
@@ -106,6 +110,33 @@ class Opener:
             kinds={"user": "VARCHAR", "item": "VARCHAR[]"} if is_lists else kinds,
             columns=Columns(user="user", item="item") if is_lists else self._columns(source, dialect, tuple(extra)),
             dialect=dialect,
+            path=path,
+            constants=tuple(extra.items()),
+        )
+        return self._with_times(scan)
+
+    def _json(self, source: Source, dialect: Dialect, path: Path) -> Scan:
+        extra = {name: value for name, value in source.partition.items() if name not in dialect.names}
+        columns = self._columns(source, dialect, tuple(extra))
+        objects = array_relation(path) if dialect.form == JSON_ARRAY else lines_relation(path)
+        user, item = (name if name in dialect.names else "" for name in columns.ids)
+        try:
+            is_list = bool(item) and has_lists(self.connection, objects, user, item, source.name)
+        except duckdb.Error as error:
+            raise unread(source.name, error) from error
+        nested = dialect.nested - {item} | ({item} if is_list else set())
+        if columns.title in nested:
+            raise DataError(
+                f"{source.name}: the column '{columns.title}' holds objects or arrays, expected one title per object; "
+                "write them flat, e.g. with jq"
+            )
+        scan = Scan(
+            source=source,
+            name=source.name,
+            form=dialect.form,
+            kinds=dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR"),
+            columns=columns,
+            dialect=replace(dialect, nested=frozenset(nested)),
             path=path,
             constants=tuple(extra.items()),
         )
@@ -194,20 +225,14 @@ class Opener:
         names = (*dialect.names, *extra)
         named = self.options.named_in(names if dialect.is_named else extra)
         if not dialect.is_named and all(name is None for name in named.values()):
-            _refuse_named_folders(source, extra, self.roles)
-            named = _by_position(source, dialect, self.roles)
+            refuse_named_folders(source, extra, self.roles)
+            named = by_position(source, dialect, self.roles)
         way_out = "name it with --{role}-col"
         if rows_are_items(self.roles):
             way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
         elif dialect.form == TABLE:
             way_out += ", or give --no-header if the first line is data already"
-        columns = find_columns(names, self.roles, source.name, way_out, named)
-        if columns.user in dialect.nested:
-            raise DataError(
-                f"{source.name}: the column '{columns.user}' holds objects or arrays, expected one user id per object; "
-                "write them flat, e.g. with jq"
-            )
-        return columns
+        return find_columns(names, self.roles, source.name, way_out, named)
 
     def _with_times(self, scan: Scan) -> Scan:
         """Decide how times are written, where they are texts; check the columns whose values are asked for."""
@@ -219,6 +244,7 @@ class Opener:
         if name is None or scan.kinds[name] != "VARCHAR":
             return scan
         if self.options.time_format is not None:
+            self._check_time_format(self.options.time_format)
             return replace(scan, time_format=self.options.time_format)
         where = f"{scan.name}: column '{name}'"
         if scan.dialect is not None and name in scan.dialect.names:
@@ -229,6 +255,18 @@ class Opener:
             values = [value for (value,) in self.connection.execute(query).fetchall()]
         return replace(scan, time_form=times.form_of(values, where) if values else times.NUMBER)
 
+    def _check_time_format(self, time_format: str) -> None:
+        try:
+            self.connection.execute("SELECT try_strptime('', ?)", [time_format])
+            is_known = "%" in time_format
+        except duckdb.Error:
+            is_known = False
+        if not is_known:
+            raise UsageError(
+                f"got the time format {time_format!r}, expected letters of strptime, e.g. --time-format "
+                "'%d/%m/%Y %H:%M'; mend it"
+            )
+
 
 def _refuse_twins(source: Source, names: Sequence[str], columns: Columns) -> None:
     """Refuse a Parquet column whose name differs from another one only in case: DuckDB would mix them up."""
@@ -238,64 +276,6 @@ def _refuse_twins(source: Source, names: Sequence[str], columns: Columns) -> Non
             raise DataError(
                 f"{source.name}: the columns {' and '.join(map(repr, twins))} differ only in case; rename one of them"
             )
-
-
-def _by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[str, str | None]:
-    """Without a header, the columns are those of MovieLens: user, item, rating, time; or user, item, time."""
-    if rows_are_items(roles):
-        return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
-    named: dict[str, str | None] = {"user": "1", "item": "2"}
-    if "weight" not in roles and len(dialect.names) > 2 and _counts_rows(dialect.column("1")):
-        first = ", ".join(dialect.column("1")[:3])
-        raise DataError(
-            f"{source.name}: there is no header, and the first column counts the rows ({first}, ...), expected user, "
-            "item, rating, time; name the columns by their positions, e.g. --user-col 2 --item-col 3"
-        )
-    if len(dialect.names) > 4 and all(times.is_number(value) for value in dialect.column("5")):
-        raise DataError(
-            f"{source.name}: there is no header, and {len(dialect.names)} columns of numbers, expected user, item, "
-            "rating, time; name the columns by their positions, e.g. --user-col 1 --item-col 2; if each line is a user "
-            "with a list of items, write one row per user and item"
-        )
-    if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):
-        if "weight" in roles and len(dialect.names) > 2:
-            named["weight"] = "3"
-        return named
-    for name in dialect.names[2:4]:
-        values = dialect.column(name)
-        is_time = bool(values) and all(times.looks_like_time(value) for value in values)
-        is_number = all(times.is_number(value) for value in values)
-        role = "time" if is_time or (is_number and "rating" in named) else "rating"
-        if role in named or role not in roles:
-            continue
-        if not is_time and not is_number:
-            wrong = next(value for value in values if not times.is_number(value))
-            raise DataError(
-                f"{source.name}: there is no header, and column {name} holds {wrong[:60]!r}, which is neither a rating "
-                "nor a time; name the columns by their positions, e.g. --user-col 1 --item-col 2"
-            )
-        named[role] = name
-    return named
-
-
-def _counts_rows(values: Sequence[str]) -> bool:
-    """Whether the first values of a column are 0, 1, 2, ... or 1, 2, 3, ..., as an index that was written too."""
-    if len(values) < _COUNTED or values[0].strip() not in ("0", "1"):
-        return False
-    start = int(values[0])
-    return all(value.strip() == str(start + place) for place, value in enumerate(values))
-
-
-def _refuse_named_folders(source: Source, extra: Sequence[str], roles: Sequence[str]) -> None:
-    """Refuse a file without a header below folders that are named for users or items: its first column is another."""
-    for role in roles[:2]:
-        for name in extra:
-            if plain_name(name) in usual_names(role, roles):
-                raise DataError(
-                    f"{source.name}: there is no header, and its folder names the column '{name}', expected names for "
-                    f"the other columns; say them by their positions, e.g. --{role}-col {name} and --"
-                    f"{'item' if role == 'user' else 'user'}-col 1"
-                )
 
 
 class MixedEndsError(DataError):

@@ -6,7 +6,7 @@ from recvae.datasets.reading.dialects import Dialect
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import PLAIN_SEPARATOR
-from recvae.datasets.reading.sql import sql_path
+from recvae.datasets.reading.sql import json_path, sql_path
 from recvae.datasets.reading.times import quoted
 
 LONGEST_LINE = 1 << 25
@@ -71,7 +71,7 @@ def json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], it
     """Return the SQL that takes columns from JSON objects, as texts; `item` is a column of arrays or objects."""
     selected = []
     for place, name in enumerate(names):
-        key = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        key = json_path(name)
         path = quoted(key)
         if name == item:
             array = f"json_extract_string(line, {quoted(key + '[*]')})"

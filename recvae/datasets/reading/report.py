@@ -1,15 +1,16 @@
 """What was read of a log, and how: every guess, and every row that was left out."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.ratings import RatingScale
-from recvae.datasets.reading.times import TimeSpan
+from recvae.datasets.reading.times import FIRST_LOGS, TimeSpan
 
 _SHOWN = 8  # columns that are named
-_SURELY_WRONG = 157_766_400  # 1975: no log is older
+_YEAR = 31_536_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,8 @@ class Reading:
         unused = f"; not used: {', '.join(self.unused[:_SHOWN])}{more}" if self.unused else ""
         found.append(f"columns: {columns}{unused}")
         if self.times is not None:
-            doubt = "; is this their unit?" if self.times.first < _SURELY_WRONG else ""
+            is_odd = self.times.first < FIRST_LOGS or self.times.last > time.time() + _YEAR
+            doubt = "; is this how they are written?" if is_odd else ""
             found.append(f"times: {self.times}{doubt}")
         if self.ratings is not None:
             found.append(f"ratings: {self.ratings}")
@@ -125,7 +127,6 @@ class Reading:
         for role, words in self.doubtful.items():
             for word, count in words.items():
                 found.append(
-                    f"{count:,} rows have the {role} '{word}', which often means a missing id; if it does, give "
-                    f"--null '{word}'"
+                    f"{count:,} rows have the {role} '{word}', which may be no id; if so, give --null '{word}'"
                 )
         return found

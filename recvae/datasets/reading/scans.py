@@ -31,6 +31,7 @@ _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT", "BIGNUM", "UUID")  # exact as texts
 _FLOATS = ("FLOAT", "DOUBLE")
 _WRITTEN = ("ENUM", "DATE", "TIME", '"NULL"', "UUID")  # the first letters of types whose values are read as texts
 _LIST = re.compile(r"(.+)\[\d*\]")  # of any length, or of a fixed one
+_WHOLE_COMMA = re.compile(r"-?\d+(,0{1,2})?")
 _DECIMAL_COMMA, _THOUSANDS = re.compile(r"[+-]?\d+,\d+"), re.compile(r"\d{1,3}(,\d{3})+")
 
 
@@ -156,6 +157,8 @@ class Scan:
         if role in ("user", "item", "title"):
             return self._identifier(role, name, column, kind)
         if role == "time":
+            if kind == "FLOAT":
+                raise self._refused(name, "32-bit floats, which cannot tell seconds apart", "64 bits", "time")
             if not self.is_time(kind):
                 raise self._refused(name, kind, "times: numbers, dates or texts", "time")
             return times.sql_of(column, kind, self.time_form, self.time_format)
@@ -191,11 +194,13 @@ class Scan:
             return f"unnest({_or_null(f'{column}.items')})"
         if kind.endswith("[]") and role == "item":
             element = kind.removesuffix("[]")
-            if element not in ("VARCHAR", *_INTEGERS):
+            if element in _WIDE or element.startswith(("DECIMAL", "ENUM", '"NULL"')):
                 column = f"{column}::VARCHAR[]"
+            elif element not in ("VARCHAR", *_INTEGERS, *_FLOATS):
+                raise self._refused(name, kind, f"integers or texts for the {role}, or lists of them", role)
             return f"unnest({_or_null(column)})"
         if kind == "VARCHAR":
-            return self._unquoted(column)
+            return f"replace({column}, ',', '.')" if self._has_whole_commas(name) else self._unquoted(column)
         if kind in _INTEGERS:
             return f"{column}::BIGINT"
         if kind in _FLOATS:
@@ -226,6 +231,13 @@ class Scan:
         if kind in (*_INTEGERS, *_FLOATS, *_WIDE[:4]) or kind.startswith(("DECIMAL", '"NULL"')):
             return f"try_cast({column} AS FLOAT)"
         raise self._refused(name, kind, f"numbers for the {role}", role)
+
+    def _has_whole_commas(self, name: str) -> bool:
+        """Whether integers are written as 1,0: as floats of a country with a decimal comma."""
+        if self.dialect is None or self.form != TABLE or name not in self.dialect.names:
+            return False
+        values = [value.strip() for value in self.dialect.column(name)]
+        return any("," in value for value in values) and all(map(_WHOLE_COMMA.fullmatch, values))
 
     def _has_decimal_comma(self, name: str) -> bool:
         """Whether numbers are written as 4,5 and not as 4.5; 1,000 alone could be either, and is refused when read."""

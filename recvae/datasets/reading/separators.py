@@ -4,6 +4,7 @@ It does not know `::`, columns aligned by spaces, and lines of which some are ma
 """
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,24 +15,36 @@ import duckdb
 from recvae.datasets.reading.headers import is_number, names_columns
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.times import quoted
+from recvae.errors import DataError, UsageError
 
 SPACES = "spaces"
 """The separator of columns that are aligned by any number of spaces."""
 
 
+_DECIMAL = re.compile(r"[+-]?\d+,\d+")
 _RARE_SEPARATORS = ("^", "~", "\x01", "\x02", "\x1f")  # others may be part of a date or an id
 
 
 def separator_of(
-    lines: list[str], given: LogFormat, roles: Sequence[str], sniff: "Sniff"
+    lines: list[str], given: LogFormat, roles: Sequence[str], sniff: "Sniff", where: str
 ) -> tuple[str | None, str, str]:
-    """Return separator, quote and escape; the separator is None if each line is one column."""
+    """Return separator, quote and escape; the separator is None if each line is one column.
+
+    Raises
+    ------
+    UsageError
+        If the quote is the separator.
+    DataError
+        If two separators fit; `where` is what messages call the file.
+    """
     quote = '"' if given.quote is None else given.quote
     escape = quote if given.escape is None else given.escape
     if given.separator is not None:
         is_aligned = given.separator == " " and not _are_consistent(lines, " ", quote, escape)
         if is_aligned and _are_consistent(lines, SPACES, "", ""):
             return SPACES, "", ""
+        if given.separator == quote:
+            raise UsageError(f"got {quote!r} for the quote and the separator, expected two characters; change one")
         return given.separator, quote, escape
     if _are_consistent(lines, "::", "", ""):
         return "::", "" if given.quote is None else given.quote, escape
@@ -39,7 +52,7 @@ def separator_of(
         return (SPACES, "", "") if any("  " in line.strip() or "\t" in line for line in lines) else (" ", quote, escape)
     found = sniff(lines)
     if found is not None and (len(lines) == 1 or _are_consistent(lines, *found, share=0.5)):
-        return found
+        return _decided(lines, found, given, roles, where)
     for separator in ("\t", ",", ";", "|", " ", SPACES, *_RARE_SEPARATORS):
         if separator == SPACES:
             if _are_consistent(lines, SPACES, "", ""):
@@ -50,6 +63,32 @@ def separator_of(
         if names_columns(splitter(separator, quote, escape)(lines[0]), given, roles):
             return separator, quote, escape
     return None, quote, escape
+
+
+def _decided(
+    lines: list[str], found: tuple[str, str, str], given: LogFormat, roles: Sequence[str], where: str
+) -> tuple[str, str, str]:
+    """Return what was sniffed, unless another separator fits as well: a comma may be that of decimals or of a title."""
+    separator, quote, escape = found
+    if given.quote is None and quote != "'":
+        fields = splitter(separator, "", "")(lines[0])
+        if all(len(field) > 2 and field[0] == field[-1] == "'" for field in map(str.strip, fields)):
+            quote = escape = "'"
+    fitting = [one for one in ("\t", ";", ",") if one != separator and _are_consistent(lines, one, quote, escape, 1)]
+    if not fitting:
+        return separator, quote, escape
+    fitting.append(separator)
+    named = [one for one in fitting if names_columns(splitter(one, quote, escape)(lines[0]), given, roles)]
+    if named:
+        return separator if separator in named else named[0], quote, escape
+    if "\t" in fitting:
+        return "\t", quote, escape
+    values = [value.strip() for line in lines for value in splitter(";", quote, escape)(line)]
+    if all(map(_DECIMAL.fullmatch, (value for value in values if "," in value))):
+        return ";", quote, escape
+    raise DataError(
+        f"{where} line 1: {lines[0][:80]!r} can be split by {' and by '.join(map(repr, fitting))}; say which with --sep"
+    )
 
 
 def separator_of_most(lines: list[str], quote: str, escape: str) -> str | None:

@@ -3,9 +3,9 @@
 The kind of a file is recognised by its first bytes, not by its name. What cannot be read is named, with the way out.
 """
 
-import bz2
 import glob
 import gzip
+import io
 import lzma
 import stat
 import sys
@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from recvae.datasets.reading.streams import WholeFile
 from recvae.errors import DataError, UsageError
 from recvae.storage.files import storage_errors
 
@@ -151,10 +152,8 @@ class Source:
                 return cast(BinaryIO, archive.open(self._member_of(archive)))
             if packing == "gzip":
                 return cast(BinaryIO, gzip.open(self.path))
-            if packing == "bzip2":
-                return cast(BinaryIO, bz2.open(self.path))
-            if packing == "xz":
-                return cast(BinaryIO, lzma.open(self.path))
+            if packing in ("bzip2", "xz"):
+                return cast(BinaryIO, io.BufferedReader(WholeFile(self.path, packing), 1 << 20))
             if packing == "zstd":
                 return cast(BinaryIO, pa.CompressedInputStream(pa.OSFile(str(self.path)), "zstd"))
             return self.path.open("rb")

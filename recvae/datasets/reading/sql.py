@@ -28,6 +28,11 @@ def shown_name(name: str) -> str:
     return name.split(_INVISIBLE)[0]
 
 
+def json_path(key: str) -> str:
+    """Return the path of a key of a JSON object."""
+    return '$."' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def sql_path(path: Path) -> str:
     """Return a path as SQL; DuckDB would take brackets, stars and question marks for a pattern of names."""
     return quoted("".join(f"[{letter}]" if letter in "[*?" else letter for letter in str(path)))

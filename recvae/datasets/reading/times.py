@@ -29,6 +29,7 @@ UNITS = (
 )
 """Unit of numbers, how many make a second, and the number that is too late for it: the year 5138."""
 
+FIRST_LOGS = 788_918_400  # 1995
 _LAST_MOMENT = 4_102_444_800  # 2100
 _IS_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?")
 _IS_DAY = re.compile(r"(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -91,6 +92,11 @@ def form_of(values: Sequence[str], where: str) -> str:
         forms = [NUMBER if form == COMPACT else form for form in forms]
     usual = Counter(forms).most_common(1)[0][0]  # where another stands, the line is named when it is read
     if usual == NUMBER:
+        if len(values) > 2 and all(map(_is_rounded, values)):
+            raise DataError(
+                f"{where}: {values[0]!r} is a rounded number: different times have become one; write the times in "
+                "full, or leave the column out with --no-time"
+            )
         numbers = (value for value, form in zip(values, forms, strict=True) if form == NUMBER)
         return NUMBER_WITH_COMMA if any("," in value for value in numbers) else NUMBER
     if usual is not None:
@@ -108,6 +114,12 @@ def form_of(values: Sequence[str], where: str) -> str:
         f"{where}: {other!r} is not a time, expected a number (seconds to nanoseconds since 1970) or ISO 8601, e.g. "
         "2023-01-02T10:00:00Z; say how it is written with --time-format, or leave the column out with --no-time"
     )
+
+
+def _is_rounded(value: str) -> bool:
+    """Whether a number is written with fewer digits than a time in seconds has, as spreadsheets show them."""
+    digits, mark, _ = value.strip().lower().partition("e")
+    return bool(mark) and sum(map(str.isdecimal, digits)) < 10
 
 
 def looks_like_time(value: str) -> bool:
@@ -178,6 +190,24 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _check_last(last: int, per_second: int, shown: str) -> None:
+    """Refuse a last time after 2100: a wrong form, or a mark for "never"."""
+    if last // per_second > _LAST_MOMENT:
+        raise DataError(
+            f"the last time is {shown}{_date(last // per_second)}; expected a time before 2100; say how "
+            "times are written, e.g. --time-format '%Y%m%d%H%M%S', or leave them out with --no-time"
+        )
+
+
+def is_recent(value: str) -> bool:
+    """Whether a text is a date, or a number that is a time from 1995 to 2100 in any unit."""
+    value = value.strip()
+    if not _IS_NUMBER.fullmatch(value):
+        return bool(_IS_ISO.fullmatch(value) or _SLASHES.fullmatch(value))
+    number = float(value.replace(",", "."))
+    return any(FIRST_LOGS <= number / per_second <= _LAST_MOMENT for _, per_second, _ in UNITS)
+
+
 class TimeColumn:
     """Collects a column of times, batch by batch, as `sql_of` has read them.
 
@@ -212,11 +242,7 @@ class TimeColumn:
                 f"the times are numbers from {first} to {last}, expected one unit; convert them, or leave them out "
                 "with --no-time"
             )
-        if last // per_second > _LAST_MOMENT:
-            raise DataError(
-                f"the last time is {last}, as {name} {_date(last // per_second)}; expected a time before 2100; say how "
-                "times are written, e.g. --time-format '%Y%m%d%H%M%S', or leave them out with --no-time"
-            )
+        _check_last(last, per_second, f"{last}, as {name} ")
 
     def finish(self, check: Callable[[np.ndarray], None] | None = None) -> tuple[np.ndarray, TimeSpan, int | None]:
         """Return seconds since 1970 (E,), int64, what they span, and the first row that is before 1970."""
@@ -227,6 +253,8 @@ class TimeColumn:
         if first < 0:
             return moments, TimeSpan(form=self._form, first=first, last=last), int((moments < 0).argmax())
         form = self._form
+        if not self._are_numbers:
+            _check_last(last, 1, "")
         if self._are_numbers:
             if check is not None:
                 check(moments)
