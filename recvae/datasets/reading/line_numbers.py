@@ -114,14 +114,14 @@ def _is_kept(scan: Scan, row: Mapping[str, str | None]) -> bool:
 def _named(scan: Scan, row: list[str]) -> dict[str, str]:
     """Return the values of a row by their columns, without the quotes that were taken for letters."""
     assert scan.dialect is not None
-    if scan.unquotes:
-        row = [_without_quotes(value) for value in row]
+    if scan.unquoted:
+        row = [_without(scan.unquoted, value) for value in row]
     return dict(zip(scan.dialect.names, row, strict=True))
 
 
-def _without_quotes(value: str) -> str:
+def _without(quote: str, value: str) -> str:
     bare = value.strip()
-    return bare[1:-1].replace('""', '"') if len(bare) > 1 and bare[0] == bare[-1] == '"' else value
+    return bare[1:-1].replace(2 * quote, quote) if len(bare) > 1 and bare[0] == bare[-1] == quote else value
 
 
 def _object_of(text: str) -> dict[str, Any]:

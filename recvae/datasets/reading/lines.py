@@ -205,7 +205,9 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str,
     assert dialect is not None
     ways = []
     for escape, quote in (("\\", dialect.quote), ("", "")):
-        other = replace(scan, dialect=replace(dialect, quote=quote, escape=escape), unquotes=not quote)
+        other = replace(
+            scan, dialect=replace(dialect, quote=quote, escape=escape), unquoted="" if quote else dialect.quote
+        )
         if other.dialect != dialect:
             ways.append((_n_bad(connection, other, end), other))
     n_bad, best = min(ways, key=lambda way: way[0])
@@ -225,7 +227,7 @@ def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int, end: str
     """Return the scan with quotes taken for letters, if at most so many lines are no rows then; else name the line."""
     dialect = scan.dialect
     assert dialect is not None
-    other = replace(scan, dialect=replace(dialect, quote="", escape=""), unquotes=True)
+    other = replace(scan, dialect=replace(dialect, quote="", escape=""), unquoted=dialect.quote)
     if _n_bad(connection, other, end) <= most:
         return other
     number = line_of(replace(scan, only=()), row, connection)

@@ -65,8 +65,8 @@ class Scan:
         Columns that the names of folders hold, after those of the file.
     only : tuple of (str, tuple of str)
         Columns and the values that they must have.
-    unquotes : bool
-        Whether ids lose a pair of quotes around them: where quotes had to be taken for letters.
+    unquoted : str
+        The quote of which ids lose a pair around them, where quotes had to be taken for letters; empty otherwise.
     """
 
     source: Source | None
@@ -81,7 +81,7 @@ class Scan:
     are_bytes_uuids: frozenset[str] = frozenset()
     constants: tuple[tuple[str, str | None], ...] = ()
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    unquotes: bool = False
+    unquoted: str = ""
 
     @property
     def kept(self) -> str:
@@ -89,7 +89,7 @@ class Scan:
         tests = []
         for name, values in self.only:
             column = self.column(name)
-            value = self._unquoted(column) if self.kinds[name] == "VARCHAR" else f"{column}::VARCHAR"
+            value = self._bare(column) if self.kinds[name] == "VARCHAR" else f"{column}::VARCHAR"
             tests.append(f"{value} IN ({', '.join(map(quoted, values))})")
         return f"coalesce({' AND '.join(tests)}, false)" if tests else "true"
 
@@ -200,7 +200,7 @@ class Scan:
                 raise self._refused(name, kind, f"integers or texts for the {role}, or lists of them", role)
             return f"unnest({_or_null(column)})"
         if kind == "VARCHAR":
-            return f"replace({column}, ',', '.')" if self._has_whole_commas(name) else self._unquoted(column)
+            return f"replace({column}, ',', '.')" if self._has_whole_commas(name) else self._bare(column)
         if kind in _INTEGERS:
             return f"{column}::BIGINT"
         if kind in _FLOATS:
@@ -212,13 +212,14 @@ class Scan:
             return f"regexp_replace(lower(hex({column})), {pattern})"
         raise self._refused(name, kind, f"integers or texts for the {role}", role)
 
-    def _unquoted(self, column: str) -> str:
+    def _bare(self, column: str) -> str:
         """Return the SQL of a text without a pair of quotes around it, where quotes had to be taken for letters."""
-        if not self.unquotes:
+        if not self.unquoted:
             return column
-        text = f"trim({column})"
-        bare = f"replace(substr({text}, 2, length({text}) - 2), '\"\"', '\"')"
-        return f"CASE WHEN {text} LIKE '\"%\"' AND length({text}) > 1 THEN {bare} ELSE {column} END"
+        text, quote = f"trim({column})", quoted(self.unquoted)
+        bare = f"replace(substr({text}, 2, length({text}) - 2), {quoted(2 * self.unquoted)}, {quote})"
+        is_quoted = f"starts_with({text}, {quote}) AND ends_with({text}, {quote}) AND length({text}) > 1"
+        return f"CASE WHEN {is_quoted} THEN {bare} ELSE {column} END"
 
     def _number(self, role: str, name: str, column: str, kind: str) -> str:
         if kind == "VARCHAR":
