@@ -394,3 +394,18 @@ def test_integers_beyond_what_a_float_holds_are_found_beside_a_missing_one() -> 
 def test_a_bad_table_is_refused_in_words(table: Any, said: str, ease: Recommender) -> None:
     with pytest.raises((UsageError, DataError), match=said):
         ease.recommend_batch(table)
+
+
+@pytest.mark.parametrize("word", ["NA", "-", "unknown", "#tag"])
+def test_items_of_the_model_that_are_doubtful_words_are_found_beside_integers(word: str, workplace: Path) -> None:
+    Path("a.csv").write_text(f"user,item\n1,12\n1,{word}\n2,13\n2,14\n3,15\n")
+    items = ItemIndex(
+        ids=np.array(["12", "13", word, "abc"], dtype=object), titles=None, train_counts=np.ones(4, np.int64)
+    )
+    with HistoryFile(Path("a.csv"), options_like({}, None, items)) as file:
+        assert file.counts.left_out == {} and file.has_item_of(items)
+
+
+def test_users_without_any_item_are_no_error(answer: Callable[..., Any]) -> None:
+    said, lines = answer("a.jsonl", '{"user":7,"items":[]}\n{"user":8,"items":[]}\n')
+    assert said.code == 0 and len(lines) == 2

@@ -226,3 +226,64 @@ def test_the_line_of_a_bad_row_is_that_of_an_editor(
     (tmp_path / "log.csv").write_bytes(pack(text.encode()))
     with pytest.raises(DataError, match=rf"log\.csv line {before.count(end) + 1}: got {junk.count(',') + 1} columns"):
         read_events(tmp_path / "log.csv")
+
+
+# Nothing that a folder or a glob lists is left out
+
+
+def test_links_in_a_folder_are_followed(tmp_path: Path) -> None:
+    written(tmp_path / "log" / "a", HEADER, *LINES[:10])
+    written(tmp_path / "elsewhere" / "b", HEADER, *LINES[10:])
+    (tmp_path / "log" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "above").symlink_to(tmp_path / "log")  # which would never end
+    assert pairs(read_events(tmp_path / "log")) == LOG
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    written(tmp_path / "log" / "a", HEADER, *LINES)
+    (tmp_path / "log" / "b").symlink_to(tmp_path / "nowhere")
+    message = f"{tmp_path}/log/b is a link to nothing; bring back what it leads to, or remove the link"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        read_events(tmp_path / "log")
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "log" / "a", HEADER, *LINES)
+    as_it_is = Path.iterdir
+
+    def closed(self: Path) -> Any:
+        if self.name == "day=2":
+            raise PermissionError(13, "Permission denied")
+        return as_it_is(self)
+
+    (tmp_path / "log" / "day=2").mkdir()
+    monkeypatch.setattr(Path, "iterdir", closed)
+    message = f"could not read the folder {tmp_path}/log/day=2 (Permission denied); change its permissions"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        read_events(tmp_path / "log")
+
+
+def test_a_glob_may_name_folders(tmp_path: Path) -> None:
+    written(tmp_path / "day=1" / "part-0", HEADER, *LINES[:10])
+    written(tmp_path / "day=2" / "part-0", HEADER, *LINES[10:])
+    assert pairs(read_events(f"{tmp_path}/day=*")) == LOG
+
+
+def test_the_header_may_stand_alone_in_the_first_part(tmp_path: Path) -> None:
+    written(tmp_path / "p0", "item_id,user_id")
+    written(tmp_path / "p1", *[f"{item},{user}" for user, item in LOG])
+    assert pairs(read_events([tmp_path / "p0", tmp_path / "p1"])) == LOG
+
+
+def test_parts_of_words_go_on_without_a_header(tmp_path: Path) -> None:
+    lines = [f"it{item},u{user}" for user, item in LOG]
+    written(tmp_path / "a", "item_id,user_id", *lines[:10])
+    written(tmp_path / "b", *lines[10:])
+    assert pairs(read_events(tmp_path)) == [(f"u{user}", f"it{item}") for user, item in LOG]
+
+
+def test_the_part_with_the_header_comes_first(tmp_path: Path) -> None:
+    written(tmp_path / "a", *LINES[:10])
+    written(tmp_path / "b", HEADER, *LINES[10:])
+    with pytest.raises(DataError, match=r"expected the files of one log; give the file with the header first$"):
+        read_events(tmp_path)
