@@ -250,7 +250,7 @@ TABLES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "large 16-bit floats": (
         lambda: pd.DataFrame({"user": np.array([4096, 2], np.float16), "item": [1, 2]}),
-        "column 'user' holds float16 numbers above 2048, which are not exact; write them as float64 or as integers",
+        "column 'user' holds float16 numbers from 2048 on, which are not exact; write them as float64 or as integers",
     ),
 }
 
@@ -260,6 +260,14 @@ def test_a_table_whose_values_are_no_ids_is_refused(kind: str) -> None:
     table, message = TABLES[kind]
     with pytest.raises(DataError, match=re.escape(message)):
         events_of(table())
+
+
+@pytest.mark.parametrize("large", [np.float32(2**24 + 2), float(2**53 + 2), np.float16(4096)])
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_a_float_in_a_list_that_is_not_exact_is_refused(large: Any, role: str) -> None:
+    columns = {"user": [1, 2], "item": [1, 2], role: [large, "2"]}
+    with pytest.raises(DataError, match=f"in the column of {role}s, expected floats up to .* different ids may have b"):
+        Events.from_columns(columns["user"], columns["item"])
 
 
 @pytest.mark.parametrize(
@@ -312,3 +320,8 @@ def test_titles_are_not_taken_from_a_column_of_numbers_or_objects(tmp_path: Path
     path = text(tmp_path / "films.json", '{"id":1,"title":{"en":"Heat"}}\n' * 2)
     with pytest.raises(DataError, match="the column 'title' holds objects or arrays, expected one title per object; w"):
         read_titles([path])
+
+
+def test_a_header_in_the_middle_of_titles_is_no_title(tmp_path: Path) -> None:
+    path = text(tmp_path / "films", "id,title\nu1,Heat\nid,title\nu2,Ran\n")
+    assert read_titles([path]) == {"u1": "Heat", "u2": "Ran"}

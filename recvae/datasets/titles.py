@@ -43,7 +43,9 @@ def read_titles(
         If it cannot be read, or has no such columns.
     """
     with Table(paths, options, TITLES) as table:
-        sink = _TitleSink(f"{table.name}: the column '{table.columns.item}'", options or LogFormat())
+        options = options or LogFormat()
+        marks = (*options.null, *table.headings("item"))  # a header once more, as in files put together
+        sink = _TitleSink(IdColumn(f"{table.name}: the column '{table.columns.item}'", marks, options.kept))
         table.read(sink)
     found = sink.finish()
     if sink.n_several and remarks is not None:
@@ -54,8 +56,8 @@ def read_titles(
 class _TitleSink:
     """Collects ids and titles."""
 
-    def __init__(self, name: str, options: LogFormat) -> None:
-        self._ids = IdColumn(name, options.null, options.kept)
+    def __init__(self, ids: IdColumn) -> None:
+        self._ids = ids
         self._titles: list[str | None] = []
         self.n_several = 0
 

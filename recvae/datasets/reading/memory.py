@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recvae.errors import DataError, UsageError
-from recvae.ids import plain_id
+from recvae.ids import MOST_EXACT, plain_id
 
 _MOST_EXACT_HALF = 2048
 
@@ -61,16 +61,17 @@ def readable(table: pa.Table, name: str, names: Sequence[str]) -> pa.Table:
         if pa.types.is_dictionary(kind) and pa.types.is_floating(kind.value_type):
             column, kind = column.cast(kind.value_type), kind.value_type
         if pa.types.is_float16(kind):  # exact up to 2048 only: a user with a larger id would be another one
-            if _largest(column) > _MOST_EXACT_HALF:
+            if _largest(column) >= _MOST_EXACT_HALF:
                 raise DataError(
-                    f"{name}: column '{called}' holds float16 numbers above {_MOST_EXACT_HALF}, which are not exact; "
+                    f"{name}: column '{called}' holds float16 numbers from {_MOST_EXACT_HALF} on, which are not exact; "
                     "write them as float64 or as integers"
                 )
             column = column.cast(pa.float32())
         elif pa.types.is_decimal256(kind):
             column = column.cast(pa.string())
-        elif pa.types.is_fixed_size_list(kind):
-            column = column.cast(pa.list_(kind.value_type))
+        elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+            element = pa.float32() if pa.types.is_float16(kind.value_type) else kind.value_type
+            column = column.cast(pa.list_(element))
         columns.append(column)
     return pa.Table.from_arrays(columns, names=table.column_names)
 
@@ -133,7 +134,7 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
         column = column.astype("datetime64[s]")  # Arrow has no months and hours
     if dtype == np.dtype(object) or not (isinstance(column, np.ndarray) or hasattr(column, "__arrow_c_stream__")):
         # Arrow would cut the fraction of numpy's floats among integers.
-        column = [float(value) if isinstance(value, np.floating) else value for value in column]
+        column = [_exact(value, name) if isinstance(value, float | np.floating) else value for value in column]
     try:
         if hasattr(column, "__arrow_c_stream__"):
             found = pa.chunked_array(column)  # type: ignore[arg-type]
@@ -146,6 +147,17 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
             f"got {found.type} for the column of {name}s, expected one value per event; use one row per user and item"
         )
     return found
+
+
+def _exact(value: float | np.floating, name: str) -> float:
+    """Return a float of a list, unless it is a whole number that its type does not hold exactly."""
+    most = {np.float16: _MOST_EXACT_HALF, np.float32: 2**24}.get(type(value), MOST_EXACT)
+    if np.isfinite(value) and abs(value) > most and name not in ("rating", "time"):
+        raise DataError(
+            f"got {value!r} in the column of {name}s, expected floats up to {most}, which are exact: different ids may "
+            "have become one; write the ids as integers or texts"
+        )
+    return float(value)
 
 
 def _texts(values: list[str | None], name: str) -> pa.ChunkedArray:
