@@ -115,6 +115,91 @@ def test_edlae_holds_popular_items_back_more_than_rare_ones() -> None:
     np.testing.assert_allclose(EASE(l2=5.0)._penalty(counts), 5.0)
 
 
+# Relaxed diagonals: RLAE, RDLAE and DLAE (Moon et al., SIGIR 2023)
+
+
+def relaxed(x: np.ndarray, penalty: np.ndarray, largest: float) -> np.ndarray:
+    """Return the B (I, I) that minimises |X - X B|^2 + sum_i penalty_i |B_i|^2 with B_jj <= largest.
+
+    Column j is a ridge regression on all items; where its own weight comes out too large it is fixed at the largest
+    one, and what is left is a regression on the others.
+    """
+    n_items = x.shape[1]
+    weights = np.zeros((n_items, n_items))
+    for item in range(n_items):
+        left = np.vstack([x, np.diag(np.sqrt(penalty))])  # (U + I, I)
+        right = np.concatenate([x[:, item], np.zeros(n_items)])
+        column = np.linalg.lstsq(left, right)[0]
+        if column[item] > largest:
+            others = np.arange(n_items) != item
+            column[item] = largest
+            column[others] = np.linalg.lstsq(left[:, others], right - largest * left[:, item])[0]
+        weights[:, item] = column
+    return weights
+
+
+def without_diagonal(weights: np.ndarray) -> np.ndarray:
+    return weights * (1 - np.eye(len(weights)))
+
+
+@pytest.mark.parametrize("relax", [0.0, 0.05, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("l2", [0.5, 20.0])
+def test_relax_bounds_the_diagonal_of_the_least_squares_problem(relax: float, dropout: float, l2: float) -> None:
+    x = rows().toarray().astype(np.float64)
+    penalty = l2 + dropout / (1 - dropout) * (x**2).sum(axis=0)
+    expected = without_diagonal(relaxed(x, penalty, relax))
+    model = EDLAE(l2=l2, dropout=dropout, relax=relax).fit(sp.csr_matrix(x))
+    np.testing.assert_allclose(weights_of(model), expected, rtol=1e-3, atol=2e-5)
+
+
+def test_relaxed_by_1_it_is_dlae_which_is_dropout_alone() -> None:
+    """By enumeration of all masks, its own item among the inputs: ridge regression of the targets on what is left."""
+    x, p = rows(12, 4).toarray().astype(np.float64), 0.4
+    inputs, targets, probability = all_maskings(x, p)
+    root = np.sqrt(probability)[:, None]
+    left = np.vstack([root * inputs, np.sqrt(2.0) * np.eye(4)])
+    expected = np.linalg.lstsq(left, np.vstack([root * targets, np.zeros((4, 4))]))[0]
+    model = EDLAE(l2=2.0, dropout=p, relax=1.0).fit(sp.csr_matrix(x))
+    np.testing.assert_allclose(weights_of(model), without_diagonal(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_relaxed_by_0_it_is_edlae_to_the_bit() -> None:
+    x = rows(n_items=300)
+    model = EDLAE(l2=5.0, dropout=0.3, relax=0.0, user_power=0.0, item_power=0.0).fit(x)
+    np.testing.assert_array_equal(weights_of(model), weights_of(EDLAE(l2=5.0, dropout=0.3).fit(x)))
+
+
+# Data-adaptive normalisation (DAN, SIGIR 2025)
+
+
+@pytest.mark.parametrize("power", [0.1, 0.5, 1.0])
+def test_user_power_is_edlae_on_rows_that_count_less(power: float) -> None:
+    x = rows()
+    shares = np.maximum(np.diff(x.indptr), 1.0) ** -power
+    weighted = sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ x).astype(np.float32)
+    expected = EDLAE(l2=3.0 * float(shares.mean()), dropout=0.4, relax=0.2).fit(weighted)
+    model = EDLAE(l2=3.0, dropout=0.4, relax=0.2, user_power=power).fit(x)
+    np.testing.assert_allclose(weights_of(model), weights_of(expected), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.1, 0.5, 1.0])
+def test_item_power_favours_what_is_rare(power: float) -> None:
+    x = rows()
+    counts = np.maximum(np.diff(x.tocsc().indptr), 1.0)
+    without = weights_of(EDLAE(l2=3.0, user_power=0.2).fit(x))
+    model = EDLAE(l2=3.0, user_power=0.2, item_power=power).fit(x)
+    np.testing.assert_allclose(weights_of(model), without * (counts[:, None] / counts) ** power, rtol=1e-4, atol=1e-6)
+
+
+def test_items_and_users_without_interactions_are_no_harm() -> None:
+    x = rows().toarray()
+    x[:, 3] = 0
+    model = EDLAE(l2=3.0, dropout=0.4, relax=0.3, user_power=0.5, item_power=0.5).fit(sp.csr_matrix(x))
+    weights = weights_of(model)
+    assert np.isfinite(weights).all() and not weights[3].any() and not weights[:, 3].any()
+
+
 @pytest.mark.parametrize("settings", [{"l2": 500.0}])
 def test_defaults_are_the_papers(settings: dict[str, Any]) -> None:
     assert EASE() == EASE(**settings)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -329,3 +331,44 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         model_class(**values).fit(blocks.train)
+
+
+def test_relaxed_and_normalised_weights_are_pruned_like_others() -> None:
+    train = random_users(0, 200, 30)
+    model = EDLAE(l2=5.0, relax=0.3, user_power=0.2, item_power=0.2).fit(train)
+    whole = model.weights()["similarity"]
+    pruned = EDLAE(l2=5.0, relax=0.3, user_power=0.2, item_power=0.2, top_k=5).fit(train)
+    assert sp.issparse(pruned.similarity_)
+    np.testing.assert_array_equal(sp.csr_matrix(pruned.similarity_).toarray(), prune(whole, 5).toarray())
+
+
+# Catalogues beyond 26,000 items, where LAPACK's Cholesky on several threads ends the process
+
+
+def conjugate_gradients(train: sp.csr_matrix, l2: float, item: int) -> np.ndarray:
+    """Return a column of (X^T X + l2 I)^-1, solved in double precision without any block."""
+    x = sp.csr_matrix(train, dtype=np.float64)
+    target = np.zeros(train.shape[1])
+    target[item] = 1.0
+    operator = spla.LinearOperator((len(target), len(target)), matvec=lambda v: x.T @ (x @ v) + l2 * v)
+    column, failed = spla.cg(operator, target, rtol=1e-12, maxiter=5000)
+    assert not failed
+    return column
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_items", [33_000, 41_000])
+def test_many_items_are_solved_rightly(n_items: int) -> None:
+    if psutil.virtual_memory().available < 3 * 4 * n_items**2:
+        pytest.skip(f"{n_items:,} items need {3 * 4 * n_items**2 / 1e9:.0f} GB of free memory")
+    rng = np.random.default_rng(0)
+    items = np.minimum(rng.zipf(1.3, 3_000_000) - 1, n_items - 1)
+    train = sp.csr_matrix((np.ones(len(items), np.float32), (rng.integers(0, 60_000, len(items)), items)))
+    train.data[:] = 1.0
+    weights = EASE(l2=100.0).fit(sp.csr_matrix(train, shape=(60_000, n_items))).similarity_
+    assert isinstance(weights, np.ndarray)
+    for item in (0, 1, 77, n_items // 2, n_items - 1):
+        column = conjugate_gradients(train, 100.0, item)
+        expected = -column / column[item]
+        expected[item] = 0.0
+        np.testing.assert_allclose(weights[:, item], expected, atol=1e-5 + 1e-4 * np.abs(expected).max(), rtol=0)

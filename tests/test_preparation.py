@@ -142,9 +142,7 @@ def test_an_id_that_may_mean_none_is_pointed_out(tmp_path: Path) -> None:
     users = ["ann", "bob", "eve", "unknown"]
     (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(f"{users[i % 4]},i{i % 13}" for i in range(240)))
     [warning] = prepare_log(tmp_path / "log.csv", Protocol(), name="log").warnings
-    assert (
-        warning == "60 rows have the user 'unknown', which may be no id; if so, give --null 'unknown'"
-    )
+    assert warning == "60 rows have the user 'unknown', which may be no id; if so, give --null 'unknown'"
     log_format = LogFormat(null=("unknown",))
     prepared = prepare_log(tmp_path / "log.csv", Protocol(), name="log", log_format=log_format)
     assert prepared.warnings == []

@@ -3,6 +3,7 @@
     memory      how much is free, what fits, work in blocks
     allocator   keeps freed memory for the next batch
     forks       computing on in a process that was forked
+    inverse     the inverse of a symmetric matrix in its own memory
     matmul      float32 matrix products with the faster of two libraries
     devices     CPU or GPU, float32 or bfloat16
 

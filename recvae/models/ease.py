@@ -16,10 +16,10 @@ from typing import ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.linalg.lapack import spotrf, spotri
 from torch import nn
 from torch.nn import functional
 
+from recvae.compute.inverse import invert
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import TrainingError
 from recvae.interactions import HeldOut
@@ -35,12 +35,10 @@ from recvae.training.validation import validation_ndcg
 
 _STRIPE_BYTES = 64 << 20  # of what is worked on at a time, apart from the block itself
 _CACHE_BYTES = 16 << 20  # of what is gathered from at random
-_SQUARE = 256  # items; two squares of float32 stay in the cache of one core
 _DENSE_COLUMNS = 128  # popular items at a time; more columns at once are slower, as are fewer
 # Time of an entry's multiplication in a sparse product over that in a dense one, measured at 20,108 items: 8 ns, .05 ns
 _SPARSE_TO_DENSE = 160
 _NO_ANSWER = "the weights of the items have no unique answer; raise l2"
-_ROUNDING = 10 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(kw_only=True)
@@ -76,7 +74,7 @@ class EASE(Model):
         """
         options.monitor.start(1, [])
         started = time.perf_counter()
-        self.similarity_ = _weights_without_diagonal(self._regularised_gram(train))
+        self.similarity_ = self._solve(train)
         seconds, pruning = time.perf_counter() - started, None
         if self.top_k is not None:
             whole = None if validation is None else validation_ndcg(self._score_block, validation)
@@ -119,14 +117,15 @@ class EASE(Model):
             "which need memory in proportion to the items",
         )
 
-    def _regularised_gram(self, train: sp.csr_matrix) -> np.ndarray:
-        """Return X^T X + the penalty on the diagonal (I, I)."""
+    def _solve(self, train: sp.csr_matrix) -> np.ndarray:
+        """Return B (I, I)."""
         gram = gram_matrix(train)
         gram[np.diag_indices_from(gram)] += self._penalty(gram.diagonal())
-        return gram
+        precision = inverse_of(gram)
+        return weights_without_diagonal(precision, 1 / precision.diagonal())  # B_ij = -P_ij / P_jj
 
     def _penalty(self, counts: np.ndarray) -> np.ndarray:
-        """Return what is added to the diagonal, given that of X^T X, shape (n_items,)."""
+        """Return what is added to the diagonal of X^T X, given this diagonal, shape (n_items,)."""
         return np.full_like(counts, self.l2)
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
@@ -246,36 +245,40 @@ def _sparse_times_dense(left: sp.csr_matrix, right: torch.Tensor) -> torch.Tenso
     )
 
 
-def _weights_without_diagonal(gram: np.ndarray) -> np.ndarray:
-    """Turn a symmetric positive definite block into B of EASE, in the same memory."""
-    # LAPACK wants Fortran's order: the transposed view has it, and the matrix is symmetric.
-    before = gram.diagonal().copy()
-    factor, not_definite = spotrf(gram.T, lower=True, clean=False, overwrite_a=True)
-    # The square of a pivot is what the items before leave unexplained; below rounding it is nothing.
-    too_small = factor.diagonal() ** 2 <= _ROUNDING * before
-    inverse, not_invertible = spotri(factor, lower=True, overwrite_c=True)
-    if not_definite or not_invertible or too_small.any():
+def inverse_of(gram: np.ndarray) -> np.ndarray:
+    """Return the inverse of X^T X and its penalty (I, I), in the same memory.
+
+    Raises
+    ------
+    TrainingError
+        If there is none.
+    """
+    if not invert(gram):
         raise TrainingError(_NO_ANSWER)
-    precision = inverse.T  # C order again: only its upper triangle is filled
-    _mirror(precision)
-    diagonal = precision.diagonal().copy()
-    if not np.isfinite(diagonal).all():
-        raise TrainingError(_NO_ANSWER)
-    precision /= -diagonal  # B_ij = -P_ij / P_jj
+    return gram
+
+
+def weights_without_diagonal(precision: np.ndarray, columns: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Turn P into W_ij = -P_ij c_j r_i for i != j, W_ii = 0, in the same memory.
+
+    Parameters
+    ----------
+    precision : ndarray of shape (n_items, n_items), float32
+        P; used up.
+    columns : ndarray of shape (n_items,), float32
+        c; 1 / diag(P) in EASE.
+    rows : ndarray of shape (n_items,), float32, optional
+        r; 1 without it.
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_items), float32
+    """
+    precision *= -columns
+    if rows is not None:
+        precision *= rows[:, None]
     np.fill_diagonal(precision, 0.0)
     return precision
-
-
-def _mirror(block: np.ndarray) -> None:
-    """Copy the upper triangle to the lower one, by squares: columns of a whole stripe would not stay in the cache."""
-    side = _SQUARE
-    for start in range(0, len(block), side):
-        end = min(start + side, len(block))
-        for before in range(0, start, side):
-            block[start:end, before : before + side] = block[before : before + side, start:end].T
-        square = block[start:end, start:end]
-        lower = np.tril_indices(end - start, -1)
-        square[lower] = square.T[lower]
 
 
 def prune(similarity: np.ndarray, top_k: int) -> sp.csr_matrix:
