@@ -58,6 +58,11 @@ class _Refused(NamedTuple):
     text: str
     position: int | None = None
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether it should have been a row, and is not blank or a comment."""
+        return bool(self.text.strip()) and not self.text.lstrip().startswith(COMMENTS)
+
 
 def account(
     connection: duckdb.DuckDBPyConnection, scan: Scan, options: LogFormat, report: FileReport, census: Census
@@ -92,7 +97,7 @@ def account(
             f"{scan.name} holds {census.n_zeros:,} zero bytes, expected text; repair the file, or say --encoding utf-16"
         )
     refused = _refused(connection)
-    bad = [one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)]
+    bad = [one for one in refused if one.is_bad]
     if scan.form == JSON_LINES:
         bad += _invalid_json(connection, scan)
     end = "\n" if census.line_feeds else "\r"
@@ -203,15 +208,15 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str,
     """
     dialect = scan.dialect
     assert dialect is not None
-    ways = []
-    for escape, quote in (("\\", dialect.quote), ("", "")):
-        other = replace(
-            scan, dialect=replace(dialect, quote=quote, escape=escape), unquoted="" if quote else dialect.quote
-        )
-        if other.dialect != dialect:
-            ways.append((_n_bad(connection, other, end), other))
+    others = [replace(scan, dialect=replace(dialect, escape="\\")), _with_quotes_as_letters(scan)]
+    ways = [(_n_bad(connection, other, end), other) for other in others if other.dialect != dialect]
     n_bad, best = min(ways, key=lambda way: way[0])
     return best if n_bad <= most else None
+
+
+def _with_quotes_as_letters(scan: Scan) -> Scan:
+    assert scan.dialect is not None
+    return replace(scan, dialect=replace(scan.dialect, quote="", escape=""), unquoted=scan.dialect.quote)
 
 
 def _n_bad(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> int:
@@ -219,15 +224,12 @@ def _n_bad(connection: duckdb.DuckDBPyConnection, scan: Scan, end: str) -> int:
     connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
     columns = f"count({_column(scan, 0)})"
     connection.execute(f"SELECT {columns} FROM {scan.relation}").fetchall()
-    refused = _refused(connection)
-    return _n_lines([one for one in refused if one.text.strip() and not one.text.lstrip().startswith(COMMENTS)], end)
+    return _n_lines([one for one in _refused(connection) if one.is_bad], end)
 
 
 def _apart(connection: duckdb.DuckDBPyConnection, scan: Scan, row: int, end: str, most: int) -> Scan:
     """Return the scan with quotes taken for letters, if at most so many lines are no rows then; else name the line."""
-    dialect = scan.dialect
-    assert dialect is not None
-    other = replace(scan, dialect=replace(dialect, quote="", escape=""), unquoted=dialect.quote)
+    other = _with_quotes_as_letters(scan)
     if _n_bad(connection, other, end) <= most:
         return other
     number = line_of(replace(scan, only=()), row, connection)

@@ -16,7 +16,7 @@ from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABL
 from recvae.datasets.reading.json_ids import has_lists
 from recvae.datasets.reading.memory import readable
 from recvae.datasets.reading.options import LogFormat
-from recvae.datasets.reading.relations import array_relation, lines_relation
+from recvae.datasets.reading.relations import array_relation, objects_relation
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
@@ -95,31 +95,31 @@ class Opener:
             try:
                 names = self._all_names(source, dialect, path)
             except MixedEndsError:
-                path = self._with_plain_ends(source, dialect)
+                path = self._copied(source, dialect, ends=True)
                 names = self._all_names(source, dialect, path)
             dialect = replace(dialect, names=names)
-        if dialect.form in (JSON_LINES, JSON_ARRAY):
-            return self._json(source, dialect, path)
         is_lists = dialect.form == LISTS
         extra = {} if is_lists else {n: value for n, value in source.partition.items() if n not in dialect.names}
         kinds = dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR")
+        columns = Columns(user="user", item="item") if is_lists else self._columns(source, dialect, tuple(extra))
+        if dialect.form in (JSON_LINES, JSON_ARRAY):
+            dialect = self._with_lists(source, dialect, path, columns)
         scan = Scan(
             source=source,
             name=source.name,
             form=dialect.form,
             kinds={"user": "VARCHAR", "item": "VARCHAR[]"} if is_lists else kinds,
-            columns=Columns(user="user", item="item") if is_lists else self._columns(source, dialect, tuple(extra)),
+            columns=columns,
             dialect=dialect,
             path=path,
             constants=tuple(extra.items()),
         )
         return self._with_times(scan)
 
-    def _json(self, source: Source, dialect: Dialect, path: Path) -> Scan:
-        extra = {name: value for name, value in source.partition.items() if name not in dialect.names}
-        columns = self._columns(source, dialect, tuple(extra))
-        objects = array_relation(path) if dialect.form == JSON_ARRAY else lines_relation(path)
+    def _with_lists(self, source: Source, dialect: Dialect, path: Path, columns: Columns) -> Dialect:
+        """Return the dialect of JSON that knows whether items are lists, in any row; ids and titles are checked."""
         user, item = (name if name in dialect.names else "" for name in columns.ids)
+        objects = objects_relation(path, dialect.form)
         try:
             is_list = bool(item) and has_lists(self.connection, objects, user, item, source.name)
         except duckdb.Error as error:
@@ -130,40 +130,25 @@ class Opener:
                 f"{source.name}: the column '{columns.title}' holds objects or arrays, expected one title per object; "
                 "write them flat, e.g. with jq"
             )
-        scan = Scan(
-            source=source,
-            name=source.name,
-            form=dialect.form,
-            kinds=dict.fromkeys((*sql_names(dialect.names), *extra), "VARCHAR"),
-            columns=columns,
-            dialect=replace(dialect, nested=frozenset(nested)),
-            path=path,
-            constants=tuple(extra.items()),
-        )
-        return self._with_times(scan)
+        return replace(dialect, nested=frozenset(nested))
 
     def with_plain_ends(self, scan: Scan) -> Scan:
         """Return the same scan, read from a copy in which all lines end in the same way."""
         assert scan.source is not None and scan.dialect is not None
-        return replace(scan, path=self._with_plain_ends(scan.source, scan.dialect))
+        return replace(scan, path=self._copied(scan.source, scan.dialect, ends=True))
 
-    def _with_plain_ends(self, source: Source, dialect: Dialect) -> Path:
+    def _copied(self, source: Source, dialect: Dialect, *, ends: bool) -> Path:
         target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
         separator = dialect.separator if dialect.form == TABLE else ""
-        return copied(source, target, dialect.encoding, separator, ends=True)
+        return copied(source, target, dialect.encoding, separator, ends=ends)
 
     def _plain(self, source: Source, dialect: Dialect) -> Path:
         """Return the file itself if DuckDB can read it as it is, or a plain copy."""
         is_utf8 = dialect.encoding.replace("_", "-").lower() in ("utf-8", "utf8", "utf-8-sig")
-        if (
-            is_utf8
-            and source.packing() in (None, "gzip", "zstd")
-            and not (dialect.form == TABLE and dialect.separator == SPACES)
-        ):
+        is_aligned = dialect.form == TABLE and dialect.separator == SPACES
+        if is_utf8 and source.packing() in (None, "gzip", "zstd") and not is_aligned:
             return source.path
-        target = self.scratch / f"{len(list(self.scratch.iterdir()))}.txt"
-        separator = dialect.separator if dialect.form == TABLE else ""
-        return copied(source, target, dialect.encoding, separator, ends=separator == SPACES)
+        return self._copied(source, dialect, ends=is_aligned)
 
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
@@ -211,7 +196,7 @@ class Opener:
 
     def _all_names(self, source: Source, dialect: Dialect, path: Path) -> tuple[str, ...]:
         """Return the names in all JSON objects, also of those that none of the first objects has."""
-        objects = array_relation(path) if dialect.form == JSON_ARRAY else lines_relation(path)
+        objects = objects_relation(path, dialect.form)
         is_object = "json_valid(line) AND json_type(line) = 'OBJECT'"
         query = f"SELECT DISTINCT unnest(json_keys(CASE WHEN {is_object} THEN line END)) FROM {objects}"
         try:

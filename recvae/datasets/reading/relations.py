@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recvae.datasets.reading.dialects import Dialect
+from recvae.datasets.reading.dialects import JSON_ARRAY, Dialect
 from recvae.datasets.reading.separators import SPACES
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.spool import PLAIN_SEPARATOR
@@ -65,6 +65,11 @@ def lists_relation(path: Path) -> str:
 def array_relation(path: Path) -> str:
     """Return the SQL that reads the objects of a JSON array."""
     return f"(SELECT json AS line FROM read_json_objects({sql_path(path)}, format = 'array', {_compression(path)}))"
+
+
+def objects_relation(path: Path, form: str) -> str:
+    """Return the SQL that reads JSON objects, one per row, of either form."""
+    return array_relation(path) if form == JSON_ARRAY else lines_relation(path)
 
 
 def json_relation(objects: str, names: tuple[str, ...], ids: tuple[str, ...], item: str | None) -> str:

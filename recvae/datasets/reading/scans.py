@@ -12,10 +12,9 @@ from recvae.datasets.columns import Columns
 from recvae.datasets.reading import times
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect
 from recvae.datasets.reading.relations import (
-    array_relation,
     json_relation,
-    lines_relation,
     lists_relation,
+    objects_relation,
     table_relation,
 )
 from recvae.datasets.reading.sources import Source
@@ -112,7 +111,7 @@ class Scan:
             return table_relation(self.path, self.dialect)
         if self.form == LISTS:
             return lists_relation(self.path)
-        objects = array_relation(self.path) if self.form == JSON_ARRAY else lines_relation(self.path)
+        objects = objects_relation(self.path, self.form)
         ids = (self.columns.user, self.columns.item)
         return json_relation(objects, self.dialect.names, ids, self.columns.item if self.has_json_items else None)
 

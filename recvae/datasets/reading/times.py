@@ -255,7 +255,7 @@ class TimeColumn:
         form = self._form
         if not self._are_numbers:
             _check_last(last, 1, "")
-        if self._are_numbers:
+        else:
             if check is not None:
                 check(moments)
             self._check_unit(moments, last)
