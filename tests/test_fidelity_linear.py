@@ -1,13 +1,13 @@
 """EASE and EDLAE against the least-squares problems that define them, solved another way in float64."""
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from recvae.models import EASE, EDLAE
+from recvae.models.common.penalties import l2_by_size, typical_l2
 
 # Letters in shape comments: U users, I items.
 
@@ -97,7 +97,7 @@ def test_edlae_minimises_the_expectation_of_the_loss_under_dropout(p: float, wei
 def test_the_penalty_is_what_dropout_adds_to_the_loss_of_any_weights_without_diagonal(p: float) -> None:
     x = rows(12, 4).toarray().astype(np.float64)
     inputs, targets, probability = all_maskings(x, p)
-    penalty = EDLAE(l2=2.0, dropout=p)._penalty((x**2).sum(axis=0)) - 2.0  # (I,) besides l2
+    penalty = EDLAE(dropout=p)._penalty((x**2).sum(axis=0), l2=2.0) - 2.0  # (I,) besides l2
     rng = np.random.default_rng(0)
     for _ in range(5):
         weights = rng.normal(0, 1, (4, 4))
@@ -110,9 +110,9 @@ def test_the_penalty_is_what_dropout_adds_to_the_loss_of_any_weights_without_dia
 def test_edlae_holds_popular_items_back_more_than_rare_ones() -> None:
     """A penalty equal for all items is EASE with a larger l2."""
     counts = np.array([1.0, 10.0, 100.0])
-    np.testing.assert_allclose(EDLAE(l2=5.0, dropout=0.5)._penalty(counts), 5 + counts)
-    np.testing.assert_allclose(EDLAE(l2=5.0, dropout=0.75)._penalty(counts), 5 + 3 * counts)
-    np.testing.assert_allclose(EASE(l2=5.0)._penalty(counts), 5.0)
+    np.testing.assert_allclose(EDLAE(dropout=0.5)._penalty(counts, l2=5.0), 5 + counts)
+    np.testing.assert_allclose(EDLAE(dropout=0.75)._penalty(counts, l2=5.0), 5 + 3 * counts)
+    np.testing.assert_allclose(EDLAE(dropout=0.0)._penalty(counts, l2=5.0), 5.0)
 
 
 # Relaxed diagonals: RLAE, RDLAE and DLAE (Moon et al., SIGIR 2023)
@@ -200,7 +200,42 @@ def test_items_and_users_without_interactions_are_no_harm() -> None:
     assert np.isfinite(weights).all() and not weights[3].any() and not weights[:, 3].any()
 
 
-@pytest.mark.parametrize("settings", [{"l2": 500.0}])
-def test_defaults_are_the_papers(settings: dict[str, Any]) -> None:
-    assert EASE() == EASE(**settings)
-    assert EDLAE() == EDLAE(l2=300.0, dropout=0.33)
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "n_interactions", "tuned"),
+    [
+        (363, 4_972, 28_803, 100),  # latest-small; the first five: the best on validation users
+        (538, 1_355, 32_364, 200),  # ML-100K
+        (5_034, 3_502, 480_438, 500),  # ML-1M
+        (1_503, 15_388, 74_354, 100),  # HetRec Last.fm
+        (4_441, 16_931, 163_412, 50),  # citeulike-a
+        (29_858, 40_981, 810_128, 80),  # gowalla; from here on: published
+        (31_668, 38_048, 1_237_259, 300),  # Yelp 2018
+        (52_643, 91_599, 2_380_730, 60),  # Amazon-book
+        (116_677, 20_108, 8_500_000, 500),  # ML-20M
+        (383_435, 17_769, 47_000_000, 1_000),  # Netflix
+        (471_355, 41_140, 27_700_000, 200),  # Million Song
+    ],
+)
+def test_l2_by_the_size_of_the_data_is_near_what_was_tuned(
+    n_users: int, n_items: int, n_interactions: int, tuned: float
+) -> None:
+    assert 0.4 <= tuned / l2_by_size(n_users, n_items, n_interactions) <= 2.5
+
+
+def test_l2_is_left_to_the_data_unless_it_is_given() -> None:
+    assert EASE() == EASE(l2=None) and EDLAE() == EDLAE(l2=None, dropout=0.33)
+    train = rows()
+    typical = typical_l2(train)
+    assert typical == l2_by_size(train.shape[0] - 1, train.shape[1], train.nnz)  # one user has none
+    assert typical_l2(2 * train) == 4 * typical
+    for left, given in ((EASE(), EASE(l2=typical)), (EDLAE(), EDLAE(l2=0.7 * typical))):
+        np.testing.assert_array_equal(weights_of(left.fit(train)), weights_of(given.fit(train)))
+        assert left.training_summary().from_data == {"l2": given.l2}
+        assert given.training_summary().from_data is None
+
+
+def test_users_and_items_without_interactions_do_not_change_the_typical_l2() -> None:
+    train = rows()
+    wider = sp.csr_matrix((train.data, train.indices, np.append(train.indptr, train.nnz)), (train.shape[0] + 1, 900))
+    assert typical_l2(wider) == typical_l2(train)
+    assert typical_l2(sp.csr_matrix((5, 4), dtype=np.float32)) > 0

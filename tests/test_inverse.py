@@ -1,13 +1,16 @@
 """The inverse of a symmetric positive definite matrix: right at every size, in its own memory, or none."""
 
+import os
+import sys
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recvae.compute import inverse
+from recvae.compute import inverse, lapack
 from recvae.compute.inverse import invert
 
 
@@ -17,9 +20,11 @@ def definite(n: int, shift: float = 1.0, seed: int = 0) -> np.ndarray:
     return rows.T @ rows / np.float32(2 * n) + np.float32(shift) * np.eye(n, dtype=np.float32)
 
 
-@pytest.fixture(params=["lapack", "blocks"])
+@pytest.fixture(params=["here", "apart", "blocks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Invert in one call of LAPACK, or block by block with small blocks and tiles."""
+    """Invert in one call of LAPACK, here or in another process, or block by block with small blocks and tiles."""
+    if request.param != "here":
+        monkeypatch.setattr(inverse, "_HERE", 0)
     if request.param == "blocks":
         monkeypatch.setattr(inverse, "_LAPACKS", 0)
         monkeypatch.setattr(inverse, "_SIDE", 128)
@@ -42,6 +47,7 @@ def test_blocks_and_tiles_of_any_size_give_the_same(n: int, side: int, tile: int
     block = definite(n, seed=seed)
     expected = np.linalg.inv(block.astype(np.float64))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverse, "_HERE", 0)
         patch.setattr(inverse, "_LAPACKS", 0)
         patch.setattr(inverse, "_SIDE", side)
         patch.setattr(inverse, "_TILE", tile)
@@ -86,3 +92,45 @@ def test_little_memory_is_needed_beside_the_matrix() -> None:
         assert tracemalloc.get_traced_memory()[1] < block.nbytes / 2
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="matrices are inverted apart on Linux only")
+@pytest.mark.parametrize("n", [1, 3, 700])
+def test_in_a_process_of_its_own_the_numbers_are_the_same(n: int) -> None:
+    block = definite(n)
+    here = block.copy()
+    assert lapack.invert_here(here, here.diagonal().copy())
+    assert lapack.invert_apart(block) is True
+    np.testing.assert_array_equal(np.triu(block), np.triu(here))
+    singular = np.zeros((n, n), dtype=np.float32)
+    assert lapack.invert_apart(singular) is False
+    np.testing.assert_array_equal(singular, 0)
+
+
+def _without_programs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sys, "executable", "/no/such/python")
+
+
+def _without_shared_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(os, "memfd_create", raising=False)
+
+
+def _ending_by_a_signal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lapack, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+
+
+def _failing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lapack, "_PROGRAM", "raise ImportError")
+
+
+@pytest.mark.parametrize("happens", [_without_programs, _without_shared_memory, _ending_by_a_signal, _failing])
+def test_where_lapack_ends_its_process_the_answer_is_found_block_by_block(
+    happens: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happens(monkeypatch)
+    monkeypatch.setattr(inverse, "_HERE", 0)
+    block = definite(900)
+    assert lapack.invert_apart(block) is None
+    expected = np.linalg.inv(block.astype(np.float64))
+    assert invert(block)
+    np.testing.assert_allclose(block, expected, atol=2e-6 * np.abs(expected).max(), rtol=0)

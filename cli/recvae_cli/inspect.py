@@ -38,7 +38,7 @@ def inspect(
         show(f"{folder}: {card['model']} on {card['dataset'].get('name', 'unnamed data')}, made {card['created']}")
         settings = Table("hyperparameter", "value")
         for name, value in card["hyperparameters"].items():
-            settings.add_row(name, str(value))
+            settings.add_row(name, _from_data(card, name) or str(value))
         numbers = Table("users", "metric", "mean")
         for part, values in card["metrics"].items():
             for metric, mean in values.items():
@@ -57,6 +57,12 @@ def inspect(
         more = "" if card["model"] in MODELS else " --model MODULE:CLASS"
         verbs = (f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}")
         say_next(*(f"recvae {verb}{more}" for verb in verbs))
+
+
+def _from_data(card: dict[str, Any], name: str) -> str:
+    """Return what a hyperparameter became that was left to the data; empty for others."""
+    values = card["training"].get("from_data")
+    return f"{values[name]}, from the data" if isinstance(values, dict) and name in values else ""
 
 
 def _facts(card: dict[str, Any]) -> str:

@@ -219,8 +219,11 @@ def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal hand
 
 
 def _show_parts(training: "TrainingSummary") -> None:
-    """Say how a blend is weighed, or what pruning cost."""
+    """Say how a blend is weighed, what was left to the data, or what pruning cost."""
     pruning, weight = training.pruning, training.weight
+    if training.from_data:
+        found = ", ".join(f"{name} {value:g}" for name, value in training.from_data.items())
+        show(f"{found}: from the size of the data; `recvae tune` may find better")
     if weight is not None:
         chosen = ", chosen on validation" if training.tried is not None else ""
         show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")

@@ -1,9 +1,9 @@
 """The inverse of a symmetric positive definite matrix, in its own memory.
 
 LAPACK's Cholesky decomposition on several threads (`spotrf` of SciPy's OpenBLAS) ends the process with a segmentation
-fault somewhere between 26,000 and 33,000 rows. Beyond what it is known to do it only sees small blocks here, and
-elimination goes on block by block (Gauss-Jordan; the "sweep" of statistics): with K the rows of a block and the others
-i, j,
+fault somewhere between 26,000 and 33,000 rows. Beyond what it is known to do, and where it fails below, it only sees
+small blocks here, and elimination goes on block by block (Gauss-Jordan; the "sweep" of statistics): with K the rows of
+a block and the others i, j,
 
     A_ij -= A_iK A_KK^-1 A_Kj,    A_iK := A_iK A_KK^-1,    A_KK := -A_KK^-1
 
@@ -14,17 +14,17 @@ needed (Peters & Wilkinson, On the stability of Gauss-Jordan elimination with pi
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import spotrf, spotri
 
+from recvae.compute.lapack import invert_apart, invert_here
 from recvae.compute.matmul import product
 
 # Letters in shape comments: N rows, K of a block.
 
 _LAPACKS = 20_480  # rows up to which LAPACK is called once: it is faster, and is known to end well
+_HERE = 8_192  # of these, rows up to which it is called in this process: starting another one would take longer
 _SIDE = 512  # rows of a block; with more, the products with its inverse take longer
 _TILE = 2048  # rows and columns of a product: what it gives stays in the cache until it is subtracted
 _SQUARE = 256  # rows and columns of a copy; two squares of float32 stay in the cache of one core
-_ROUNDING = 10 * float(np.finfo(np.float32).eps)
 
 
 def invert(block: np.ndarray) -> bool:
@@ -41,29 +41,22 @@ def invert(block: np.ndarray) -> bool:
         Whether there is an inverse: False if a pivot is not above rounding, or something is not finite.
     """
     diagonal = block.diagonal().copy()
-    found = _by_lapack(block, diagonal) if len(block) <= _LAPACKS else _by_blocks(block, diagonal)
+    if len(block) <= _HERE:
+        found = invert_here(block, diagonal)
+    else:
+        by_lapack = invert_apart(block) if len(block) <= _LAPACKS else None
+        found = _by_blocks(block, diagonal) if by_lapack is None else by_lapack
     _mirror(block)
     return found and bool(np.isfinite(block.diagonal()).all())
 
 
-def _by_lapack(block: np.ndarray, before: np.ndarray) -> bool:
-    """Invert the upper triangle in place; False if it cannot be, given the diagonal before any elimination (N,)."""
-    # LAPACK wants Fortran's order: the transposed view has it, with the upper triangle as the lower one.
-    factor, not_definite = spotrf(block.T, lower=True, clean=False, overwrite_a=True)
-    # The square of a pivot is what the rows before leave unexplained; below rounding it is nothing.
-    if not_definite or not (factor.diagonal() ** 2 > _ROUNDING * before).all():
-        return False
-    _, not_invertible = spotri(factor, lower=True, overwrite_c=True)
-    return not_invertible == 0
-
-
 def _by_blocks(block: np.ndarray, before: np.ndarray) -> bool:
-    """Invert the upper triangle in place, as `_by_lapack` does."""
+    """Invert the upper triangle in place, as `invert_here` does."""
     matrix = torch.from_numpy(block)
     for start in range(0, len(block), _SIDE):
         end = min(start + _SIDE, len(block))
         inverse = block[start:end, start:end].copy()  # (K, K)
-        if not _by_lapack(inverse, before[start:end]):
+        if not invert_here(inverse, before[start:end]):
             return False
         _mirror(inverse)
         _eliminate(matrix, torch.from_numpy(inverse), start, end)

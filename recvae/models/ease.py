@@ -28,6 +28,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import scorer_of
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
+from recvae.models.common.penalties import typical_l2
 from recvae.training.records import TrainingSummary
 from recvae.training.validation import validation_ndcg
 
@@ -56,9 +57,12 @@ class EASE(Model):
     name: ClassVar[str] = "ease"
     paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
     grows_with: ClassVar[str] = "items"
+    _share_of_l2: ClassVar[float] = 1.0  # of `typical_l2`, where l2 is left to the data
     space: ClassVar[Space] = {"l2": (10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
 
-    l2: float = hyperparameter(500.0, "weight of the squared weights, in interactions", low=0)
+    l2: float | None = hyperparameter(
+        None, "weight of the squared weights, in interactions; none: from the data, see `typical_l2`", low=0
+    )
     top_k: int | None = hyperparameter(None, "weights kept per item for serving, the largest by size", low=1)
 
     similarity_: np.ndarray | sp.csr_matrix = learned()
@@ -74,7 +78,8 @@ class EASE(Model):
         """
         options.monitor.start(1, [])
         started = time.perf_counter()
-        self.similarity_ = self._solve(train)
+        l2 = self._share_of_l2 * typical_l2(train) if self.l2 is None else self.l2
+        self.similarity_ = self._solve(train, l2)
         seconds, pruning = time.perf_counter() - started, None
         if self.top_k is not None:
             whole = None if validation is None else validation_ndcg(self._score_block, validation)
@@ -82,7 +87,8 @@ class EASE(Model):
             pruned = None if validation is None else validation_ndcg(self._score_block, validation)
             kept = self.similarity_.nnz / train.shape[1] ** 2
             pruning = {"kept": kept, "ndcg@100 before": whole, "ndcg@100 after": pruned}
-        self.summary_ = TrainingSummary(seconds=seconds, pruning=pruning)
+        from_data = {"l2": l2} if self.l2 is None else None
+        self.summary_ = TrainingSummary(seconds=seconds, pruning=pruning, from_data=from_data)
         options.monitor.advance(1, None)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
@@ -117,16 +123,12 @@ class EASE(Model):
             "which need memory in proportion to the items",
         )
 
-    def _solve(self, train: sp.csr_matrix) -> np.ndarray:
+    def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:
         """Return B (I, I)."""
         gram = gram_matrix(train)
-        gram[np.diag_indices_from(gram)] += self._penalty(gram.diagonal())
+        gram[np.diag_indices_from(gram)] += np.float32(l2)
         precision = inverse_of(gram)
         return weights_without_diagonal(precision, 1 / precision.diagonal())  # B_ij = -P_ij / P_jj
-
-    def _penalty(self, counts: np.ndarray) -> np.ndarray:
-        """Return what is added to the diagonal of X^T X, given this diagonal, shape (n_items,)."""
-        return np.full_like(counts, self.l2)
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         if isinstance(self.similarity_, np.ndarray):

@@ -58,7 +58,8 @@ class EDLAE(EASE):
         "item_power": (0.0, 0.1, 0.2, 0.3),
     }
 
-    l2: float = hyperparameter(300.0, "weight of the squared weights, in interactions", low=0)
+    _share_of_l2: ClassVar[float] = 0.7  # dropout does a part of the work
+
     dropout: float = hyperparameter(
         0.33, "probability p of hiding an interaction from the input", low=0, high=1, below_high=True
     )
@@ -68,14 +69,15 @@ class EDLAE(EASE):
     )
     item_power: float = hyperparameter(0.0, "power alpha by which popular items are recommended less", low=0, high=1)
 
-    def _penalty(self, counts: np.ndarray, share: float = 1.0) -> np.ndarray:
-        return self.l2 * share + self.dropout / (1 - self.dropout) * counts
+    def _penalty(self, counts: np.ndarray, l2: float) -> np.ndarray:
+        """Return gamma, shape (n_items,), given the diagonal of X^T X."""
+        return l2 + self.dropout / (1 - self.dropout) * counts
 
-    def _solve(self, train: sp.csr_matrix) -> np.ndarray:
+    def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:
         shares = np.maximum(np.diff(train.indptr), 1).astype(np.float64) ** -self.user_power  # (U,)
         weighted = train if self.user_power == 0 else sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ train)
         gram = gram_matrix(weighted.astype(np.float32))
-        penalty = self._penalty(gram.diagonal(), float(shares.mean())).astype(np.float32)  # (I,): gamma
+        penalty = self._penalty(gram.diagonal(), l2 * float(shares.mean())).astype(np.float32)  # (I,): gamma
         gram[np.diag_indices_from(gram)] += penalty
         precision = inverse_of(gram)
         free = 1 / precision.diagonal()  # gamma + mu of EDLAE

@@ -111,6 +111,8 @@ class TrainingSummary:
         Of a blend: the weight of the first run.
     pruning : dict, optional
         Of a pruned linear model: the share of weights kept, and validation NDCG@100 before and after.
+    from_data : dict, optional
+        Hyperparameters that were left to the data, and what they became.
     tried : dict or list of dict, optional
         Validation NDCG@100 by weight of a blend, or of each point of a baseline's grid.
     grid : dict, optional
@@ -138,6 +140,7 @@ class TrainingSummary:
     failure: str | None = None
     weight: float | None = None
     pruning: dict[str, Any] | None = None
+    from_data: dict[str, Any] | None = None
     chosen_on: str | None = None
     grid: dict[str, list[Any]] | None = None
     tried: dict[str, float] | list[dict[str, Any]] | None = None
@@ -182,7 +185,7 @@ _KINDS: dict[str, tuple[Any, str]] = {  # of what others compute with, print or 
     **dict.fromkeys(("epochs", "best_epoch", "trial"), (int, "a whole number")),
     **dict.fromkeys(("stopped_early", "interrupted"), (bool, "true or false")),
     **dict.fromkeys(("device", "precision", "stopped", "failure", "chosen_on", "study"), (str, "a text")),
-    **dict.fromkeys(("pruning", "grid"), (dict, "an object")),
+    **dict.fromkeys(("pruning", "from_data", "grid"), (dict, "an object")),
     "tried": (dict | list, "an object or a list"),
     "searched": (list, "a list"),
 }

@@ -10,6 +10,7 @@
     networks          what a network states of its items; layers on sparse rows, initialisation, noise
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
+    penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
 
 Importing this package imports none of them.

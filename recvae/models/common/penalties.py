@@ -1,0 +1,44 @@
+"""How strong a penalty suits the size of the data, where the user has not said."""
+
+import numpy as np
+import scipy.sparse as sp
+
+
+def typical_l2(train: sp.csr_matrix) -> float:
+    """Return an l2 for linear models that suits the size of the data.
+
+    Users and items without interactions do not count. Interactions of weight w are w^2 interactions, as in X^T X.
+
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_users, n_items)
+        Interactions.
+
+    Returns
+    -------
+    float
+        Above 0.
+    """
+    n_users, n_items = np.count_nonzero(np.diff(train.indptr)), len(np.unique(train.indices))
+    weight = float(np.mean(np.square(train.data, dtype=np.float64))) if train.nnz else 1.0
+    return weight * l2_by_size(n_users, n_items, train.nnz)
+
+
+def l2_by_size(n_users: int, n_items: int, n_interactions: int) -> float:
+    """Return 10 s^0.7, with s the geometric mean of the interactions per user and per item, to two digits.
+
+    The best l2 grows more slowly than the interactions. On eleven data sets of 363 to 471,000 users, the one chosen on
+    validation or published is 0.4 to 2.5 times this; accuracy changes little over such a range (docs/models.md).
+
+    Parameters
+    ----------
+    n_users, n_items, n_interactions : int
+        Of the training data.
+
+    Returns
+    -------
+    float
+        Above 0.
+    """
+    mean = max(n_interactions, 1) / np.sqrt(max(n_users, 1) * max(n_items, 1))
+    return float(f"{10 * mean**0.7:.2g}")
