@@ -188,8 +188,8 @@ def test_models_are_compared_in_one_call(films: Dataset) -> None:
     assert tests["als"].p == pytest.approx(pair.pvalue)
     assert found.tests("coverage@5") == {}, "one number for all users cannot be tested"
     assert als.seconds == (tuned.training.seconds or 0) >= 0 and plain.seconds is None
-    factors = tuned.model.weights()["item_factors"]
-    assert (als.n_parameters, als.n_bytes) == (factors.size, factors.nbytes)
+    arrays = tuned.model.weights().values()
+    assert (als.n_parameters, als.n_bytes) == (sum(a.size for a in arrays), sum(a.nbytes for a in arrays))
     assert compare({"a": popular, "b": popular}, films).baseline == "a", "the first, where none is named"
 
 

@@ -300,6 +300,30 @@ def test_als_says_when_its_problems_have_no_answer(blocks: Dataset) -> None:
         no_answer.score(sp.csr_matrix([[1, 0, 1]]))
 
 
+def test_als_takes_its_regularization_from_the_size_of_the_data_and_folds_in_by_it(blocks: Dataset) -> None:
+    left = ALS(factors=4, alpha=4.0).fit(blocks.train)
+    size = blocks.train.nnz / np.sqrt(np.prod(blocks.train.shape))
+    chosen = 0.12 * float(f"{10 * size**0.7:.2g}")  # .06 sqrt(alpha) times the typical l2
+    assert left.training_summary().from_data == {"regularization": pytest.approx(chosen, rel=1e-12)}
+    given = ALS(factors=4, alpha=4.0, regularization=chosen).fit(blocks.train)
+    assert given.training_summary().from_data is None
+    loaded = ALS(factors=4, alpha=4.0).load_weights(left.weights())
+    for model in (given, loaded):
+        np.testing.assert_array_equal(model.score(blocks.train), left.score(blocks.train))
+
+
+def test_als_of_an_earlier_version_has_its_regularization_among_the_hyperparameters(blocks: Dataset) -> None:
+    model = ALS(factors=4, regularization=2.0).fit(blocks.train)
+    factors = {"item_factors": model.weights()["item_factors"]}
+    loaded = ALS(factors=4, regularization=2.0).load_weights(factors)
+    np.testing.assert_array_equal(loaded.score(blocks.train), model.score(blocks.train))
+    with pytest.raises(ValueError, match="neither the weights nor the hyperparameters say the regularization"):
+        ALS(factors=4).load_weights(factors)
+    for wrong in ([], [1.0, 2.0], [-1.0], [np.nan]):
+        with pytest.raises(ValueError, match="is no number >= 0"):
+            ALS(factors=4).load_weights(factors | {"regularization": np.array(wrong)})
+
+
 def test_data_that_cannot_be_learned_from_is_refused(model_name: str, make_model: Make, blocks: Dataset) -> None:
     model = make_model(model_name)
     bad: Any

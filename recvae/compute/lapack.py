@@ -78,7 +78,7 @@ def invert_apart(block: np.ndarray) -> bool | None:
                     block[...] = copy
             finally:
                 del copy  # memory that is looked at cannot be given back
-    return {_INVERTED: True, _NO_INVERSE: False}.get(code)
+    return None if code not in (_INVERTED, _NO_INVERSE) else code == _INVERTED
 
 
 def _run(descriptor: int, n: int) -> int | None:

@@ -25,8 +25,9 @@ from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
+from recvae.models.common.penalties import l2_of_ones
 from recvae.models.common.similarity import cosines
-from recvae.training.records import StopTraining
+from recvae.training.records import StopTraining, TrainingSummary
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -73,7 +74,8 @@ class ALS(Model):
 
     Minimises sum_ui c_ui (p_ui - x_u . y_i)^2 + regularization * (sum_u |x_u|^2 + sum_i |y_i|^2), where p_ui is 1
     and c_ui = alpha r_ui for an interaction of weight r_ui, and p_ui is 0 and c_ui = 1 elsewhere; the paper has
-    1 + alpha r_ui. The defaults are the best on the validation users of MovieLens-1M.
+    1 + alpha r_ui. Unless it is given, the
+    regularisation is .06 sqrt(alpha) times the l2 that `l2_of_ones` finds typical.
 
     Examples
     --------
@@ -87,18 +89,22 @@ class ALS(Model):
     paper: ClassVar[str] = "Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets (ICDM 2008)"
     space: ClassVar[Space] = {
         "factors": (64, 200),
-        "regularization": (10.0, 50.0, 100.0),
+        "regularization": (5.0, 20.0, 50.0, 100.0),
         "alpha": (2.0, 10.0, 40.0),
     }
 
     factors: int = hyperparameter(64, "number of latent factors", low=1)
-    regularization: float = hyperparameter(50.0, "weight of the squared factors", low=0)
+    regularization: float | None = hyperparameter(
+        None, "weight of the squared factors; none: from the size of the data", low=0
+    )
     alpha: float = hyperparameter(10.0, "confidence of an observed interaction", low=0)
     iterations: int = hyperparameter(15, "alternations between users and items", low=1)
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
     item_factors_: np.ndarray = learned()
+    regularization_: np.ndarray = learned(1, per_item=False)
+    """The regularisation (1,) of the last fit, by which users are folded in."""
 
     def _fit(
         self,
@@ -113,13 +119,14 @@ class ALS(Model):
             if stop is not None:
                 raise _Stop(stop)
 
+        self.regularization_ = self._regularization(train)
         try:
             with _solving():
                 solver = self._solver()
                 solver.fit(train, show_progress=False, callback=show)
         except _Stop as end:
             return end.stop  # there are no factors to keep
-        self.load_weights({"item_factors": solver.item_factors})
+        self.load_weights({"item_factors": solver.item_factors, "regularization": self.regularization_})
         return None
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
@@ -133,12 +140,24 @@ class ALS(Model):
             per_user=ranking_bytes(n_items) + factor,
         )
 
+    def _regularization(self, train: sp.csr_matrix) -> np.ndarray:
+        """Return the regularisation (1,): where it is not given, what was best on the data sets of docs/models.md."""
+        if self.regularization is not None:
+            return np.array([self.regularization], dtype=np.float64)
+        confidence = self.alpha * (train.data.mean(dtype=np.float64) if train.nnz else 1.0)
+        return np.array([0.06 * np.sqrt(confidence) * l2_of_ones(train)], dtype=np.float64)
+
+    def training_summary(self) -> TrainingSummary:
+        """Return what was left to the data; see `Model.training_summary`."""
+        left = self.regularization is None and len(self.regularization_)
+        return TrainingSummary(from_data={"regularization": float(self.regularization_[0])} if left else None)
+
     def _solver(self) -> "AlternatingLeastSquares":
         from implicit.cpu.als import AlternatingLeastSquares
 
         return AlternatingLeastSquares(
             factors=self.factors,
-            regularization=self.regularization,
+            regularization=float(self.regularization_[0]),
             alpha=self.alpha,
             iterations=self.iterations,
             random_state=self.seed,
@@ -173,7 +192,7 @@ class ALS(Model):
         history = self._check_histories(user_items)
         factors = self.item_factors_.astype(np.float64)
         own, confidence = factors[history.indices], self.alpha * history.data.astype(np.float64)  # (N, F), (N,)
-        system = factors.T @ factors + self.regularization * np.eye(self.factors)  # (F, F)
+        system = factors.T @ factors + self.regularization_ * np.eye(self.factors)  # (F, F)
         system += own.T @ ((confidence - 1)[:, None] * own)
         solved = np.linalg.solve(system, own.T)  # (F, N)
         return ((factors[columns] @ solved).T * confidence[:, None]).astype(np.float32)  # (C, N) -> (N, C)
@@ -183,6 +202,14 @@ class ALS(Model):
         factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
         if factors.ndim != 2 or factors.shape[1] != self.factors:
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
+        given = self.regularization  # bundles of earlier versions had no other place for it
+        if "regularization" not in weights and given is None:
+            raise ValueError("neither the weights nor the hyperparameters say the regularization")
+        regularization = np.array(weights.get("regularization", [given]), dtype=np.float64)
+        if regularization.shape != (1,) or not np.isfinite(regularization) or regularization < 0:
+            raise ValueError(f"a regularization {regularization} of shape {regularization.shape} is no number >= 0")
         self._folding = None
         # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
-        return super().load_weights({"item_factors": torch.tensor(factors).numpy()}, device)
+        return super().load_weights(
+            {"item_factors": torch.tensor(factors).numpy(), "regularization": regularization}, device
+        )

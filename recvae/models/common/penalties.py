@@ -7,7 +7,22 @@ import scipy.sparse as sp
 def typical_l2(train: sp.csr_matrix) -> float:
     """Return an l2 for linear models that suits the size of the data.
 
-    Users and items without interactions do not count. Interactions of weight w are w^2 interactions, as in X^T X.
+    Parameters
+    ----------
+    train : csr_matrix of shape (n_users, n_items)
+        Interactions; one of weight w counts w^2 times, as in X^T X.
+
+    Returns
+    -------
+    float
+        Above 0.
+    """
+    weight = float(np.mean(np.square(train.data, dtype=np.float64))) if train.nnz else 1.0
+    return weight * l2_of_ones(train)
+
+
+def l2_of_ones(train: sp.csr_matrix) -> float:
+    """Return the same where all weights are taken as 1; users and items without interactions do not count.
 
     Parameters
     ----------
@@ -19,9 +34,8 @@ def typical_l2(train: sp.csr_matrix) -> float:
     float
         Above 0.
     """
-    n_users, n_items = np.count_nonzero(np.diff(train.indptr)), len(np.unique(train.indices))
-    weight = float(np.mean(np.square(train.data, dtype=np.float64))) if train.nnz else 1.0
-    return weight * l2_by_size(n_users, n_items, train.nnz)
+    n_users, n_items = int(np.count_nonzero(np.diff(train.indptr))), len(np.unique(train.indices))
+    return l2_by_size(n_users, n_items, train.nnz)
 
 
 def l2_by_size(n_users: int, n_items: int, n_interactions: int) -> float:
