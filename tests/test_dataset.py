@@ -29,7 +29,14 @@ from recvae.interactions import HeldOut
 
 MakeLog = Callable[..., Events]
 MATRICES = ("train.npz", "validation/fold_in.npz", "validation/targets.npz", "test/fold_in.npz", "test/targets.npz")
-FILES = ("manifest.json", "items.parquet", "validation/users.parquet", "test/users.parquet", *MATRICES)
+FILES = (
+    "manifest.json",
+    "items.parquet",
+    "train_users.parquet",
+    "validation/users.parquet",
+    "test/users.parquet",
+    *MATRICES,
+)
 
 
 @pytest.fixture(scope="session")
