@@ -1,4 +1,4 @@
-"""Trained again for the epochs that a run has chosen: the same weights on the same users, schedules by part of epoch."""
+"""Trained again for the epochs that a run has chosen: equal weights on equal users, schedules by part of epoch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -108,7 +108,7 @@ def test_what_is_said_of_a_refit_comes_back_and_what_is_damaged_is_refused() -> 
     assert closed.describe() == "settings chosen by multvae; trained on all" and closed.course is None
     wrong: list[dict[str, Any]] = [{"on": "test"}, {"run": 3}, {"epochs": "4"}, {"n_users": True}, {"metrics": []}]
     for change in wrong:
-        with pytest.raises(TypeError, match="of a refit|got a refit on 'test'"):
+        with pytest.raises(TypeError, match=r"of a refit|got a refit on 'test'"):
             TrainingSummary.from_json({"refit": CHOSEN.to_json() | change})
     with pytest.raises(TypeError, match="missing"):
         TrainingSummary.from_json({"refit": {"run": "multvae"}})
