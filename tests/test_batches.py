@@ -182,3 +182,17 @@ def test_a_gpu_is_taken_where_there_is_one_and_only_up_to_the_last(monkeypatch: 
     assert resolve_device("cpu") == resolve_device(CPU) == CPU
     with pytest.raises(UsageError, match="got device 'cuda:2', but PyTorch sees 2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+def test_offsets_beyond_two_billion_interactions_are_not_cut_to_32_bits() -> None:
+    n = 2**31 + 10  # tensors without memory: only shapes and types are worked out
+    rows = SparseRows(sp.csr_matrix(np.ones((2, 3), dtype=np.float32)), torch.device("cpu"))
+    rows._items = torch.empty(n, dtype=torch.int32, device="meta")
+    rows._values = rows._inputs = torch.empty(n, device="meta")
+    rows._starts, rows._lengths, rows._totals = (
+        part.to("meta") for part in (rows._starts, rows._lengths, rows._totals)
+    )
+    rows._lengths_on_host = torch.tensor([n - 5, 5])
+    for batch in (rows.whole(), rows.batch(torch.tensor([1, 0]))):
+        assert (len(batch.items), batch.items.dtype, batch.offsets.dtype) == (n, torch.int64, torch.int64)
+    assert rows.batch(torch.tensor([1])).offsets.dtype == torch.int32  # few of many

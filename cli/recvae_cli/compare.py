@@ -78,7 +78,7 @@ def compare(
         runs_dir=runs_dir,
     )
     shared.check_request(request, runs or [])
-    folders = _folders(runs_dir, runs or [], data, own)
+    folders = _folders(runs_dir, runs or [], data, own, split)
     found, home = shared.compare_runs(request, folders, "comparing")
     shared.report(request, found)
     words = ["recvae", "compare", *map(str, folders), *(["--baselines", baselines] if baselines else [])]
@@ -91,8 +91,9 @@ def compare(
     say_next(shlex.join([*words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more]))
 
 
-def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] | None) -> list[Path]:
+def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] | None, split: str) -> list[Path]:
     """Find the runs that are named, or all finished ones next to the newest, without their repeats."""
+    from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
     from recvae.models import MODELS
     from recvae.runs.finding import find_run, finished_runs
@@ -103,6 +104,11 @@ def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] |
     folders, repeats = finished_runs(newest.parent)
     if repeats:
         say(f"left out, since these repeat a run with other seeds: {', '.join(folder.name for folder in repeats)}")
+    refits = {folder: training_of(folder, read_card(folder)).refit for folder in folders}
+    seen = [folder for folder, refit in refits.items() if refit is not None and refit.has_seen(split)]
+    if seen and len(seen) < len(folders):
+        say(f"left out, since they were trained on the {split} users: {', '.join(folder.name for folder in seen)}")
+        folders = [folder for folder in folders if folder not in seen]
     known = [*MODELS, *(model.name for model in imported_models(own))]
     unknown = [folder for folder in folders if read_card(folder)["model"] not in known]
     if unknown and len(unknown) < len(folders):

@@ -110,12 +110,13 @@ def _format(request: Request) -> str:
 
 def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Comparison", Path]:
     """Measure runs and baselines on the same users, and return the comparison and the folder of the data set."""
+    from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
     from recvae.evaluation.baselines import strongest
     from recvae.evaluation.comparison import check_names, comparison_of
-    from recvae.evaluation.contenders import check_same_data
+    from recvae.evaluation.contenders import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
 
@@ -129,6 +130,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     check_same_data(manifests, dataset)
     measure = _Measure(request, dataset, home, wanted, to)
     dataset.part(request.split)  # refuses an unknown one
+    check_unseen({str(folder): training_of(folder, read_card(folder)).refit for folder in folders}, request.split)
     say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
     # All existing runs come before anything is trained: a damaged one shows at once.
     contenders = [measure.run(label, folder) for label, folder in zip(labels, folders, strict=True)]
@@ -216,6 +218,7 @@ class _Measure:
         found = self._contender(label, bundle, folder, is_baseline=label == self._to)
         why = bundle.training.failure or "stopped by hand"
         note = f"{label} was interrupted ({why}): measured with its best weights so far"
+        note = "; ".join(text for text in (found.note, note) if text)
         return replace(found, note=note) if bundle.interrupted else found
 
     def fit_baseline(self, model: "type[Model]") -> "Bundle":

@@ -22,7 +22,7 @@ def inspect(
     """
     from rich.table import Table
 
-    from recvae.bundles.bundle import check_files
+    from recvae.bundles.bundle import check_files, training_of
     from recvae.bundles.card import read_card
     from recvae.compute.memory import human_bytes
     from recvae.exports.format import problems_of_exports
@@ -31,6 +31,7 @@ def inspect(
     folder = find_run(runs_dir, run)
     card = read_card(folder)
     files, exports = check_files(folder, card), problems_of_exports(folder)
+    refit = training_of(folder, card).refit
     if as_json:
         states = {name: found.to_json() for name, found in files.items()}
         show_json({"folder": str(folder), **card, "files": states, "exports": exports})
@@ -43,19 +44,24 @@ def inspect(
         for part, values in card["metrics"].items():
             for metric, mean in values.items():
                 numbers.add_row(part, metric, f"{mean:.4f}")
+        if refit is not None:
+            for metric, mean in refit.metrics.items():
+                numbers.add_row(f"validation, of {refit.run}", metric, f"{mean:.4f}")
         states = Table("file", "size", "state")
         for name, found in files.items():
             states.add_row(name, human_bytes(found.n_bytes), found.problem or "ok")
         for name, problem in exports.items():
             states.add_row(f"{name}/", "", problem or "ok, up to date")
-        show(settings, numbers, _facts(card), states)
+        facts = _facts(card) if refit is None else f"refit: {refit.describe()}\n{_facts(card)}"
+        show(settings, numbers, facts, states)
     if any([*(found.problem for found in files.values()), *exports.values()]):
         raise typer.Exit(1)
     if not as_json:
         from recvae.models import MODELS  # only now: it takes a second
 
         more = "" if card["model"] in MODELS else " --model MODULE:CLASS"
-        verbs = (f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}")
+        verbs = [f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}"]
+        verbs = verbs[:2] if refit is not None and refit.has_seen("test") else verbs
         say_next(*(f"recvae {verb}{more}" for verb in verbs))
 
 

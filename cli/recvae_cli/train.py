@@ -24,6 +24,8 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.refit import Request as RefitRequest
+from recvae_cli.refit import refit as train_again
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -59,6 +61,18 @@ def train(
         bool,
         typer.Option("--find-beta", help="Run a pilot with beta annealed to 1; cap beta at the best epoch's value."),
     ] = False,
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            "--refit", metavar="RUN", help="Train a finished run again, with its settings and epochs, on more users."
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", help="With --refit: train+validation, or all (to serve).", show_default="train+validation"
+        ),
+    ] = None,
     device: Device = DEVICE,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
@@ -71,7 +85,8 @@ def train(
 ) -> None:
     """Train a model on a prepared data set, and save it in RUNS_DIR/DATA/NAME.
 
-    After Ctrl-C, the best weights so far are kept, and --resume continues.
+    After Ctrl-C, the best weights so far are kept, and --resume continues. --refit trains a finished run again on the
+    validation users too (--on all: and the test users), as RUN-refit.
 
     \b
     Examples:
@@ -79,23 +94,35 @@ def train(
       recvae train --model ease --data ml-1m --max-memory 8GB
       recvae train --model blend --set first=recvae --set second=ease
       recvae train --resume
+      recvae train --refit ml-1m/multvae
     """
-    from recvae.errors import UsageError
     from recvae.models import model_class
     from recvae.models.common.variational import check_has_beta
-    from recvae.runs.run import train
-    from recvae.training.monitors import ProgressBar, TrainingProgress
 
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     short = {"seed": seed, "precision": precision}
     given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
-    if resume and (overwrite or find_beta):
-        other = "--overwrite" if overwrite else "--find-beta"
-        raise UsageError(f"got --resume with {other}; a resumed run keeps its place and settings, leave one out")
-    fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
-    if find_beta and fixed:
-        raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
+    if refit is not None:
+        signal.signal(signal.SIGTERM, _interrupt)
+        request = RefitRequest(
+            run=refit,
+            on=on,
+            models=models or [],
+            given=given,
+            name=name,
+            data=data,
+            max_memory=max_memory,
+            device=device,
+            overwrite=overwrite,
+            resume=resume,
+            find_beta=find_beta,
+            data_dir=data_dir,
+            runs_dir=runs_dir,
+        )
+        _report(*train_again(request), as_json)
+        return
+    _check_options(given, on, resume, overwrite, find_beta)
     if model is not None:
         model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
@@ -111,9 +138,31 @@ def train(
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
+    _report(*_trained(run, dataset, device, limit), as_json)
+
+
+def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool) -> None:
+    """Refuse options that do not go together."""
+    from recvae.errors import UsageError
+
+    if on is not None:
+        raise UsageError(f"got --on {on} without --refit, expected --refit RUN --on {on}; a new run trains on train")
+    if resume and (overwrite or find_beta):
+        other = "--overwrite" if overwrite else "--find-beta"
+        raise UsageError(f"got --resume with {other}; a resumed run keeps its place and settings, leave one out")
+    fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
+    if find_beta and fixed:
+        raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
+
+
+def _trained(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "tuple[Bundle, Path]":
+    """Train a run with a progress bar, and say what to do where it was interrupted."""
+    from recvae.runs.run import train
+    from recvae.training.monitors import ProgressBar, TrainingProgress
+
     try:
         with ProgressBar(run.model.name) as bar:
-            bundle, place = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=limit)
+            return train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
     except KeyboardInterrupt:
         what_next = (
             f"run `recvae train --resume{model_option(type(run.model))}` to continue"
@@ -122,7 +171,6 @@ def train(
         )
         say(f"interrupted; {what_next}")
         raise
-    _report(bundle, place, as_json)
 
 
 def _new_run(
@@ -174,7 +222,7 @@ def _run_to_resume(
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
     run = resumed_run(work, dataset, given, own)
-    _remark_on(load_parts(run.model, runs_dir, dataset, device, own))
+    _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset
 
 
@@ -243,13 +291,18 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         if bundle.interrupted:
             resume = f"recvae train --resume{model_option(type(bundle.model))}"
             show(f"interrupted: the best weights so far are kept; run `{resume}` to continue")
-        if training.best_epoch is not None:
+        if training.refit is not None:
+            show(training.refit.describe())
+        elif training.best_epoch is not None:
             end = ", stopped early" if training.stopped_early else ""
             show(f"best epoch {training.best_epoch} of {training.epochs}{end}, on {training.device}")
         _show_parts(training)
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        show(f"validation: {reached or 'no user has a target'}")
+        if training.refit is None:
+            show(f"validation: {reached or 'no user has a target'}")
         show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
-        if training.epochs and training.epochs == training.best_epoch and not bundle.interrupted:
+        whole = training.refit is None and not bundle.interrupted
+        if training.epochs and training.epochs == training.best_epoch and whole:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
-    say_next(f"recvae evaluate {folder}{model_option(type(bundle.model))}")
+    verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"
+    say_next(f"recvae {verb} {folder}{model_option(type(bundle.model))}")

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from recvae.training.records import TrainingSummary
+from recvae.training.refits import Refit
 
 _TAGS = ("recommender-systems", "collaborative-filtering", "implicit-feedback")
 
@@ -31,19 +32,23 @@ def model_card(card: dict[str, Any], paper: str, own: bool = False) -> str:
     name = _one_line(data.get("name", "unnamed data"))
     protocol = ", ".join(f"{key} {value}" for key, value in data.get("protocol", {}).items()) or "unknown"
     settings = "\n".join(f"| {key} | {value} |" for key, value in card["hyperparameters"].items())
+    training = TrainingSummary.from_json(card["training"])
     metrics = "\n".join(
         f"| {part} | {metric} | {value:.4f} |"
         for part, values in card["metrics"].items()
         for metric, value in values.items()
     )
-    training = TrainingSummary.from_json(card["training"])
+    refit = training.refit
+    if refit is not None:
+        name_of = f"validation, of {_one_line(refit.run)}"
+        metrics = "\n".join(f"| {name_of} | {metric} | {value:.4f} |" for metric, value in refit.metrics.items())
     why = training.failure or "Training was stopped by hand"
     note = f"\n{why}; these are the best weights so far.\n" if card["interrupted"] else ""
     return f"""{_front_matter(card)}
 # {card["model"]} on {name}
 
 {paper}.
-{note}
+{note}{_describe_refit(refit)}
 | hyperparameter | value |
 |---|---|
 {settings}
@@ -63,6 +68,18 @@ recommender = Recommender.load("path/to/this/folder"{", models=[...]" if own els
 recommender.recommend(["318", "296"], k=10)
 ```
 """
+
+
+def _describe_refit(refit: Refit | None) -> str:
+    """Return a paragraph on what a refit was chosen by; empty for any other run."""
+    if refit is None:
+        return ""
+    says = _one_line(refit.describe())
+    seen = "validation and test users were" if refit.has_seen("test") else "validation users were"
+    return (
+        f"\n{says[:1].upper()}{says[1:]}.\nThe {seen} trained on, so this model has no metrics of them. "
+        f"The metrics below are those of {_one_line(refit.run)}.\n"
+    )
 
 
 def _front_matter(card: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
 from recvae.datasets.features import ItemFeatures, read_features
-from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_part
+from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_parts
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
@@ -44,6 +44,8 @@ class Dataset:
         Name, source, filters, protocol, counts and fingerprint.
     features : ItemFeatures, optional
         What is known about the items, in their order; see `with_features`.
+    train_user_ids : ndarray of shape (n_train_users,), optional
+        External ids of the training rows; see `recvae.datasets.joining`.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Dataset:
     titles: np.ndarray | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     features: ItemFeatures | None = None
+    train_user_ids: np.ndarray | None = None
 
     @classmethod
     def from_events(
@@ -206,9 +209,7 @@ class Dataset:
         UsageError
             If the name cannot be the name of a folder.
         """
-        known_titles = None
-        if titles:
-            known_titles = titles_of(split.item_ids.tolist(), titles)
+        known_titles = titles_of(split.item_ids.tolist(), titles) if titles else None
         manifest = {
             "format": FORMAT_VERSION,
             "name": check_name(name),
@@ -228,6 +229,7 @@ class Dataset:
             item_ids=split.item_ids,
             titles=known_titles,
             manifest=manifest,
+            train_user_ids=split.train_user_ids,
         )
 
     def with_features(self, given: Any, *, item: str | None = None, columns: Sequence[str] | None = None) -> Self:
@@ -313,9 +315,7 @@ class Dataset:
         matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
         check_room(Path(folder), sum(one.data.nbytes + one.indices.nbytes + one.indptr.nbytes for one in matrices))
         with write_folder(Path(folder), MANIFEST) as aside:
-            sp.save_npz(aside / "train.npz", self.train, compressed=False)
-            for name in _PARTS:
-                write_part(self.part(name), aside / name)
+            write_parts(aside, self.train, self.train_user_ids, {name: self.part(name) for name in _PARTS})
             self.items.write(aside / "items.parquet")
             if self.features is not None:
                 self.features.write(aside)

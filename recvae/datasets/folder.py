@@ -25,6 +25,7 @@ from recvae.storage.integrity import UNREADABLE_ARCHIVE
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+TRAIN_USERS = "train_users.parquet"  # earlier versions did not write it
 
 
 @contextmanager
@@ -73,21 +74,31 @@ def load_matrix(path: Path) -> sp.csr_matrix:
 
 def load_part(folder: Path) -> HeldOut:
     """Read held-out users."""
-    users = pq.read_table(folder / "users.parquet", page_checksum_verification=True)["id"]
     return HeldOut(
         fold_in=load_matrix(folder / "fold_in.npz"),
         targets=load_matrix(folder / "targets.npz"),
-        user_ids=ids_from_arrow(users),
+        user_ids=_read_users(folder / "users.parquet"),
     )
 
 
-def write_part(part: HeldOut, folder: Path) -> None:
-    """Write held-out users to a new folder."""
-    folder.mkdir()
-    sp.save_npz(folder / "fold_in.npz", part.fold_in, compressed=False)
-    sp.save_npz(folder / "targets.npz", part.targets, compressed=False)
-    users = pa.table({"id": ids_to_arrow(part.user_ids)})
-    pq.write_table(users, folder / "users.parquet", write_page_checksum=True)
+def write_parts(folder: Path, train: sp.csr_matrix, train_users: np.ndarray | None, parts: dict[str, HeldOut]) -> None:
+    """Write the matrices, with the ids of their users; those of training users only where they are known."""
+    sp.save_npz(folder / "train.npz", train, compressed=False)
+    if train_users is not None:
+        _write_users(train_users, folder / TRAIN_USERS)
+    for name, part in parts.items():
+        (folder / name).mkdir()
+        sp.save_npz(folder / name / "fold_in.npz", part.fold_in, compressed=False)
+        sp.save_npz(folder / name / "targets.npz", part.targets, compressed=False)
+        _write_users(part.user_ids, folder / name / "users.parquet")
+
+
+def _write_users(ids: np.ndarray, path: Path) -> None:
+    pq.write_table(pa.table({"id": ids_to_arrow(ids)}), path, write_page_checksum=True)
+
+
+def _read_users(path: Path) -> np.ndarray:
+    return ids_from_arrow(pq.read_table(path, page_checksum_verification=True)["id"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -135,6 +146,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         train = load_matrix(folder / "train.npz")
         validation, test = (load_part(folder / part) for part in ("validation", "test"))
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
+        users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None
         expected = str(manifest.get("fingerprint", ""))
     found = fingerprint_of(train, validation, test, items.ids)
     if found != expected:
@@ -150,4 +162,5 @@ def read_folder(folder: Path) -> dict[str, Any]:
         "titles": items.titles,
         "manifest": manifest,
         "features": features,
+        "train_user_ids": users,
     }

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
-from recvae.evaluation.contenders import Contender, Fitted, check_same_data, fits_of, measure, over_seeds
+from recvae.evaluation.contenders import Contender, Fitted, check_same_data, check_unseen, fits_of, measure, over_seeds
 from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
 from recvae.evaluation.pages import page_of
 from recvae.evaluation.significance import PairedTest, paired_tests
@@ -116,6 +116,7 @@ class Comparison:
                 "model": contender.model,
                 "hyperparameters": contender.hyperparameters,
                 "baseline": contender.is_baseline,
+                "trained_on": contender.trained_on,
                 "seeds": contender.seeds,
                 "metrics": {metric: asdict(contender.summary(metric)) for metric in self.metrics},
                 "over_seeds": {
@@ -239,7 +240,7 @@ def compare(
     Raises
     ------
     UsageError
-        If a name, metric or split is unknown, there is no model, or one was made from other data.
+        If a name, metric or split is unknown, there is no model, or one was made from other data or from these users.
     NotFittedError, DataError
         See `recvae.evaluation.evaluate.evaluate`.
 
@@ -262,6 +263,7 @@ def compare(
     check_names(list(fits), baseline)
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_same_data({name: fit.manifest for name, fit in numbered.items() if isinstance(fit, Bundle)}, dataset)
+    check_unseen({name: fit.training.refit for name, fit in numbered.items() if isinstance(fit, Bundle)}, split)
     measured: dict[str, list[Contender]] = {name: [] for name in fits}
     for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 

@@ -17,6 +17,7 @@ from recvae.metrics import Metric
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import values_of
 from recvae.progress import Progress
+from recvae.training.refits import Refit
 
 Fitted = Model | Bundle
 
@@ -41,6 +42,8 @@ class Contender:
         Whether it takes part as a baseline.
     note : str
         What has to be known of it, such as how the hyperparameters of a baseline were chosen.
+    trained_on : str
+        The parts of the data: "train", "train+validation" or "all".
     seeds : list of int
         Of each fit; empty where the model has none.
     seed_means : dict of str to list of float
@@ -60,6 +63,7 @@ class Contender:
     overall: dict[str, float] = field(default_factory=dict)
     is_baseline: bool = False
     note: str = ""
+    trained_on: str = "train"
     seeds: list[int] = field(default_factory=list)
     seed_means: dict[str, list[float]] = field(default_factory=dict)
     seconds: float | None = None
@@ -117,6 +121,7 @@ def measure(
     model = bundle.model if bundle else cast(Model, fitted)
     per_user, overall = evaluate(model, held_out, metrics, progress, max_memory=max_memory)
     values, weights = values_of(model), model.weights().values()
+    refit = bundle.training.refit if bundle else None
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
     file = folder / WEIGHTS if folder is not None else None
     return Contender(
@@ -126,7 +131,8 @@ def measure(
         per_user=per_user,
         overall=overall,
         is_baseline=is_baseline,
-        note=describe_choice(bundle) if is_baseline and bundle else "",
+        note=f"{name}: {refit.describe()}" if refit else describe_choice(bundle) if is_baseline and bundle else "",
+        trained_on=refit.on if refit else "train",
         seeds=[values["seed"]] if "seed" in values else [],
         seed_means=means | {metric: [value] for metric, value in overall.items()},
         seconds=bundle.training.seconds if bundle else None,
@@ -194,6 +200,30 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
         seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
         seconds=float(np.mean(times)) if times else None,
     )
+
+
+def check_unseen(refits: Mapping[str, Refit | None], split: str) -> None:
+    """Refuse to measure what was trained on these very users and their targets.
+
+    Parameters
+    ----------
+    refits : mapping of str to Refit or None
+        By the name of a run, what its card says of being a refit.
+    split : str
+        "validation" or "test".
+
+    Raises
+    ------
+    UsageError
+        If one of the runs has seen them.
+    """
+    for name, refit in refits.items():
+        if refit is not None and refit.has_seen(split):
+            other = "" if refit.has_seen("test") else "use --split test, or "
+            raise UsageError(
+                f"{name} was trained on {refit.on}, so it has seen the targets of the {split} users, and a measure on "
+                f"them would say nothing; {other}measure {refit.run}, which has chosen its settings"
+            )
 
 
 def check_same_data(manifests: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> None:

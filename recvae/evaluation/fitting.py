@@ -6,12 +6,14 @@ from typing import Any
 
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
+from recvae.datasets.joining import join
 from recvae.errors import TrainingError
 from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
 from recvae.metrics import parse_metrics
 from recvae.models.common.base import Model
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, TrainingSummary
+from recvae.training.refits import Refit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Fit:
     model : Model
         Fitted, unless its monitor stopped it before it had learned anything.
     dataset : Dataset
-        What it was fitted to.
+        What it was fitted to; of a refit, with the joined parts as its training users.
     training : TrainingSummary
         How that went.
     max_memory : int, optional
@@ -49,7 +51,8 @@ class Fit:
         Returns
         -------
         Bundle
-            `metrics` holds the means over the validation users; none where no validation user has a target.
+            `metrics` holds the means over the validation users; none where no validation user has a target, or where
+            these were trained on.
 
         Raises
         ------
@@ -60,14 +63,15 @@ class Fit:
             why = f" ({self.training.stopped})" if self.training.stopped else ""
             raise TrainingError(f"training of {self.model.name} was stopped{why} before there were any weights to keep")
         held_out, means = self.dataset.validation, dict[str, float]()
-        if held_out.has_targets:
+        refit = self.training.refit
+        if held_out.has_targets and not (refit and refit.has_seen("validation")):
             per_user, _ = evaluate(self.model, held_out, parse_metrics(DEFAULT_METRICS), max_memory=self.max_memory)
             means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
         return Bundle(
             model=self.model,
             items=self.dataset.items,
             manifest=self.dataset.manifest,
-            metrics={"validation": means},
+            metrics={} if refit else {"validation": means},
             training=replace(self.training, **facts),
         )
 
@@ -80,6 +84,7 @@ def fit(
     monitor: Monitor | None = None,
     checkpoint: Checkpoint | None = None,
     max_memory: int | None = None,
+    refit: Refit | None = None,
 ) -> Fit:
     """Fit a model to a data set, as `train`, `tune` and baselines all do.
 
@@ -88,7 +93,7 @@ def fit(
     model : Model
         With its hyperparameters and parts.
     dataset : Dataset
-        Train and validation are used, test users are not looked at.
+        Train and validation are used, test users are not looked at, unless it is a refit on all.
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor, optional
@@ -97,6 +102,8 @@ def fit(
         Where to keep the state after each epoch.
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model.fit`.
+    refit : Refit, optional
+        What another run has chosen, to train that again on its held-out users too; nothing is chosen then.
 
     Returns
     -------
@@ -110,16 +117,18 @@ def fit(
     UsageError, DataError, MemoryLimitError, StorageError, BundleError
         See `Model.fit` and `Checkpoint`.
     """
+    dataset = dataset if refit is None else replace(dataset, train=join(dataset, refit.on), train_user_ids=None)
     started = time.perf_counter()
     failure: TrainingError | None = None
     try:
         model.fit(
             dataset.train,
-            dataset.validation,
+            None if refit else dataset.validation,
             device=device,
             monitor=monitor,
             checkpoint=checkpoint,
             max_memory=max_memory,
+            course=None if refit is None else refit.course,
         )
     except TrainingError as error:
         if not model.n_items_:
@@ -128,7 +137,7 @@ def fit(
     seconds = round(time.perf_counter() - started, 2)
     summary = model.training_summary()
     stopped = summary.stopped or (model.stop_.reason if model.stop_ else None)
-    training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped)
+    training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped, refit=refit)
     if failure is not None:
         training = replace(training, interrupted=True, failure=str(failure))
     return Fit(model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure)

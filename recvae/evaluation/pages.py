@@ -33,6 +33,8 @@ def page_of(comparison: "Comparison") -> Page:
         remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")
     if comparison.split == "validation":
         remarks.append("epochs and baselines were chosen on these users; use --split test for a fair comparison")
+    if len({contender.trained_on for contender in comparison.contenders}) > 1:
+        remarks.append("runs were trained on different parts of the data: a part of their differences comes from this")
     tables = [_metrics_table(comparison), _cost_table(comparison)]
     if any(len(contender.seeds) > 1 for contender in comparison.contenders):
         tables.insert(1, _seeds_table(comparison))
@@ -58,9 +60,11 @@ def _metrics_table(comparison: "Comparison") -> Table:
             ]
         )
     differs = f"; {DAGGER} differs from {comparison.baseline} (paired t-test, Holm, p < {ALPHA:.2f})"
+    shows_data = any(contender.trained_on != "train" for contender in comparison.contenders)
+    data = [[Cell(contender.trained_on)] if shows_data else [] for contender in comparison.ranking]
     return Table(
-        headers=["run", *comparison.metrics],
-        rows=[[Cell(c.name), *cells] for c, *cells in zip(comparison.ranking, *columns, strict=True)],
+        headers=["run", *(["trained on"] if shows_data else []), *comparison.metrics],
+        rows=[[Cell(c.name), *on, *cells] for c, on, *cells in zip(comparison.ranking, data, *columns, strict=True)],
         note="mean ± half of its 95 % interval over users" + (differs if comparison.baseline is not None else ""),
     )
 

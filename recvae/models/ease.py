@@ -241,10 +241,9 @@ def _fill_popular(gram: np.ndarray, train: sp.csr_matrix, popular: np.ndarray) -
 
 def _sparse_times_dense(left: sp.csr_matrix, right: torch.Tensor) -> torch.Tensor:
     """Return the dense product; PyTorch adds up rows of `right` on all threads, faster than scipy on one."""
-    offsets = torch.from_numpy(left.indptr[:-1].astype(left.indices.dtype))
-    return functional.embedding_bag(
-        torch.from_numpy(left.indices), right, offsets, mode="sum", per_sample_weights=torch.from_numpy(left.data)
-    )
+    kind = np.promote_types(left.indices.dtype, left.indptr.dtype)  # columns may be int32 where positions are not
+    columns, offsets = (torch.from_numpy(part.astype(kind, copy=False)) for part in (left.indices, left.indptr[:-1]))
+    return functional.embedding_bag(columns, right, offsets, mode="sum", per_sample_weights=torch.from_numpy(left.data))
 
 
 def inverse_of(gram: np.ndarray) -> np.ndarray:

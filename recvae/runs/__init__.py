@@ -3,6 +3,7 @@
     run        made, trained, resumed
     finding    the runs below a folder: by name, the newest, finished or not; without torch
     parts      models made of other runs
+    refitting  a run trained again on its held-out users too
     repeats    the same run with other seeds
     planning   what a run will need, before it begins
 

@@ -45,9 +45,15 @@ def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[
         raise
     if "seed" not in values or card.get("parts"):
         return []
+    training = training_of(folder, card)
+    if n > 1 and training.refit is not None:
+        raise UsageError(
+            f"got {n} seeds for {folder}, a refit of {training.refit.run}, whose epochs were chosen with one seed; "
+            "use one seed for it, or leave it out"
+        )
     seeds = [values["seed"] + step for step in range(n)]
     if n > 1 and card.get("interrupted"):
-        failure = training_of(folder, card).failure
+        failure = training.failure
         raise UsageError(
             f"got {n} seeds for {folder}, which was interrupted ({failure or 'stopped by hand'}); "
             + ("train it again" if failure else "finish it with `recvae train --resume`")
@@ -123,7 +129,8 @@ def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence
     try:
         card = read_card(folder)
         same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
-        return same_data and not card.get("interrupted") and _is_same(_model(card, models), wanted)
+        is_whole = not card.get("interrupted") and "refit" not in card["training"]
+        return same_data and is_whole and _is_same(_model(card, models), wanted)
     except (UsageError, BundleError, KeyError, TypeError, AttributeError):
         return False  # unfinished, damaged or of another version: not to be relied on
 
@@ -135,7 +142,7 @@ def _resumed(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[typ
         run = resumed_run(folder, dataset, models=models)
     except (UsageError, BundleError):
         return None
-    return run if _is_same(run.model, wanted) else None
+    return run if run.refit is None and _is_same(run.model, wanted) else None
 
 
 def _is_same(one: Model, other: Model) -> bool:

@@ -27,6 +27,7 @@ from recvae.storage.integrity import UNREADABLE
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
+from recvae.training.refits import Refit
 
 _LOCK = "run.lock"
 _LATER = "; where more memory is free, run `recvae train --resume` to continue"
@@ -49,6 +50,8 @@ class Run:
         Whether there may be a checkpoint to continue from.
     overwrites : bool
         Whether an unfinished run in `work` may be removed.
+    refit : Refit, optional
+        What another run has chosen, to train that again on its held-out users too.
     """
 
     model: Model
@@ -56,9 +59,10 @@ class Run:
     work: Path
     resumes: bool = False
     overwrites: bool = False
+    refit: Refit | None = None
 
 
-def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> Run:
+def new_run(model: Model, parent: Path, name: str, overwrite: bool = False, refit: Refit | None = None) -> Run:
     """Choose a folder for a new run.
 
     Parameters
@@ -71,6 +75,8 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
         The folder's name; where it is taken, "-2", "-3" and so on are tried.
     overwrite : bool
         Replace the run of that name instead, once the new one is whole.
+    refit : Refit, optional
+        See `Run`.
 
     Raises
     ------
@@ -81,9 +87,9 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False) -> R
     if overwrite:
         check_replaceable(folder, CARD, RUN_STATE)
         work = parent / f".{name}.new" if (folder / CARD).is_file() else folder
-        return Run(model=model, folder=folder, work=work, overwrites=True)
+        return Run(model=model, folder=folder, work=work, overwrites=True, refit=refit)
     folder = _free(folder)
-    return Run(model=model, folder=folder, work=folder)
+    return Run(model=model, folder=folder, work=folder, refit=refit)
 
 
 def _free(folder: Path) -> Path:
@@ -162,6 +168,11 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
         raise unknown_model(work, state["model"])
     chosen = known_model(state["model"], models)
     changes = parse_settings(chosen, settings)
+    if changes and state["refit"] is not None:
+        raise UsageError(
+            f"got {', '.join(changes)} to change with --resume, but {work.name} repeats {state['refit'].run}, which "
+            "has chosen settings and epochs; leave out --set"
+        )
     fixed = [key for key in changes if key not in _MAY_CHANGE]
     if fixed:
         raise UsageError(
@@ -169,15 +180,21 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
             "train again without --resume"
         )
     model = build(chosen, state["hyperparameters"] | changes, effects=False)
-    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True)
+    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True, refit=state["refit"])
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+        known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+        return {**known, "refit": None if state.get("refit") is None else Refit.from_json(state["refit"])}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
+
+
+def _write_state(work: Path, state: dict[str, Any]) -> None:
+    refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
+    write_json(work / RUN_STATE, {**{key: value for key, value in state.items() if key != "refit"}, **refit})
 
 
 def train(
@@ -190,7 +207,7 @@ def train(
     run : Run
         From `new_run` or `resumed_run`.
     dataset : Dataset
-        Train and validation are used, test users are not looked at.
+        Train and validation are used; test users are not looked at, unless the run is a refit on all.
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor
@@ -213,7 +230,7 @@ def train(
         a bundle of the best weights, marked as interrupted.
     """
     size = (*dataset.train.shape, dataset.train.nnz)
-    run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else
+    run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
     work = run.work
     _claim(run)
     with _locked(work):
@@ -228,7 +245,7 @@ def train(
         folder = run.folder
         if bundle.interrupted and work != folder:
             folder = _free(folder)  # the finished run stays
-            write_json(work / RUN_STATE, {**_read_state(work / RUN_STATE), "folder": folder.name})
+            _write_state(work, {**_read_state(work / RUN_STATE), "folder": folder.name})
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
@@ -260,9 +277,11 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         "model": model.name,
         "fingerprint": dataset.fingerprint,
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
+        **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = _read_state(work / RUN_STATE) if run.resumes else None
-    write_json(work / RUN_STATE, {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name})
+    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name, "refit": run.refit}
+    _write_state(work, state)
     try:
         return fit(
             model,
@@ -271,10 +290,11 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             monitor=MonitorList(LogFile(work / RUN_LOG), monitor),
             checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
             max_memory=max_memory,
+            refit=run.refit,
         )
     except (UsageError, BundleError):
         if before is not None:  # a change that was refused is not kept
-            write_json(work / RUN_STATE, {**identity, **before})
+            _write_state(work, before)
         raise
 
 

@@ -5,6 +5,7 @@
     sampled_softmax   the softmax over drawn items, for large catalogues
     schedules         how the weight of the KL term grows
     averaging         a running mean of the weights over epochs
+    refits            training again what a run has chosen: for how long, on which users
     records           a record per epoch, the summary of a run, and what a monitor is
     monitors          progress on a terminal, `log.jsonl`
     checkpoints       the state after an epoch, to resume from

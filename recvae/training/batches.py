@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 
 RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
+_MOST_INT32 = 2**31 - 1
 _AHEAD = 2  # batches prepared in advance where they do not
 
 
@@ -23,9 +24,9 @@ class SparseBatch:
     Parameters
     ----------
     items : Tensor of shape (n_interactions,), int32
-        Item column of each interaction, user after user.
+        Item column of each interaction, user after user; int64 where offsets are.
     offsets : Tensor of shape (n_users,), int32
-        Where each user's interactions begin.
+        Where each user's interactions begin; int64 beyond 2**31 - 1 interactions.
     rows : Tensor of shape (n_interactions,), int64
         User of each interaction, as a row of the batch.
     values : Tensor of shape (n_interactions,), float32
@@ -99,9 +100,10 @@ class SparseRows:
     def whole(self) -> SparseBatch:
         """Return all rows as one batch."""
         of_users = torch.arange(self.n_users, device=self._items.device)
+        kind = _index_type(len(self._items))
         return SparseBatch(
-            items=self._items,
-            offsets=self._starts.to(torch.int32),
+            items=self._items.to(kind),
+            offsets=self._starts.to(kind),
             rows=torch.repeat_interleave(of_users, self._lengths, output_size=len(self._items)),  # (U,) -> (N,)
             values=self._values,
             inputs=self._inputs,
@@ -129,15 +131,21 @@ class SparseRows:
         of_batch = torch.arange(len(users), device=users.device)
         rows = torch.repeat_interleave(of_batch, lengths, output_size=n)  # (B,) -> (N,)
         position = torch.arange(len(rows), device=users.device) + (self._starts[users] - offsets)[rows]  # (N,)
+        kind = _index_type(n)
         return SparseBatch(
-            items=self._items[position],
-            offsets=offsets.to(torch.int32),
+            items=self._items[position].to(kind),
+            offsets=offsets.to(kind),
             rows=rows,
             values=self._values[position],
             inputs=self._inputs[position],
             totals=self._totals[users],
             lengths=lengths,
         )
+
+
+def _index_type(n_interactions: int) -> torch.dtype:
+    """Return the type of items and offsets, which must be the same: int32, as long as it can count them."""
+    return torch.int32 if n_interactions <= _MOST_INT32 else torch.int64
 
 
 def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:

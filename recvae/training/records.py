@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self
 
+from recvae.training.refits import Refit
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -125,6 +127,8 @@ class TrainingSummary:
         Which trial of the search it was.
     study : str, optional
         Id of the search's study.
+    refit : Refit, optional
+        Of a run trained again on more users: what has chosen its settings, and what it was trained on.
     further : dict
         What another version wrote and this one does not know; written back as it is.
     """
@@ -147,12 +151,14 @@ class TrainingSummary:
     searched: list[str] | None = None
     trial: int | None = None
     study: str | None = None
+    refit: Refit | None = None
     further: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is set, ready for JSON; `interrupted` has its own place in a bundle's card."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         del values["further"], values["interrupted"]
+        values["refit"] = None if self.refit is None else self.refit.to_json()
         return {name: value for name, value in values.items() if value is not None} | self.further
 
     @classmethod
@@ -174,8 +180,11 @@ class TrainingSummary:
             found = values.get(name)
             if found is not None and (not isinstance(found, kind) or isinstance(found, bool) != (kind is bool)):
                 raise TypeError(f"got {name} {found!r:.60} of training, expected {wanted}")
+        given = {name: value for name, value in values.items() if name in known}
+        if given.get("refit") is not None:
+            given["refit"] = Refit.from_json(given["refit"])
         return cls(
-            **{name: value for name, value in values.items() if name in known},
+            **given,
             further={name: value for name, value in values.items() if name not in known},
         )
 
@@ -185,7 +194,7 @@ _KINDS: dict[str, tuple[Any, str]] = {  # of what others compute with, print or 
     **dict.fromkeys(("epochs", "best_epoch", "trial"), (int, "a whole number")),
     **dict.fromkeys(("stopped_early", "interrupted"), (bool, "true or false")),
     **dict.fromkeys(("device", "precision", "stopped", "failure", "chosen_on", "study"), (str, "a text")),
-    **dict.fromkeys(("pruning", "from_data", "grid"), (dict, "an object")),
+    **dict.fromkeys(("pruning", "from_data", "grid", "refit"), (dict, "an object")),
     "tried": (dict | list, "an object or a list"),
     "searched": (list, "a list"),
 }

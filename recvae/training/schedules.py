@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from recvae.errors import UsageError
 
-Schedule = Callable[[int], float]
+Schedule = Callable[[float], float]
 """Number of updates done so far -> beta of the next one."""
 
 
@@ -127,6 +127,19 @@ def schedule(
         "cyclical": cyclical(cap, period, rise),
     }
     return known[name]
+
+
+def stretched(rise: Schedule, before: int, now: int) -> Schedule:
+    """Return a schedule with `now` updates in an epoch that had `before`, the same at each part of each epoch.
+
+    Parameters
+    ----------
+    rise : Schedule
+        Counted in updates of before.
+    before, now : int
+        Updates of an epoch, >= 1.
+    """
+    return rise if before == now else lambda update: rise(update * before / now)
 
 
 def steps_of_rise(updates: int, steps: int | None, fraction: float) -> int:

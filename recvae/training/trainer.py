@@ -22,7 +22,8 @@ from recvae.training.averaging import WeightAverage
 from recvae.training.batches import SparseBatch, SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState
 from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
-from recvae.training.schedules import Schedule
+from recvae.training.refits import Course
+from recvae.training.schedules import Schedule, stretched
 from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: B users of a batch, U users, I items.
@@ -120,6 +121,8 @@ class Trainer:
         Where the network lies.
     averaging : float
         Share of the running mean of weights that validation sees and that is kept; see `WeightAverage`.
+    course : Course, optional
+        How many of the epochs to train, where another run has chosen that.
     """
 
     def __init__(
@@ -134,14 +137,17 @@ class Trainer:
         seed: int,
         device: torch.device,
         averaging: float = 0.0,
+        course: Course | None = None,
     ) -> None:
         self.task = task
         self.validation = validation
-        self.epochs, self.patience = epochs, patience
+        self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device
         self.batches = SparseBatches(train, batch_size, device)
         self.passes = sum(phase.passes for phase in task.phases)
-        self.beta = task.schedule(epochs * self.passes * len(self.batches))
+        before = -(-course.n_users // batch_size) if course else len(self.batches)
+        rise = task.schedule(epochs * self.passes * before)
+        self.beta = None if rise is None else stretched(rise, before, len(self.batches))
         shuffle_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint64)
         self.shuffle = torch.Generator().manual_seed(int(shuffle_seed >> 1))
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))

@@ -47,6 +47,8 @@ class Split:
         For the manifest: the name as "split", and every setting that was used.
     dropped : dict of str to int
         Numbers of dropped events, by reason.
+    train_user_ids : ndarray of shape (n_train_users,), optional
+        External ids of the training rows, each once.
     """
 
     train: sp.csr_matrix
@@ -55,6 +57,7 @@ class Split:
     item_ids: np.ndarray
     protocol: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    train_user_ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def ready_made(
         item_ids=vocabulary.ids,
         protocol=protocol,
         dropped=dropped | later.dropped,
+        train_user_ids=users,
     )
 
 
@@ -133,6 +134,7 @@ def other_users(train: Events, validation: tuple[Events, Events], test: tuple[Ev
         item_ids=vocabulary.ids,
         protocol={"split": "ready-made", "users": "others"},
         dropped={reason: count for reason, count in dropped.items() if count},
+        train_user_ids=train.user_ids,
     )
 
 

@@ -130,4 +130,5 @@ def _same_users(events: Events, is_test: np.ndarray, is_validation: np.ndarray, 
         item_ids=vocabulary.ids,
         protocol=protocol,
         dropped={"held-out events on items not in training": int((~known).sum())},
+        train_user_ids=ids,
     )

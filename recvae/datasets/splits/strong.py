@@ -77,7 +77,6 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
             user_ids=events.user_ids[users],
         )
         parts.append(held_out)
-    dropped = {"held-out events on items not in training": int((~known).sum())}
     return Split(
         train=train,
         validation=parts[0],
@@ -89,7 +88,8 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
             "target_share": float(target_share),
             "heldout_users": int(heldout_users),
         },
-        dropped=dropped,
+        dropped={"held-out events on items not in training": int((~known).sum())},
+        train_user_ids=events.user_ids[permuted[:n_train]],
     )
 
 

@@ -77,7 +77,13 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
         **({"tied_events": n_tied} if n_tied else {}),
     }
     return Split(
-        train=train, validation=validation, test=test, item_ids=vocabulary.ids, protocol=protocol, dropped=dropped
+        train=train,
+        validation=validation,
+        test=test,
+        item_ids=vocabulary.ids,
+        protocol=protocol,
+        dropped=dropped,
+        train_user_ids=events.user_ids[users],
     )
 
 

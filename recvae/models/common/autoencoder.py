@@ -181,6 +181,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             averaging=self.averaging,
             seed=self.seed,
             device=self.device_,
+            course=options.course,
         )
         try:
             self.history_ = trainer.run(options.monitor, options.checkpoint)

@@ -23,6 +23,7 @@ from recvae.models.common.learned import check_fields, check_learned, learned_ar
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
+from recvae.training.refits import Course
 
 compute_on_after_forks()  # models are what computes on several threads
 
@@ -43,12 +44,15 @@ class FitOptions:
         Where to keep the state after each epoch.
     max_memory : int or None
         Bytes that fitting may take, on the host and on a GPU each; None for what is free.
+    course : Course or None
+        How many epochs to train, where another run has chosen that; None for a model to choose.
     """
 
     device: torch.device
     monitor: Monitor
     checkpoint: Checkpoint | None = None
     max_memory: int | None = None
+    course: Course | None = None
 
 
 @dataclass(kw_only=True)
@@ -111,6 +115,7 @@ class Model(ScoringModel):
         monitor: Monitor | None = None,
         checkpoint: Checkpoint | None = None,
         max_memory: int | None = None,
+        course: Course | None = None,
     ) -> Self:
         """Learn from training interactions, forgetting earlier fits.
 
@@ -129,6 +134,8 @@ class Model(ScoringModel):
         max_memory : int, optional
             Bytes that fitting may take, on the host and on a GPU each; by default what is free. It decides whether the
             model is fitted and how many users are scored at a time, not what it learns.
+        course : Course, optional
+            How many epochs to train, where another run has chosen that; models without epochs do not need it.
 
         Returns
         -------
@@ -156,7 +163,11 @@ class Model(ScoringModel):
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
         options = FitOptions(
-            device=place, monitor=monitor or NullMonitor(), checkpoint=checkpoint, max_memory=max_memory
+            device=place,
+            monitor=monitor or NullMonitor(),
+            checkpoint=checkpoint,
+            max_memory=max_memory,
+            course=course,
         )
         self._check_parts(train, held_out)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)

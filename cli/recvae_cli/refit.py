@@ -1,0 +1,99 @@
+"""`recvae train --refit`: train a finished run again on its held-out users too."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recvae_cli.console import imported_models, memory_limit, say
+
+if TYPE_CHECKING:
+    from recvae.bundles.bundle import Bundle
+    from recvae.training.records import Monitor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was typed beside --refit."""
+
+    run: str
+    on: str | None
+    models: list[str]
+    given: list[str]
+    name: str | None
+    data: str | None
+    max_memory: str | None
+    device: str
+    overwrite: bool
+    resume: bool
+    find_beta: bool
+    data_dir: Path
+    runs_dir: Path
+
+
+def check_request(request: Request) -> None:
+    """Refuse what does not go with --refit: the run has chosen everything but the users."""
+    from recvae.errors import UsageError
+    from recvae.models import MODELS
+
+    if request.resume:
+        raise UsageError(
+            "got --resume with --refit; an interrupted refit is continued by --resume alone (and --name), so leave out "
+            "--refit"
+        )
+    chosen = [f"--set {setting}" for setting in request.given] + (["--find-beta"] if request.find_beta else [])
+    if chosen:
+        raise UsageError(
+            f"got {chosen[0]} with --refit, but the settings are those of {request.run}; leave it out, or train a run "
+            "with it first and refit that one"
+        )
+    named = [model for model in request.models if model in MODELS]
+    if named:
+        raise UsageError(
+            f"got --model {named[0]} with --refit, but the model is that of {request.run}; leave it out (only your own "
+            "model is named, as MODULE:CLASS)"
+        )
+
+
+def refit(request: Request) -> "tuple[Bundle, Path]":
+    """Train a finished run again, and return the new bundle and its folder."""
+    from recvae.bundles.card import read_card
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import check_name, find_dataset
+    from recvae.datasets.joining import VALIDATION_TOO, check_on
+    from recvae.runs.finding import find_run
+    from recvae.runs.refitting import chosen_by, refit_run
+
+    check_request(request)
+    on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
+    limit, own = memory_limit(request.max_memory), imported_models(request.models)
+    folder = find_run(request.runs_dir, request.run, request.data)
+    home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
+    dataset = Dataset.load(home)
+    chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
+    say(f"training {chosen.model.name} on {on} of {home}: {chosen.refit.describe().partition(';')[0]}")
+    try:
+        return refit_run(
+            chosen,
+            dataset,
+            request.runs_dir,
+            name=name,
+            overwrite=request.overwrite,
+            device=request.device,
+            max_memory=limit,
+            watch=_watch,
+            models=own,
+        )
+    except KeyboardInterrupt:
+        again = "run the same command again" if chosen.parts else "`recvae train --resume` continues"
+        say(f"interrupted; {again}, if an epoch was finished")
+        raise
+
+
+@contextmanager
+def _watch(title: str) -> "Iterator[Monitor]":
+    from recvae.training.monitors import ProgressBar, TrainingProgress
+
+    with ProgressBar(title) as bar:
+        yield TrainingProgress(bar)
