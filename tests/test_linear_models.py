@@ -382,3 +382,14 @@ def test_offsets_of_a_product_are_as_wide_as_the_positions_they_hold(monkeypatch
     monkeypatch.setattr(ease.functional, "embedding_bag", lambda items, _, offsets, **__: seen.extend([items, offsets]))
     ease._sparse_times_dense(left, torch.ones(2, 1))
     assert [part.dtype for part in seen] == [torch.int64] * 2 and seen[1].tolist() == [0, 2**31 + 1, 2**31 + 2]
+
+
+def test_weights_of_more_than_2_to_the_31_entries_are_found_by_row() -> None:
+    n_items = 50_000  # 10 GB of zeros, of which the system only makes the few rows that are written
+    weights = np.zeros((n_items, n_items), dtype=np.float32)
+    weights[43_000], weights[-1] = 1, np.arange(n_items)
+    history = sp.csr_matrix((np.ones(3, np.float32), ([0, 1, 1], [n_items - 1, n_items - 1, 43_000])), (2, n_items))
+    model = EASE().load_weights({"similarity": weights})
+    np.testing.assert_array_equal(model.score(history), [weights[-1], weights[-1] + 1])
+    assert model.recommend(history, k=1)[0].tolist() == [[49_998], [49_998]]
+    np.testing.assert_array_equal(model.similarities(np.array([n_items - 1]))[0], weights[-1])
