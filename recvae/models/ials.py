@@ -3,10 +3,12 @@
     sum_ui w_ui (1 - x_u . y_i)^2 + a sum_(all u, i) (x_u . y_i)^2
       + r [ sum_u (n_u + a I)^p |x_u|^2 + sum_i (n_i + a U)^p |y_i|^2 ]
 
-with a = unobserved_weight, r = regularization, p = regularization_power. w_ui is the weight of an interaction, and n_u
-and n_i are sums of them: an interaction of weight 2 acts as two. (In the paper all are 1.) n_u + a I is all the weight
-in a user's row, so with p = 1 regularisation is a share of the loss, however long the history. As in the authors' code
-users are solved for first, and item vectors start from N(0, .1^2 / factors). Who has no interaction has a vector of 0.
+with r = regularization and p = regularization_power. w_ui is the weight of an interaction, and n_u and n_i are sums of
+them: an interaction of weight 2 acts as two. (In the paper all are 1.) n_u + a I is all the weight in a user's row, so
+with p = 1 regularisation is a share of the loss, however long the history. The paper's a is set through a U I / sum w =
+unobserved_ratio, since good values of a differ by a factor of 100 between data sets, and those of the ratio by 10. As
+in the authors' code users are solved for first, and item vectors start from N(0, .1^2 / factors). A user or item
+without interactions has a vector of 0.
 
 All users share Y^T Y = V diag(g) V^T. Their vectors are solved for in the basis V, which changes nothing if items are
 turned too. With D_u = a g + r (n_u + a I)^p on a diagonal, and N_u = W_u^1/2 Y_u D_u^-1/2 (the items of a history),
@@ -20,7 +22,7 @@ an iteration; with D_u diagonal, only the history connects one block with anothe
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -37,18 +39,16 @@ from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
+from recvae.models.common.ridge import BATCH_BYTES, NO_ANSWER, Histories, batches_of, by_factors, by_history
 from recvae.models.common.similarity import cosines
 from recvae.training.records import StopTraining, TrainingSummary
 
 # Letters in shape comments: U users, I items, R rows that are solved for, C columns of these rows, B rows of a batch,
-# N interactions of each of them, F factors, P factors of a block.
+# N interactions of a history, F factors.
 
 _INITIAL_STD = 0.1
-_BATCH_BYTES = 4 << 20  # of the vectors of a batch, and of its systems: what fits into a cache
-_LEAST_PIECE = 256  # interactions
 _TURNED_ROWS = 1 << 14  # at a time in float64
 _SMALLEST = 1e-5  # of D beside its largest value: below, the rounding of float32 would show
-_NO_ANSWER = "the least-squares problems have no answer in float32; raise regularization"
 _NOTHING = "all factors became 0; lower regularization"
 
 
@@ -68,16 +68,16 @@ class IALS(Model):
     paper: ClassVar[str] = "Rendle et al.: Revisiting the Performance of iALS on Item Recommendation (RecSys 2022)"
     space: ClassVar[Space] = {
         "factors": (64, 128),
-        "regularization": (0.003, 0.01, 0.03),
-        "unobserved_weight": (0.1, 0.3),
+        "regularization": (0.001, 0.003, 0.01),
+        "unobserved_ratio": (3.0, 10.0, 30.0),
     }
 
     factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float = hyperparameter(
         0.003, "weight of the squared factors, for each unit of weight in a row of users x items", low=0
     )
-    unobserved_weight: float = hyperparameter(
-        0.1, "weight of each pair of user and item, where an interaction has 1", low=0
+    unobserved_ratio: float = hyperparameter(
+        10.0, "weight of all pairs of user and item together, in that of all interactions", low=0
     )
     regularization_power: float = hyperparameter(
         1.0, "how regularisation grows with the weight of a row, as an exponent; 0: the same for all", low=0, high=2
@@ -92,6 +92,7 @@ class IALS(Model):
     summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
     _folding: "_Basis | None" = field(default=None, init=False, repr=False, compare=False)
     item_factors_: np.ndarray = learned()
+    unobserved_weight_: np.ndarray = learned(1, per_item=False)  # a, (1,), float64
 
     @property
     def uses_device(self) -> bool:
@@ -114,16 +115,24 @@ class IALS(Model):
         options.monitor.start(self.iterations, [])
         started, done, stop = time.perf_counter(), 0, None
         by_item = sp.csr_matrix(train.T)
+        mean = train.sum(dtype=np.float64) / train.shape[0] / train.shape[1]
+        self.unobserved_weight_ = np.array([self.unobserved_ratio * mean])
         generator = torch.Generator().manual_seed(self.seed)  # of the CPU: a seed means the same start everywhere
         start = torch.randn(train.shape[1], self.factors, generator=generator)  # (I, F)
         items = start.mul_(_INITIAL_STD / self.factors**0.5).to(options.device)
         users: torch.Tensor | None = None  # (U, F)
         while done < self.iterations and stop is None:
-            users, items = self._half(train, items, users)
-            items, users = self._half(by_item, users, items)
+            solved, turned = self._half(train, items, users)
+            stop = options.monitor.advance(done + 0.5, None)
+            if stop is not None:
+                break
+            items, users = self._half(by_item, solved, turned)
             done += 1
             stop = options.monitor.advance(done, None)
-        self.load_weights({"item_factors": items.cpu().numpy()}, options.device)
+        if stop is not None and not done:
+            return stop
+        learned = {"item_factors": items.cpu().numpy(), "unobserved_weight": self.unobserved_weight_}
+        self.load_weights(learned, options.device)
         self.summary_ = TrainingSummary(
             seconds=time.perf_counter() - started,
             device=str(options.device),
@@ -148,34 +157,34 @@ class IALS(Model):
         self, rows: sp.csr_matrix, basis: "_Basis", block_size: int, before: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the vector of each row (R, F) in a basis; of 0 where a row has no interaction."""
-        weight = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel() + self.unobserved_weight * rows.shape[1]
+        weight = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel() + self.unobserved_weight_ * rows.shape[1]
         penalty = self.regularization * weight**self.regularization_power  # (R,)
         found = basis.vectors.new_zeros(rows.shape[0], self.factors)
         block = min(block_size, self.factors)
-        for batch, length in _batches(np.diff(rows.indptr), self.factors, block):
+        for batch, length in batches_of(np.diff(rows.indptr), self.factors, block):
             scale = self._scale(basis, penalty[batch])  # (B, F)
-            histories = _Histories(rows, batch, length, basis.vectors, scale)
+            histories = Histories(rows, batch, length, basis.vectors, scale)
             if length <= block:
-                scaled = _by_history(histories)
+                scaled = by_history(histories)
             else:
                 where = torch.from_numpy(batch).to(found.device)
                 start = torch.zeros_like(scale) if before is None else before[where] / scale
-                scaled = _by_factors(histories, start, block)
+                scaled = by_factors(histories, start, block)
             found[torch.from_numpy(batch).to(found.device)] = scaled * scale  # (B, F)
         return found
 
     def _scale(self, basis: "_Basis", penalty: np.ndarray) -> torch.Tensor:
         """Return D^-1/2 of some rows, (B, F)."""
-        shared = self.unobserved_weight * basis.values  # (F,)
+        shared = self.unobserved_weight_ * basis.values  # (F,)
         diagonal = shared + penalty[:, None]  # (B, F)
         if not diagonal.min() > _SMALLEST * shared.max():
-            raise TrainingError(_NO_ANSWER)
+            raise TrainingError(NO_ANSWER)
         return torch.from_numpy(diagonal**-0.5).to(basis.vectors)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
         """Count both factors before and after, and the interactions by user and by item; see `Model.needs`."""
         factor = 4 * self.factors
-        of_batch = 5 * min(_BATCH_BYTES, factor * (n_interactions + 1))
+        of_batch = 5 * min(BATCH_BYTES, factor * (n_interactions + 1))
         turning = 8 * self.factors * (min(_TURNED_ROWS, max(n_users, n_items)) + 5 * self.factors)
         factors = factor * (n_users + n_items + 2 * max(n_users, n_items))
         rows = 16 * n_interactions + 24 * (n_users + n_items)
@@ -217,8 +226,8 @@ class IALS(Model):
         """Return w_uj y_j^T (Y^T W Y + D)^-1 y_i, which add up to the score; see `Model.contributions`."""
         history = self._check_histories(user_items)
         factors, weights = self.item_factors_.astype(np.float64), history.data.astype(np.float64)  # (I, F), (N,)
-        own, row = factors[history.indices], weights.sum() + self.unobserved_weight * len(factors)  # (N, F)
-        system = self.unobserved_weight * factors.T @ factors + (own.T * weights) @ own  # (F, F)
+        own, row = factors[history.indices], weights.sum() + self.unobserved_weight_ * len(factors)  # (N, F)
+        system = self.unobserved_weight_ * factors.T @ factors + (own.T * weights) @ own  # (F, F)
         system += self.regularization * row**self.regularization_power * np.eye(self.factors)
         solved = np.linalg.solve(system, own.T)  # (F, N)
         return ((factors[columns] @ solved).T * weights[:, None]).astype(np.float32)  # (C, N) -> (N, C)
@@ -228,13 +237,17 @@ class IALS(Model):
         return self.summary_
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Load item factors; see `Model.load_weights`."""
+        """Load item factors and the weight of unobserved pairs; see `Model.load_weights`."""
         factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
         if factors.ndim != 2 or factors.shape[1] != self.factors:
             raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
         self._folding, self.device_ = None, resolve_device(device)
+        unobserved = np.asarray(weights["unobserved_weight"], dtype=np.float64)
+        if unobserved.shape != (1,):
+            raise ValueError(f"an unobserved weight of shape {unobserved.shape} is not one number")
         # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
-        return super().load_weights({"item_factors": torch.tensor(factors).numpy()}, device)
+        arrays = {"item_factors": torch.tensor(factors).numpy(), "unobserved_weight": unobserved}
+        return super().load_weights(arrays, device)
 
 
 @dataclass(frozen=True)
@@ -252,7 +265,7 @@ class _Basis:
         for some in vectors.split(_TURNED_ROWS):
             gram += some.double().T @ some.double()
         if not gram.isfinite().all():
-            raise TrainingError(_NO_ANSWER)
+            raise TrainingError(NO_ANSWER)
         values, matrix = np.linalg.eigh(gram.cpu().numpy())
         matrix = torch.from_numpy(np.ascontiguousarray(matrix)).to(vectors)
         return cls(matrix, np.maximum(values, 0.0), product(vectors, matrix))
@@ -260,94 +273,3 @@ class _Basis:
     def turn(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return other vectors (R, F) in this basis."""
         return product(vectors, self.matrix)
-
-
-class _Histories:
-    """The interactions of a batch of rows, as many for each: shorter histories end with weights of 0."""
-
-    def __init__(
-        self, rows: sp.csr_matrix, batch: np.ndarray, length: int, vectors: torch.Tensor, scale: torch.Tensor
-    ) -> None:
-        starts, ends = rows.indptr[batch, None], rows.indptr[batch + 1, None]  # (B, 1)
-        places = starts + np.arange(length)  # (B, N)
-        inside = places < ends
-        places = np.where(inside, places, starts)
-        self._columns = torch.from_numpy(rows.indices[places]).to(vectors.device)
-        self.weights = torch.from_numpy(np.sqrt(rows.data[places]) * inside).to(vectors)  # (B, N) w^1/2
-        self._vectors, self._scale = vectors, scale
-
-    def pieces(self, width: int) -> list[slice]:
-        """Cut the interactions so that so many factors of each are no more than a batch takes."""
-        length = self.weights.shape[1]
-        piece = length if 4 * length * width <= _BATCH_BYTES else max(_LEAST_PIECE, _BATCH_BYTES // (4 * width))
-        return [slice(start, start + piece) for start in range(0, length, piece)]
-
-    def scaled(self, piece: slice, part: slice = slice(None)) -> torch.Tensor:
-        """Return N_u for some interactions and some factors, (B, N, P)."""
-        columns = self._columns[:, piece]
-        vectors = self._vectors[:, part].index_select(0, columns.reshape(-1))  # (B N, P)
-        found = vectors.view(*columns.shape, -1)
-        return found.mul_(self.weights[:, piece, None]).mul_(self._scale[:, None, part])
-
-
-def _by_history(histories: _Histories) -> torch.Tensor:
-    """Return D^1/2 x = N^T (1 + N N^T)^-1 w^1/2, (B, F)."""
-    scaled = histories.scaled(slice(None))  # (B, N, F)
-    solved = _solved(torch.bmm(scaled, scaled.mT), histories.weights)  # (B, N)
-    return torch.bmm(solved[:, None], scaled)[:, 0]  # (B, 1, N) x (B, N, F) -> (B, F)
-
-
-def _by_factors(histories: _Histories, found: torch.Tensor, block: int) -> torch.Tensor:
-    """Return D^1/2 x, improved by one pass over blocks of factors; where there is one block, the solution (B, F)."""
-    parts = [slice(start, start + block) for start in range(0, found.shape[1], block)]
-    pieces, missing = histories.pieces(block), histories.weights.clone()  # (B, N) w^1/2 - N D^1/2 x
-    if len(parts) > 1 and found.any():
-        for part in parts:
-            _subtract(histories, missing, found[:, part], part, pieces)
-    for part in parts:
-        width = found[:, part].shape[1]
-        system, right = found.new_zeros(len(found), width, width), -found[:, part]  # (B, P, P), (B, P)
-        for piece in pieces:
-            scaled = histories.scaled(piece, part)  # (B, N, P)
-            system.baddbmm_(scaled.mT, scaled)
-            right += torch.bmm(missing[:, None, piece], scaled)[:, 0]
-        step = _solved(system, right)  # (B, P)
-        found[:, part] += step
-        if part is not parts[-1]:
-            _subtract(histories, missing, step, part, pieces)
-    return found
-
-
-def _subtract(
-    histories: _Histories, missing: torch.Tensor, step: torch.Tensor, part: slice, pieces: list[slice]
-) -> None:
-    """Take off N step, of some factors, in place."""
-    for piece in pieces:
-        missing[:, piece] -= torch.bmm(histories.scaled(piece, part), step[:, :, None])[:, :, 0]  # (B, N)
-
-
-def _solved(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return (1 + S)^-1 b of each row, for systems (B, P, P), which are used up, and right sides (B, P)."""
-    system.diagonal(dim1=1, dim2=2).add_(1)
-    factor, failed = torch.linalg.cholesky_ex(system)
-    solved = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
-    if failed.any() or not solved.isfinite().all():
-        raise TrainingError(_NO_ANSWER)
-    return solved
-
-
-def _batches(lengths: np.ndarray, factors: int, block: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield rows of about the same length, and the length that they are filled up to, an eighth more at most.
-
-    It depends on the row alone, so that what is solved for a row does not depend on who else is in the batch.
-    """
-    extra = np.maximum(np.frexp(lengths)[1] - 4, 0)  # bits beyond the first four
-    filled = ((lengths - 1 >> extra) + 1) << extra  # (R,)
-    order = np.argsort(filled, kind="stable")
-    order = order[np.count_nonzero(lengths == 0) :]
-    for group in np.split(order, np.flatnonzero(np.diff(filled[order])) + 1):
-        length = int(filled[group[0]]) if len(group) else 0
-        widest = length * factors if length <= block else max(length * block, block**2)
-        size = max(1, _BATCH_BYTES // (4 * max(widest, 1)))
-        for start in range(0, len(group), size):
-            yield group[start : start + size], length

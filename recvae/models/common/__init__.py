@@ -11,6 +11,7 @@
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
     similarity        cosines of item vectors
+    ridge             many small least-squares problems on shared vectors
 
 Importing this package imports none of them.
 """
