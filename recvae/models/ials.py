@@ -48,7 +48,7 @@ from recvae.training.records import StopTraining, TrainingSummary
 
 _INITIAL_STD = 0.1
 _TURNED_ROWS = 1 << 14  # at a time in float64
-_SMALLEST = 1e-5  # of D beside its largest value: below, the rounding of float32 would show
+_SMALLEST = 1e-6  # of D beside its largest value: below, the rounding of float32 would show
 _NOTHING = "all factors became 0; lower regularization"
 
 
