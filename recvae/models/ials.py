@@ -186,8 +186,8 @@ class IALS(Model):
         factor = 4 * self.factors
         of_batch = 5 * min(BATCH_BYTES, factor * (n_interactions + 1))
         turning = 8 * self.factors * (min(_TURNED_ROWS, max(n_users, n_items)) + 5 * self.factors)
-        factors = factor * (n_users + n_items + 2 * max(n_users, n_items))
-        rows = 16 * n_interactions + 24 * (n_users + n_items)
+        factors = factor * (n_users + n_items + 3 * max(n_users, n_items))  # before, turned, and after
+        rows = 24 * n_interactions + 24 * (n_users + n_items)
         return Needs(
             parameters=self.factors * n_items,
             training=factors + of_batch + turning + (0 if on_gpu else rows),
