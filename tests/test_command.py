@@ -44,7 +44,7 @@ def story(
         patch.chdir(folder)
         patch.delenv("RECVAE_DATA", raising=False)
         patch.setattr(ALS, "space", {"factors": (4, 8), "alpha": (2.0,)})
-        patch.setattr(IALS, "space", {"factors": (2,), "regularization": (0.05,)})
+        patch.setattr(IALS, "space", {"factors": (2,), "regularization": (0.5,)})
         events, _ = synthetic_log(n_users=300, n_items=200, n_events=12_000, seed=4)
         write_ratings_csv(events, folder / "ratings.csv")
         said = {"preprocess": shell("preprocess", "ratings.csv", "--name", "films")}

@@ -52,9 +52,10 @@ def ratio_of(a: float, train: sp.csr_matrix) -> float:
 
 
 def penalties(model: IALS, dense: np.ndarray) -> np.ndarray:
-    """Return r (n + a C)^p of each row, with n the sum of its weights and C the number of columns."""
+    """Return lambda (n + a C)^p of each row, with n the sum of its weights and C the number of columns."""
     weight = dense.sum(axis=1) + model.unobserved_weight_[0] * dense.shape[1]
-    return model.regularization * weight**model.regularization_power
+    of_paper = model.regularization / (1 + model.unobserved_ratio) ** model.regularization_power
+    return of_paper * weight**model.regularization_power
 
 
 def objective(model: IALS, dense: np.ndarray, users: np.ndarray, items: np.ndarray) -> float:
@@ -77,7 +78,7 @@ def solved(model: IALS, dense: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 CASES: list[dict[str, Any]] = [
-    {"factors": factors, "regularization": 0.02, "a": a, "regularization_power": power}
+    {"factors": factors, "regularization": 0.1, "a": a, "regularization_power": power}
     for factors in (2, 5, 40)  # more and fewer than the interactions of most users
     for a, power in ((0.1, 1.0), (0.1, 0.0), (2.0, 0.5), (0.0, 1.0))
 ]
@@ -196,7 +197,7 @@ def test_with_power_1_it_does_not_matter_in_what_unit_weights_are(power: float) 
 def test_without_unobserved_weight_one_item_has_its_closed_form() -> None:
     """x = w y / (w |y|^2 + r w) = y / (|y|^2 + r), for a user of one item of any weight."""
     items = vectors(3, 4).numpy()
-    model = loaded(0.0, items, regularization=0.5)
+    model = loaded(0.0, items, regularization=0.5, unobserved_ratio=0.0)
     found = model.embed(sp.csr_matrix(np.diag([1.0, 7.0, 0.01])))
     expected = items / ((items**2).sum(axis=1, keepdims=True) + 0.5)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
@@ -210,6 +211,16 @@ def test_a_heavier_weight_of_everything_else_pulls_scores_to_0() -> None:
         for ratio in (0.01, 1.0, 10.0)
     ]
     assert sizes[0] > sizes[1] > sizes[2] > 0
+
+
+def test_where_all_rows_are_alike_regularization_1_is_where_only_0_is_left() -> None:
+    circle = sp.csr_matrix(sum(np.roll(np.eye(30), shift, axis=1) for shift in (0, 1, 3, 8)), dtype=np.float32)
+    for ratio in (1.0, 20.0):
+        settings: dict[str, Any] = {"factors": 4, "iterations": 150, "unobserved_ratio": ratio}
+        below, above = (
+            np.abs(IALS(**settings, regularization=r).fit(circle, device="cpu").score(circle)).max() for r in (0.9, 1.1)
+        )
+        assert below > 1e-3 and above < 1e-6
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0])

@@ -1,24 +1,29 @@
 """iALS: Rendle, Krichene, Zhang and Koren, Revisiting the Performance of iALS, RecSys 2022.
 
     sum_ui w_ui (1 - x_u . y_i)^2 + a sum_(all u, i) (x_u . y_i)^2
-      + r [ sum_u (n_u + a I)^p |x_u|^2 + sum_i (n_i + a U)^p |y_i|^2 ]
+      + lambda [ sum_u (n_u + a I)^p |x_u|^2 + sum_i (n_i + a U)^p |y_i|^2 ]
 
-with r = regularization and p = regularization_power. w_ui is the weight of an interaction, and n_u and n_i are sums of
-them: an interaction of weight 2 acts as two. (In the paper all are 1.) n_u + a I is all the weight in a user's row, so
-with p = 1 regularisation is a share of the loss, however long the history. The paper's a is set through a U I / sum w =
-unobserved_ratio, since good values of a differ by a factor of 100 between data sets, and those of the ratio by 10. As
-in the authors' code users are solved for first, and item vectors start from N(0, .1^2 / factors). A user or item
-without interactions has a vector of 0.
+w_ui is the weight of an interaction, and n_u and n_i are sums of them: an interaction of weight 2 acts as two. (In the
+paper all are 1.) As in the authors' code users are solved for first, and item vectors start from N(0, .1^2 / factors).
+A user or item without interactions has a vector of 0.
+
+The paper's a and lambda are set through numbers whose good values hardly depend on the data (docs/models.md):
+
+    a = ratio sum w / (U I),  lambda = r / (1 + ratio)^p    (unobserved_ratio, regularization, regularization_power)
+
+a I is then ratio times the mean of n_u, so that the penalty of a user is r times a mean of n_u and of its mean over all
+users (to the power p). For p = 1 it is a share of the loss, however long the history; where all users have one weight,
+and all items, vectors of 0 are the best from r = 1 on.
 
 All users share Y^T Y = V diag(g) V^T. Their vectors are solved for in the basis V, which changes nothing if items are
-turned too. With D_u = a g + r (n_u + a I)^p on a diagonal, and N_u = W_u^1/2 Y_u D_u^-1/2 (the items of a history),
+turned too. With a diagonal D_u = a g + lambda (n_u + a I)^p, and N_u = W_u^1/2 Y_u D_u^-1/2 (the items of a history),
 
     D_u^1/2 x_u = (1 + N_u^T N_u)^-1 N_u^T w_u^1/2 = N_u^T (1 + N_u N_u^T)^-1 w_u^1/2
 
 The second form is a system of the size of the history. No eigenvalue of either is below 1, and for p = 1 none is above
-1 + max |y|^2 / r, however long the history: float32 is enough. Histories longer than `block_size` are solved for so
-many factors at a time, from what they were before: the blocks of iALS++ (Rendle et al. 2021), one pass in each half of
-an iteration; with D_u diagonal, only the history connects one block with another.
+1 + max |y|^2 / lambda, however long the history: float32 is enough. Where factors and history exceed `block_size`,
+so many factors at a time are solved for, from what they were before: the blocks of iALS++ (Rendle et al. 2021), in one
+pass each half of an iteration. As D_u is diagonal, only the history connects one block with another.
 """
 
 import time
@@ -67,20 +72,20 @@ class IALS(Model):
     name: ClassVar[str] = "ials"
     paper: ClassVar[str] = "Rendle et al.: Revisiting the Performance of iALS on Item Recommendation (RecSys 2022)"
     space: ClassVar[Space] = {
-        "factors": (64, 128),
-        "regularization": (0.001, 0.003, 0.01),
+        "factors": (64,),
+        "regularization": (0.03, 0.1),
         "unobserved_ratio": (3.0, 10.0, 30.0),
     }
 
     factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float = hyperparameter(
-        0.003, "weight of the squared factors, for each unit of weight in a row of users x items", low=0
+        0.05, "weight of the squared factors, in that of a user's or item's interactions", low=0
     )
     unobserved_ratio: float = hyperparameter(
-        10.0, "weight of all pairs of user and item together, in that of all interactions", low=0
+        10.0, "weight of all pairs of user and item, in that of all interactions", low=0
     )
     regularization_power: float = hyperparameter(
-        1.0, "how regularisation grows with the weight of a row, as an exponent; 0: the same for all", low=0, high=2
+        1.0, "exponent with which regularisation grows with interactions; 0: the same for all", low=0, high=2
     )
     iterations: int = hyperparameter(16, "alternations between users and items", low=1)
     block_size: int = hyperparameter(
@@ -157,8 +162,7 @@ class IALS(Model):
         self, rows: sp.csr_matrix, basis: "_Basis", block_size: int, before: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the vector of each row (R, F) in a basis; of 0 where a row has no interaction."""
-        weight = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel() + self.unobserved_weight_ * rows.shape[1]
-        penalty = self.regularization * weight**self.regularization_power  # (R,)
+        penalty = self._penalty(np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(), rows.shape[1])  # (R,)
         found = basis.vectors.new_zeros(rows.shape[0], self.factors)
         block = min(block_size, self.factors)
         for batch, length in batches_of(np.diff(rows.indptr), self.factors, block):
@@ -172,6 +176,11 @@ class IALS(Model):
                 scaled = by_factors(histories, start, block)
             found[torch.from_numpy(batch).to(found.device)] = scaled * scale  # (B, F)
         return found
+
+    def _penalty(self, weight: np.ndarray, n_columns: int) -> np.ndarray:
+        """Return lambda (n + a C)^p of rows of some weight n, (R,)."""
+        mean = (weight + self.unobserved_weight_ * n_columns) / (1 + self.unobserved_ratio)  # (R,)
+        return self.regularization * mean**self.regularization_power
 
     def _scale(self, basis: "_Basis", penalty: np.ndarray) -> torch.Tensor:
         """Return D^-1/2 of some rows, (B, F)."""
@@ -226,9 +235,9 @@ class IALS(Model):
         """Return w_uj y_j^T (Y^T W Y + D)^-1 y_i, which add up to the score; see `Model.contributions`."""
         history = self._check_histories(user_items)
         factors, weights = self.item_factors_.astype(np.float64), history.data.astype(np.float64)  # (I, F), (N,)
-        own, row = factors[history.indices], weights.sum() + self.unobserved_weight_ * len(factors)  # (N, F)
+        own = factors[history.indices]  # (N, F)
         system = self.unobserved_weight_ * factors.T @ factors + (own.T * weights) @ own  # (F, F)
-        system += self.regularization * row**self.regularization_power * np.eye(self.factors)
+        system += self._penalty(weights.sum(), len(factors)) * np.eye(self.factors)
         solved = np.linalg.solve(system, own.T)  # (F, N)
         return ((factors[columns] @ solved).T * weights[:, None]).astype(np.float32)  # (C, N) -> (N, C)
 
