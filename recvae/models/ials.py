@@ -72,8 +72,7 @@ class IALS(Model):
     name: ClassVar[str] = "ials"
     paper: ClassVar[str] = "Rendle et al.: Revisiting the Performance of iALS on Item Recommendation (RecSys 2022)"
     space: ClassVar[Space] = {
-        "factors": (64,),
-        "regularization": (0.03, 0.1),
+        "factors": (64, 200),
         "unobserved_ratio": (3.0, 10.0, 30.0),
     }
 
