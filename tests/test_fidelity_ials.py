@@ -214,7 +214,9 @@ def test_a_heavier_weight_of_everything_else_pulls_scores_to_0() -> None:
 
 
 def test_where_all_rows_are_alike_regularization_1_is_where_only_0_is_left() -> None:
-    circle = sp.csr_matrix(sum(np.roll(np.eye(30), shift, axis=1) for shift in (0, 1, 3, 8)), dtype=np.float32)
+    circle = sp.csr_matrix(
+        np.sum([np.roll(np.eye(30), shift, axis=1) for shift in (0, 1, 3, 8)], axis=0), dtype=np.float32
+    )
     for ratio in (1.0, 20.0):
         settings: dict[str, Any] = {"factors": 4, "iterations": 150, "unobserved_ratio": ratio}
         below, above = (
