@@ -44,6 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its de
     "edlae": {"l2": 5.0},
     "blend": {"weight": 0.7},
     "als": {"factors": 4, "regularization": 0.1, "iterations": 8},
+    "ials": {"factors": 4, "iterations": 8},
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 from recvae.datasets.catalog.known import CATALOG
 from recvae.datasets.synthetic import synthetic_log, write_ratings_csv
 from recvae.evaluation import baselines
-from recvae.models import ALS, MODELS
+from recvae.models import ALS, IALS, MODELS
 from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.recommenders.recommender import Recommender
 from recvae_cli.app import app
@@ -44,6 +44,7 @@ def story(
         patch.chdir(folder)
         patch.delenv("RECVAE_DATA", raising=False)
         patch.setattr(ALS, "space", {"factors": (4, 8), "alpha": (2.0,)})
+        patch.setattr(IALS, "space", {"factors": (2,), "regularization": (0.5,)})
         events, _ = synthetic_log(n_users=300, n_items=200, n_events=12_000, seed=4)
         write_ratings_csv(events, folder / "ratings.csv")
         said = {"preprocess": shell("preprocess", "ratings.csv", "--name", "films")}
@@ -112,10 +113,10 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         "n_users_without_target": manifest["counts"]["test_users_without_target"],
         "confidence": 0.95,
         "test": "two-sided paired t-test over users, Holm over runs",
-        "baseline": "als (baseline)",
+        "baseline": "ials (baseline)",
     }
     by_name = {run["name"]: run for run in runs}
-    assert set(by_name) == {*MODELS, "als (baseline)", "popularity (baseline)"}
+    assert set(by_name) == {*MODELS, "als (baseline)", "ials (baseline)", "popularity (baseline)"}
     assert [name for name, run in by_name.items() if run["baseline"]] == [
         name for name in by_name if name.endswith("(baseline)")
     ]
@@ -128,11 +129,13 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         for value in run["metrics"].values():
             assert set(value) == {"mean", "low", "high", "se"}
             assert 0 <= value["low"] < value["mean"] < value["high"] <= 1 and value["se"] > 0
-    multvae, baseline = by_name["multvae"], by_name["als (baseline)"]
+    multvae, baseline = by_name["multvae"], by_name["ials (baseline)"]
     assert multvae["hyperparameters"]["hidden_dims"] == [16] and multvae["hyperparameters"]["latent_dim"] == 8
-    assert {run["difference"]["to"] for run in runs if run is not baseline} == {"als (baseline)"}
+    assert {run["difference"]["to"] for run in runs if run is not baseline} == {"ials (baseline)"}
     assert set(multvae["difference"]["metrics"]["ndcg@100"]) >= {"mean", "se", "low", "high", "p", "p_holm"}
-    assert "difference" not in baseline and "of 4/8" in baseline["note"]
+    assert "difference" not in baseline
+    assert "of 4/8" in by_name["als (baseline)"]["note"]
+    assert "baseline: ials (baseline) (highest validation ndcg@100: als (baseline) 0." in story["evaluate"].out
 
 
 def test_the_per_user_file_has_a_row_per_run_and_user_whose_means_are_those_of_the_report(
@@ -175,6 +178,7 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ALS, "space", {"factors": (4, 8)})
+    monkeypatch.setattr(IALS, "space", {"factors": (4,)})
     fitted = []
     fit = baselines.fit_baseline
     monkeypatch.setattr(
@@ -182,16 +186,16 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     )
     command("train", *QUICK)
     first = command("evaluate", "--json")
-    assert fitted == ["als", "popularity"]
-    assert {path.name for path in (toy / "baselines").iterdir()} == {"als", "popularity"}
-    assert command("evaluate", "--json").out == first.out and len(fitted) == 2
+    assert fitted == ["als", "ials", "popularity"]
+    assert {path.name for path in (toy / "baselines").iterdir()} == {"als", "ials", "popularity"}
+    assert command("evaluate", "--json").out == first.out and len(fitted) == 3
     (toy / "baselines" / "als" / "weights.safetensors").write_bytes(b"damaged")
     again = json.loads(command("evaluate", "--json").out)
     for run, before in zip(again["runs"], json.loads(first.out)["runs"], strict=True):
         assert run == before | {"training_seconds": run["training_seconds"]}
-    assert fitted[2:] == ["als"]
+    assert fitted[3:] == ["als"]
     monkeypatch.setattr(ALS, "space", {"factors": (4,)})
-    assert command("evaluate", "--json").code == 0 and fitted[3:] == ["als"], "another grid is another baseline"
+    assert command("evaluate", "--json").code == 0 and fitted[4:] == ["als"], "another grid is another baseline"
 
 
 def test_without_baselines_the_runs_stand_alone(toy: Path, command: Command) -> None:
@@ -336,6 +340,7 @@ def test_the_quickstart_works_twice_with_a_smaller_network(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ALS, "space", {"factors": (4,)})
+    monkeypatch.setattr(IALS, "space", {"factors": (4,)})
     monkeypatch.setattr("recvae_cli.quickstart._SMALL", " ".join(SMALL).replace("epochs=3", "epochs=1"))
     _quickstart_twice(command)
 
@@ -354,7 +359,7 @@ def test_a_pair_without_validation_targets_is_evaluated_with_default_baselines(
     assert command("preprocess", "--train", "train.txt", "--test", "test.txt", "--name", "pair").code == 0
     assert command("train", "--model", "popularity").code == 0
     said = command("evaluate")
-    assert "baseline: als (first of als, popularity (baseline); none has a validation ndcg@100)" in said.out
+    assert "baseline: als (first of als, ials, popularity (baseline); none has a validation ndcg@100)" in said.out
     assert said.code == 0 and "als has its default hyperparameters: no validation user has a target" in said.out
 
 

@@ -12,7 +12,7 @@ import pytest
 from recvae.bundles.bundle import read_bundle
 from recvae.evaluation.evaluate import DEFAULT_METRICS
 from recvae.metrics import NAMES
-from recvae.models import ALS
+from recvae.models import ALS, IALS
 from recvae_cli import comparison
 
 Command = Callable[..., Any]
@@ -22,6 +22,7 @@ METRICS = ("--metrics", "recall@5,ndcg@10")
 @pytest.fixture(autouse=True)
 def _small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ALS, "space", {"factors": (4, 8), "regularization": (1.0,)})
+    monkeypatch.setattr(IALS, "space", {"factors": (4, 8), "regularization": (0.05,)})
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_what_help_says_of_metrics_is_what_there_is() -> None:
 
 def test_evaluate_is_compare_with_the_default_baselines(runs: Path, command: Command) -> None:
     evaluated = json.loads(command("evaluate", "ease", *METRICS, "--json").out)
-    compared = json.loads(command("compare", "ease", "--baselines", "als,popularity", *METRICS, "--json").out)
-    assert evaluated == compared and set(numbers(evaluated)) == {"ease", "als", "popularity"}
+    compared = json.loads(command("compare", "ease", "--baselines", "als,ials,popularity", *METRICS, "--json").out)
+    assert evaluated == compared and set(numbers(evaluated)) == {"ease", "als", "ials", "popularity"}
     for run in evaluated["runs"]:
         difference = run.get("difference", {"to": evaluated["baseline"], "metrics": {}})
         assert difference["to"] == evaluated["baseline"]
@@ -53,22 +54,23 @@ def test_evaluate_is_compare_with_the_default_baselines(runs: Path, command: Com
     assert {run["name"]: run["baseline"] for run in evaluated["runs"]} == {
         "ease": False,
         "als": True,
+        "ials": True,
         "popularity": True,
     }
     reached = {
         name: read_bundle(Path("data/toy/baselines", name)).metrics["validation"]["ndcg@100"]
-        for name in ("als", "popularity")
+        for name in ("als", "ials", "popularity")
     }
     assert evaluated["baseline"] == max(reached, key=reached.__getitem__)
     said = command("evaluate", "ease", *METRICS).out
-    choice = "highest validation ndcg@100 of als, popularity"
+    choice = "highest validation ndcg@100: " + ", ".join(f"{name} {value:.4f}" for name, value in reached.items())
     assert f"baseline: {evaluated['baseline']} ({choice})" in said
 
 
 def test_the_baseline_may_be_a_run_or_another_model(runs: Path, command: Command) -> None:
     found = json.loads(command("evaluate", "--to", "ease", "ease", "popularity", *METRICS, "--json").out)
     assert found["baseline"] == "ease"
-    assert set(numbers(found)) == {"ease", "popularity", "als", "popularity (baseline)"}
+    assert set(numbers(found)) == {"ease", "popularity", "als", "ials", "popularity (baseline)"}
     found = json.loads(
         command("evaluate", "ease", "--baselines", "popularity", "--to", "edlae", *METRICS, "--json").out
     )

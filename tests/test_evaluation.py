@@ -22,7 +22,7 @@ from recvae.evaluation.contenders import Contender, measure
 from recvae.evaluation.evaluate import Summary, evaluate, main_metric, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
-from recvae.models import ALS, MODELS, Popularity
+from recvae.models import ALS, IALS, MODELS, Popularity
 from recvae.models.common.hyperparameters import grid_of
 from recvae.runs.run import new_run, train
 from recvae.training.records import NullMonitor
@@ -102,12 +102,14 @@ def test_the_baseline_is_the_best_on_validation_whatever_it_reaches_on_test(film
         name: replace(popular, metrics={"validation": {"ndcg@100": value}})
         for name, value in (("weak", 0.1), ("strong", 0.3), ("middling", 0.2))
     }
-    assert strongest(bundles) == ("strong", "highest validation ndcg@100 of weak, strong, middling")
+    values = "weak 0.1000, strong 0.3000, middling 0.2000"
+    assert strongest(bundles) == ("strong", f"highest validation ndcg@100: {values}")
     assert strongest({"weak": bundles["weak"]}) == ("weak", "the only baseline")
     blind = {name: replace(bundle, metrics={}) for name, bundle in bundles.items()}
     said = "first of weak, strong, middling; none has a validation ndcg@100"
     assert strongest(blind) == ("weak", said)
-    assert strongest({**blind, "late": bundles["weak"]})[0] == "late"
+    values = "weak none, strong none, middling none, late 0.1000"
+    assert strongest({**blind, "late": bundles["weak"]}) == ("late", f"highest validation ndcg@100: {values}")
 
 
 def test_without_a_baseline_there_is_no_difference(films: Dataset) -> None:
@@ -178,6 +180,7 @@ def test_the_best_of_each_metric_is_marked_in_the_table(
     toy: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ALS, "space", {"factors": (8,)})
+    monkeypatch.setattr(IALS, "space", {"factors": (8,)})
     command("train", "--model", "als", "--set", "factors=2")
     metrics = ["recall@5", "ndcg@10", "coverage@5"]
     words = ("evaluate", "--metrics", ",".join(metrics))

@@ -26,7 +26,8 @@ from recvae.models import EASE, MODELS, Model, Popularity
 from recvae.recommenders.recommender import Recommender
 from recvae.storage.integrity import sha256_of
 
-EXPORTABLE = [name for name in MODELS if name != "als"]
+NOT_EXPORTABLE = ("als", "ials")
+EXPORTABLE = [name for name in MODELS if name not in NOT_EXPORTABLE]
 QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "popularity")]
 
 Folder = Callable[..., Path]
@@ -76,8 +77,8 @@ def test_the_program_scores_as_the_model_any_users_with_any_history(
 def test_the_scorer_of_a_model_is_a_module_of_its_own(
     model_name: str, fitted: Callable[[str], Model], rows: sp.csr_matrix
 ) -> None:
-    if model_name == "als":
-        with pytest.raises(UsageError, match="als cannot be exported; use ease or a network"):
+    if model_name in NOT_EXPORTABLE:
+        with pytest.raises(UsageError, match=f"{model_name} cannot be exported; use ease or a network"):
             fitted(model_name).scorer()
         return
     with torch.no_grad():

@@ -31,7 +31,7 @@ print("child ended with", ended)
 """
 FITTED = """
 import torch
-from recvae import ALS, EASE, Dataset, Events, MultVAE, Recommender
+from recvae import ALS, EASE, IALS, Dataset, Events, MultVAE, Recommender
 torch.set_num_threads(4)  # whatever this machine has
 pairs = [(user, item) for user in range(1500) for item in np.random.default_rng(user).choice(700, 8, replace=False)]
 dataset = Dataset.from_events(Events.from_columns(*map(list, zip(*pairs))), name="x")
@@ -41,6 +41,7 @@ MODELS = {
     "ease": "EASE(l2=5.0)",
     "multvae": "MultVAE(hidden_dims=(64,), latent_dim=32, epochs=1)",
     "als": "ALS(factors=8, iterations=2)",
+    "ials": "IALS(factors=8, iterations=2)",
 }
 EXPORTED = """
 from recvae.serving.onnx import OnnxRecommender

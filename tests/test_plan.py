@@ -49,7 +49,7 @@ def data(n_users, n_items, length):
     matrix = sp.csr_matrix((np.ones(len(items), dtype=np.float32), items, starts), shape=(n_users, n_items))
     matrix.sum_duplicates()
     return matrix
-for name, small in (("multvae", {"epochs": 1}), ("als", {})):  # loads what has to be loaded
+for name, small in (("multvae", {"epochs": 1}), ("als", {}), ("ials", {})):  # loads what has to be loaded
     model_class(name)(**small).fit(data(20, 50, 5), device="cpu")
 for case, (settings, n_users, n_items) in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
@@ -91,6 +91,8 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
     "vasp": ({"epochs": 1, "batch_size": 300, "hidden_dim": 50, "latent_dim": 20}, 900, 3000),
     "ease": ({"top_k": 500}, 1000, 3000),
     "als": ({"factors": 100, "iterations": 1}, 50000, 20000),
+    "ials": ({"factors": 100, "iterations": 2}, 50000, 20000),
+    "ials blocks": ({"factors": 100, "iterations": 2, "block_size": 20}, 50000, 20000),
 }
 
 

@@ -345,7 +345,7 @@ def test_a_monitor_ends_training_with_the_best_weights_so_far(after: float, bloc
         np.testing.assert_array_equal(model.weights()[name], value)
 
 
-@pytest.mark.parametrize("name", ["multvae", "recvae", "als", "blend"])
+@pytest.mark.parametrize("name", ["multvae", "recvae", "als", "ials", "blend"])
 def test_a_model_that_is_stopped_before_it_has_weights_stays_unfitted(
     name: str, make_model: Callable[..., Any], blocks: Dataset
 ) -> None:

@@ -33,7 +33,7 @@ def compare(
     ] = None,
     baselines: Annotated[
         str | None,
-        typer.Option(metavar="MODELS", help=shared.BASELINES_HELP, show_default="als, unless --to names another"),
+        typer.Option(metavar="MODELS", help=shared.BASELINES_HELP, show_default="als,ials, unless --to names another"),
     ] = None,
     to: shared.To = None,
     metrics: shared.Metrics = shared.DEFAULT_METRICS,
@@ -62,7 +62,7 @@ def compare(
     """
     request = shared.Request(
         to=to,
-        baselines=baselines or ("als" if to is None else "none"),
+        baselines=baselines or (shared.BASELINES if to is None else "none"),
         metrics=metrics,
         split=split,
         seeds=seeds,

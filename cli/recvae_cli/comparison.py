@@ -28,6 +28,7 @@ _WIDTH = 100  # columns, where the output is not a terminal that could tell
 
 Runs = list[str] | None
 Metrics = Annotated[str, typer.Option(help=f"Of {METRIC_NAMES}, each with @K; your own function as MODULE:FUNCTION@K.")]
+BASELINES, EVALUATED = "als,ials", "als,ials,popularity"  # by default of compare, and of evaluate
 BASELINES_HELP = "Models to fit and tune on the same data, e.g. als,ease; or none."
 To = Annotated[
     str | None,

@@ -27,7 +27,7 @@ def quickstart(context: typer.Context, data_dir: DataDir = DATA_DIR, runs_dir: R
     say_next(
         "recvae preprocess ml-1m --heldout-users 500     # real data: downloaded from GroupLens, or --source PATH",
         "recvae train --model multvae                    # on the newest data set; `recvae models` lists the models",
-        "recvae evaluate                                 # against ALS and popularity, with intervals",
+        "recvae evaluate                                 # against tuned ALS and popularity, with intervals",
     )
 
 

@@ -99,7 +99,8 @@ def strongest(baselines: Mapping[str, Bundle]) -> tuple[str, str]:
         return names[0], "the only baseline"
     if not reached:
         return names[0], f"first of {', '.join(names)}; none has a validation {OBJECTIVE}"
-    return max(reached, key=reached.__getitem__), f"highest validation {OBJECTIVE} of {', '.join(names)}"
+    values = ", ".join(f"{name} {reached[name]:.4f}" if name in reached else f"{name} none" for name in names)
+    return max(reached, key=reached.__getitem__), f"highest validation {OBJECTIVE}: {values}"
 
 
 def validation_of(bundle: Bundle) -> float | None:

@@ -25,6 +25,7 @@ from recvae.models.ease import EASE as EASE
 from recvae.models.edlae import EDLAE as EDLAE
 from recvae.models.blend import Blend as Blend
 from recvae.models.als import ALS as ALS
+from recvae.models.ials import IALS as IALS
 from recvae.models.popularity import Popularity as Popularity
 
 MODELS: dict[str, type[Model]] = {

@@ -12,6 +12,7 @@
     footprint         what a network takes in memory
     penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
+    ridge             many small least-squares problems on shared vectors
 
 Importing this package imports none of them.
 """

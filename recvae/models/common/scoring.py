@@ -200,8 +200,8 @@ class ScoringModel(ABC):
         Returns
         -------
         ndarray of shape (n_interactions, n_columns), float32
-            By item of the history. Where the score is a sum over the history (EASE, EDLAE, ELSA, ALS), they add up to
-            it. Otherwise, what the score loses when the item is left out.
+            By item of the history. Where the score is a sum over the history (EASE, EDLAE, ELSA, ALS, iALS), they add
+            up to it. Otherwise, what the score loses when the item is left out.
         """
         history, chosen = self._check_histories(user_items), torch.from_numpy(columns)
 
