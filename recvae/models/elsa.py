@@ -12,11 +12,8 @@ so the loss of a large batch needs no block of users x items; a batch of at most
 faster there and no larger than A. As in the paper, there is no noise, and the optimiser is NAdam. The loss sums over
 items; with a mean, as the authors' code may have it, the steps of NAdam are smaller.
 
-`sampling` takes A_S for A, the rows of the batch's items and of drawn others, and no other row is read or changed.
-
-`entries` keeps the largest entries of each row of A, fewer after each epoch (Compressed ELSA: Vancura, Spisak, Alves
-and Peska, Efficient Learning of Sparse Representations from Interactions, WWW 2026). What is 0 stays 0. After three
-quarters of the epochs, `entries` are left. The authors' code may also set what is left back to where it began.
+`sampling` takes for A the rows of the batch's items and of drawn others, as the paper says it may be done: x and f(x)
+have these items only, and no other row is read or changed. `entries` makes A sparse: see `compressed_elsa.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +29,14 @@ from torch.nn import functional
 from recvae.compute.devices import resolve_device
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
-from recvae.errors import UsageError
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.networks import ItemNetwork, ItemVectors, sparse_product
-from recvae.models.common.sparse_vectors import WIDEST, SparseItemVectors, keep_largest
+from recvae.models.common.sparse_vectors import SparseItemVectors, keep_largest
+from recvae.models.compressed_elsa import CompressedNetwork, check_entries, entries_after
 from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.item_samples import ItemSample, sample_items
 from recvae.training.row_nadam import RowNAdam
 from recvae.training.trainer import Losses, Phase
 
@@ -47,59 +45,7 @@ from recvae.training.trainer import Losses, Phase
 
 _LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
 _TINY = 1e-12  # least length of a row, as in PyTorch's normalize
-_SHRINKING = 0.75  # of the epochs, in which rows of A lose entries
 _ROW_BLOCKS = 11  # of sampled rows: A, its directions, the moments, gradients and what lies between
-
-
-def entries_after(epoch: int, epochs: int, latent_dim: int, entries: int) -> int:
-    """Return how many entries each row of A keeps after an epoch: latent_dim to `entries`, by the same factor each time.
-
-    Parameters
-    ----------
-    epoch, epochs : int
-        Epochs done, and of the whole run.
-    latent_dim, entries : int
-        Entries at the beginning and at the end.
-    """
-    share = min(1.0, epoch / max(1, round(_SHRINKING * epochs)))
-    return round(latent_dim ** (1 - share) * entries**share)
-
-
-@dataclass(frozen=True)
-class ItemSample:
-    """The items that the loss of a batch sees.
-
-    Parameters
-    ----------
-    items : Tensor of shape (n_sampled,), int64
-        No item twice.
-    positions : Tensor of shape (n_interactions,), int32
-        Where the item of each interaction is in `items`.
-    """
-
-    items: torch.Tensor
-    positions: torch.Tensor
-
-
-def sample_items(batch: SparseBatch, n_items: int, n_draws: int, generator: torch.Generator) -> ItemSample:
-    """Return the items of a batch and others, drawn evenly; one that is drawn twice, or is of the batch, counts once.
-
-    Parameters
-    ----------
-    batch : SparseBatch
-        The users.
-    n_items, n_draws : int
-        Items of the catalogue, and draws; as many draws as items stand for all items.
-    generator : Generator
-        On the device of the batch.
-    """
-    own, positions = batch.items.long().unique(return_inverse=True)  # (N,), ascending
-    if n_draws >= n_items:
-        drawn = torch.arange(n_items, device=batch.device)
-    else:
-        drawn = torch.randint(n_items, (n_draws,), generator=generator, device=batch.device).unique()
-    others = drawn[~torch.isin(drawn, own, assume_unique=True)]
-    return ItemSample(torch.cat([own, others]), positions.to(batch.offsets.dtype))  # (S,), (N,)
 
 
 class ELSANetwork(ItemNetwork):
@@ -200,40 +146,6 @@ class ELSANetwork(ItemNetwork):
         return (explained - length) / square.clamp(min=_LEAST).sqrt()
 
 
-class CompressedNetwork(ItemNetwork):
-    """A with few entries in each row, for scoring.
-
-    Parameters
-    ----------
-    vectors : SparseItemVectors
-        A.
-    """
-
-    def __init__(self, vectors: SparseItemVectors) -> None:
-        super().__init__(len(vectors.columns))
-        self.items = vectors
-
-    @property
-    def output(self) -> ItemVectors:
-        """There is none.
-
-        Raises
-        ------
-        UsageError
-            Always.
-        """
-        raise UsageError("got a compressed ELSA, whose item vectors are sparse; read them from `weights()`")
-
-    def code(self, batch: SparseBatch) -> torch.Tensor:
-        """Return x A, shape (n_users, latent_dim)."""
-        return self.items.code(batch)  # (N,) -> (B, D)
-
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return x A A^T - x, shape (n_users, n_items)."""
-        scores = self.items.products(self.code(batch))  # (B, D) -> (B, I)
-        return scores.index_put((batch.rows, batch.items.long()), -batch.values, accumulate=True)
-
-
 @dataclass(kw_only=True)
 class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries`, a CompressedNetwork
     """The linear autoencoder with one vector per item in place of item-item weights.
@@ -315,15 +227,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
         max_memory: int | None = None,
     ) -> None:
         """Refuse what does not fit, and hyperparameters that contradict each other; see `Model.check_memory`."""
-        if self.entries is not None and self.entries > self.latent_dim:
-            raise UsageError(
-                f"got entries={self.entries} with latent_dim={self.latent_dim}, expected at most as many; "
-                "lower entries or raise latent_dim"
-            )
-        if self.entries is not None and self.latent_dim > WIDEST:
-            raise UsageError(
-                f"got latent_dim={self.latent_dim} with entries={self.entries}, expected at most {WIDEST:,}; lower it"
-            )
+        check_entries(self.entries, self.latent_dim)
         super().check_memory(n_users, n_items, n_interactions, device, max_memory=max_memory)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
@@ -341,7 +245,12 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
         )
 
     def _footprint(
-        self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool  # noqa: ARG002
+        self,
+        network: ItemNetwork,
+        n_users: int,
+        n_interactions: int,
+        *,
+        on_gpu: bool,  # noqa: ARG002
     ) -> BatchFootprint:
         if self.sampling != "none":
             rows = min(n_interactions + self.sampled_items, network.n_items)

@@ -17,8 +17,14 @@ from recvae.storage.files import write_file
 
 ALIGNMENT = 64  # bytes, of a cache line and the widest vector register
 _NAMES = {
-    **{"float16": "F16", "float32": "F32", "float64": "F64"},
-    **{"int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"},
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "bool": "BOOL",
 }
 
 

@@ -11,6 +11,7 @@
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
     similarity        cosines of item vectors
+    sparse_vectors    item vectors with few entries, of 4 bytes each
 
 Importing this package imports none of them.
 """

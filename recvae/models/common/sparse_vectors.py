@@ -1,8 +1,7 @@
 """Item vectors with few entries each: 4 bytes an entry, on disk and in memory.
 
 Every item has the same number of entries, so that an item's are found without an index: `columns` says where they are,
-`values` how large. The matrix is the inverted index of its columns: an item gets a score from the latent dimensions that
-its entries and the user's have in common.
+`values` how large. An item's score comes from the latent dimensions that its entries and the user's have in common.
 
 Letters in shape comments: B users, N interactions, I items, C items of a chunk, D latent dimensions, K entries.
 """
@@ -113,7 +112,7 @@ class SparseItemVectors(nn.Module):
         """
         columns = self.columns[items.long()].long()  # (N, K)
         values = self.values[items.long()].float()  # (N, K)
-        return values.new_zeros(len(columns), self.width).scatter(1, columns, values)  # (N, D)
+        return values.new_zeros(values.shape[0], self.width).scatter(1, columns, values)  # (N, D)
 
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A, shape (n_users, width)."""
@@ -169,6 +168,6 @@ def keep_largest(weight: torch.Tensor, n_entries: int, others: tuple[torch.Tenso
 
 
 def _in_chunks(tensor: torch.Tensor, width: int) -> "list[tuple[int, torch.Tensor]]":
-    """Return consecutive parts of a tensor with where each begins, of so many rows that they are small if `width` wide."""
+    """Return consecutive parts of a tensor and where each begins, small also where its rows were `width` wide."""
     rows = max(1, _CHUNK_ENTRIES // max(width, 1))
     return [(start, tensor[start : start + rows]) for start in range(0, len(tensor), rows)]
