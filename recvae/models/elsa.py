@@ -26,6 +26,7 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
+from recvae.compute.allocator import return_free_blocks
 from recvae.compute.devices import resolve_device
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
@@ -45,7 +46,9 @@ from recvae.training.trainer import Losses, Phase
 
 _LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
 _TINY = 1e-12  # least length of a row, as in PyTorch's normalize
-_ROW_BLOCKS = 11  # of sampled rows: A, its directions, the moments, gradients and what lies between
+_BLOCKS = 12  # of the size of A in an update: directions, gradients, what lies between, what the allocator keeps
+_ROW_BLOCKS = 14  # the same of sampled rows, with their weights and moments
+_RETURN_AFTER = 4  # updates by rows: more often, getting memory back takes longer than it saves
 
 
 class ELSANetwork(ItemNetwork):
@@ -182,6 +185,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     )
 
     _updates: int = field(default=1, init=False, repr=False, compare=False)
+    _samples: int = field(default=0, init=False, repr=False, compare=False)
     _scored: tuple[int, CompressedNetwork] | None = field(default=None, init=False, repr=False, compare=False)
 
     def _network(self, n_items: int) -> ELSANetwork:
@@ -213,6 +217,9 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no noise)
         sample = None
         if self.sampling != "none":
+            self._samples += 1
+            if self._samples % _RETURN_AFTER == 0:
+                return_free_blocks(self.device_)  # a sample has another size each time
             sample = sample_items(batch, self.network_.n_items, self.sampled_items, generator)
         loss = (2 - 2 * self.network_.cosine(batch, sample)).mean()  # (B,) -> ()
         return Losses(loss, loss)
@@ -259,7 +266,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
             return BatchFootprint(blocks=0.0, scoring_blocks=2.2, more=more, by_rows=True)
         of_vectors = 4 * network.output.weight.numel()
         blocks = 4.0 if n_users <= self.latent_dim else 0.0
-        return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=4 * of_vectors)  # of length 1, with gradients
+        return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=_BLOCKS * of_vectors)
 
     def _finish(self) -> None:
         super()._finish()
