@@ -100,6 +100,7 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
         2000,
         50000,
     ),
+    "elsa sparse whole": ({"epochs": 2, "latent_dim": 200, "entries": 20, "batch_size": 64}, 1000, 20000),
     "elsa sparse": (
         {"epochs": 2, "latent_dim": 100, "sampling": "uniform", "sampled_items": 2000, "entries": 50},
         1000,
