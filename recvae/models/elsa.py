@@ -203,15 +203,20 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
 
     def _phases(self) -> Sequence[Phase]:
         optimizer = self._optimizer()
-        after = None if self.entries is None else partial(self._shrink, optimizer)
-        return [Phase(name="all", optimizer=optimizer, loss=self._loss, after=after)]
+        return [Phase(name="all", optimizer=optimizer, loss=self._loss, after=partial(self._after_pass, optimizer))]
 
-    def _shrink(self, optimizer: torch.optim.Optimizer) -> None:
+    def _after_pass(self, optimizer: torch.optim.Optimizer) -> None:
+        """Shrink the rows, and have memory for the validation users, whose blocks have other sizes."""
+        if self.entries is not None:
+            self._shrink(optimizer, self.entries)
+        return_free_blocks(self.device_)
+
+    def _shrink(self, optimizer: torch.optim.Optimizer, entries: int) -> None:
         """Keep as many entries of each row as the schedule has after this epoch, and no momentum of the others."""
         state = optimizer.state[self.network_.items.weight]
         # Counted by the optimiser, whose state is in checkpoints.
         epochs_done = round(float(state["step"]) / self._updates)
-        kept = entries_after(epochs_done, self.epochs, self.latent_dim, self.entries or self.latent_dim)
+        kept = entries_after(epochs_done, self.epochs, self.latent_dim, entries)
         keep_largest(self.network_.items.weight, kept, (state["exp_avg"], state["exp_avg_sq"]))
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no noise)
