@@ -299,3 +299,29 @@ def test_the_benchmark_of_exports_refuses_what_it_cannot_do(
     with pytest.raises(SystemExit):
         importlib.import_module("exported").main(arguments)
     assert said in capsys.readouterr().err
+
+
+def test_a_catalogue_is_measured_for_any_model_in_a_process_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    million = importlib.import_module("million")
+    shape = ["--items=300", "--users=60", "--per-item=5", "--score=7", "--json", str(tmp_path / "million.json")]
+    settings = ["latent_dim=8", "epochs=2", "batch_size=20", "entries=4", "sampling=uniform", "sampled_items=50"]
+    million.main([*shape, *(word for setting in settings for word in ("--set", setting))])
+    results = json.loads((tmp_path / "million.json").read_text())["results"]
+    assert results["epochs_done"] == 2 and results["processor"] > 0 and results["epoch"] > 0
+    assert results["bytes_per_item"] == 16 and results["users_per_second"] > 0 and results["needs"] > 0
+    assert "| 16 B |" in capsys.readouterr().out
+    million.main([*shape, "--updates=2", "--set=latent_dim=8", "--set=batch_size=20"])
+    results = json.loads((tmp_path / "million.json").read_text())["results"]
+    assert results["epochs_done"] == pytest.approx(2 / 3) and "bytes_per_item" not in results
+    with pytest.raises(SystemExit):
+        million.main(["--items=10", "--users=1000"])
+    assert "--users: got 1,000, expected 1 to as many as there are interactions" in capsys.readouterr().err
+
+
+def test_made_up_interactions_are_a_pair_at_most_once_with_a_few_popular_items() -> None:
+    matrix = importlib.import_module("million").made_up(500, 1000, 20)
+    assert matrix.shape == (500, 1000) and (matrix.data == 1).all() and 12_000 < matrix.nnz <= 20_000
+    counts = np.sort(np.bincount(matrix.indices, minlength=1000))[::-1]
+    assert counts[:10].mean() > 10 * counts[500:].mean() and np.diff(matrix.indptr).max() <= 40

@@ -89,6 +89,23 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
     ),
     "hvamp": ({"epochs": 1, "batch_size": 300, "hidden_dim": 50, "latent_dim": 20}, 600, 10000),
     "vasp": ({"epochs": 1, "batch_size": 300, "hidden_dim": 50, "latent_dim": 20}, 900, 3000),
+    "elsa": ({"epochs": 2, "latent_dim": 100}, 1000, 20000),
+    "elsa sampled": (
+        {"epochs": 2, "latent_dim": 100, "sampling": "uniform", "sampled_items": 2000},
+        1000,
+        100000,
+    ),
+    "elsa sampled wide": (
+        {"epochs": 2, "latent_dim": 200, "batch_size": 1000, "sampling": "uniform", "sampled_items": 20000},
+        2000,
+        50000,
+    ),
+    "elsa sparse whole": ({"epochs": 2, "latent_dim": 200, "entries": 20, "batch_size": 64}, 1000, 20000),
+    "elsa sparse": (
+        {"epochs": 2, "latent_dim": 100, "sampling": "uniform", "sampled_items": 2000, "entries": 50},
+        1000,
+        100000,
+    ),
     "ease": ({"top_k": 500}, 1000, 3000),
     "als": ({"factors": 100, "iterations": 1}, 50000, 20000),
     "ials": ({"factors": 100, "iterations": 2}, 50000, 20000),

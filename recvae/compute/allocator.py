@@ -16,6 +16,20 @@ _NEVER = 2**31 - 1
 _USUAL = 32 << 20  # bytes, the highest threshold that glibc chooses itself
 
 
+def return_free_blocks(device: torch.device) -> None:
+    """Return free memory to the system, for work whose blocks have another size each time.
+
+    Blocks that fit none of the next ones would add up: within `kept_blocks`, to several times what is in use.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device in use. Nothing is done for a GPU, or without glibc.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def kept_blocks(device: torch.device) -> Iterator[None]:
     """Reuse freed memory blocks below 1 GiB within the context; afterwards, return free memory to the system.

@@ -11,28 +11,44 @@ itself. Memory grows with the items, not with their square. With h = x A and G =
 so the loss of a large batch needs no block of users x items; a batch of at most latent_dim users has one, which is
 faster there and no larger than A. As in the paper, there is no noise, and the optimiser is NAdam. The loss sums over
 items; with a mean, as the authors' code may have it, the steps of NAdam are smaller.
+
+`sampling` takes for A the rows of the batch's items and of drawn others, as the paper says it may be done: x and f(x)
+have these items only, and no other row is read or changed. `entries` makes A sparse: see `compressed_elsa.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
+from recvae.compute.allocator import return_free_blocks
+from recvae.compute.devices import resolve_device
 from recvae.compute.matmul import product
+from recvae.compute.memory import Needs
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.networks import ItemNetwork, ItemVectors, sparse_product
-from recvae.training.batches import SparseBatch
-from recvae.training.trainer import Losses
+from recvae.models.common.sparse_vectors import SparseItemVectors, keep_largest
+from recvae.models.compressed_elsa import CompressedNetwork, check_entries, entries_after
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.item_samples import ItemSample, sample_items
+from recvae.training.row_nadam import RowNAdam
+from recvae.training.trainer import Losses, Phase
 
-# Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
+# Letters in shape comments: B users of a batch, N interactions stored in it, I items, S sampled ones, D latent
+# dimensions, C columns, O others.
 
 _LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
+_TINY = 1e-12  # least length of a row, as in PyTorch's normalize
+_BLOCKS = 12  # of the size of A in an update: directions, gradients, what lies between, what the allocator keeps
+_ROW_BLOCKS = 14  # the same of sampled rows, with their weights and moments
+_RETURN_AFTER = 4  # updates by rows: more often, getting memory back takes longer than it saves
 
 
 class ELSANetwork(ItemNetwork):
@@ -42,34 +58,84 @@ class ELSANetwork(ItemNetwork):
     ----------
     n_items, latent_dim : int
         Shape of A.
+    by_rows : bool
+        Whether only some rows of A learn in an update, so that no step may make another A.
+    sparse : bool
+        Whether entries of A that are 0 stay 0 while it learns.
     """
 
-    def __init__(self, n_items: int, latent_dim: int) -> None:
+    def __init__(self, n_items: int, latent_dim: int, *, by_rows: bool = False, sparse: bool = False) -> None:
         super().__init__(n_items)
         self.items = ItemVectors(n_items, latent_dim)
+        self.by_rows, self.sparse = by_rows, sparse
+        self._scale: tuple[int, torch.Tensor] | None = None
 
     @property
     def output(self) -> ItemVectors:
         """The layer of A."""
         return self.items
 
-    def vectors(self) -> torch.Tensor:
-        """Return A with rows of length 1, shape (n_items, latent_dim)."""
+    def vectors(self, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return A with rows of length 1, shape (n_items, latent_dim); or some of its rows, with sparse gradients."""
         weight = self.items.weight
-        return functional.normalize(weight) if weight.requires_grad else weight  # fitted, it is of length 1 already
+        if not weight.requires_grad:  # fitted, it is of length 1 already
+            return weight if items is None else weight[items]
+        if items is not None:
+            weight = functional.embedding(items, weight, sparse=True)  # (S,) -> (S, D)
+        vectors = functional.normalize(weight)
+        return vectors * (weight != 0) if self.sparse else vectors  # what is 0 has no gradient then
 
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A, shape (n_users, latent_dim)."""
+        if self.by_rows and self.items.weight.requires_grad:
+            inputs = batch.values * self._scales()[batch.items.long()]  # (N,)
+            return sparse_product(batch, inputs, self.items.weight)
         return sparse_product(batch, batch.values, self.vectors())  # (N,) -> (B, D)
 
     def forward(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A A^T - x, shape (n_users, n_items)."""
-        scores = product(self.code(batch), self.vectors().t())  # (B, D) x (D, I) -> (B, I)
+        if self.by_rows and self.items.weight.requires_grad:
+            scores = product(self.code(batch), self.items.weight.t()) * self._scales()  # (B, D) x (D, I) -> (B, I)
+        else:
+            scores = product(self.code(batch), self.vectors().t())  # (B, D) x (D, I) -> (B, I)
         return scores.index_put((batch.rows, batch.items.long()), -batch.values, accumulate=True)
 
-    def cosine(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the cosine of x and f(x) of each user, shape (n_users,); 0 for a user without interactions."""
-        vectors = self.vectors()  # (I, D)
+    def _scales(self) -> torch.Tensor:
+        """Return 1 over the lengths of the rows, shape (n_items,), as long as A stays the same."""
+        weight = self.items.weight
+        if self._scale is None or self._scale[0] != weight._version:
+            self._scale = weight._version, 1 / torch.linalg.vector_norm(weight, dim=1).clamp_(min=_TINY)
+        return self._scale[1]
+
+    @torch.no_grad()
+    def fix(self, *, in_place: bool) -> None:
+        """Give the rows of A length 1 for good, unless they have it: scoring then need not do it each time.
+
+        Parameters
+        ----------
+        in_place : bool
+            Whether A may be written to, which may be a file mapped into memory.
+        """
+        weight = self.items.weight.requires_grad_(False)
+        self._scale = None
+        lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True)  # (I, 1)
+        if not torch.allclose(lengths.square(), torch.ones_like(lengths), atol=1e-4):
+            lengths.clamp_(min=_TINY)
+            weight.data = weight.data.div_(lengths) if in_place else weight / lengths
+
+    def cosine(self, batch: SparseBatch, sample: ItemSample | None = None) -> torch.Tensor:
+        """Return the cosine of x and f(x) of each user, shape (n_users,); 0 for a user without interactions.
+
+        Parameters
+        ----------
+        batch : SparseBatch
+            The users.
+        sample : ItemSample, optional
+            The only items that x and f(x) have; by default all.
+        """
+        vectors = self.vectors(None if sample is None else sample.items)  # (I, D) or (S, D)
+        if sample is not None:
+            batch = replace(batch, items=sample.positions)
         hidden = sparse_product(batch, batch.inputs, vectors)  # (N,) -> (B, D), of rows of length 1
         length = (batch.lengths > 0).to(hidden.dtype)  # (B,) |x|^2
         explained = hidden.square().sum(dim=1)  # (B,) |h|^2
@@ -84,7 +150,7 @@ class ELSANetwork(ItemNetwork):
 
 
 @dataclass(kw_only=True)
-class ELSA(Autoencoder[ELSANetwork]):
+class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries`, a CompressedNetwork
     """The linear autoencoder with one vector per item in place of item-item weights.
 
     Examples
@@ -108,45 +174,157 @@ class ELSA(Autoencoder[ELSANetwork]):
     batch_size: int = hyperparameter(128, "users per update", low=1)
     learning_rate: float = hyperparameter(0.1, "step size of NAdam", low=0)
     latent_dim: int = hyperparameter(800, "length of an item's vector", low=2)
+    sampling: str = hyperparameter(
+        "none",
+        "draw the items that an update sees in addition to those of its users, for more than 50,000 items",
+        choices=("none", "uniform"),
+    )
+    sampled_items: int = hyperparameter(10_000, "items drawn per batch", low=1, only_with=("sampling", "uniform"))
+    entries: int | None = hyperparameter(
+        None, "entries kept of an item's vector, the largest, of 4 bytes each; none: all, of float32", low=1
+    )
+
+    _updates: int = field(default=1, init=False, repr=False, compare=False)
+    _samples: int = field(default=0, init=False, repr=False, compare=False)
+    _scored: tuple[int, CompressedNetwork] | None = field(default=None, init=False, repr=False, compare=False)
 
     def _network(self, n_items: int) -> ELSANetwork:
-        return ELSANetwork(n_items, self.latent_dim)
+        sparse = self.entries is not None
+        return ELSANetwork(n_items, self.latent_dim, by_rows=self.sampling != "none", sparse=sparse)
 
     def _optimizer(self) -> torch.optim.Optimizer:
+        if self.sampling != "none":
+            return RowNAdam(self.network_.parameters(), lr=self.learning_rate)
         return torch.optim.NAdam(self.network_.parameters(), lr=self.learning_rate, foreach=False)
 
+    def _begin(self, train: sp.csr_matrix) -> None:
+        super()._begin(train)
+        self._updates = -(-train.shape[0] // self.batch_size)  # of an epoch
+
+    def _phases(self) -> Sequence[Phase]:
+        optimizer = self._optimizer()
+        return [Phase(name="all", optimizer=optimizer, loss=self._loss, after=partial(self._after_pass, optimizer))]
+
+    def _after_pass(self, optimizer: torch.optim.Optimizer) -> None:
+        """Shrink the rows, and have memory for the validation users, whose blocks have other sizes."""
+        if self.entries is not None:
+            self._shrink(optimizer, self.entries)
+        return_free_blocks(self.device_)
+
+    def _shrink(self, optimizer: torch.optim.Optimizer, entries: int) -> None:
+        """Keep as many entries of each row as the schedule has after this epoch, and no momentum of the others."""
+        state = optimizer.state[self.network_.items.weight]
+        # Counted by the optimiser, whose state is in checkpoints.
+        epochs_done = round(float(state["step"]) / self._updates)
+        kept = entries_after(epochs_done, self.epochs, self.latent_dim, entries)
+        keep_largest(self.network_.items.weight, kept, (state["exp_avg"], state["exp_avg_sq"]))
+
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:  # noqa: ARG002  (no noise)
-        loss = (2 - 2 * self.network_.cosine(batch)).mean()  # (B,) -> ()
+        sample = None
+        if self.sampling != "none":
+            self._samples += 1
+            if self._samples % _RETURN_AFTER == 0:
+                return_free_blocks(self.device_)  # a sample has another size each time
+            sample = sample_items(batch, self.network_.n_items, self.sampled_items, generator)
+        loss = (2 - 2 * self.network_.cosine(batch, sample)).mean()  # (B,) -> ()
         return Losses(loss, loss)
+
+    def check_memory(
+        self,
+        n_users: int,
+        n_items: int,
+        n_interactions: int,
+        device: str | torch.device = "cpu",
+        *,
+        max_memory: int | None = None,
+    ) -> None:
+        """Refuse what does not fit, and hyperparameters that contradict each other; see `Model.check_memory`."""
+        check_entries(self.entries, self.latent_dim)
+        super().check_memory(n_users, n_items, n_interactions, device, max_memory=max_memory)
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
+        """Count what the network takes; see `Model.needs`."""
+        found = super().needs(n_users, n_items, n_interactions, on_gpu=on_gpu)
+        if self.entries is None:
+            return found
+        weights = SparseItemVectors.bytes_for(n_items, self.entries)
+        return replace(
+            found,
+            parameters=n_items * self.entries,
+            training=found.training + weights,  # with which validation users are scored
+            held=found.held + weights,
+            weights=weights,
+        )
 
     def _footprint(
         self,
         network: ItemNetwork,
         n_users: int,
-        n_interactions: int,  # noqa: ARG002
+        n_interactions: int,
         *,
         on_gpu: bool,  # noqa: ARG002
     ) -> BatchFootprint:
+        if self.sampling != "none":
+            rows = min(n_interactions + self.sampled_items, network.n_items)
+            blocks = 4 * n_users if n_users <= self.latent_dim else 0
+            more = 4 * rows * (_ROW_BLOCKS * self.latent_dim + blocks)
+            return BatchFootprint(blocks=0.0, scoring_blocks=2.2, more=more, by_rows=True)
         of_vectors = 4 * network.output.weight.numel()
         blocks = 4.0 if n_users <= self.latent_dim else 0.0
-        return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=4 * of_vectors)  # of length 1, with gradients
+        return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=_BLOCKS * of_vectors)
 
     def _finish(self) -> None:
         super()._finish()
-        self._normalise()
+        self._scored = None
+        weight = self.network_.items.weight
+        if self.entries is not None:
+            self.network_ = CompressedNetwork(SparseItemVectors.of(weight, self.entries))
+            return
+        self.network_.fix(in_place=True)
 
-    def _normalise(self) -> None:
-        """Give the rows of A length 1 for good, unless they have it: scoring then need not do it each time."""
-        vectors = self.network_.items.weight.requires_grad_(False)
-        lengths = vectors.square().sum(dim=1)  # (I,)
-        if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-4):
-            vectors.data = functional.normalize(vectors)
+    @torch.no_grad()
+    def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        network = self.network_
+        if isinstance(network, ELSANetwork) and self.entries is not None:  # while it learns: what would be kept
+            weight = network.items.weight
+            if self._scored is None or self._scored[0] != weight._version:
+                self._scored = weight._version, CompressedNetwork(SparseItemVectors.of(weight, self.entries))
+            network = self._scored[1]
+        self._stop_training()
+        return network(whole_batch(user_items, self.device_))  # (B, I)
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Load A; see `Model.load_weights`."""
-        super().load_weights(weights, device)
-        self._normalise()
+        """Load A, whole or compressed as `entries` says; see `Model.load_weights`."""
+        if self.entries is None:
+            super().load_weights(weights, device)
+            self.network_.fix(in_place=False)
+            return self
+        self.device_ = resolve_device(device)
+        found = {name: np.asarray(weights[f"items.{name}"]) for name in ("columns", "values")}
+        self.network_ = CompressedNetwork(SparseItemVectors.load(self.latent_dim, self.entries, **found))
+        self.network_.to(self.device_)
+        self.n_items_ = self.network_.n_items
         return self
+
+    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+        """Return cosines of item vectors; see `Model.similarities`."""
+        if self.entries is None:
+            return super().similarities(columns, others)
+        self.check_fitted()
+        lengths = self.network_.items.lengths().cpu().numpy()  # (I,)
+        of_others = lengths if others is None else lengths[others]  # (O,)
+        products = self._products(columns, others) / lengths[columns][:, None] / of_others  # (C, O)
+        return np.clip(products, -1, 1)
+
+    def _products(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+        """Return a_i . a_j of some items and others, by default all, as scores have them."""
+        if self.entries is None:
+            return self.similarities(columns, others)  # rows of length 1
+        vectors = self.network_.items
+        chosen = vectors.rows(torch.as_tensor(columns, device=self.device_))  # (C, D)
+        if others is None:
+            return vectors.products(chosen).cpu().numpy()
+        return (chosen @ vectors.rows(torch.as_tensor(others, device=self.device_)).t()).cpu().numpy()  # (C, O)
 
     def contributions(
         self,
@@ -157,6 +335,6 @@ class ELSA(Autoencoder[ELSANetwork]):
     ) -> np.ndarray:
         """Return x_i (a_i . a_j - [i = j]), which add up to the score; see `Model.contributions`."""
         history = self._check_histories(user_items)
-        similarities = self.similarities(history.indices, columns)  # (N, C)
+        products = self._products(history.indices, columns)  # (N, C)
         itself = history.indices[:, None] == np.asarray(columns)  # (N, C)
-        return (history.data[:, None] * (similarities - itself)).astype(np.float32)
+        return (history.data[:, None] * (products - itself)).astype(np.float32)

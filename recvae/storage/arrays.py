@@ -16,7 +16,16 @@ from recvae.errors import UsageError
 from recvae.storage.files import write_file
 
 ALIGNMENT = 64  # bytes, of a cache line and the widest vector register
-_NAMES = {"float32": "F32", "float64": "F64", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
+_NAMES = {
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -27,7 +36,7 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     path : Path
         The file.
     weights : mapping of str to ndarray
-        Arrays by name, of float32, float64, int32, int64, uint8 or bool.
+        Arrays by name, of float16, float32, float64, int16, int32, int64, uint8 or bool.
 
     Raises
     ------

@@ -3,6 +3,8 @@
     batches           sparse rows of users on the device
     losses            likelihoods and KL divergences
     sampled_softmax   the softmax over drawn items, for large catalogues
+    row_nadam         NAdam that updates only rows with a gradient
+    item_samples      the items that the loss of a batch sees, where not all
     schedules         how the weight of the KL term grows
     averaging         a running mean of the weights over epochs
     refits            training again what a run has chosen: for how long, on which users

@@ -13,6 +13,7 @@
     penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
     ridge             many small least-squares problems on shared vectors
+    sparse_vectors    item vectors with few entries, of 4 bytes each
 
 Importing this package imports none of them.
 """

@@ -79,11 +79,14 @@ class BatchFootprint:
         The same while scoring.
     more : int
         Further bytes that an update takes.
+    by_rows : bool
+        Whether gradients have only the rows of a batch, which `more` counts, and not all of the weights.
     """
 
     blocks: float
     scoring_blocks: float = 1.2
     more: int = 0
+    by_rows: bool = False
 
 
 def network_needs(
@@ -128,7 +131,8 @@ def network_needs(
     widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p is not of_items)  # one bias per unit
     update = int(_FLOAT * users * (batch.blocks * n_items + _OF_WIDTHS * widths)) + batch.more
     update += _BATCH_BYTES * users * n_interactions // max(n_users, 1)
-    state = weights + 3 * learned + mean + (rows if resident else 0)
+    gradients = 0 if batch.by_rows else learned
+    state = weights + 2 * learned + gradients + mean + (rows if resident else 0)
     per_user = ranking_bytes(n_items, batch.scoring_blocks)
     scoring = state + mean + per_user  # with the mean in their place, the weights are set aside
     cutting = rows + _CUTTING_BYTES * n_interactions
