@@ -3,6 +3,8 @@
     batches           sparse rows of users on the device
     losses            likelihoods and KL divergences
     sampled_softmax   the softmax over drawn items, for large catalogues
+    chunked_softmax   the softmax over all items, some at a time, for large catalogues
+    row_adam          Adam on only the rows that a batch touches
     schedules         how the weight of the KL term grows
     averaging         a running mean of the weights over epochs
     records           a record per epoch, the summary of a run, and what a monitor is

@@ -21,6 +21,7 @@ from torch.nn import functional
 from recvae.compute.matmul import product
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import sum_of_each
+from recvae.training.row_adam import sparse_rows
 
 SAMPLINGS = ("none", "uniform", "popularity")
 
@@ -75,6 +76,8 @@ def sampled_nll(
     batch: SparseBatch,
     drawn: tuple[torch.Tensor, torch.Tensor],
     dtype: torch.dtype = torch.float32,
+    *,
+    row_wise: bool = False,
 ) -> torch.Tensor:
     """Return the negative multinomial log-likelihood of each user's interactions, its normaliser estimated.
 
@@ -90,6 +93,8 @@ def sampled_nll(
         From `ItemSampler.draw`.
     dtype : torch.dtype
         bfloat16 multiplies in bfloat16, anything else in the type of `hidden`.
+    row_wise : bool
+        Whether the gradients of W and b are sparse, with the rows of these items only.
 
     Returns
     -------
@@ -99,9 +104,11 @@ def sampled_nll(
     items, log_weights = drawn
     n = len(batch.items)
     wanted = torch.cat([batch.items.long(), items])  # (N + M,), so that W has one gradient
-    # Not by indexing: the gradient of that adds up in any order where several threads do it.
-    weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
-    bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
+    if row_wise:
+        weight, bias = sparse_rows(layer.weight, wanted), sparse_rows(layer.bias, wanted)  # (N + M, H), (N + M,)
+    else:  # not by indexing: the gradient of that adds up in any order where several threads do it
+        weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
+        bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
     own = (hidden.index_select(0, batch.rows) * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
     product_dtype = dtype if dtype == torch.bfloat16 else hidden.dtype
     logits = product(hidden.to(product_dtype), weight[n:].to(product_dtype).t())  # (B, H) x (H, M) -> (B, M)
