@@ -17,7 +17,8 @@ import torch
 
 from recvae.compute.matmul import first_order
 
-_COPIES = 7  # of the rows: gradient, and added up; weights, moments and what is made of them
+_PART_BYTES = 1 << 20  # of a matrix's rows that are worked on at a time, so that what is made of them stays small
+_COPIES = 3  # of the rows of a gradient: as it comes, in order, and added up
 
 
 class _Rows(torch.autograd.Function):
@@ -115,19 +116,21 @@ class RowAdam(torch.optim.Optimizer):
             return
         gradient = gradient.coalesce()  # each row once, its gradients added up in the order of the batch
         rows, values = gradient.indices()[0], gradient.values()  # (T,), (T, H)
-        touched = [tensor.index_select(0, rows) for tensor in every]
-        _adam(touched, values, group)
-        for tensor, part in zip(every, touched, strict=True):
-            tensor.index_copy_(0, rows, part)
+        step = max(1, _PART_BYTES // (4 * values[:1].numel())) if rows.device.type == "cpu" else len(rows)
+        for some, of_some in zip(rows.split(step), values.split(step), strict=True):
+            touched = [tensor.index_select(0, some) for tensor in every]
+            _adam(touched, of_some, group)
+            for tensor, part in zip(every, touched, strict=True):
+                tensor.index_copy_(0, some, part)
 
 
 def row_bytes(n_rows: int, width: int) -> int:
-    """Return about what an update of rows takes at its peak, without the state that is kept.
+    """Return about what sparse gradients take at their peak.
 
     Parameters
     ----------
     n_rows : int
-        Rows that a batch touches.
+        Rows that a batch touches, counted as often as it does.
     width : int
         Of all the matrices whose rows are touched, added up.
     """

@@ -262,6 +262,7 @@ class Trainer:
                 parameter.requires_grad_(True)
             for _ in range(phase.passes):
                 yield phase
+            phase.optimizer.zero_grad(set_to_none=True)  # what comes now needs the room, and no gradient
             if phase.after is not None:
                 phase.after()
 

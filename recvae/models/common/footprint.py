@@ -1,7 +1,7 @@
 """What training and scoring a network take in memory, counted from its parameters without allocating any.
 
-Training holds the weights, a gradient of each that learns, Adam's two moments, and the best weights so far (on the
-host, twice while new ones take their place); an update adds blocks of batch x items. Tests hold the figures against
+Training holds the weights, Adam's two moments, and the best weights so far (on the host, twice while new ones take
+their place); an update adds a gradient of each weight that learns and blocks of batch x items. Tests hold the figures against
 what is really taken, on the CPU.
 """
 
@@ -133,17 +133,18 @@ def network_needs(
     update += _BATCH_BYTES * users * n_interactions // max(n_users, 1)
     if isinstance(network.output, TiedLinear) and not batch.row_wise:
         update += _FLOAT * network.output.weight.numel()  # two gradients until they are added up
-    state = weights + (2 if batch.row_wise else 3) * learned + mean + (rows if resident else 0)
+    idle = weights + 2 * learned + mean + (rows if resident else 0)  # after an epoch's updates
+    state = idle + (0 if batch.row_wise else learned)
     per_user = ranking_bytes(n_items, batch.scoring_blocks)
-    scoring = state + mean + per_user  # with the mean in their place, the weights are set aside
+    scoring = idle + mean + per_user  # with the mean in their place, the weights are set aside
     cutting = rows + _CUTTING_BYTES * n_interactions
     common = {"parameters": kept // _FLOAT, "weights": kept, "per_user": per_user}
     if on_gpu:  # where a checkpoint is written, all that the GPU holds is there once more
         host = max(2 * weights, weights + weights + 2 * learned + mean) + (0 if resident else rows)
         training = max(state + update, scoring)
-        return Needs(training=training, held=state + mean, host=max(host, cutting), **common)
-    training = max(state + weights + update, state + mean + 2 * weights, scoring + weights, weights + cutting)
-    return Needs(training=training, held=state + mean + weights, **common)
+        return Needs(training=training, held=idle + mean, host=max(host, cutting), **common)
+    training = max(state + weights + update, idle + mean + 2 * weights, scoring + weights, weights + cutting)
+    return Needs(training=training, held=idle + mean + weights, **common)
 
 
 def check_batches(

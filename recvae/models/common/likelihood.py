@@ -150,7 +150,7 @@ class RowWise(ItemLikelihood[LogitNetworkT]):
             return batch
         widths = [module.weight.shape[1] for module in network.modules() if isinstance(module, SparseLinear)]
         widths.append(network.output.weight.shape[1])
-        rows = min(n_interactions + self.sampled_items, network.n_items)
+        rows = n_interactions + self.sampled_items
         return replace(batch, more=batch.more + row_bytes(rows, sum(widths)), row_wise=True)
 
 
