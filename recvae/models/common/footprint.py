@@ -1,8 +1,8 @@
 """What training and scoring a network take in memory, counted from its parameters without allocating any.
 
 Training holds the weights, Adam's two moments, and the best weights so far (on the host, twice while new ones take
-their place); an update adds a gradient of each weight that learns and blocks of batch x items. Tests hold the figures against
-what is really taken, on the CPU.
+their place); an update adds a gradient of each weight that learns and blocks of batch x items. Tests hold the figures
+against what is really taken, on the CPU.
 """
 
 from collections.abc import Callable, Mapping
