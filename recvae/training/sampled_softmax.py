@@ -11,6 +11,7 @@ layer.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,7 +22,6 @@ from torch.nn import functional
 from recvae.compute.matmul import product
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import sum_of_each
-from recvae.training.row_adam import sparse_rows
 
 SAMPLINGS = ("none", "uniform", "popularity")
 
@@ -76,8 +76,7 @@ def sampled_nll(
     batch: SparseBatch,
     drawn: tuple[torch.Tensor, torch.Tensor],
     dtype: torch.dtype = torch.float32,
-    *,
-    row_wise: bool = False,
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Return the negative multinomial log-likelihood of each user's interactions, its normaliser estimated.
 
@@ -93,8 +92,8 @@ def sampled_nll(
         From `ItemSampler.draw`.
     dtype : torch.dtype
         bfloat16 multiplies in bfloat16, anything else in the type of `hidden`.
-    row_wise : bool
-        Whether the gradients of W and b are sparse, with the rows of these items only.
+    read : callable, optional
+        (W or b, items) -> their rows, in place of a look-up whose gradient is dense; see `RowAdam.read`.
 
     Returns
     -------
@@ -104,8 +103,8 @@ def sampled_nll(
     items, log_weights = drawn
     n = len(batch.items)
     wanted = torch.cat([batch.items.long(), items])  # (N + M,), so that W has one gradient
-    if row_wise:
-        weight, bias = sparse_rows(layer.weight, wanted), sparse_rows(layer.bias, wanted)  # (N + M, H), (N + M,)
+    if read is not None:
+        weight, bias = read(layer.weight, wanted), read(layer.bias, wanted)  # (N + M, H), (N + M,)
     else:  # not by indexing: the gradient of that adds up in any order where several threads do it
         weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
         bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)

@@ -2,11 +2,11 @@
 
 ReducedPrecision   products with the item layer in bfloat16 where the hardware multiplies it
 ItemLikelihood     a likelihood of a user's row under the item layer, multinomial; the softmax may be sampled or chunked
-RowWise            the same, and with a sampled softmax Adam may update only the rows that a batch touches
+RowWise            the same; with a sampled softmax, Adam may read and write only the rows that a batch holds
 LikelihoodChoice   the same with a choice of likelihoods
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
@@ -69,6 +69,9 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
     )
 
     sampler_: ItemSampler | None = field(default=None, init=False, repr=False, compare=False)
+    read_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def check_together(self) -> None:
         """Refuse a sampled softmax in parts; see `Model.check_together`."""
@@ -79,10 +82,6 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
                 "logits of all items; leave one of them out"
             )
 
-    def _updates_by_row(self) -> bool:
-        """Return whether the gradients of the item layers have only the rows of a batch."""
-        return False
-
     def _likelihood(self) -> tuple[str, float]:
         """Return the likelihood's name and the confidence of an interaction; multinomial where there is no choice."""
         return "multinomial", 1.0
@@ -91,8 +90,7 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
         """Return the loss of each user (n_users,) from what the item layer is given, in the precision of this fit."""
         layer = self.network_.output
         if self.sampler_ is not None:
-            drawn, row_wise = self.sampler_.draw(generator), self._updates_by_row()
-            return sampled_nll(hidden, layer, batch, drawn, self.dtype_, row_wise=row_wise)
+            return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_, self.read_)
         if self.items_at_a_time is not None:
             return chunked_nll(hidden, layer, batch, self.items_at_a_time, self.dtype_)
         return output_nll(hidden, layer, batch, *self._likelihood(), self.dtype_)
@@ -128,21 +126,28 @@ class RowWise(ItemLikelihood[LogitNetworkT]):
 
     row_wise: bool = hyperparameter(
         False,
-        "let Adam update only the rows of items that a batch holds or draws, for catalogues of more than 100,000 items",
+        "let Adam read and write only the rows of items that a batch holds or draws, for more than 100,000 items",
         only_with=("sampling", "uniform", "popularity"),
     )
 
-    def _updates_by_row(self) -> bool:
-        return self.row_wise
-
     def _adam(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        return RowAdam(parameters, self.learning_rate) if self.row_wise else super()._adam(parameters)
+        if not self.row_wise:
+            return super()._adam(parameters)
+        optimizer = RowAdam(parameters, self.learning_rate)
+        learned = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        for module in self.network_.modules():
+            if isinstance(module, SparseLinear) and id(module.weight) in learned:
+                module.catch_up = optimizer.catch_up
+        if id(self.network_.output.weight) in learned:
+            self.read_ = optimizer.read
+        return optimizer
 
-    def _begin(self, train: sp.csr_matrix) -> None:
-        super()._begin(train)
+    def _finish(self) -> None:
+        super()._finish()
+        self.read_ = None
         for module in self.network_.modules():
             if isinstance(module, SparseLinear):
-                module.row_wise = self.row_wise
+                module.catch_up = None
 
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)

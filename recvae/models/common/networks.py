@@ -5,6 +5,7 @@ dimensions.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -112,7 +113,8 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_items, width))
         self.bias = nn.Parameter(torch.empty(width))
-        self.row_wise = False  # a model may set it: see `sparse_product`
+        self.catch_up: Callable[[torch.Tensor, torch.Tensor], None] | None = None
+        """What a model that updates rows has done to those of a batch before they are read; see `RowAdam`."""
 
     def forward(self, batch: SparseBatch, inputs: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
         """Return W^T x + b of each user, shape (n_users, width).
@@ -126,7 +128,10 @@ class SparseLinear(nn.Module):
         extra : Tensor of shape (n_users, n_items), optional
             What to add to x at all items, such as noise.
         """
-        hidden = sparse_product(batch, inputs, self.weight, row_wise=self.row_wise)  # (N,) -> (B, H)
+        row_wise = self.training and self.catch_up is not None
+        if self.training and self.catch_up is not None:
+            self.catch_up(self.weight, batch.items)
+        hidden = sparse_product(batch, inputs, self.weight, row_wise=row_wise)  # (N,) -> (B, H)
         if extra is not None:
             hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
