@@ -30,7 +30,7 @@ from recvae.training.records import NullMonitor
 
 PER_USER = 20  # interactions
 BATCH = 500  # users per update
-WARM_UP = 2  # batches that do not count
+WARM_UP = 1  # batches that do not count
 SCORED = 60  # users who are recommended something
 PER = 10_000  # users that times are given for
 
@@ -181,12 +181,14 @@ def line(point: Point, found: dict[str, Any] | None, needs: int) -> str:
     )
 
 
-def points(items: Sequence[int], width: int | None, batches: int, precision: str) -> list[Point]:
-    """Return all ways of each size, with the width that goes with it where none is given."""
+def points(
+    items: Sequence[int], softmaxes: Sequence[str], width: int | None, batches: int, precision: str
+) -> list[Point]:
+    """Return the points of each size, with the width that goes with it where none is given."""
     return [
         Point(n, width or WIDTHS.get(n, 128), softmax, tied, precision, batches)
         for n in items
-        for softmax in SOFTMAXES
+        for softmax in softmaxes
         for tied in (False, True)
     ]
 
@@ -201,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description="What a large catalogue costs, by the way it is computed.")
     parser.add_argument("--items", type=int, nargs="+", default=list(WIDTHS), help="sizes of the catalogue")
+    parser.add_argument("--softmax", choices=SOFTMAXES, nargs="+", default=list(SOFTMAXES), help="only these ways")
     parser.add_argument("--width", type=int, help="of the hidden layer (default: 256, from a million items on 128)")
     parser.add_argument("--batches", type=int, default=4, help="counted batches of 500 users each")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of the products")
@@ -218,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| items | width | softmax | vectors of an item | training | planned memory | memory | top 100 | memory |")
     print("|---|---|---|---|---|---|---|---|---|")
     results = []
-    for point in points(given.items, given.width, given.batches, given.precision):
+    for point in points(given.items, given.softmax, given.width, given.batches, given.precision):
         needs = point.model.needs(point.users, point.items, point.users * PER_USER).training
         found = measured_apart(point) if needs <= given.max_gb * 1e9 else None
         results.append(asdict(point) | (found or {}) | {"needs": needs})

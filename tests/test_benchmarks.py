@@ -251,19 +251,19 @@ def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
 
 
 def test_a_large_catalogue_is_measured_in_every_way_that_fits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = importlib.import_module("catalogue")
-    monkeypatch.setattr(
-        catalogue, "SOFTMAXES", {name: catalogue.SOFTMAXES[name] for name in ("parts", "sampled, by row")}
-    )
-    needed = [point.model.needs(1500, 3000, 30_000).training for point in catalogue.points([3000], 16, 1, "float32")]
+    ways = ["parts", "sampled, by row"]
+    every = catalogue.points([3000], ways, 16, 1, "float32")
+    needed = [point.model.needs(point.users, 3000, 20 * point.users).training for point in every]
     limit = f"--max-gb={sorted(needed)[-2] / 1e9}"
-    catalogue.main(["--items=3000", "--width=16", "--batches=1", limit, "--json", str(tmp_path / "figures.json")])
+    sizes = ("--items=3000", "--width=16", "--batches=1", "--softmax", *ways)
+    catalogue.main([*sizes, limit, "--json", str(tmp_path / "figures.json")])
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "figures.json").read_text())["results"]["points"]
     assert [(point["softmax"], point["tied"]) for point in found] == [
-        (softmax, tied) for softmax in ("parts", "sampled, by row") for tied in (False, True)
+        (softmax, tied) for softmax in ways for tied in (False, True)
     ]
     assert ["batch" in point for point in found] == [True, True, False, True] and printed.count("left out") == 1
     assert all(point["batch"] > 0 < point["scoring"] for point in found if "batch" in point)

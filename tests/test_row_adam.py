@@ -70,6 +70,36 @@ def test_rows_are_where_adam_has_them_whenever_they_are_read(
     assert torch.equal(ours[6], drawn(*shape)[6])
 
 
+def test_the_way_that_is_left_is_added_up_to_the_last_digit() -> None:
+    """A(t) term by term, and at the end of the table what it comes to without a correction of bias."""
+    ratio, found = 0.9 / 0.999**0.5, row_adam._momentum()
+    for t in (0, 1, 7, 1000, 39_999):
+        terms = (ratio**k * (1 - 0.999 ** (t + k)) ** 0.5 / (1 - 0.9 ** (t + k)) for k in range(1, 500))
+        assert float(found[t]) == pytest.approx(sum(terms), rel=1e-13)
+    assert float(found[-1]) == pytest.approx(ratio / (1 - ratio), rel=1e-13)
+
+
+def test_a_row_that_is_behind_beyond_the_table_is_right_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_adam, "_STEADY", 20_000)  # where corrections are below 10^-8
+    found = []
+    for make in (RowAdam, torch.optim.Adam):
+        parameter = nn.Parameter(drawn(7, 3))
+        optimizer = make([parameter], lr=0.01)
+        for step in range(9):
+            if step == 2:  # long after the first two
+                if isinstance(optimizer, RowAdam):
+                    optimizer.catch_up()
+                    optimizer.state[parameter]["last"].fill_(25_000)
+                optimizer.state[parameter]["step"].fill_(25_000)
+            gradient, rows = drawn(2, 3, seed=step), [0, step % 3 + 1]
+            parameter.grad = (touching if isinstance(optimizer, RowAdam) else added_up)(gradient, rows)
+            optimizer.step()
+        if isinstance(optimizer, RowAdam):
+            optimizer.catch_up()
+        found.append(parameter.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
+
+
 def test_a_step_that_nobody_read_for_is_right_as_well() -> None:
     """The gradient is then of older weights, but moments and weights are those of Adam with that gradient."""
     ours, dense = nn.Parameter(drawn(7, 3)), nn.Parameter(drawn(7, 3))

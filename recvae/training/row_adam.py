@@ -25,6 +25,7 @@ from recvae.compute.matmul import first_order
 _BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
 _RATIO = _BETA_1 / _BETA_2**0.5
 _TERMS = 400  # of A(t): the next one is a 10^18th of the first
+_STEADY = 40_000  # steps, after which no correction of bias is left in float64, and A(t) stays the same
 _PART_BYTES = 1 << 20  # of a matrix's rows that are worked on at a time, so that what is made of them stays small
 _COPIES = 3  # of the rows of a gradient: as it comes, in order, and added up
 
@@ -81,7 +82,7 @@ class RowAdam(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self._momentum = torch.zeros(0, dtype=torch.float64)  # A(t) of t = 0, 1, ...
+        self._momentum = _momentum()  # (_STEADY + 1,)
 
     def read(self, parameter: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return rows of a parameter as they are now, with a sparse gradient; see `sparse_rows`."""
@@ -109,14 +110,15 @@ class RowAdam(torch.optim.Optimizer):
     def _catch_up(self, parameter: torch.Tensor, state: dict[str, Any], rows: torch.Tensor, lr: float) -> None:
         step = int(state["step"])
         rows = rows[state["last"].index_select(0, rows) < step]  # a row that comes twice is written twice, alike
-        momentum = self._momentum_until(step, rows.device)
+        self._momentum = momentum = self._momentum.to(rows.device)
         # Not by `detach`: rows that were read are not changed, so that no backward pass need be refused.
         every = [parameter.data, state["exp_avg"], state["exp_avg_sq"], state["last"]]
         for some in _parts(rows, parameter):
             weights, first, second, last = touched = [tensor.index_select(0, some) for tensor in every]
             since = last.double()
             n = step - since  # (T,)
-            way = lr * (momentum[since.long()] - _RATIO**n * momentum[step])
+            start = momentum[since.long().clamp(max=_STEADY)]  # (T,) A(s)
+            way = lr * (start - _RATIO**n * momentum[min(step, _STEADY)])
             least = _EPS * (1 - _BETA_2 ** since.clamp(min=1)).sqrt()
             weights -= first.div(second.sqrt().add_(_by_row(least, weights))).mul_(_by_row(way, weights))
             first *= _by_row(_BETA_1**n, weights)
@@ -124,16 +126,6 @@ class RowAdam(torch.optim.Optimizer):
             last.fill_(step)
             for tensor, part in zip(every, touched, strict=True):
                 tensor.index_copy_(0, some, part)
-
-    def _momentum_until(self, step: int, device: torch.device) -> torch.Tensor:
-        """Return A(t) of t = 0 ... step, or more, float64."""
-        if len(self._momentum) <= step:
-            t = torch.arange(1, 2 * step + 1024 + _TERMS, dtype=torch.float64)
-            terms = (1 - _BETA_2**t).sqrt() / (1 - _BETA_1**t)
-            powers = _RATIO ** torch.arange(1, _TERMS + 1, dtype=torch.float64)
-            self._momentum = terms.unfold(0, _TERMS, 1) @ powers  # of t + 1 ... t + _TERMS
-        self._momentum = self._momentum.to(device)
-        return self._momentum
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -180,6 +172,16 @@ class RowAdam(torch.optim.Optimizer):
             for tensor, part in zip(every, touched, strict=True):
                 tensor.index_copy_(0, some, part)
         state["last"].index_fill_(0, rows, int(state["step"]))
+
+
+def _momentum() -> torch.Tensor:
+    """Return A(t) of t = 0, 1, ..., _STEADY, float64, from its last term to its first."""
+    t = torch.arange(1, _STEADY + 1 + _TERMS, dtype=torch.float64)
+    terms = (1 - _BETA_2**t).sqrt() / (1 - _BETA_1**t)
+    total = torch.zeros(_STEADY + 1, dtype=torch.float64)
+    for k in reversed(range(_TERMS)):
+        total.add_(terms[k : k + len(total)]).mul_(_RATIO)  # r (terms of t + k + 1, and what follows)
+    return total
 
 
 def row_bytes(n_rows: int, width: int) -> int:
