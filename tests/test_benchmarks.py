@@ -250,6 +250,29 @@ def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_large_catalogue_is_measured_in_every_way_that_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = importlib.import_module("catalogue")
+    ways = ["parts", "sampled, by row"]
+    every = catalogue.points([3000], ways, 16, 1, "float32")
+    needed = [point.model.needs(point.users, 3000, 20 * point.users).training for point in every]
+    limit = f"--max-gb={sorted(needed)[-2] / 1e9}"
+    sizes = ("--items=3000", "--width=16", "--batches=1", "--softmax", *ways)
+    catalogue.main([*sizes, limit, "--json", str(tmp_path / "figures.json")])
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "figures.json").read_text())["results"]["points"]
+    assert [(point["softmax"], point["tied"]) for point in found] == [
+        (softmax, tied) for softmax in ways for tied in (False, True)
+    ]
+    assert ["batch" in point for point in found] == [True, True, False, True] and printed.count("left out") == 1
+    assert all(point["batch"] > 0 < point["scoring"] for point in found if "batch" in point)
+    train = catalogue.made_up(50, 400)
+    assert train.shape == (50, 400) and set(train.data) == {1.0} and 500 < train.nnz <= 1000
+    with pytest.raises(SystemExit):
+        catalogue.main(["--batches", "0"])
+
+
 def test_training_on_a_device_is_measured_by_epoch_and_batch_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

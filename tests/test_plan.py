@@ -74,6 +74,24 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
         2000,
         20000,
     ),
+    "multdae in parts": (
+        {"epochs": 1, "batch_size": 2000, "latent_dim": 20, "items_at_a_time": 500, "precision": "float32"},
+        4000,
+        60000,
+    ),
+    "multdae tied": ({"epochs": 2, "batch_size": 100, "latent_dim": 300, "tied": True}, 300, 40000),
+    "multdae by row": (
+        {
+            "epochs": 2,
+            "batch_size": 200,
+            "latent_dim": 50,
+            "sampling": "uniform",
+            "sampled_items": 500,
+            "row_wise": True,
+        },
+        400,
+        200000,
+    ),
     "multvae averaged": ({"epochs": 2, "batch_size": 100, "averaging": 0.5}, 300, 10000),
     "multvae gaussian": (
         {"epochs": 2, "batch_size": 1000, "hidden_dims": (50,), "latent_dim": 20, "likelihood": "gaussian"},

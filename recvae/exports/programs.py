@@ -8,6 +8,7 @@ Letters in shape comments: B users, N interactions of all of them, I items, k ra
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,6 +170,7 @@ def quantize_graph(path: Path, model: str) -> None:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     graph = ONNXModel(onnx.load(path))
+    _set_dense_weights_apart(graph.model.graph)
     graph.replace_gemm_with_matmul()
     constants = {one.name for one in graph.model.graph.initializer}
     if not any(node.op_type == "MatMul" and node.input[1] in constants for node in graph.model.graph.node):
@@ -182,6 +184,17 @@ def quantize_graph(path: Path, model: str) -> None:
         )
         quantizer.process()
     onnx.save(cast(Any, quantizer.model).model, path, save_as_external_data=is_large, location=ONNX_DATA)
+
+
+def _set_dense_weights_apart(graph: Any) -> None:
+    """Give dense layers weights of their own, which will be transposed: tied ones are looked up by row as well."""
+    used = Counter(name for node in graph.node for name in node.input)
+    constants = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Gemm" and used[node.input[1]] > 1 and node.input[1] in constants:
+            own = graph.initializer.add()
+            own.CopyFrom(constants[node.input[1]])
+            own.name = node.input[1] = f"{node.output[0]}.weight"
 
 
 def _n_bytes(scorer: nn.Module) -> int:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.likelihood import LikelihoodChoice
-from recvae.models.common.networks import LogitNetwork, NoisyInput, SparseLinear, layers
+from recvae.models.common.likelihood import TIED, LikelihoodChoice
+from recvae.models.common.networks import LogitNetwork, NoisyInput, SparseLinear, TiedLinear, layers
 from recvae.training.batches import SparseBatch
 from recvae.training.trainer import Losses
 
@@ -33,13 +33,16 @@ class AENetwork(LogitNetwork):
         Widths between the items and the code; the decoder has them in reverse.
     latent_dim : int
         Width of the code.
+    tied : bool
+        Whether the last layer has the weight of the first.
     """
 
-    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
+    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int, tied: bool = False) -> None:
         super().__init__(n_items)
         widths = [*hidden_dims, latent_dim, *reversed(hidden_dims), n_items]
-        self.encoder = nn.ModuleList([SparseLinear(n_items, widths[0])])
-        self.decoder = layers(widths)
+        first = SparseLinear(n_items, widths[0])
+        self.encoder = nn.ModuleList([first])
+        self.decoder = nn.ModuleList([*layers(widths[:-1]), TiedLinear(first)]) if tied else layers(widths)
         self._depth = len(hidden_dims)  # layers between the first and the code
 
     def encode(self, batch: SparseBatch, inputs: NoisyInput) -> torch.Tensor:
@@ -97,15 +100,15 @@ class AE(LikelihoodChoice[AENetwork]):
     hidden_dims: tuple[int, ...] = hyperparameter((), "widths between items and code", low=1)
     latent_dim: int = hyperparameter(200, "width of the code", low=1)
     weight_decay: float = hyperparameter(4e-5, "L2 penalty added to the gradient, on weights only", low=0)
+    tied: bool = hyperparameter(False, TIED)
 
     def _network(self, n_items: int) -> AENetwork:
-        return AENetwork(n_items, self.hidden_dims, self.latent_dim)
+        return AENetwork(n_items, self.hidden_dims, self.latent_dim, self.tied)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         weights = [parameter for parameter in self.network_.parameters() if parameter.dim() == 2]
         biases = [parameter for parameter in self.network_.parameters() if parameter.dim() == 1]
-        groups = [{"params": weights, "weight_decay": self.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-        return torch.optim.Adam(groups, lr=self.learning_rate, fused=True)
+        return self._adam([{"params": weights, "weight_decay": self.weight_decay}, {"params": biases}])
 
     def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:  # noqa: ARG002  (denoising ones)
         """Return what the encoder sees in training."""

@@ -268,7 +268,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
             rows = min(n_interactions + self.sampled_items, network.n_items)
             blocks = 4 * n_users if n_users <= self.latent_dim else 0
             more = 4 * rows * (_ROW_BLOCKS * self.latent_dim + blocks)
-            return BatchFootprint(blocks=0.0, scoring_blocks=2.2, more=more, by_rows=True)
+            return BatchFootprint(blocks=0.0, scoring_blocks=2.2, more=more, row_wise=True)
         of_vectors = 4 * network.output.weight.numel()
         blocks = 4.0 if n_users <= self.latent_dim else 0.0
         return BatchFootprint(blocks=blocks, scoring_blocks=2.2, more=_BLOCKS * of_vectors)

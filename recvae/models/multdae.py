@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from recvae.errors import UsageError
 from recvae.models.ae import AE
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
@@ -58,6 +59,15 @@ class MultDAE(AE):
         high=1,
         only_with=("noise", "gaussian", "salt-and-pepper"),
     )
+
+    def check_together(self) -> None:
+        """Refuse updates by row with noise on all items, which touches all rows; see `Model.check_together`."""
+        super().check_together()
+        if self.row_wise and self.noise != "masking":
+            raise UsageError(
+                f"got row_wise=True with noise={self.noise!r}, which gives every item's row a gradient; set "
+                "noise=masking, or leave row_wise out"
+            )
 
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)

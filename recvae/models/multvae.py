@@ -14,9 +14,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from recvae.errors import UsageError
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.likelihood import LikelihoodChoice
-from recvae.models.common.networks import LogitNetwork, SparseLinear, dropout, layers, sample
+from recvae.models.common.likelihood import TIED, LikelihoodChoice
+from recvae.models.common.networks import LogitNetwork, SparseLinear, TiedLinear, dropout, layers, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import kl_to_standard_normal
@@ -36,13 +37,17 @@ class MultVAENetwork(LogitNetwork):
         Widths between items and latent variables; the decoder has them in reverse.
     latent_dim : int
         Number of latent variables.
+    tied : bool
+        Whether the last layer has the weight of the first; not without hidden layers.
     """
 
-    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int) -> None:
+    def __init__(self, n_items: int, hidden_dims: tuple[int, ...], latent_dim: int, tied: bool = False) -> None:
         super().__init__(n_items)
-        first, *others = [*hidden_dims, 2 * latent_dim]
-        self.encoder = nn.ModuleList([SparseLinear(n_items, first), *layers([first, *others])])
-        self.decoder = layers([latent_dim, *reversed(hidden_dims), n_items])
+        width, *others = [*hidden_dims, 2 * latent_dim]
+        first = SparseLinear(n_items, width)
+        self.encoder = nn.ModuleList([first, *layers([width, *others])])
+        widths = [latent_dim, *reversed(hidden_dims), n_items]
+        self.decoder = nn.ModuleList([*layers(widths[:-1]), TiedLinear(first)]) if tied else layers(widths)
 
     def encode(self, batch: SparseBatch, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log-variance of q(z | x), each of shape (n_users, latent_dim)."""
@@ -105,9 +110,19 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
+    tied: bool = hyperparameter(False, TIED)
+
+    def check_together(self) -> None:
+        """Refuse to tie layers of different widths; see `Model.check_together`."""
+        super().check_together()
+        if self.tied and not self.hidden_dims:
+            raise UsageError(
+                f"got tied=True without hidden_dims, where the first layer is {2 * self.latent_dim} wide (means and "
+                f"log-variances) and the last {self.latent_dim}; set hidden_dims, e.g. hidden_dims=600"
+            )
 
     def _network(self, n_items: int) -> MultVAENetwork:
-        return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim)
+        return MultVAENetwork(n_items, self.hidden_dims, self.latent_dim, self.tied)
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = self.network_

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.likelihood import ItemLikelihood
+from recvae.models.common.likelihood import RowWise
 from recvae.models.common.networks import DenseEncoder, Linear, LogitNetwork, dropout, initialise_by_inputs, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
@@ -82,7 +82,7 @@ def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: tor
 
 
 @dataclass(kw_only=True)
-class RecVAE(ItemLikelihood[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
+class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     """The variational autoencoder with a composite prior and alternating updates; defaults are the authors'.
 
     Examples
@@ -134,21 +134,18 @@ class RecVAE(ItemLikelihood[RecVAENetwork], VariationalAutoencoder[RecVAENetwork
         initialise_by_inputs(network, generator)
 
     def _phases(self) -> Sequence[Phase]:
-        def adam(part: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.Adam(part.parameters(), lr=self.learning_rate, fused=True)
-
         network = self.network_
         return [
             Phase(
                 name="encoder",
-                optimizer=adam(network.encoder),
+                optimizer=self._adam(network.encoder.parameters()),
                 loss=self._loss,
                 passes=self.encoder_passes,
                 after=self._update_prior,
             ),
             Phase(
                 name="decoder",
-                optimizer=adam(network.decoder),
+                optimizer=self._adam(network.decoder.parameters()),
                 loss=self._decoder_loss,
                 passes=self.decoder_passes,
             ),

@@ -5,6 +5,8 @@
     sampled_softmax   the softmax over drawn items, for large catalogues
     row_nadam         NAdam that updates only rows with a gradient
     item_samples      the items that the loss of a batch sees, where not all
+    chunked_softmax   the softmax over all items, some at a time, for large catalogues
+    row_adam          Adam on only the rows that a batch touches
     schedules         how the weight of the KL term grows
     averaging         a running mean of the weights over epochs
     refits            training again what a run has chosen: for how long, on which users

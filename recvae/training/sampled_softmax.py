@@ -11,6 +11,7 @@ layer.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -75,6 +76,7 @@ def sampled_nll(
     batch: SparseBatch,
     drawn: tuple[torch.Tensor, torch.Tensor],
     dtype: torch.dtype = torch.float32,
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Return the negative multinomial log-likelihood of each user's interactions, its normaliser estimated.
 
@@ -90,6 +92,8 @@ def sampled_nll(
         From `ItemSampler.draw`.
     dtype : torch.dtype
         bfloat16 multiplies in bfloat16, anything else in the type of `hidden`.
+    read : callable, optional
+        (W or b, items) -> their rows, in place of a look-up whose gradient is dense; see `RowAdam.read`.
 
     Returns
     -------
@@ -99,9 +103,11 @@ def sampled_nll(
     items, log_weights = drawn
     n = len(batch.items)
     wanted = torch.cat([batch.items.long(), items])  # (N + M,), so that W has one gradient
-    # Not by indexing: the gradient of that adds up in any order where several threads do it.
-    weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
-    bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
+    if read is not None:
+        weight, bias = read(layer.weight, wanted), read(layer.bias, wanted)  # (N + M, H), (N + M,)
+    else:  # not by indexing: the gradient of that adds up in any order where several threads do it
+        weight = functional.embedding(wanted, layer.weight)  # (N + M, H)
+        bias = functional.embedding(wanted, layer.bias[:, None])[:, 0]  # (N + M,)
     own = (hidden.index_select(0, batch.rows) * weight[:n]).sum(dim=1) + bias[:n]  # (N,)
     product_dtype = dtype if dtype == torch.bfloat16 else hidden.dtype
     logits = product(hidden.to(product_dtype), weight[n:].to(product_dtype).t())  # (B, H) x (H, M) -> (B, M)

@@ -23,6 +23,7 @@ from recvae.training.batches import SparseBatch, SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState
 from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
 from recvae.training.refits import Course
+from recvae.training.row_adam import RowAdam
 from recvae.training.schedules import Schedule, stretched
 from recvae.training.validation import validation_ndcg
 
@@ -268,6 +269,9 @@ class Trainer:
                 parameter.requires_grad_(True)
             for _ in range(phase.passes):
                 yield phase
+            if isinstance(phase.optimizer, RowAdam):
+                phase.optimizer.catch_up()  # all rows are read now
+            phase.optimizer.zero_grad(set_to_none=True)  # what comes now needs the room, and no gradient
             if phase.after is not None:
                 phase.after()
 

@@ -5,9 +5,9 @@ prior and memory; see `multvae.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -67,8 +67,12 @@ class Autoencoder(Model, Generic[NetworkT]):
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         """Return the mean losses of a batch, with the noise of training."""
 
+    def _adam(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """Return Adam on parameters, or on groups of them."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+
     def _optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, fused=True)
+        return self._adam(self.network_.parameters())
 
     def _phases(self) -> Sequence[Phase]:
         """Return what happens in an epoch: one pass over the users, unless a model's paper has more."""
@@ -144,8 +148,16 @@ class Autoencoder(Model, Generic[NetworkT]):
             smaller = replace(self, batch_size=batch_size)
             return smaller.needs(n_users, n_items, n_interactions, on_gpu=device.type == "cuda")
 
-        what = f"{self.name} on {n_items:,} items"
-        check_batches(needs, min(self.batch_size, n_users), max_memory, device, what, self._smaller())
+        what, on_gpu = f"{self.name} on {n_items:,} items", device.type == "cuda"
+        others = {
+            change: lighter.needs(n_users, n_items, n_interactions, on_gpu=on_gpu)
+            for change, lighter in self._lighter().items()
+        }
+        check_batches(needs, min(self.batch_size, n_users), max_memory, device, what, self._smaller(), others)
+
+    def _lighter(self) -> Mapping[str, Self]:
+        """Return the same model in ways that need less memory, by what to set."""
+        return {}
 
     def _smaller(self) -> str:
         """Return what could be made smaller if batches cannot."""

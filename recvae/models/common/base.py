@@ -82,6 +82,15 @@ class Model(ScoringModel):
     stop_: StopTraining | None = field(default=None, init=False, repr=False, compare=False)
     """What its monitor ended the last fit with before there was anything to keep."""
 
+    def check_together(self) -> None:
+        """Refuse hyperparameters that are each allowed, but not with one another; nothing to refuse for most models.
+
+        Raises
+        ------
+        UsageError
+            For the first that does not fit, with what to set instead.
+        """
+
     @property
     def uses_device(self) -> bool:
         """Whether it computes on the device that `fit` is given; if not, it uses the CPU."""

@@ -1,18 +1,18 @@
 """What training and scoring a network take in memory, counted from its parameters without allocating any.
 
-Training holds the weights, a gradient of each that learns, Adam's two moments, and the best weights so far (on the
-host, twice while new ones take their place); an update adds blocks of batch x items. Tests hold the figures against
-what is really taken, on the CPU.
+Training holds the weights, Adam's two moments, and the best weights so far (on the host, twice while new ones take
+their place); an update adds a gradient of each weight that learns and blocks of batch x items. Tests hold the figures
+against what is really taken, on the CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from recvae.compute.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
-from recvae.models.common.networks import ItemNetwork
+from recvae.models.common.networks import ItemNetwork, TiedLinear
 from recvae.training.batches import RESIDENT_BYTES, SparseRows
 
 RANKING_BYTES = 22
@@ -79,14 +79,14 @@ class BatchFootprint:
         The same while scoring.
     more : int
         Further bytes that an update takes.
-    by_rows : bool
-        Whether gradients have only the rows of a batch, which `more` counts, and not all of the weights.
+    row_wise : bool
+        Whether gradients of the item layers have only the rows of a batch, which `more` counts.
     """
 
     blocks: float
     scoring_blocks: float = 1.2
     more: int = 0
-    by_rows: bool = False
+    row_wise: bool = False
 
 
 def network_needs(
@@ -131,24 +131,32 @@ def network_needs(
     widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p is not of_items)  # one bias per unit
     update = int(_FLOAT * users * (batch.blocks * n_items + _OF_WIDTHS * widths)) + batch.more
     update += _BATCH_BYTES * users * n_interactions // max(n_users, 1)
-    gradients = 0 if batch.by_rows else learned
-    state = weights + 2 * learned + gradients + mean + (rows if resident else 0)
+    if isinstance(network.output, TiedLinear) and not batch.row_wise:
+        update += _FLOAT * network.output.weight.numel()  # two gradients until they are added up
+    idle = weights + 2 * learned + mean + (rows if resident else 0)  # after an epoch's updates
+    state = idle + (0 if batch.row_wise else learned)
     per_user = ranking_bytes(n_items, batch.scoring_blocks)
-    scoring = state + mean + per_user  # with the mean in their place, the weights are set aside
+    scoring = idle + mean + per_user  # with the mean in their place, the weights are set aside
     cutting = rows + _CUTTING_BYTES * n_interactions
     common = {"parameters": kept // _FLOAT, "weights": kept, "per_user": per_user}
     if on_gpu:  # where a checkpoint is written, all that the GPU holds is there once more
         host = max(2 * weights, weights + weights + 2 * learned + mean) + (0 if resident else rows)
         training = max(state + update, scoring)
-        return Needs(training=training, held=state + mean, host=max(host, cutting), **common)
-    training = max(state + weights + update, state + mean + 2 * weights, scoring + weights, weights + cutting)
-    return Needs(training=training, held=state + mean + weights, **common)
+        return Needs(training=training, held=idle + mean, host=max(host, cutting), **common)
+    training = max(state + weights + update, idle + mean + 2 * weights, scoring + weights, weights + cutting)
+    return Needs(training=training, held=idle + mean + weights, **common)
 
 
 def check_batches(
-    needs: Callable[[int], Needs], batch: int, limit: int | None, device: torch.device, what: str, smaller: str
+    needs: Callable[[int], Needs],
+    batch: int,
+    limit: int | None,
+    device: torch.device,
+    what: str,
+    smaller: str,
+    others: Mapping[str, Needs],
 ) -> None:
-    """Refuse a network that does not fit, and say with which limit or batches it would.
+    """Refuse a network that does not fit, and say with which limit, batches or other settings it would.
 
     Parameters
     ----------
@@ -162,6 +170,8 @@ def check_batches(
         Where it is to be trained.
     what, smaller : str
         For the message: what needs memory, and what could be made smaller if batches cannot.
+    others : mapping of str to Needs
+        What the network would need with other settings and the same batches, by what to set.
 
     Raises
     ------
@@ -170,27 +180,27 @@ def check_batches(
     """
     host = torch.device("cpu")
 
-    def places(n_users: int) -> list[tuple[int, torch.device]]:
-        found = needs(n_users)
+    def places(found: Needs) -> list[tuple[int, torch.device]]:
         return [(found.training, device), *([(found.host, host)] if device != host else [])]
 
-    def fits(n_users: int) -> bool:
-        return all(n_bytes <= allowed_on(place, limit) for n_bytes, place in places(n_users))
+    def fits(found: Needs) -> bool:
+        return all(n_bytes <= allowed_on(place, limit) for n_bytes, place in places(found))
 
-    if fits(batch):
+    if fits(needs(batch)):
         return
     fitting, too_many = 0, batch
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2
-        fitting, too_many = (middle, too_many) if fits(middle) else (fitting, middle)
-    least, with_one = (enough_bytes(max(n_bytes for n_bytes, _ in places(n_users))) for n_users in (batch, 1))
+        fitting, too_many = (middle, too_many) if fits(needs(middle)) else (fitting, middle)
+    least, with_one = (enough_bytes(max(n_bytes for n_bytes, _ in places(needs(n_users)))) for n_users in (batch, 1))
     ways = [f"raise --max-memory to {least}"] if limit is not None else []
+    ways += [f"set {change}" for change, found in others.items() if fits(found)]
     if fitting:
         ways.append(f"set batch_size={fitting}")
     else:
         also = f"even batch_size=1 takes {with_one}: " if with_one != least else ""
         ways.append(also + smaller)
-    for n_bytes, place in places(batch):
+    for n_bytes, place in places(needs(batch)):
         check_memory(n_bytes, limit, f"{what} in batches of {batch:,} users", ", or ".join(ways), place)
 
 

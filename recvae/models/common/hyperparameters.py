@@ -207,7 +207,7 @@ def check_hyperparameters(model: Any, *, effects: bool = True) -> None:
     Raises
     ------
     UsageError
-        For the first one of the wrong type or out of range, or changed where it has no effect.
+        For the first one of the wrong type or out of range, or changed where it has no effect, or not with another.
     """
     for name, known in hyperparameters_of(model).items():
         value = getattr(model, name)
@@ -220,6 +220,7 @@ def check_hyperparameters(model: Any, *, effects: bool = True) -> None:
                 f"got {name}={value!r} with {other}={getattr(model, other)}, where it has no effect; leave it out"
                 + (f", or set {other}={' or '.join(allowed)}" if allowed else "")
             )
+    model.check_together()
 
 
 def has_effect(known: Hyperparameter, model: Any) -> bool:

@@ -1,26 +1,35 @@
 """What models with a softmax or another likelihood over all items opt into: its precision, sampling and choice.
 
 ReducedPrecision   products with the item layer in bfloat16 where the hardware multiplies it
-ItemLikelihood     a likelihood of a user's row under the item layer, multinomial; the softmax may be sampled
+ItemLikelihood     a likelihood of a user's row under the item layer, multinomial; the softmax may be sampled or chunked
+RowWise            the same; with a sampled softmax, Adam may read and write only the rows that a batch holds
 LikelihoodChoice   the same with a choice of likelihoods
 """
 
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
 import scipy.sparse as sp
 import torch
 
 from recvae.compute.devices import PRECISIONS, resolve_precision
+from recvae.errors import UsageError
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint, blocks_of
 from recvae.models.common.hyperparameters import hyperparameter
-from recvae.models.common.networks import ItemNetwork, LogitNetwork
+from recvae.models.common.networks import ItemNetwork, LogitNetwork, SparseLinear
 from recvae.training.batches import SparseBatch
+from recvae.training.chunked_softmax import chunked_bytes, chunked_nll
 from recvae.training.losses import LIKELIHOODS, output_nll
+from recvae.training.row_adam import RowAdam, row_bytes
 from recvae.training.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
 
+TIED = "one vector for each item, in the first and in the last layer: half as many weights"
+"""Meaning of the hyperparameter of networks whose first and last layer may be one."""
+
 LogitNetworkT = TypeVar("LogitNetworkT", bound=LogitNetwork)
+_FEW_ITEMS = 4096  # at a time: with batches of 500, what a CPU's cache holds
 
 
 @dataclass(kw_only=True)
@@ -52,7 +61,26 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
         8192, "items sampled per batch", low=1, only_with=("sampling", "uniform", "popularity")
     )
 
+    items_at_a_time: int | None = hyperparameter(
+        None,
+        "items of the softmax at a time, for catalogues whose logits of a batch do not fit into memory; none: all",
+        low=1,
+        only_with=("likelihood", "multinomial"),
+    )
+
     sampler_: ItemSampler | None = field(default=None, init=False, repr=False, compare=False)
+    read_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def check_together(self) -> None:
+        """Refuse a sampled softmax in parts; see `Model.check_together`."""
+        super().check_together()
+        if self.items_at_a_time is not None and self.sampling != "none":
+            raise UsageError(
+                f"got items_at_a_time={self.items_at_a_time} with sampling={self.sampling!r}, which never has the "
+                "logits of all items; leave one of them out"
+            )
 
     def _likelihood(self) -> tuple[str, float]:
         """Return the likelihood's name and the confidence of an interaction; multinomial where there is no choice."""
@@ -62,7 +90,9 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
         """Return the loss of each user (n_users,) from what the item layer is given, in the precision of this fit."""
         layer = self.network_.output
         if self.sampler_ is not None:
-            return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_)
+            return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_, self.read_)
+        if self.items_at_a_time is not None:
+            return chunked_nll(hidden, layer, batch, self.items_at_a_time, self.dtype_)
         return output_nll(hidden, layer, batch, *self._likelihood(), self.dtype_)
 
     def _begin(self, train: sp.csr_matrix) -> None:
@@ -75,15 +105,62 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
         self.sampler_ = None
 
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
+        n_items, width = network.output.weight.shape
         if self.sampling != "none":
-            width = network.output.weight.shape[1]
             return BatchFootprint(blocks=0.0, more=sampled_bytes(n_users, n_interactions, self.sampled_items, width))
+        if self.items_at_a_time is not None:
+            return BatchFootprint(blocks=0.0, more=chunked_bytes(n_users, n_items, self.items_at_a_time, width))
         # On a GPU all users' part is there at once, which a CPU has piece by piece.
         return BatchFootprint(blocks=blocks_of(self._likelihood()[0]) + on_gpu)
 
+    def _lighter(self) -> Mapping[str, Self]:
+        """Return the same model with a softmax in parts, if it may have one; see `Autoencoder._lighter`."""
+        if self.sampling != "none" or self.items_at_a_time is not None or self._likelihood()[0] != "multinomial":
+            return {}
+        return {f"items_at_a_time={_FEW_ITEMS}": replace(self, items_at_a_time=_FEW_ITEMS)}
+
 
 @dataclass(kw_only=True)
-class LikelihoodChoice(ItemLikelihood[LogitNetworkT]):
+class RowWise(ItemLikelihood[LogitNetworkT]):
+    """The same, for networks of which a batch touches only the rows of its own items and of those drawn."""
+
+    row_wise: bool = hyperparameter(
+        False,
+        "let Adam read and write only the rows of items that a batch holds or draws, for more than 100,000 items",
+        only_with=("sampling", "uniform", "popularity"),
+    )
+
+    def _adam(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        if not self.row_wise:
+            return super()._adam(parameters)
+        optimizer = RowAdam(parameters, self.learning_rate)
+        learned = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        for module in self.network_.modules():
+            if isinstance(module, SparseLinear) and id(module.weight) in learned:
+                module.catch_up = optimizer.catch_up
+        if id(self.network_.output.weight) in learned:
+            self.read_ = optimizer.read
+        return optimizer
+
+    def _finish(self) -> None:
+        super()._finish()
+        self.read_ = None
+        for module in self.network_.modules():
+            if isinstance(module, SparseLinear):
+                module.catch_up = None
+
+    def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
+        batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)
+        if not self.row_wise:
+            return batch
+        widths = [module.weight.shape[1] for module in network.modules() if isinstance(module, SparseLinear)]
+        widths.append(network.output.weight.shape[1])
+        rows = n_interactions + self.sampled_items
+        return replace(batch, more=batch.more + row_bytes(rows, sum(widths)), row_wise=True)
+
+
+@dataclass(kw_only=True)
+class LikelihoodChoice(RowWise[LogitNetworkT]):
     """The same with a choice of likelihoods."""
 
     likelihood: str = hyperparameter(

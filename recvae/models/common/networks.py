@@ -5,6 +5,7 @@ dimensions.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -72,7 +73,9 @@ class ItemVectors(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_items, width))
 
 
-def sparse_product(batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def sparse_product(
+    batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor, *, row_wise: bool = False
+) -> torch.Tensor:
     """Return W^T x of each user without a dense x, shape (n_users, width).
 
     Parameters
@@ -83,12 +86,16 @@ def sparse_product(batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tenso
         The values of x at these items.
     weight : Tensor of shape (n_items, width)
         W.
+    row_wise : bool
+        Whether the gradient of W is sparse, with the rows of the batch only.
     """
     if torch.compiler.is_compiling():  # ONNX has no embedding_bag
         user = torch.arange(batch.offsets.shape[0], device=batch.device)
         rows = (batch.rows == user[:, None]) * inputs  # (B, N)
         return rows @ functional.embedding(batch.items, weight)  # (B, N) x (N, H) -> (B, H)
-    return functional.embedding_bag(batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs)
+    return functional.embedding_bag(
+        batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs, sparse=row_wise
+    )
 
 
 class SparseLinear(nn.Module):
@@ -106,6 +113,8 @@ class SparseLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_items, width))
         self.bias = nn.Parameter(torch.empty(width))
+        self.catch_up: Callable[[torch.Tensor, torch.Tensor], None] | None = None
+        """What a model that updates rows has done to those of a batch before they are read; see `RowAdam`."""
 
     def forward(self, batch: SparseBatch, inputs: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
         """Return W^T x + b of each user, shape (n_users, width).
@@ -119,7 +128,10 @@ class SparseLinear(nn.Module):
         extra : Tensor of shape (n_users, n_items), optional
             What to add to x at all items, such as noise.
         """
-        hidden = sparse_product(batch, inputs, self.weight)  # (N,) -> (B, H)
+        row_wise = self.training and self.catch_up is not None
+        if self.training and self.catch_up is not None:
+            self.catch_up(self.weight, batch.items)
+        hidden = sparse_product(batch, inputs, self.weight, row_wise=row_wise)  # (N,) -> (B, H)
         if extra is not None:
             hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
@@ -139,6 +151,27 @@ class Linear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return W x + b, shape (n_users, n_outputs)."""
         return linear_product(input, self.weight, self.bias)  # (B, n) x (n, m) -> (B, m)
+
+
+class TiedLinear(Linear):
+    """A last layer whose weight is that of the first: an item has one vector, to be read and to be scored.
+
+    Parameters
+    ----------
+    first : SparseLinear
+        The first layer of the same network, which holds the weight; this one has a bias of its own.
+    """
+
+    def __init__(self, first: SparseLinear) -> None:
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = first.weight.shape
+        self.bias = nn.Parameter(torch.empty(self.out_features))
+        self._first = (first,)  # in a tuple, so that the weight has one name, that of the first layer
+
+    @property
+    def weight(self) -> nn.Parameter:  # type: ignore[override]
+        """W, shape (n_items, width)."""
+        return self._first[0].weight
 
 
 def layers(widths: list[int]) -> nn.ModuleList:
