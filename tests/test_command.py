@@ -43,8 +43,8 @@ def story(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("RECVAE_DATA", raising=False)
-        patch.setattr(ALS, "space", {"factors": (4, 8), "alpha": (2.0,)})
-        patch.setattr(IALS, "space", {"factors": (2,), "regularization": (0.5,)})
+        patch.setattr(ALS, "grid", {"factors": (4, 8), "alpha": (2.0,)})
+        patch.setattr(IALS, "grid", {"factors": (2,), "regularization": (0.5,)})
         events, _ = synthetic_log(n_users=300, n_items=200, n_events=12_000, seed=4)
         write_ratings_csv(events, folder / "ratings.csv")
         said = {"preprocess": shell("preprocess", "ratings.csv", "--name", "films")}
@@ -177,8 +177,8 @@ def test_json_of_every_verb_is_all_that_is_on_the_standard_output(toy: Path, com
 def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (4, 8)})
-    monkeypatch.setattr(IALS, "space", {"factors": (4,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4, 8)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (4,)})
     fitted = []
     fit = baselines.fit_baseline
     monkeypatch.setattr(
@@ -194,7 +194,7 @@ def test_baselines_are_kept_beside_the_data_set_and_fitted_once(
     for run, before in zip(again["runs"], json.loads(first.out)["runs"], strict=True):
         assert run == before | {"training_seconds": run["training_seconds"]}
     assert fitted[3:] == ["als"]
-    monkeypatch.setattr(ALS, "space", {"factors": (4,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4,)})
     assert command("evaluate", "--json").code == 0 and fitted[4:] == ["als"], "another grid is another baseline"
 
 
@@ -339,8 +339,8 @@ def _quickstart_twice(command: Command) -> None:
 def test_the_quickstart_works_twice_with_a_smaller_network(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (4,)})
-    monkeypatch.setattr(IALS, "space", {"factors": (4,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4,)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (4,)})
     monkeypatch.setattr("recvae_cli.quickstart._SMALL", " ".join(SMALL).replace("epochs=3", "epochs=1"))
     _quickstart_twice(command)
 

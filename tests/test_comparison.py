@@ -47,8 +47,8 @@ def films(toy_data: Path) -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (4, 8), "regularization": (1.0,)})
-    monkeypatch.setattr(IALS, "space", {"factors": (2,), "regularization": (0.5,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4, 8), "regularization": (1.0,)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (2,), "regularization": (0.5,)})
 
 
 @pytest.fixture

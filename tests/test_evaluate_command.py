@@ -21,8 +21,8 @@ METRICS = ("--metrics", "recall@5,ndcg@10")
 
 @pytest.fixture(autouse=True)
 def _small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (4, 8), "regularization": (1.0,)})
-    monkeypatch.setattr(IALS, "space", {"factors": (4, 8), "regularization": (0.05,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4, 8), "regularization": (1.0,)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (4, 8), "regularization": (0.05,)})
 
 
 @pytest.fixture

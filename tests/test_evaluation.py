@@ -179,8 +179,8 @@ def test_the_command_says_how_many_users_are_left_out(workplace: Path, command: 
 def test_the_best_of_each_metric_is_marked_in_the_table(
     toy: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (8,)})
-    monkeypatch.setattr(IALS, "space", {"factors": (8,)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (8,)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (8,)})
     command("train", "--model", "als", "--set", "factors=2")
     metrics = ["recall@5", "ndcg@10", "coverage@5"]
     words = ("evaluate", "--metrics", ",".join(metrics))
@@ -220,10 +220,10 @@ def test_the_size_of_a_block_never_changes_a_metric(
 def test_a_baseline_is_the_point_of_its_grid_that_is_best_on_validation(
     films: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ALS, "space", GRID)
+    monkeypatch.setattr(ALS, "grid", GRID)
     bundle = fit_baseline("als", films)
     reached = []
-    for point in grid_of(ALS.space):
+    for point in grid_of(ALS.grid):
         per_user, _ = evaluate(ALS(**point).fit(films.train), films.validation, parse_metrics("ndcg@100"))
         reached.append({**point, "ndcg@100": pytest.approx(float(np.nanmean(per_user["ndcg@100"])))})
     assert len(reached) == 4 and bundle.training.tried == reached
@@ -244,7 +244,7 @@ def test_a_baseline_without_a_grid_is_measured_on_validation_too(films: Dataset)
 def test_tuning_and_training_never_look_at_test(
     films: Dataset, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ALS, "space", GRID)
+    monkeypatch.setattr(ALS, "grid", GRID)
     blind = replace(films, test=None)  # type: ignore[arg-type]  # any look at it is an error
     for name in MODELS:
         bundles = []
@@ -261,7 +261,7 @@ def test_tuning_and_training_never_look_at_test(
 
 
 def test_a_note_names_the_grid_and_what_was_chosen_of_it(films: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ALS, "space", {"factors": (4,), "regularization": (1.0, 50.0)})
+    monkeypatch.setattr(ALS, "grid", {"factors": (4,), "regularization": (1.0, 50.0)})
     bundle = fit_baseline("als", films)
     chosen = f"{bundle.model.regularization:g}"  # type: ignore[attr-defined]
     expected = f"als chosen on validation ndcg@100: factors 4 of 4, regularization {chosen} of 1/50"

@@ -56,7 +56,7 @@ def fit_baseline(
         If it does not fit.
     """
     model_type = model_class(name)
-    grid = grid_of(model_type.space)
+    grid = _grid(model_type)
     tried: list[dict[str, Any]] = []
     best: Bundle | None = None
     if not dataset.validation.has_targets:
@@ -168,9 +168,14 @@ def _is_measured(bundle: Bundle, dataset: Dataset) -> bool:
     return not dataset.validation.has_targets or validation_of(bundle) is not None
 
 
+def _grid(model: type[Model]) -> list[dict[str, Any]]:
+    """Return the points to try."""
+    return grid_of(model.grid or model.space)
+
+
 def _values_of_grid(model: type[Model]) -> dict[str, list[Any]]:
     """Return the values tried of each hyperparameter, none where the model has no grid."""
-    points = grid_of(model.space)
+    points = _grid(model)
     return {name: list(dict.fromkeys(point[name] for point in points)) for name in points[0]}
 
 

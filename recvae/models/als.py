@@ -89,9 +89,10 @@ class ALS(Model):
     paper: ClassVar[str] = "Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets (ICDM 2008)"
     space: ClassVar[Space] = {
         "factors": (64, 200),
-        "regularization": (5.0, 20.0, 50.0, 100.0),
+        "regularization": (None, 5.0, 20.0, 50.0, 100.0),
         "alpha": (2.0, 10.0, 40.0),
     }
+    grid: ClassVar[Space] = {"factors": (64, 200), "alpha": (2.0, 10.0, 40.0)}  # the regularisation follows from both
 
     factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float | None = hyperparameter(

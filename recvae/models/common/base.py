@@ -65,7 +65,10 @@ class Model(ScoringModel):
     name: ClassVar[str]
     paper: ClassVar[str]
     space: ClassVar[Space] = {}
-    """Where to look for good hyperparameters; a space of values alone is tried whole when the model is a baseline."""
+    """Where to look for good hyperparameters."""
+
+    grid: ClassVar[Space] = {}
+    """What is tried, whole, when the model is a baseline; empty: `space`, where that has values alone."""
 
     roles: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that name other runs, whose models become `parts`."""
