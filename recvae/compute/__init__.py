@@ -4,6 +4,7 @@
     allocator   keeps freed memory for the next batch
     forks       computing on in a process that was forked
     inverse     the inverse of a symmetric matrix in its own memory
+    sparse_inverse  a sparse factor of the inverse of X^T X plus a diagonal
     matmul      float32 matrix products with the faster of two libraries
     devices     CPU or GPU, float32 or bfloat16
 
