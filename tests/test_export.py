@@ -27,7 +27,7 @@ from recvae.recommenders.recommender import Recommender
 from recvae.storage.integrity import sha256_of
 
 EXPORTABLE = [name for name in MODELS if name != "als"]
-QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "popularity")]
+QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "sansa", "popularity")]
 
 Folder = Callable[..., Path]
 

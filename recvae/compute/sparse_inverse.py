@@ -25,7 +25,7 @@ import torch
 
 _PAIRS = 1 << 24  # multiplications of a block of rows of X^T X, which has at most as many entries
 _WHOLE = 2048  # rows that are kept whole: those of popular items, whose many small entries add up
-_LOCAL = 4096  # columns of a batch: a block of them in float32 is 64 MiB
+_LOCAL = 1024  # columns of a batch: a block of them in float32 is 4 MiB, which stays in the cache
 _LEAST = 1e-6  # a pivot below this is rounding: entries are float32
 _SMALLER = (0.9, 0.8, 0.6, 0.2, 0.0)  # times the entries of a block that is not positive definite
 
@@ -48,10 +48,23 @@ def kept_entries(n_items: int, kept: int) -> int:
     return whole * (whole - 1) // 2 + (n_items - whole) * kept
 
 
-def working_bytes(entries: int) -> int:
-    """Return the bytes of a block of rows, and of a batch of regressions on so many columns each."""
-    batch = max(1, _LOCAL // entries)
-    return 24 * _PAIRS + 8 * _LOCAL**2 + 4 * 8 * batch * (entries + 1) ** 2 + 4 * max(0, entries - _LOCAL) ** 2
+def working_bytes(n_items: int, n_interactions: int, tried: int, kept: int) -> int:
+    """Return the bytes of a block of rows of X^T X, and of a batch of regressions, whichever are more.
+
+    Parameters
+    ----------
+    n_items, n_interactions : int
+        Shape of X.
+    tried : int
+        Columns that a row is regressed on, at most.
+    kept : int
+        Entries of a row that are kept.
+    """
+    entries = min(_PAIRS, n_items * min(n_items, n_interactions)) + n_items
+    local = min(max(_LOCAL, tried), n_items) + 1
+    of_rows = 2 * 12 * min(local * max(kept, _WHOLE), local * n_items)
+    blocks = 8 * 5 * min(max(1, _LOCAL // tried), n_items) * (tried + 1) ** 2
+    return max(12 * 2 * entries, 4 * local**2 + of_rows + blocks)
 
 
 def largest_entries(rows: sp.csr_matrix, kept: int, report: Report) -> sp.csr_matrix:
@@ -73,6 +86,7 @@ def largest_entries(rows: sp.csr_matrix, kept: int, report: Report) -> sp.csr_ma
     -------
     csr_matrix of shape (n_items, n_items), float32
         Each row from its largest entry to its smallest; among equal ones the first columns are kept, and come first.
+        Zeros are among them only where all columns before a row are kept: there W may have entries where A has none.
     """
     n_items = rows.shape[1]
     most = kept_entries(n_items, kept)
@@ -83,7 +97,10 @@ def largest_entries(rows: sp.csr_matrix, kept: int, report: Report) -> sp.csr_ma
         block = sp.csr_matrix(transposed[start:end] @ rows[:, :end])
         for item in range(start, end):
             part = slice(block.indptr[item - start], block.indptr[item - start + 1])
-            found = _largest(block.indices[part], block.data[part], item, kept if item >= _WHOLE else item)
+            if item <= kept:
+                found = _all(block.indices[part], block.data[part], item)
+            else:
+                found = _largest(block.indices[part], block.data[part], item, kept if item >= _WHOLE else item)
             stop = starts[item] + len(found[0])
             columns[starts[item] : stop], values[starts[item] : stop] = found
             starts[item + 1] = stop
@@ -103,6 +120,15 @@ def _blocks(rows: sp.csr_matrix) -> Iterator[tuple[int, int]]:
         end = max(start + 1, int(np.searchsorted(done, before + _PAIRS, side="right")))
         yield start, end
         start = end
+
+
+def _all(columns: np.ndarray, values: np.ndarray, item: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all columns before the diagonal of a row, and their values."""
+    dense = np.zeros(item, dtype=np.float32)
+    below = columns < item
+    dense[columns[below]] = values[below]
+    order = np.argsort(-dense, kind="stable")
+    return order, dense[order]
 
 
 def _largest(columns: np.ndarray, values: np.ndarray, item: int, kept: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,19 +184,25 @@ def inverse_factor(
     order = np.argsort(first, kind="stable")  # rows with the same largest entry have many columns in common
     batch = max(1, _LOCAL // tried)
     place = np.full(n_items, -1, dtype=np.int32)
+    square = np.zeros((min(batch * tried, n_items) + 1,) * 2, dtype=np.float32)  # (L, L)
     for start in range(0, n_items, batch):
         items = order[start : start + batch]
         if lengths[items].any():
-            found, y, d[items] = _regress(nearest, items, lengths[items], entries, place)
+            found, y, d[items] = _regress(nearest, items, lengths[items], entries, place, square)
             columns[items, : found.shape[1]], values[items, : found.shape[1]] = found, -y
         report(min(start + batch, n_items) / n_items)
-    there = columns >= 0
+    there = (columns >= 0) & (values != 0)
     starts = np.append(0, np.cumsum(there.sum(axis=1)))
     return sp.csr_matrix((values[there], columns[there], starts), shape=nearest.shape), d
 
 
 def _regress(
-    nearest: sp.csr_matrix, items: np.ndarray, lengths: np.ndarray, entries: int, place: np.ndarray
+    nearest: sp.csr_matrix,
+    items: np.ndarray,
+    lengths: np.ndarray,
+    entries: int,
+    place: np.ndarray,
+    square: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return columns (B, K) in ascending order, -1 where there are fewer, their coefficients, and d (B,)."""
     n_items = nearest.shape[0]
@@ -181,7 +213,7 @@ def _regress(
     by_column = np.argsort(columns, axis=1)
     columns = np.take_along_axis(columns, by_column, axis=1)
     sides = np.take_along_axis(np.where(there, nearest.data[at], 0), by_column, axis=1)  # (B, K)
-    blocks = _blocks_of(nearest, columns, sides, place)  # (B, K + 1, K + 1)
+    blocks = _blocks_of(nearest, columns, sides, place, square)  # (B, K + 1, K + 1)
     y, d = _solve(blocks)
     if y.shape[1] > entries:
         chosen = np.sort(np.argsort(-np.abs(y), axis=1, kind="stable")[:, :entries], axis=1)
@@ -191,24 +223,29 @@ def _regress(
     return np.where(columns < n_items, columns, -1), y, d
 
 
-def _blocks_of(nearest: sp.csr_matrix, columns: np.ndarray, sides: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _blocks_of(
+    nearest: sp.csr_matrix, columns: np.ndarray, sides: np.ndarray, place: np.ndarray, square: np.ndarray
+) -> np.ndarray:
     """Return A_SS with A_iS as the last row (B, K + 1, K + 1), in float64; only what is not above the diagonal counts.
 
-    `place` is -1 everywhere, before and after; -1 in the end of a row of `columns` becomes a row of the unit matrix.
+    `place` is -1 everywhere and `square` 0, before and after: to make new ones takes longer than all else. A column of
+    n_items, where there is none, becomes a row of the unit matrix.
     """
     is_there = columns < len(place)
     union = np.unique(columns[is_there])
     rows = nearest[union]
     place[union] = np.arange(len(union))
-    local = place[rows.indices]
+    of_entry = place[rows.indices]
     place[union] = -1
-    inside = local >= 0
-    dense = np.zeros((len(union) + 1, len(union) + 1), dtype=np.float32)  # (L, L); the last one is of missing columns
-    dense[np.repeat(np.arange(len(union)), np.diff(rows.indptr))[inside], local[inside]] = rows.data[inside]
-    local = np.searchsorted(union, columns)  # (B, K)
+    inside = np.flatnonzero(of_entry >= 0)
+    row = np.searchsorted(rows.indptr, inside, side="right") - 1
+    of_entry = of_entry[inside]
+    square[row, of_entry] = rows.data[inside]
+    local = np.searchsorted(union, columns)  # (B, K); the row after the last one is 0
     n, width = columns.shape
     blocks = np.empty((n, width + 1, width + 1))
-    blocks[:, :width, :width] = dense[local[:, :, None], local[:, None, :]]
+    blocks[:, :width, :width] = square[local[:, :, None], local[:, None, :]]
+    square[row, of_entry] = 0.0
     blocks[:, width, :width] = sides
     blocks[:, np.arange(width + 1), np.arange(width + 1)] = 1.0
     return blocks

@@ -102,7 +102,7 @@ class SANSA(Model):
         weights = 2 * (8 * kept + 8 * n_items)
         table = TABLE_BYTES * kept_entries(n_items, min(_TABLE * self.entries, n_items))
         rows = 3 * 8 * n_interactions + 16 * n_users  # in the order of popularity, by item, and the part for a block
-        work = working_bytes(min(_CANDIDATES * self.entries, n_items))
+        work = working_bytes(n_items, n_interactions, min(_CANDIDATES * self.entries, n_items), _TABLE * self.entries)
         return Needs(
             parameters=2 * kept,
             training=max(table + work + max(rows, 8 * kept), 5 * weights) + 64 * n_items,
