@@ -115,7 +115,7 @@ def test_more_entries_and_more_candidates_come_nearer_to_the_inverse() -> None:
     rows, gram = unit_gram(made_up()[0], 50.0)
     nearest = largest_entries(rows, 300, nothing)
     found = [divergence(*inverse_factor(nearest, n, 1, nothing), gram) for n in (1, 5, 20, 300)]
-    assert all(a > b for a, b in zip(found, found[1:], strict=False)) and found[-1] == pytest.approx(0, abs=1e-5)
+    assert found == sorted(found, reverse=True) and found[0] > 3 * found[2] and found[-1] == pytest.approx(0, abs=1e-5)
     tried = [divergence(*inverse_factor(nearest, 5, n, nothing), gram) for n in (1, 2, 4)]
     assert tried[0] > tried[1] > tried[2]
 
@@ -259,7 +259,8 @@ def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("entries", [5, 60])
-def test_it_takes_no_more_memory_than_it_says(entries: int) -> None:
+def test_it_takes_no_more_memory_than_it_says(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_inverse, "_PAIRS", 1 << 20)
     rng = np.random.default_rng(0)
     columns = (4000 * rng.random(60_000) ** 2).astype(np.int64)
     train = sp.csr_matrix((np.ones(60_000, np.float32), (rng.integers(0, 2000, 60_000), columns)), shape=(2000, 4000))
@@ -269,6 +270,6 @@ def test_it_takes_no_more_memory_than_it_says(entries: int) -> None:
     model.fit(train, max_memory=needed.training)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert needed.training / 6 < peak < needed.training
+    assert needed.training / 3 < peak < needed.training
     weights = sum(array.nbytes for array in model.weights().values())
     assert needed.weights / 3 < weights <= needed.weights

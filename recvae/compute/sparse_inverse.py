@@ -64,7 +64,7 @@ def working_bytes(n_items: int, n_interactions: int, tried: int, kept: int) -> i
     local = min(max(_LOCAL, tried), n_items) + 1
     of_rows = 2 * 12 * min(local * max(kept, _WHOLE), local * n_items)
     blocks = 8 * 5 * min(max(1, _LOCAL // tried), n_items) * (tried + 1) ** 2
-    return max(12 * 2 * entries, 4 * local**2 + of_rows + blocks)
+    return max(12 * entries, 4 * local**2 + of_rows + blocks)
 
 
 def largest_entries(rows: sp.csr_matrix, kept: int, report: Report) -> sp.csr_matrix:

@@ -113,8 +113,8 @@ class EASE(Model):
             self.needs(n_users, n_items, n_interactions).training,
             max_memory,
             f"{self.name} on {n_items:,} items",
-            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use sansa, elsa, multvae "
-            "or als, which need memory in proportion to the items",
+            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use sansa, elsa, "
+            "multvae or als, which need memory in proportion to the items",
         )
 
     def _solve(self, train: sp.csr_matrix) -> np.ndarray:
