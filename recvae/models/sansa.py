@@ -108,7 +108,7 @@ class SANSA(Model):
             training=max(table + work + max(rows, 8 * kept), 5 * weights) + 64 * n_items,
             held=weights,
             weights=weights,
-            per_user=ranking_bytes(n_items, 5),  # a product of sparse rows, then dense
+            per_user=ranking_bytes(n_items, 7),  # a product of sparse rows, and copies in the order of scipy's product
         )
 
     def check_memory(
@@ -129,7 +129,8 @@ class SANSA(Model):
         )
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        scores = ((user_items @ self.encoder_) @ self.decoder_).toarray()  # (B, I)
+        hidden = (user_items @ self.encoder_).toarray()  # (B, I) popular items have a part in most rows of W
+        scores = np.ascontiguousarray(hidden @ self.decoder_)  # (B, I)
         users = np.repeat(np.arange(len(scores)), np.diff(user_items.indptr))
         scores[users, user_items.indices] += user_items.data
         return torch.from_numpy(scores)
