@@ -32,10 +32,11 @@ NAMES = {
     "elsa": "ELSA",
     "ease": "EASE",
     "edlae": "EDLAE",
+    "sansa": "SANSA",
     "als": "ALS",
     "popularity": "popularity",
 }
-LINEAR, BASELINES = ("ease", "edlae", "elsa"), ("als", "popularity")
+LINEAR, BASELINES = ("ease", "edlae", "elsa", "sansa"), ("als", "popularity")
 SEEDS = {"twice": "two seeds", "thrice": "three seeds"}
 DOT: dict[str, Any] = {"fmt": "o", "capsize": 3, "elinewidth": 1.6, "markersize": 6}
 FARTHEST = 0.045  # of a difference on the axis: popularity is far beyond

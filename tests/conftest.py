@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its de
     "elsa": {"latent_dim": 8, "epochs": 25, "batch_size": 10},
     "ease": {"l2": 5.0},
     "edlae": {"l2": 5.0},
+    "sansa": {"l2": 5.0, "entries": 12},
     "blend": {"weight": 0.7},
     "als": {"factors": 4, "regularization": 0.1, "iterations": 8},
     "ials": {"factors": 4, "iterations": 8},

@@ -348,3 +348,17 @@ def test_made_up_interactions_are_a_pair_at_most_once_with_a_few_popular_items()
     assert matrix.shape == (500, 1000) and (matrix.data == 1).all() and 12_000 < matrix.nnz <= 20_000
     counts = np.sort(np.bincount(matrix.indices, minlength=1000))[::-1]
     assert counts[:10].mean() > 10 * counts[500:].mean() and np.diff(matrix.indptr).max() <= 40
+
+
+def test_sansa_is_measured_against_ease_and_on_a_long_tail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = importlib.import_module("sansa")
+    path = tmp_path / "sansa.json"
+    shape = ["--shape", "1500", "90", "31000", "--grow", "400"]
+    benchmark.main([*shape, "--entries", "3", "--l2", "5", "--json", str(path)])
+    said = capsys.readouterr().out
+    assert "| made up | 500 x 90 | sansa, 3 entries | 5 |" in said and "| ease | 5 |" in said
+    assert "| long tail | 200 x 400 | sansa, 3 entries | 50 | - |" in said
+    fits = json.loads(path.read_text(encoding="utf-8"))["results"]["fits"]
+    assert [found["model"] for found in fits] == ["sansa", "ease", "sansa"]
+    assert 0.1 < fits[0]["ndcg@100"] <= 1 and fits[0]["weights"] < fits[1]["weights"]
+    assert fits[2]["shape"] == [200, 400] and 0 < fits[2]["interactions"] < 9000

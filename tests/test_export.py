@@ -28,7 +28,7 @@ from recvae.storage.integrity import sha256_of
 
 NOT_EXPORTABLE = ("als", "ials")
 EXPORTABLE = [name for name in MODELS if name not in NOT_EXPORTABLE]
-QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "popularity")]
+QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "sansa", "popularity")]
 
 Folder = Callable[..., Path]
 

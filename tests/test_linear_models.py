@@ -77,7 +77,8 @@ def test_too_many_items_are_refused_before_anything_of_that_size_is_allocated(mo
     model = model_class()
     said = (
         rf"^{model.name} on 500,000 items needs 2\.0 TB of memory, 1\.0 GB is allowed by --max-memory; raise "
-        r"--max-memory, leave out rare items \(recvae preprocess --min-item-users\), or use multvae or als, which"
+        r"--max-memory, leave out rare items \(recvae preprocess --min-item-users\), or use sansa, elsa, "
+        r"multvae or als, which"
     )
     with measured() as peak, pytest.raises(MemoryLimitError, match=said):
         model.fit(train, max_memory=10**9)

@@ -1,12 +1,13 @@
 """Memory, threads, devices and fast matrix products.
 
-    memory      how much is free, what fits, work in blocks
-    allocator   keeps freed memory for the next batch
-    forks       computing on in a process that was forked
-    inverse     the inverse of a symmetric matrix in its own memory
-    lapack      the same by one call of LAPACK, in a process of its own where that may end it
-    matmul      float32 matrix products with the faster of two libraries
-    devices     CPU or GPU, float32 or bfloat16
+    memory          how much is free, what fits, work in blocks
+    allocator       keeps freed memory for the next batch
+    forks           computing on in a process that was forked
+    inverse         the inverse of a symmetric matrix in its own memory
+    lapack          the same by one call of LAPACK, in a process of its own where that may end it
+    sparse_inverse  a sparse factor of the inverse of X^T X plus a diagonal
+    matmul          float32 matrix products with the faster of two libraries
+    devices         CPU or GPU, float32 or bfloat16
 
 Importing this package imports none of them.
 """

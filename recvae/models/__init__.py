@@ -23,6 +23,7 @@ from recvae.models.ae import AE as AE
 from recvae.models.elsa import ELSA as ELSA
 from recvae.models.ease import EASE as EASE
 from recvae.models.edlae import EDLAE as EDLAE
+from recvae.models.sansa import SANSA as SANSA
 from recvae.models.blend import Blend as Blend
 from recvae.models.als import ALS as ALS
 from recvae.models.ials import IALS as IALS

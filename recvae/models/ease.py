@@ -119,8 +119,8 @@ class EASE(Model):
             self.needs(n_users, n_items, n_interactions).training,
             max_memory,
             f"{self.name} on {n_items:,} items",
-            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use multvae or als, "
-            "which need memory in proportion to the items",
+            "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use sansa, elsa, "
+            "multvae or als, which need memory in proportion to the items",
         )
 
     def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:

@@ -90,12 +90,47 @@ def scorer_of(similarity: np.ndarray | sp.csr_matrix) -> nn.Module:
     """Return what adds up a user's rows of B, whole or pruned."""
     if isinstance(similarity, np.ndarray):
         return SimilarityScorer(torch.from_numpy(similarity))
-    columns = sp.csc_matrix(similarity)
-    lengths = np.diff(columns.indptr)  # (I,)
+    return PrunedScorer(*_padded(sp.csc_matrix(similarity)))
+
+
+def _padded(lines: sp.csr_matrix | sp.csc_matrix) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return places and values of the entries of each row (CSR) or column (CSC), (K, I); place 0, value 0 if fewer."""
+    lengths = np.diff(lines.indptr)  # (I,)
     is_there = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (I, K)
-    rows, values = np.zeros(is_there.shape, dtype=np.int64), np.zeros(is_there.shape, dtype=np.float32)
-    rows[is_there], values[is_there] = columns.indices, columns.data
-    return PrunedScorer(torch.from_numpy(rows.T.copy()), torch.from_numpy(values.T.copy()))
+    places, values = np.zeros(is_there.shape, dtype=np.int64), np.zeros(is_there.shape, dtype=np.float32)
+    places[is_there], values[is_there] = lines.indices, lines.data
+    return torch.from_numpy(places.T.copy()), torch.from_numpy(values.T.copy())
+
+
+class FactorsScorer(nn.Module):
+    """The sum of a user's rows of W1 W2, without what an item says of itself: x W1 W2 + x.
+
+    W1 has few entries in each column, and W2 in each row: these are what is kept.
+
+    Parameters
+    ----------
+    encoder, decoder : csr_matrix of shape (n_items, n_items), float32
+        W1 and W2; the diagonal of their product is -1.
+    """
+
+    def __init__(self, encoder: sp.csr_matrix, decoder: sp.csr_matrix) -> None:
+        super().__init__()
+        self.encoder = scorer_of(encoder)
+        rows, values = _padded(decoder)
+        self.register_buffer("columns", rows)
+        self.register_buffer("values", values)
+
+    columns: torch.Tensor
+    values: torch.Tensor
+
+    def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the scores, shape (n_users, n_items)."""
+        hidden = self.encoder(items, offsets, weights)  # (B, I)
+        batch = batch_of(items, offsets, weights)
+        scores = torch.zeros_like(hidden).index_put((batch.rows, items), weights)
+        for columns, values in zip(self.columns, self.values, strict=True):  # (I,) one of K at a time
+            scores = scores.index_add(1, columns, hidden * values)  # (B, I)
+        return scores
 
 
 class ConstantScorer(nn.Module):
