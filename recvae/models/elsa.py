@@ -176,7 +176,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     latent_dim: int = hyperparameter(800, "length of an item's vector", low=2)
     sampling: str = hyperparameter(
         "none",
-        "draw the items that an update sees in addition to those of its users, for more than 50,000 items",
+        "draw the items that an update sees in addition to those of its users, for more than 20,000 items",
         choices=("none", "uniform"),
     )
     sampled_items: int = hyperparameter(10_000, "items drawn per batch", low=1, only_with=("sampling", "uniform"))
