@@ -15,7 +15,7 @@ from recvae.items import check_k
 # Above 32 MiB, glibc asks the system for new pages block after block: a tenth of the time of an evaluation.
 BLOCK_BYTES = 24 << 20
 
-# Letters in shape comments: B users of a block, I items, k ranks.
+# Letters in shape comments: B users of a block, I items, C candidates, k ranks.
 
 
 def block_rows(n_items: int, block_bytes: int = BLOCK_BYTES) -> int:
@@ -68,6 +68,38 @@ def rank(
         items = np.hstack([items, np.full(missing, -1, dtype=items.dtype)])  # (B, k)
         values = np.hstack([values, np.full(missing, -np.inf, dtype=values.dtype)])  # (B, k)
     return items, values
+
+
+def rank_candidates(columns: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of some candidates of each user, as `rank` does of all items.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_users, n_candidates), int64
+        Item columns, ascending in each row; -1 after the last one of a shorter row.
+    scores : ndarray of shape (n_users, n_candidates), float32
+        Their scores; those after the last one are ignored.
+    k : int
+        Number of ranks, >= 1.
+
+    Returns
+    -------
+    items : ndarray of shape (n_users, k), int64
+        Item columns, best first, equal scores by ascending column; -1 where the candidates ran out.
+    scores : ndarray of shape (n_users, k), float32
+        Their scores, descending; -inf where the candidates ran out.
+
+    Raises
+    ------
+    UsageError
+        If k is not a positive whole number.
+    TrainingError
+        If a score is NaN.
+    """
+    masked = np.where(columns >= 0, scores, -np.inf).astype(np.float32)  # (B, C)
+    places, values = rank(torch.from_numpy(masked), k)  # (B, k), places ascend as columns do
+    items = np.take_along_axis(columns, np.maximum(places, 0), axis=1) if columns.shape[1] else places
+    return np.where(places >= 0, items, -1), values
 
 
 def _best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

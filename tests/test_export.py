@@ -15,11 +15,12 @@ import scipy.sparse as sp
 import torch
 
 from recvae.bundles.card import CARD
+from recvae.bundles.exported import EXPORT_CARD, ITEMS, MODEL_FILES, NEIGHBOURS
 from recvae.datasets.dataset import Dataset
 from recvae.errors import ExportError, NotFittedError, UsageError
 from recvae.exports import programs
 from recvae.exports.checking import Check, drawn_histories, refuse_if_wrong
-from recvae.exports.format import EXPORT_CARD, INPUTS, ITEMS, MODEL_FILES, NEIGHBOURS, OUTPUTS, TOP_OUTPUTS
+from recvae.exports.format import INPUTS, OUTPUTS, TOP_OUTPUTS
 from recvae.exports.scorer import OnnxScorer
 from recvae.exports.writing import FORMATS, export
 from recvae.models import EASE, MODELS, Model, Popularity

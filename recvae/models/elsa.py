@@ -142,6 +142,23 @@ class ELSA(Autoencoder[ELSANetwork]):
         if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-4):
             vectors.data = functional.normalize(vectors)
 
+    @property
+    def has_item_vectors(self) -> bool:
+        """A is all there is; see `Model.has_item_vectors`."""
+        return True
+
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return A; see `Model.item_vectors`."""
+        self.check_fitted()
+        return self.network_.vectors().detach().cpu().numpy(), None
+
+    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        return self._embed_block(user_items)  # (B, D), x A
+
+    def own_item_terms(self, weights: np.ndarray) -> np.ndarray:
+        """Return -x, the second term of f; see `Model.own_item_terms`."""
+        return -weights
+
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load A; see `Model.load_weights`."""
         super().load_weights(weights, device)

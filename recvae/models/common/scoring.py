@@ -5,10 +5,9 @@ Letters in shape comments: U users, I items, B users of a block, C columns, N it
 
 import inspect
 import traceback
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,6 +18,7 @@ from recvae.errors import NotFittedError, RecvaeError, UsageError
 from recvae.interactions import as_interactions, whole_and_without_each
 from recvae.items import check_k
 from recvae.models.common.footprint import scoring_rows
+from recvae.models.common.vectors import VectorModel
 from recvae.ranking import block_rows, rank
 
 
@@ -43,10 +43,8 @@ def refuse_own_code(model: object, method: str, error: Exception) -> None:
 
 
 @dataclass(kw_only=True)
-class ScoringModel(ABC):
+class ScoringModel(VectorModel):
     """The half of `Model` that answers, once it is fitted; a user is a row of interactions, seen in training or not."""
-
-    name: ClassVar[str]
 
     n_items_: int = field(default=0, init=False, repr=False, compare=False)
 
