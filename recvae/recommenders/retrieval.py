@@ -14,7 +14,6 @@ Letters in shape comments: U users, I items, C candidates, N items of a history,
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +24,7 @@ from recvae.errors import UsageError
 from recvae.interactions import as_interactions
 from recvae.items import check_k
 from recvae.models.common.base import Model
-from recvae.ranking import rank_candidates
+from recvae.ranking import padded_rows, rank_candidates
 from recvae.recommenders.vector_index import VectorIndex
 
 _SPARE = 50  # candidates beyond twice the list: with 8 bits the order is not quite that of the scores
@@ -161,7 +160,9 @@ class Retriever:
             if near:
                 places, columns = zip(*near, strict=True)
                 values = [self._scores(users[number], of_user) for number, of_user in near]
-                items[[*places]], scores[[*places]] = rank_candidates(_rows(columns, -1), _rows(values, -np.inf), k)
+                items[[*places]], scores[[*places]] = rank_candidates(
+                    padded_rows(columns, -1), padded_rows(values, -np.inf), k
+                )
         if exactly:
             of_users = allowed if allowed is None or allowed.ndim == 1 else allowed[exactly]
             items[exactly], scores[exactly] = self.model.recommend(
@@ -235,14 +236,6 @@ class Retriever:
 def _without(columns: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Return the columns, ascending, that are not hidden; both have each column once."""
     return np.setdiff1d(columns, hidden, assume_unique=True) if len(hidden) else columns
-
-
-def _rows(parts: Sequence[np.ndarray], last: float) -> np.ndarray:
-    """Return arrays as the rows of one, the shorter ones filled up."""
-    rows = np.full((len(parts), max(map(len, parts))), last, dtype=parts[0].dtype)  # (U, C)
-    for row, part in zip(rows, parts, strict=True):
-        row[: len(part)] = part
-    return rows
 
 
 def width_of(vectors: np.ndarray, bias: np.ndarray | None) -> int:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _SPREAD = 0.2
 _LISTS_PER_ROOT = 4  # lists for each square root of the items
 _LEAST_IN_LIST = 10  # items of a list on average
-_ITERATIONS = 10  # of k-means
-_SAMPLED = 64  # items for each list that k-means is given
+_ITERATIONS = 8  # of k-means
+_SAMPLED = 40  # items for each list that k-means is given
 _BLOCK = 50_000  # items added at a time
 _STEP = 16  # numbers of 8 bits that a processor multiplies at a time: other widths take five times as long
 
