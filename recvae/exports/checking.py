@@ -201,9 +201,10 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_users,), float64
+        1 for a user without first items.
     """
     shares = [
-        len(np.intersect1d(one[one >= 0], other)) / max(int((one >= 0).sum()), 1)
+        len(np.intersect1d(one[one >= 0], other)) / int((one >= 0).sum()) if (one >= 0).any() else 1.0
         for one, other in zip(first, second, strict=True)
     ]
     return np.array(shares)

@@ -3,9 +3,11 @@
 Lists are those of `Model.recommend`, with the same scores, except where the index misses an item: `recvae export`
 measures how often. Seen and excluded items are never among the candidates, and no list is shorter than the exact one:
 
-- More candidates are asked for than are needed, by the number of items that are hidden from the user.
+- Twice as many candidates are asked for as the list has items and the user hidden ones, and some more.
 - Where few items are allowed, these are all scored. Where many are, more lists are searched, so that as many allowed
-  items are looked at as without a filter; the same for users who have seen many of the items that are looked at.
+  items are looked at as without a filter.
+- Where a search finds mostly hidden items, what a user may see lies deeper: more lists are searched, in proportion. So
+  too for lists of more than 100 items.
 - Where too few are left, more lists are searched, in the end all.
 - Where a good part of all items would be candidates, all items are scored.
 
@@ -27,9 +29,10 @@ from recvae.models.common.base import Model
 from recvae.ranking import padded_rows, rank_candidates
 from recvae.recommenders.vector_index import VectorIndex
 
-_SPARE = 50  # candidates beyond twice the list: with 8 bits the order is not quite that of the scores
+_SPARE = 50  # candidates beyond twice those needed: with 8 bits the order is not quite that of the scores
 _FEW = 5_000  # allowed items that are all scored
 _USERS = 64  # ranked at a time
+_DEPTH = 100  # items of the longest list for which it is measured how many are found
 _MORE = 4  # times as many lists, where too few candidates are left
 
 
@@ -199,19 +202,20 @@ class Retriever:
         if allowed.is_short:
             return _without(allowed.columns, user.hidden)
         n_hidden = len(user.hidden)
-        wanted = 2 * k + _SPARE + n_hidden + (len(user.items) if self._has_terms else 0)
+        wanted = 2 * (k + n_hidden + (len(user.items) if self._has_terms else 0)) + _SPARE
         if 2 * wanted >= allowed.n:
             return None
-        looked_at = self.lists * index.n_items / index.n_lists  # items, about
-        lists = self.lists * (index.n_items / allowed.n) * (1 + n_hidden / looked_at)
+        measured = self.lists * index.n_items / allowed.n  # lists, with as many allowed items as were looked at then
+        lists = measured * max(1.0, k / _DEPTH)
         while True:
             lists = min(math.ceil(lists), index.n_lists)
-            found = _without(index.search(user.query, wanted, lists, allowed.bits), user.hidden)
-            if len(found) >= k:
-                return found
-            if lists == index.n_lists:
-                return None
-            lists *= _MORE
+            found = index.search(user.query, wanted, lists, allowed.bits)
+            left = _without(found, user.hidden)
+            enough = measured * (k + len(found) - len(left)) / _DEPTH  # lists, for a list that much longer
+            is_enough = len(left) >= k and 2 * lists >= enough
+            if is_enough or lists == index.n_lists:
+                return left if len(left) >= k else None
+            lists = max(enough, _MORE * lists) if len(left) < k else enough
 
     def _scores(self, user: _User, columns: np.ndarray) -> np.ndarray:
         """Return the model's scores (C,) of a user's candidates (C,).

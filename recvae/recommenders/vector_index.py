@@ -167,10 +167,19 @@ class VectorIndex:
         return cls(index, width)
 
     def write(self, path: Path) -> None:
-        """Write it to a file, for `read`."""
+        """Write it to a file, for `read`.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
         import faiss
 
-        faiss.write_index(self._index, str(path))
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
 
     def search(self, query: np.ndarray, n: int, lists: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """Return items with high inner products with a user's vector.
