@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -454,3 +455,74 @@ def test_without_faiss_the_message_says_what_to_install(run: Path, monkeypatch: 
     with pytest.raises(UsageError, match=install):
         Recommender.load(run, retrieval=True)
     assert Recommender.load(run).recommend([10]).ids  # which needs none
+
+
+# As a user does.
+
+
+def test_serve_answers_by_the_index_and_refuses_one_of_an_earlier_training(
+    blocks: Dataset, run: Path, copy: Path, tmp_path: Path
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from recvae.serving.app import create_app
+    from recvae.serving.settings import Settings
+
+    settings = Settings(format="index", token="secret")
+    token = {"Authorization": "Bearer secret"}
+    body = {"items": [15, 910, 4_331], "k": 10, "explain": True, "exclude": [12]}
+    expected = Recommender.load(run, retrieval=True).recommend(body["items"], k=10, exclude=[12])
+    with TestClient(create_app([copy], settings), headers=token) as client:
+        answer = client.post("/recommend", json=body).json()
+        assert [item["id"] for item in answer["items"]] == expected.ids and answer["items"][0]["reasons"]
+        assert client.get("/model").json()["models"][0]["format"] == "index"
+        assert client.get("/similar/15?k=3").status_code == 200
+        version = answer["version"]
+        _saved(blocks, tmp_path / "other")
+        shutil.copytree(tmp_path / "other", copy, dirs_exist_ok=True)  # trained again; its index is the old one
+        refused = client.post("/reload")
+        assert refused.status_code == 409 and "is an index of other weights" in refused.json()["error"]
+        assert client.post("/recommend", json=body).json()["version"] == version
+        export(copy, format="index")
+        assert client.post("/reload").status_code == 200
+        answer = client.post("/recommend", json={"items": [1000, 990], "k": 3}).json()
+        assert len(answer["items"]) == 3 and answer["version"] != version
+    shutil.rmtree(copy / "index")
+    with pytest.raises(UsageError, match="make it with `recvae export RUN --format index`"):
+        create_app([copy], settings)
+
+
+def test_the_command_makes_an_index_says_what_it_finds_and_inspects_it(toy: Path, command: Callable[..., Any]) -> None:
+    assert command("train", "--model", "als", "--set", "factors=8").code == 0
+    said = command("export", "--format", "index", "--min-recall", ".9")
+    assert said.code == 0, said.err
+    assert "runs/toy/als/index: index of" in said.out and "validation users; their scores are the model's" in said.out
+    assert re.search(r"searching \d+ of \d+ lists, it finds 100.0% of the top 10 and [\d.]+% of the top 100", said.out)
+    assert "next: recvae serve runs/toy/als --format index\n" in said.err
+    load = said.err.rpartition("python -c ")[2].strip().strip('"')
+    exec(compile(load, "next", "exec"), {})
+    seen = command("inspect", "toy/als")
+    assert seen.code == 0 and re.search(r"index: finds 100.0% of the top 10 and .* validation users", seen.out)
+    checks = json.loads(command("inspect", "toy/als", "--json").out)["checks"]
+    assert checks["index"]["overlap"]["10"] == 1.0
+    card = Path("runs/toy/als/index/export.json")
+    card.write_text(json.dumps({**json.loads(card.read_text()), "check": None}))
+    damaged = command("inspect", "toy/als")
+    assert damaged.code == 1 and "export.json has no check" in damaged.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--format", "index", "--min-recall", "2"), "got --min-recall 2.0, expected a share from 0 to 1"),
+        (("--min-recall", ".9"), "got --min-recall with format onnx"),
+        (("--format", "index"), "ease has no item vectors to search by"),
+    ],
+)
+def test_what_the_command_cannot_export_is_one_line(
+    words: tuple[str, ...], message: str, toy: Path, command: Callable[..., Any]
+) -> None:
+    assert command("train", "--model", "ease").code == 0
+    said = command("export", *words)
+    assert (said.code, said.out, message in said.err) == (2, "", True), said.err
+    assert not Path("runs/toy/ease/index").exists()

@@ -76,6 +76,35 @@ def problems_of_exports(run: Path) -> dict[str, str | None]:
     return problems
 
 
+def checks_of_exports(run: Path, problems: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    """Return how well each intact export agrees with its model, as it was measured when it was made.
+
+    Parameters
+    ----------
+    run : Path
+        A bundle.
+    problems : dict of str to str or None
+        From `problems_of_exports`.
+
+    Returns
+    -------
+    dict of str to dict
+        The check by the name of the export's folder: see `exports.checking.Check`.
+
+    Raises
+    ------
+    BundleError
+        If a card has no check.
+    """
+    checks: dict[str, dict[str, Any]] = {}
+    for name in (name for name, problem in problems.items() if problem is None):
+        check = json.loads((run / name / EXPORT_CARD).read_text(encoding="utf-8")).get("check")
+        if not (isinstance(check, dict) and isinstance(check.get("overlap"), dict)):
+            raise damaged(run / name, f"{EXPORT_CARD} has no check")
+        checks[name] = check
+    return checks
+
+
 def read_items(folder: Path) -> ItemIndex:
     """Read the item index of an export.
 
