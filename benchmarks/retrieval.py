@@ -48,7 +48,7 @@ def enlarged(model: Model, times: int) -> Model:
     whole = vectors if bias is None else np.column_stack([vectors, bias])  # (I, W)
     whole = np.ascontiguousarray(whole, dtype=np.float32)
     n_items, generator = len(whole), np.random.default_rng(0)
-    nearest = faiss.index_factory(whole.shape[1], f"IVF{max(1, n_items // 100)},Flat")
+    nearest: Any = faiss.index_factory(whole.shape[1], f"IVF{max(1, n_items // 100)},Flat")
     nearest.train(whole)
     nearest.add(whole)
     nearest.nprobe = 4

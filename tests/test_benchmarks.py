@@ -307,15 +307,8 @@ def test_lists_from_an_index_are_measured_against_all_scores(
     data = Dataset.load(toy_data)
     Recommender(MultVAE(hidden_dims=(16,), latent_dim=8, epochs=2).fit(data.train), data).save(tmp_path / "run")
     retrieval = importlib.import_module("retrieval")
-    retrieval.main(
-        [
-            f"--run={tmp_path / 'run'}",
-            f"--data={toy_data}",
-            "--times=3",
-            "--rounds=2",
-            f"--json={tmp_path / 'out.json'}",
-        ]
-    )
+    run, written = tmp_path / "run", tmp_path / "out.json"
+    retrieval.main([f"--run={run}", f"--data={toy_data}", "--times=3", "--rounds=2", f"--json={written}"])
     assert re.search(r"of the top 10, .* of the top 100 of \d+ users", capsys.readouterr().out)
     results = json.loads(written.read_text())["results"]
     assert results["items"] == 3 * data.train.shape[1] and len(results["one user"]["index"]["rounds"]) == 2

@@ -32,6 +32,10 @@ N_ITEMS, FACTORS = 8_000, 12
 Folder = Callable[..., Path]
 
 
+def nothing_of(shape: tuple[int, int]) -> sp.csr_matrix:
+    return sp.csr_matrix(np.zeros(shape, dtype=np.float32))
+
+
 def als(factors: np.ndarray) -> ALS:
     return ALS(factors=factors.shape[1], regularization=0.1).load_weights({"item_factors": factors})
 
@@ -78,7 +82,7 @@ def test_where_all_items_are_candidates_lists_and_scores_are_the_exact_ones(
 ) -> None:
     model = fitted(name)
     rows = sp.csr_matrix(blocks.test.fold_in * np.float32(1.5))
-    hidden = None if shown == "unseen" else sp.csr_matrix(rows.shape, dtype=np.float32)
+    hidden = None if shown == "unseen" else nothing_of(rows.shape)
     retriever = Retriever(model, VectorIndex.build(*model.item_vectors()), 1)
     all_items = np.arange(32)
     monkeypatch.setattr(Retriever, "_candidates", lambda _, user, *__: retrieval._without(all_items, user.hidden))
@@ -131,7 +135,7 @@ def test_who_has_seen_the_whole_neighbourhood_is_never_shown_it_again(
 ) -> None:
     """History: the items nearest to what the model makes of it, so that a search finds them first."""
     start = sp.csr_matrix(([np.float32(1)], ([0], [77])), shape=(1, N_ITEMS))
-    seen = np.sort(large.recommend(start, n_seen, hidden=sp.csr_matrix((1, N_ITEMS), dtype=np.float32))[0][0])
+    seen = np.sort(large.recommend(start, n_seen, hidden=nothing_of((1, N_ITEMS)))[0][0])
     for weight in (1.0, 1e-3):
         row = sp.csr_matrix((np.full(n_seen, weight, dtype=np.float32), seen, [0, n_seen]), shape=(1, N_ITEMS))
         items, _ = Retriever(large, index, index.n_lists // 8).recommend(row, 20)
@@ -316,7 +320,7 @@ def _other(folder: Path, kind: str) -> None:
     """Put something else in the place of the index, with the right hash in the card."""
     path, card = folder / "index.faiss", json.loads((folder / EXPORT_CARD).read_text())
     vectors = np.random.default_rng(0).standard_normal((N_ITEMS, 16)).astype(np.float32)
-    made: Any
+    made: Any = None
     if kind == "flat":
         made = faiss.index_factory(16, "Flat")
         made.add(vectors)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from recvae.recommenders.recommender import Recommender
 
 WITH_VECTORS = ["multvae", "multdae", "recvae", "hvamp", "ae", "elsa", "als"]
 WITHOUT = ["vasp", "ease", "edlae", "blend", "popularity"]
+
+
+def nothing_of(shape: tuple[int, int]) -> sp.csr_matrix:
+    return sp.csr_matrix(np.zeros(shape, dtype=np.float32))
 
 
 @pytest.fixture
@@ -81,7 +86,8 @@ def test_sparse_scores_are_ranked_as_dense_ones(seed: int, stored: float, hidden
     shape = (n_users, n_items)
     dense = generator.integers(-2, 3, shape).astype(np.float32)  # many ties, negative ones too
     cells = generator.random(shape) < stored
-    sparse = sp.csr_matrix((dense[cells], np.nonzero(cells)), shape=shape)  # stored zeros stay
+    places: Any = np.nonzero(cells)
+    sparse = sp.csr_matrix((dense[cells], places), shape=shape)  # stored zeros stay
     dense[~cells] = 0
     seen = sp.csr_matrix((generator.random(shape) < hidden).astype(np.float32))
     masks = [None, generator.random(n_items) < kept, generator.random(shape) < kept]
@@ -95,7 +101,7 @@ def test_sparse_scores_are_ranked_as_dense_ones(seed: int, stored: float, hidden
 def test_a_sparse_score_that_is_no_number_is_refused() -> None:
     scores = sp.csr_matrix(np.array([[0, np.nan, 1]], dtype=np.float32))
     with pytest.raises(TrainingError, match="scores that are not numbers"):
-        rank_sparse(scores, 2, sp.csr_matrix((1, 3), dtype=np.float32))
+        rank_sparse(scores, 2, nothing_of((1, 3)))
 
 
 def test_candidates_are_ranked_by_score_then_column_and_end_where_they_end() -> None:
@@ -113,10 +119,11 @@ def test_a_pruned_ease_recommends_what_its_scores_say(
     top_k: int, blocks: Dataset, rows: sp.csr_matrix, tmp_path: Path
 ) -> None:
     model = EASE(l2=5.0, top_k=top_k).fit(blocks.train)
-    whole = (rows.astype(np.float64) @ model.similarity_.astype(np.float64)).toarray()
+    weights: Any = model.similarity_
+    whole = (rows.astype(np.float64) @ weights.astype(np.float64)).toarray()
     np.testing.assert_allclose(model.score(rows), whole, rtol=1e-6, atol=1e-9)
     np.testing.assert_array_equal(sparse_scores(rows, sp.csr_matrix(model.similarity_)).toarray(), model.score(rows))
-    for hidden in (None, sp.csr_matrix(rows.shape, dtype=np.float32)):
+    for hidden in (None, nothing_of(rows.shape)):
         masked = rows if hidden is None else hidden
         items, scores = model.recommend(rows, 32, hidden=hidden)
         expected = rank(torch.from_numpy(model.score(rows)), 32, masked)
