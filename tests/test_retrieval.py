@@ -241,6 +241,14 @@ def test_an_index_of_another_shape_is_refused(large: ALS, index: VectorIndex) ->
         Retriever(large, index, 0)
 
 
+def test_query_vectors_that_do_not_fit_the_items_are_refused(
+    large: ALS, index: VectorIndex, users: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ALS, "_query_block", lambda self, rows: self._embed_block(rows)[:, :5])
+    with pytest.raises(UsageError, match=r"got query vectors of shape \(40, 5\) from als, expected \(40, 12\)"):
+        Retriever(large, index, 8).recommend(users, 5)
+
+
 # On disk.
 
 

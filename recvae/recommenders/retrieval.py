@@ -177,6 +177,12 @@ class Retriever:
         self, histories: sp.csr_matrix, masked: sp.csr_matrix, allowed: np.ndarray | None, max_memory: int | None
     ) -> list[_User]:
         queries = self.model.query_vectors(histories, max_memory=max_memory)  # (U, W)
+        expected = (histories.shape[0], self._vectors.shape[1])
+        if queries.shape != expected:  # of a model of your own
+            raise UsageError(
+                f"got query vectors of shape {queries.shape} from {self.model.name}, expected {expected}: one for each "
+                "user, with as many numbers as an item vector"
+            )
         if self._bias is not None:
             queries = np.column_stack([queries, np.ones(len(queries), dtype=np.float32)])
         n_items, same = self.index.n_items, None
