@@ -90,7 +90,7 @@ def fitted(model: Model, train: sp.csr_matrix, held_out: HeldOut | None = None) 
     seconds, processor = time.perf_counter() - started, time.process_time() - of_process
     return {
         "model": model.name,
-        "l2": getattr(model, "l2", None),
+        "l2": (model.training_summary().from_data or {}).get("l2", getattr(model, "l2", None)),
         "entries": getattr(model, "entries", None),
         "ndcg@100": None if held_out is None else validation_ndcg(model._score_block, held_out),
         "seconds": seconds,

@@ -362,3 +362,27 @@ def test_sansa_is_measured_against_ease_and_on_a_long_tail(tmp_path: Path, capsy
     assert [found["model"] for found in fits] == ["sansa", "ease", "sansa"]
     assert 0.1 < fits[0]["ndcg@100"] <= 1 and fits[0]["weights"] < fits[1]["weights"]
     assert fits[2]["shape"] == [200, 400] and 0 < fits[2]["interactions"] < 9000
+
+
+def test_lists_from_an_index_are_measured_against_all_scores(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Dataset.load(toy_data)
+    Recommender(MultVAE(hidden_dims=(16,), latent_dim=8, epochs=2).fit(data.train), data).save(tmp_path / "run")
+    retrieval = importlib.import_module("retrieval")
+    run, written = tmp_path / "run", tmp_path / "out.json"
+    retrieval.main([f"--run={run}", f"--data={toy_data}", "--times=3", "--rounds=2", f"--json={written}"])
+    assert re.search(r"of the top 10, .* of the top 100 of \d+ users", capsys.readouterr().out)
+    results = json.loads(written.read_text())["results"]
+    assert results["items"] == 3 * data.train.shape[1] and len(results["one user"]["index"]["rounds"]) == 2
+    larger = retrieval.enlarged(Recommender.load(tmp_path / "run").model, 2)
+    rows = data.test.fold_in
+    wide = sp.csr_matrix((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], 2 * rows.shape[1]))
+    own = Recommender.load(tmp_path / "run").model.score(rows)
+    np.testing.assert_allclose(larger.score(wide)[:, : rows.shape[1]], own, rtol=1e-5, atol=1e-6)
+
+
+def test_the_benchmark_of_retrieval_refuses_what_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        importlib.import_module("retrieval").main(["--run=x", "--data=y", "--times=0"])
+    assert "must be 1 or more" in capsys.readouterr().err

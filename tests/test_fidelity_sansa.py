@@ -51,7 +51,7 @@ def nothing(share: float) -> None:
 def unit_gram(train: sp.csr_matrix, l2: float) -> tuple[sp.csr_matrix, np.ndarray]:
     """Return X scaled such that X^T X + l2 I has a unit diagonal, most popular item first, and that matrix (I, I)."""
     order = np.argsort(-np.bincount(train.indices, minlength=train.shape[1]), kind="stable")
-    scale = SANSA(l2=l2)._scale(train)[order]
+    scale = sansa._scale(train, l2)[order]
     rows = sansa._ordered(train, order, scale)
     dense = rows.toarray().astype(np.float64)
     gram = dense.T @ dense

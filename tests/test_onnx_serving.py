@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from recvae.bundles.exported import EXPORT_CARD, ITEMS, NEIGHBOURS
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, TrainingError, UsageError
 from recvae.exports import scorer
-from recvae.exports.format import EXPORT_CARD, ITEMS, NEIGHBOURS, read_items, write_items
+from recvae.exports.format import read_items, write_items
 from recvae.items import ItemIndex
 from recvae.models import MODELS, Model
 from recvae.recommenders.recommender import Recommender

@@ -29,36 +29,45 @@ def export(
         str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="onnx (for ONNX Runtime) or torch (for torch.export.load).")
+        str,
+        typer.Option("--format", help="onnx (ONNX Runtime), torch (torch.export.load) or index (of items)."),
     ] = "onnx",
     quantize: Annotated[
         str | None, typer.Option(help="int8 quantises dense layers: smaller and faster; onnx only.")
     ] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(help="Share of the exact list that an index must find.", show_default=".95; index only"),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Output folder.", show_default="RUN/onnx, RUN/onnx-int8 or RUN/torch")
+        Path | None, typer.Option(help="Output folder.", show_default="RUN/onnx, onnx-int8, torch or index")
     ] = None,
     as_json: Json = False,
     own: OwnModels = None,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Export a run for other runtimes, with everything that serving it needs.
+    """Export a run for other runtimes, or an index with which the run itself answers faster.
 
     The export takes item columns and returns top items or all scores. It is checked against the original model; on any
     mismatch nothing is written.
+
+    An index finds the best items of a large catalogue without scoring all of them. How many of the exact list it finds
+    is measured on validation users.
 
     \b
     Examples:
       recvae export ml-1m/multvae
       recvae export ml-1m/multvae --quantize int8
       recvae export ml-1m/ease --format torch --output ease-pt2
+      recvae export yambda/elsa --format index --min-recall .98
     """
     from recvae.exports.writing import check_exportable
     from recvae.exports.writing import export as write
     from recvae.runs.finding import find_run
     from recvae.training.monitors import ProgressBar
 
-    check_exportable(format_, quantize)
+    check_exportable(format_, quantize, min_recall)
     folder = find_run(runs_dir, run)
     held_out = _held_out(folder, data_dir)
     with ProgressBar("exporting") as bar:
@@ -66,6 +75,7 @@ def export(
             folder,
             format=format_,
             quantize=quantize,
+            min_recall=min_recall,
             output=output,
             held_out=held_out,
             progress=bar,
@@ -102,6 +112,17 @@ def _print(folder: Path, made: "ModelExport") -> None:
     from recvae.compute.memory import human_bytes
 
     card, check = made.card, made.card["check"]
+    if card["format"] == "index":
+        shares = " and ".join(f"{share:.1%} of the top {k}" for k, share in check["overlap"].items())
+        show(
+            f"{made.folder}: index of {card['n_items']:,} items of {card['model']}, {human_bytes(made.n_bytes)}, "
+            f"from {folder}"
+        )
+        show(
+            f"searching {card['lists']:,} of {card['n_lists']:,} lists, it finds {shares} of {check['rows']:,} "
+            f"{check['on']}; their scores are the model's"
+        )
+        return
     kind = f"{card['format']} {card['quantize'] or 'float32'}"
     show(f"{made.folder}: {card['model']} as {kind}, {human_bytes(made.n_bytes)}, from {folder}")
     shared = " and ".join(f"{share:.1%} of the top {k}" for k, share in check["overlap"].items())
@@ -117,6 +138,14 @@ def _print(folder: Path, made: "ModelExport") -> None:
 def _say_next(folder: Path, made: "ModelExport", output: Path | None) -> None:
     if made.card["format"] == "torch":
         say_next(f"python -c \"import torch; print(torch.export.load('{made.folder / 'model.pt2'}'))\"")
+        return
+    if made.card["format"] == "index":
+        where = "True" if output is None else repr(str(made.folder))
+        load = f"from recvae import Recommender; r = Recommender.load({str(folder)!r}, retrieval={where})"
+        commands = [f'python -c "{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"']
+        if output is None:
+            commands.insert(0, f"recvae serve {folder} --format index")
+        say_next(*commands)
         return
     load = f"from recvae.serving.onnx import OnnxRecommender; r = OnnxRecommender.load({str(made.folder)!r})"
     commands = [f'python -c "{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"']

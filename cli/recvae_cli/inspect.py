@@ -25,16 +25,17 @@ def inspect(
     from recvae.bundles.bundle import check_files, training_of
     from recvae.bundles.card import read_card
     from recvae.compute.memory import human_bytes
-    from recvae.exports.format import problems_of_exports
+    from recvae.exports.format import checks_of_exports, problems_of_exports
     from recvae.runs.finding import find_run
 
     folder = find_run(runs_dir, run)
     card = read_card(folder)
     files, exports = check_files(folder, card), problems_of_exports(folder)
     refit = training_of(folder, card).refit
+    checks = checks_of_exports(folder, exports)
     if as_json:
         states = {name: found.to_json() for name, found in files.items()}
-        show_json({"folder": str(folder), **card, "files": states, "exports": exports})
+        show_json({"folder": str(folder), **card, "files": states, "exports": exports, "checks": checks})
     else:
         show(f"{folder}: {card['model']} on {card['dataset'].get('name', 'unnamed data')}, made {card['created']}")
         settings = Table("hyperparameter", "value")
@@ -54,6 +55,9 @@ def inspect(
             states.add_row(f"{name}/", "", problem or "ok, up to date")
         facts = _facts(card) if refit is None else f"refit: {refit.describe()}\n{_facts(card)}"
         show(settings, numbers, facts, states)
+        if "index" in checks:
+            shares = " and ".join(f"{share:.1%} of the top {k}" for k, share in checks["index"]["overlap"].items())
+            show(f"index: finds {shares}, measured on {checks['index']['rows']:,} {checks['index']['on']}")
     if any([*(found.problem for found in files.values()), *exports.values()]):
         raise typer.Exit(1)
     if not as_json:

@@ -20,7 +20,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="Number of processes.", min=1)] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads that score, per process.", min=1)] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="torch, or a format made by `recvae export`: onnx, onnx-int8.")
+        str, typer.Option("--format", help="torch, or made by `recvae export`: onnx, onnx-int8, index.")
     ] = "torch",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
     token: Annotated[

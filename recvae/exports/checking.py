@@ -100,7 +100,7 @@ def compare(model: Model, scores: Scores, rows: sp.csr_matrix, on: str) -> Check
             continue
         for depth, of_users in shared.items():
             best = [rank(torch.from_numpy(of.copy()), depth, seen=block)[0] for of in (expected, found)]  # (B, k)
-            of_users.append(_overlap(*best))
+            of_users.append(overlap(*best))
     spread = float(np.max(ranges)) or 1.0
     return Check(
         on=on,
@@ -190,10 +190,21 @@ def _blocks(rows: sp.csr_matrix) -> Iterator[sp.csr_matrix]:
     return (rows[start : start + size] for start in range(0, rows.shape[0], size))
 
 
-def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the share of the first items (U, k) that are among the second ones; -1 is no item."""
+def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the share of each user's first items that are among the second ones.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n_users, k), int
+        Item columns; -1 is no item.
+
+    Returns
+    -------
+    ndarray of shape (n_users,), float64
+        1 for a user without first items.
+    """
     shares = [
-        len(np.intersect1d(one[one >= 0], other)) / max(int((one >= 0).sum()), 1)
+        len(np.intersect1d(one[one >= 0], other)) / int((one >= 0).sum()) if (one >= 0).any() else 1.0
         for one, other in zip(first, second, strict=True)
     ]
     return np.array(shares)

@@ -3,6 +3,7 @@
     export.json           format, model, data, names and meanings of inputs and outputs, the check, hashes
     model.onnx            the scores and the top items; a very large model has its weights in model.onnx.data
     model.pt2             instead, the scores as a PyTorch program (torch.export.load)
+    index.faiss           instead, an index of the item vectors, used with the run itself; nothing else is next to it
     items.json            ids, titles (null if unknown) and training counts of the columns
     neighbours.npz        the items most similar to each item, if the model has similarities
 
@@ -17,19 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from recvae.bundles.card import CARD
+from recvae.bundles.exported import (
+    EXPORT_CARD,
+    INDEX,
+    ITEMS,
+    NEIGHBOURS,
+    ONNX,
+    TORCH,
+    damaged,
+    is_of_run,
+    read_export,
+)
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex, json_id
-from recvae.storage.integrity import UNREADABLE_ARCHIVE, sha256_of, states_of
+from recvae.storage.integrity import UNREADABLE_ARCHIVE
 
-FORMAT_VERSION = 1
-EXPORT_CARD = "export.json"
-ITEMS = "items.json"
-NEIGHBOURS = "neighbours.npz"
-ONNX, TORCH = "onnx", "torch"
-ONNX_DATA = "model.onnx.data"
-MODEL_FILES = {ONNX: "model.onnx", TORCH: "model.pt2"}
-FOLDERS = {"onnx": ONNX, "onnx-int8": ONNX, "torch": TORCH}
+FOLDERS = {"onnx": ONNX, "onnx-int8": ONNX, "torch": TORCH, "index": INDEX}
 """The default folder of an export in its run, and the format of each."""
 
 SCORES, TOP_ITEMS, TOP_SCORES = "scores", "top_items", "top_scores"
@@ -45,57 +49,6 @@ TOP_OUTPUTS = {
     "-1 after the last item; k is at most the number of items",
     TOP_SCORES: "float32 (users, k): their scores; -inf after the last item",
 }
-
-
-def read_export(folder: Path, wanted: str = ONNX) -> dict[str, Any]:
-    """Read the card of an export, and check that its files are intact.
-
-    Parameters
-    ----------
-    folder : Path
-        An export written by `recvae export`.
-    wanted : str
-        "onnx" or "torch".
-
-    Returns
-    -------
-    dict
-        The content of export.json.
-
-    Raises
-    ------
-    UsageError
-        If there is no export of that format.
-    BundleError
-        If it is damaged, or of a newer format.
-    """
-    how = f"make it with `recvae export RUN --format {wanted}`"
-    if not (folder / EXPORT_CARD).is_file():
-        raise UsageError(f"{folder} has no {EXPORT_CARD}, expected an exported model; {how}")
-    try:
-        card = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))
-        newer = int(card["version"]) > FORMAT_VERSION
-        names, found = set(card["files"]), card["format"]
-    except UNREADABLE_ARCHIVE as error:
-        raise damaged(folder, f"{EXPORT_CARD} cannot be read: {error!r}") from error
-    if newer:
-        raise BundleError(
-            f"{folder} has export format {card['version']}, this version reads up to {FORMAT_VERSION}; upgrade recvae"
-        )
-    if found != wanted:
-        raise UsageError(f"{folder} holds a model in format {found}, expected {wanted}; {how}")
-    strangers = names - {MODEL_FILES[wanted], ONNX_DATA, ITEMS, NEIGHBOURS}  # a path would lead elsewhere
-    if strangers:
-        raise damaged(folder, f"{EXPORT_CARD} lists {min(map(str, strangers))!r}, which is not a file of an export")
-    for state in states_of(folder, {*names, MODEL_FILES[wanted], ITEMS}, card, EXPORT_CARD).values():
-        if state.problem is not None:
-            raise damaged(folder, state.problem)
-    return card
-
-
-def is_of_run(card: dict[str, Any], run: Path) -> bool:
-    """Return whether an export was made from the current version of a run."""
-    return (run / CARD).is_file() and card.get("bundle") == sha256_of(run / CARD)
 
 
 def problems_of_exports(run: Path) -> dict[str, str | None]:
@@ -121,6 +74,35 @@ def problems_of_exports(run: Path) -> dict[str, str | None]:
             else:
                 problems[name] = None if is_of_run(card, run) else "older than the run; export it again"
     return problems
+
+
+def checks_of_exports(run: Path, problems: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    """Return how well each intact export agrees with its model, as it was measured when it was made.
+
+    Parameters
+    ----------
+    run : Path
+        A bundle.
+    problems : dict of str to str or None
+        From `problems_of_exports`.
+
+    Returns
+    -------
+    dict of str to dict
+        The check by the name of the export's folder: see `exports.checking.Check`.
+
+    Raises
+    ------
+    BundleError
+        If a card has no check.
+    """
+    checks: dict[str, dict[str, Any]] = {}
+    for name in (name for name, problem in problems.items() if problem is None):
+        check = json.loads((run / name / EXPORT_CARD).read_text(encoding="utf-8")).get("check")
+        if not (isinstance(check, dict) and isinstance(check.get("overlap"), dict)):
+            raise damaged(run / name, f"{EXPORT_CARD} has no check")
+        checks[name] = check
+    return checks
 
 
 def read_items(folder: Path) -> ItemIndex:
@@ -196,8 +178,3 @@ def read_neighbours(folder: Path, card: dict[str, Any], n_items: int) -> tuple[n
 def _are_whole(ids: list[Any]) -> bool:
     """Return whether ids are integers, of which large ones are strings."""
     return all(type(one) is int or (isinstance(one, str) and one.lstrip("-").isdecimal()) for one in ids)
-
-
-def damaged(folder: Path, what: str) -> BundleError:
-    """Return the error of a damaged export."""
-    return BundleError(f"the export {folder} is damaged: {what}; copy it again, or export again")

@@ -19,8 +19,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shapes
 
+from recvae.bundles.exported import ONNX_DATA
 from recvae.errors import UsageError, requires_extra
-from recvae.exports.format import INPUTS, K_INPUT, ONNX_DATA, OUTPUTS, TOP_OUTPUTS
+from recvae.exports.format import INPUTS, K_INPUT, OUTPUTS, TOP_OUTPUTS
 from recvae.exports.scorer import check_onnxruntime
 from recvae.version import __version__
 

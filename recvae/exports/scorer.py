@@ -15,21 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from recvae.bundles.exported import MODEL_FILES, ONNX, ONNX_DATA, damaged, read_export
 from recvae.errors import BundleError, DataError, UsageError, requires_extra
-from recvae.exports.format import (
-    INPUTS,
-    K_INPUT,
-    MODEL_FILES,
-    ONNX,
-    ONNX_DATA,
-    OUTPUTS,
-    SCORES,
-    TOP_ITEMS,
-    TOP_OUTPUTS,
-    TOP_SCORES,
-    damaged,
-    read_export,
-)
+from recvae.exports.format import INPUTS, K_INPUT, OUTPUTS, SCORES, TOP_ITEMS, TOP_OUTPUTS, TOP_SCORES
 from recvae.items import check_k
 from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights
 

@@ -19,37 +19,27 @@ from torch import nn
 
 from recvae.bundles.bundle import Bundle, read_bundle
 from recvae.bundles.card import CARD
+from recvae.bundles.exported import EXPORT_CARD, FORMAT_VERSION, INDEX, ITEMS, MODEL_FILES, NEIGHBOURS, ONNX, TORCH
 from recvae.errors import ExportError, UsageError
 from recvae.exports.checking import Check, compare, drawn_histories, ndcg_of_both, refuse_if_wrong
-from recvae.exports.format import (
-    EXPORT_CARD,
-    FORMAT_VERSION,
-    INPUTS,
-    ITEMS,
-    K_INPUT,
-    MODEL_FILES,
-    NEIGHBOURS,
-    ONNX,
-    OUTPUTS,
-    TOP_OUTPUTS,
-    TORCH,
-    write_items,
-)
+from recvae.exports.format import INPUTS, K_INPUT, OUTPUTS, TOP_OUTPUTS, write_items
+from recvae.exports.indexing import MIN_RECALL, write_index
 from recvae.exports.programs import check_onnx, check_torch, quantize_graph, save_program, traced, write_graph
 from recvae.exports.scorer import OnnxScorer
 from recvae.interactions import HeldOut
 from recvae.models.common.base import Model
 from recvae.progress import Progress
 from recvae.ranking import block_rows, rank
+from recvae.recommenders.vector_index import check_faiss
 from recvae.storage.files import check_replaceable, write_file, write_folder, write_json
 from recvae.storage.integrity import described, sha256_of
 
-FORMATS = (ONNX, TORCH)
+FORMATS = (ONNX, TORCH, INDEX)
 QUANTIZATIONS = ("int8",)
 
 _NEIGHBOURS = 100  # per item at most
 _CHECKED_ROWS = 200
-_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript")
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "faiss-cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +63,28 @@ class ModelExport:
         return sum(file["bytes"] for file in self.card["files"].values())
 
 
-def check_exportable(format: str, quantize: str | None = None) -> None:
+def check_exportable(format: str, quantize: str | None = None, min_recall: float | None = None) -> None:
     """Refuse an unknown format, or one whose libraries are missing, before anything is read.
 
     Raises
     ------
     UsageError
-        If the format or quantisation is unknown, or a library is missing.
+        If the format or quantisation is unknown, an option is of another format, or a library is missing.
     """
     if format not in FORMATS:
         raise UsageError(f"got format '{format}', expected one of: {', '.join(FORMATS)}")
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise UsageError(f"got quantize '{quantize}', expected {' or '.join(QUANTIZATIONS)}, or none for float32")
     if quantize is not None and format != ONNX:
-        raise UsageError(f"got --quantize with format {format}, which is float32 only; use --format {ONNX}")
+        kind = "has 8 bits always" if format == INDEX else "is float32 only"
+        raise UsageError(f"got --quantize with format {format}, which {kind}; use --format {ONNX}")
+    if min_recall is not None and format != INDEX:
+        raise UsageError(f"got --min-recall with format {format}, whose lists are exact; use --format {INDEX}")
+    if min_recall is not None and not 0 <= min_recall <= 1:
+        raise UsageError(f"got --min-recall {min_recall}, expected a share from 0 to 1, e.g. {MIN_RECALL}")
+    if format == INDEX:
+        check_faiss()
+        return
     check_torch()
     if format == ONNX:
         check_onnx()
@@ -97,23 +95,27 @@ def export(
     *,
     format: str = ONNX,
     quantize: str | None = None,
+    min_recall: float | None = None,
     output: Path | str | None = None,
     held_out: HeldOut | None = None,
     progress: Progress | None = None,
     models: Sequence[type[Model]] = (),
 ) -> ModelExport:
-    """Export a bundle's scores, check them on histories, and write everything that serving needs.
+    """Export a bundle's scores, or an index of its item vectors, checked on histories, with what serving needs.
 
     Parameters
     ----------
     run : Path or str
         A bundle.
     format : str
-        "onnx", or "torch" for a program of `torch.export`.
+        "onnx"; "torch" for a program of `torch.export`; or "index", with which the run itself finds its best items
+        without scoring all.
     quantize : str, optional
         "int8" quantises dense layers; ONNX only.
+    min_recall : float, optional
+        Share of the exact lists that an index must find, from 0 to 1; by default .95.
     output : Path or str, optional
-        Output folder; by default `onnx`, `onnx-int8` or `torch` in the bundle. An existing export is replaced.
+        Output folder; by default `onnx`, `onnx-int8`, `torch` or `index` in the bundle. An existing export is replaced.
     held_out : HeldOut, optional
         Users whose histories are used for the check; by default generated histories.
     progress : Progress, optional
@@ -134,36 +136,47 @@ def export(
     BundleError
         If the bundle is damaged.
     ExportError
-        If the exported scores are not those of the model; then nothing is written.
+        If the exported scores are not those of the model, or an index finds too little; then nothing is written.
     StorageError
         If it cannot be written.
     """
-    check_exportable(format, quantize)
+    check_exportable(format, quantize, min_recall)
     run, tell = Path(run), progress or _silent
     folder = Path(output) if output is not None else run / "-".join([format, *([quantize] if quantize else [])])
     check_replaceable(folder.resolve(), EXPORT_CARD)
     bundle = read_bundle(run, models=models)
-    scorer = bundle.model.scorer()
-    for parameter in scorer.parameters():
-        parameter.requires_grad_(False)
     card = _card(run, bundle, format, quantize)
+    scorer = None if format == INDEX else bundle.model.scorer()
     with write_folder(folder, EXPORT_CARD) as aside:
-        path = aside / MODEL_FILES[format]
-        tell(0, 1, "tracing the scores")
-        if format == ONNX:
-            card["opset"] = write_graph(scorer, bundle.model.n_items_, _facts(card), path)
+        if scorer is None:
+            least = MIN_RECALL if min_recall is None else min_recall
+            card |= write_index(aside / MODEL_FILES[INDEX], bundle, held_out, least, tell)
         else:
-            save_program(traced(scorer), path)
-        if quantize is not None:
-            quantize_graph(path, bundle.model.name)
-        tell(0, 1, "checking the scores")
-        card["check"] = _checked(bundle, path, format, quantize, held_out).to_json()
-        with write_file(aside / ITEMS) as file:
-            write_items(file, bundle.items)
-        write_neighbours(aside / NEIGHBOURS, bundle.model, tell)
+            _write_scores(aside, bundle, scorer, card, held_out, tell)
         card["files"] = described(aside, sorted(entry.name for entry in aside.iterdir()))
         write_json(aside / EXPORT_CARD, card)
     return ModelExport(folder=folder, card=card)
+
+
+def _write_scores(
+    folder: Path, bundle: Bundle, scorer: nn.Module, card: dict[str, Any], held_out: HeldOut | None, tell: Progress
+) -> None:
+    """Write the scores with ids and similar items, and note in the card what was found."""
+    for parameter in scorer.parameters():
+        parameter.requires_grad_(False)
+    path = folder / MODEL_FILES[card["format"]]
+    tell(0, 1, "tracing the scores")
+    if card["format"] == ONNX:
+        card["opset"] = write_graph(scorer, bundle.model.n_items_, _facts(card), path)
+    else:
+        save_program(traced(scorer), path)
+    if card["quantize"] is not None:
+        quantize_graph(path, bundle.model.name)
+    tell(0, 1, "checking the scores")
+    card["check"] = _checked(bundle, path, card["format"], card["quantize"], held_out).to_json()
+    with write_file(folder / ITEMS) as file:
+        write_items(file, bundle.items)
+    write_neighbours(folder / NEIGHBOURS, bundle.model, tell)
 
 
 def _silent(done: float, total: float | None, note: str) -> None:
@@ -181,8 +194,8 @@ def _card(run: Path, bundle: Bundle, format: str, quantize: str | None) -> dict[
         "dataset": {"name": data.get("name"), "fingerprint": data.get("fingerprint")},
         "metrics": bundle.metrics,
         "bundle": sha256_of(run / CARD),
-        "inputs": {**INPUTS, **(K_INPUT if format == ONNX else {})},
-        "outputs": {**OUTPUTS, **(TOP_OUTPUTS if format == ONNX else {})},
+        "inputs": {} if format == INDEX else {**INPUTS, **(K_INPUT if format == ONNX else {})},
+        "outputs": {} if format == INDEX else {**OUTPUTS, **(TOP_OUTPUTS if format == ONNX else {})},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"recvae": version("recvae"), "python": platform.python_version(), **_versions()},
     }

@@ -15,14 +15,14 @@ from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import LogitNetwork, NoisyInput, SparseLinear, TiedLinear, layers
+from recvae.models.common.networks import NoisyInput, ProductNetwork, SparseLinear, TiedLinear, layers
 from recvae.training.batches import SparseBatch
 from recvae.training.trainer import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
 
 
-class AENetwork(LogitNetwork):
+class AENetwork(ProductNetwork):
     """Items, hidden layers, items again, with tanh after every layer but the last.
 
     Parameters
@@ -69,9 +69,9 @@ class AENetwork(LogitNetwork):
         """Return the code, shape (n_users, latent_dim)."""
         return self.encode(batch, NoisyInput(batch.inputs))  # (B, D)
 
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the logits, shape (n_users, n_items)."""
-        return self.output(self.decode(self.code(batch)))  # (B, H) -> (B, I)
+    def hidden(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what the last layer makes logits of, shape (n_users, width)."""
+        return self.decode(self.code(batch))  # (B, D) -> (B, H)
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
@@ -47,6 +47,13 @@ def _import_implicit() -> None:
         import implicit.cpu.als  # noqa: F401
 
 
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Find the libraries to limit, once: looking for them takes a hundred times as long as limiting them."""
+    _import_implicit()  # they must be loaded by now
+    return ThreadpoolController()
+
+
 class _Stop(Exception):
     """Leaves implicit's loop, which has no other way out."""
 
@@ -58,11 +65,11 @@ class _Stop(Exception):
 @contextmanager
 def _solving() -> Iterator[None]:
     """Keep BLAS from adding its own threads to implicit's, which makes it many times slower, and name its failures."""
-    _import_implicit()  # the libraries to limit must be loaded by now
+    _import_implicit()
     from implicit.recommender_base import ModelFitError
 
     try:
-        with _ONE_AT_A_TIME, threadpool_limits(1, "blas"):
+        with _ONE_AT_A_TIME, _blas().limit(limits=1, user_api="blas"):
             yield
     except (ModelFitError, ValueError) as error:
         raise TrainingError(f"the least-squares problems have no answer ({error}); raise regularization") from error
@@ -176,6 +183,14 @@ class ALS(Model):
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         user_factors = torch.from_numpy(self._embed_block(user_items))  # (B, F)
         return product(user_factors, torch.from_numpy(self.item_factors_).T)  # (B, I)
+
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the item factors; see `Model.item_vectors`."""
+        self.check_fitted()
+        return self.item_factors_, None
+
+    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        return self._embed_block(user_items)  # (B, F)
 
     def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return cosines of item factors; see `Model.similarities`."""

@@ -29,6 +29,7 @@ from recvae.models.common.graphs import scorer_of
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.penalties import typical_l2
+from recvae.models.common.sparse_scores import sparse_scores
 from recvae.training.records import TrainingSummary
 from recvae.training.validation import validation_ndcg
 
@@ -133,7 +134,10 @@ class EASE(Model):
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         if isinstance(self.similarity_, np.ndarray):
             return _sparse_times_dense(user_items, torch.from_numpy(self.similarity_))  # (B, I)
-        return torch.from_numpy((user_items @ self.similarity_).toarray())  # (B, I)
+        return torch.from_numpy(sparse_scores(user_items, self.similarity_).toarray())  # (B, I)
+
+    def _sparse_block(self, user_items: sp.csr_matrix) -> sp.csr_matrix | None:
+        return None if isinstance(self.similarity_, np.ndarray) else sparse_scores(user_items, self.similarity_)
 
     def scorer(self) -> nn.Module:
         """Return the sum of rows of B; see `Model.scorer`."""

@@ -229,18 +229,10 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
         loss = (2 - 2 * self.network_.cosine(batch, sample)).mean()  # (B,) -> ()
         return Losses(loss, loss)
 
-    def check_memory(
-        self,
-        n_users: int,
-        n_items: int,
-        n_interactions: int,
-        device: str | torch.device = "cpu",
-        *,
-        max_memory: int | None = None,
-    ) -> None:
-        """Refuse what does not fit, and hyperparameters that contradict each other; see `Model.check_memory`."""
+    def check_together(self) -> None:
+        """Refuse more entries than a vector has; see `Model.check_together`."""
+        super().check_together()
         check_entries(self.entries, self.latent_dim)
-        super().check_memory(n_users, n_items, n_interactions, device, max_memory=max_memory)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
         """Count what the network takes; see `Model.needs`."""
@@ -276,11 +268,10 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     def _finish(self) -> None:
         super()._finish()
         self._scored = None
-        weight = self.network_.items.weight
-        if self.entries is not None:
-            self.network_ = CompressedNetwork(SparseItemVectors.of(weight, self.entries))
-            return
-        self.network_.fix(in_place=True)
+        if self.entries is None:
+            self.network_.fix(in_place=True)
+        else:
+            self.network_ = CompressedNetwork(SparseItemVectors.of(self.network_.items.weight, self.entries))
 
     @torch.no_grad()
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
@@ -292,6 +283,25 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
             network = self._scored[1]
         self._stop_training()
         return network(whole_batch(user_items, self.device_))  # (B, I)
+
+    @property
+    def has_item_vectors(self) -> bool:
+        """Whether A is there as it is, not compressed; see `Model.has_item_vectors`."""
+        return self.entries is None
+
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return A; see `Model.item_vectors`."""
+        if not self.has_item_vectors:
+            return super().item_vectors()  # which says that there are none
+        self.check_fitted()
+        return self.network_.vectors().detach().cpu().numpy(), None
+
+    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        return self._embed_block(user_items)  # (B, D), x A
+
+    def own_item_terms(self, weights: np.ndarray) -> np.ndarray:
+        """Return -x, the second term of f; see `Model.own_item_terms`."""
+        return -weights
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load A, whole or compressed as `entries` says; see `Model.load_weights`."""

@@ -26,7 +26,7 @@ from recvae.models.common.likelihood import ItemLikelihood
 from recvae.models.common.networks import (
     ItemNetwork,
     Linear,
-    LogitNetwork,
+    ProductNetwork,
     SparseLinear,
     dropout,
     initialise_by_inputs,
@@ -100,7 +100,7 @@ class VampPrior(nn.Module):
         self.z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
 
 
-class HVampNetwork(LogitNetwork):
+class HVampNetwork(ProductNetwork):
     """The encoders of both layers and the decoder, and while training the prior.
 
     Parameters
@@ -148,10 +148,10 @@ class HVampNetwork(LogitNetwork):
         z1, _ = self.posterior_z1(batch, batch.inputs, z2)
         return torch.cat([z1, z2], dim=1)  # (B, D), (B, D) -> (B, 2 D)
 
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the logits at these means, shape (n_users, n_items)."""
+    def hidden(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what the last layer is given at these means, shape (n_users, width)."""
         z1, z2 = self.code(batch).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
-        return self.output(self.decode(z1, z2))  # (B, H) -> (B, I)
+        return self.decode(z1, z2)  # (B, H)
 
     def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
         """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""

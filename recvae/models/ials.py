@@ -221,6 +221,14 @@ class IALS(Model):
         basis = self._basis()
         return product(self._solve(user_items, basis, self.factors), basis.vectors.T)  # (B, F) x (F, I) -> (B, I)
 
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the item factors; see `Model.item_vectors`."""
+        self.check_fitted()
+        return self.item_factors_, None
+
+    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        return self._embed_block(user_items)  # (B, F)
+
     def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return cosines of item factors; see `Model.similarities`."""
         self.check_fitted()

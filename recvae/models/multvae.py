@@ -17,7 +17,7 @@ from torch import nn
 from recvae.errors import UsageError
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import LogitNetwork, SparseLinear, TiedLinear, dropout, layers, sample
+from recvae.models.common.networks import ProductNetwork, SparseLinear, TiedLinear, dropout, layers, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import kl_to_standard_normal
@@ -26,7 +26,7 @@ from recvae.training.trainer import Losses
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
 
-class MultVAENetwork(LogitNetwork):
+class MultVAENetwork(ProductNetwork):
     """Encoder and decoder with tanh between linear layers.
 
     Parameters
@@ -75,9 +75,9 @@ class MultVAENetwork(LogitNetwork):
         mean, _ = self.encode(batch, batch.inputs)
         return mean  # (B, D)
 
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the logits at that mean, shape (n_users, n_items)."""
-        return self.output(self.decode(self.code(batch)))  # (B, H) -> (B, I)
+    def hidden(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what the last layer is given at that mean, shape (n_users, width)."""
+        return self.decode(self.code(batch))  # (B, D) -> (B, H)
 
 
 @dataclass(kw_only=True)

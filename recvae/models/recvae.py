@@ -20,7 +20,7 @@ from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.likelihood import RowWise
-from recvae.models.common.networks import DenseEncoder, Linear, LogitNetwork, dropout, initialise_by_inputs, sample
+from recvae.models.common.networks import DenseEncoder, Linear, ProductNetwork, dropout, initialise_by_inputs, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
@@ -33,7 +33,7 @@ _PRIOR = ((3 / 20, 0.0), (1 / 10, 10.0))  # weight and log-variance of the two c
 _WEIGHT_OF_OLD = 3 / 4
 
 
-class RecVAENetwork(LogitNetwork):
+class RecVAENetwork(ProductNetwork):
     """Encoder, decoder, and while training the frozen encoder of the prior.
 
     Parameters
@@ -58,9 +58,9 @@ class RecVAENetwork(LogitNetwork):
         mean, _ = self.encoder(batch, batch.inputs)
         return mean  # (B, D)
 
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the logits at that mean, shape (n_users, n_items)."""
-        return self.decoder(self.code(batch))  # (B, D) -> (B, I)
+    def hidden(self, batch: SparseBatch) -> torch.Tensor:
+        """Return that mean: the decoder is the last layer alone, shape (n_users, latent_dim)."""
+        return self.code(batch)  # (B, D)
 
 
 def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,14 @@ import torch
 
 from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.card import CARD
+from recvae.bundles.exported import INDEX
 from recvae.errors import DataError
 from recvae.models.common.base import Model
 from recvae.ranking import rank
 from recvae.recommenders.base import BaseRecommender
 from recvae.recommenders.histories import Histories, histories_of, history_of
+from recvae.recommenders.index_folder import read_retriever
+from recvae.recommenders.retrieval import Retriever
 from recvae.storage.files import write_folder
 
 if TYPE_CHECKING:  # a service needs no data preparation
@@ -31,6 +34,9 @@ class Recommender(BaseRecommender):
         Fitted on `dataset`.
     dataset : Dataset
         Gives the item ids, titles and the manifest; its interactions are not kept.
+    retrieval : Path or str, optional
+        An index of the model's item vectors, written by `recvae export --format index`: items are then found by it,
+        without scoring all. By default all are scored.
 
     Raises
     ------
@@ -38,6 +44,8 @@ class Recommender(BaseRecommender):
         If the model is not fitted.
     DataError
         If model and data set have different numbers of items.
+    UsageError
+        If there is no index, or it is of other weights.
 
     Examples
     --------
@@ -50,7 +58,7 @@ class Recommender(BaseRecommender):
     5
     """
 
-    def __init__(self, model: Model, dataset: "Dataset") -> None:
+    def __init__(self, model: Model, dataset: "Dataset", *, retrieval: Path | str | None = None) -> None:
         model.check_fitted()
         items = dataset.items
         if model.n_items_ != len(items):
@@ -58,7 +66,8 @@ class Recommender(BaseRecommender):
                 f"got a model of {model.n_items_:,} items and a data set of {len(items):,} items; "
                 "give the data set the model was fitted on"
             )
-        self._take(Bundle(model=model, items=items, manifest=dataset.manifest))
+        retriever = None if retrieval is None else read_retriever(Path(retrieval), model)
+        self._take(Bundle(model=model, items=items, manifest=dataset.manifest), retriever=retriever)
 
     @classmethod
     def load(
@@ -69,6 +78,7 @@ class Recommender(BaseRecommender):
         *,
         mapped: bool = True,
         models: Sequence[type[Model]] | type[Model] = (),
+        retrieval: Path | str | bool = False,
     ) -> Self:
         """Load a bundle; this needs no training data and no network, and executes nothing.
 
@@ -85,6 +95,9 @@ class Recommender(BaseRecommender):
             be replaced, but not overwritten in place; use False if another program might do that.
         models : sequence of type of Model
             Models of your own that the bundle may hold: loading imports nothing by itself.
+        retrieval : Path, str or bool
+            True to find items by the bundle's index, which `recvae export --format index` makes, without scoring all;
+            or the folder of an index that lies elsewhere. By default all items are scored.
 
         Returns
         -------
@@ -94,17 +107,21 @@ class Recommender(BaseRecommender):
         Raises
         ------
         UsageError
-            If there is no bundle, or no such device.
+            If there is no bundle, no such device, no index, or one of other weights.
         BundleError
             If it is damaged, unfinished, or of a newer format.
         """
-        recommender = cls.__new__(cls)
+        recommender, folder = cls.__new__(cls), Path(folder)
         bundle = read_bundle(folder, device, max_memory, mapped=mapped, models=models)
-        recommender._take(bundle, max_memory)
+        retriever = None
+        if retrieval is not False:
+            place = folder / INDEX if retrieval is True else Path(retrieval)
+            retriever = read_retriever(place, bundle.model, folder, mapped=mapped)
+        recommender._take(bundle, max_memory, retriever)
         return recommender
 
-    def _take(self, bundle: Bundle, max_memory: int | None = None) -> None:
-        self._bundle = bundle
+    def _take(self, bundle: Bundle, max_memory: int | None = None, retriever: Retriever | None = None) -> None:
+        self._bundle, self._retriever = bundle, retriever
         self._max_memory = max_memory
         self.items = bundle.items
 
@@ -169,7 +186,8 @@ class Recommender(BaseRecommender):
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         masked = None if hidden is histories else hidden.matrix
-        return self.model.recommend(histories.matrix, k, hidden=masked, allowed=allowed, max_memory=self._max_memory)
+        ranker = self._retriever or self.model
+        return ranker.recommend(histories.matrix, k, hidden=masked, allowed=allowed, max_memory=self._max_memory)
 
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         similarities = torch.tensor(self.model.similarities(np.array([column])))  # (1, I)

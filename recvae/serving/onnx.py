@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from recvae.bundles.exported import damaged
 from recvae.errors import TrainingError, UsageError
-from recvae.exports.format import damaged, read_items, read_neighbours
+from recvae.exports.format import read_items, read_neighbours
 from recvae.exports.scorer import OnnxScorer
 from recvae.items import ItemIndex
 from recvae.recommenders.base import BaseRecommender

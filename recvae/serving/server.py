@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
+from recvae.bundles.exported import INDEX
 from recvae.errors import RecvaeError, UsageError
 from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
@@ -108,7 +109,7 @@ def serve(
 
 def _make(runs: Sequence[Path], settings: Settings) -> FastAPI:
     """Return the application; a module-level function, because other processes import it by name."""
-    if settings.threads is not None and settings.format == "torch":
+    if settings.threads is not None and settings.format in ("torch", INDEX):
         import torch
 
         torch.set_num_threads(settings.threads)

@@ -7,8 +7,8 @@ from typing import Any
 
 from recvae.errors import UsageError
 
-FORMATS = ("torch", "onnx", "onnx-int8")
-"""What scores: the bundle with PyTorch, or an export of it with ONNX Runtime."""
+FORMATS = ("torch", "onnx", "onnx-int8", "index")
+"""What scores: the bundle with PyTorch, an export of it with ONNX Runtime, or the bundle with an index of its items."""
 
 
 def _limit(default: float, meaning: str, low: float = 1) -> Any:

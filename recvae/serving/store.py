@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.bundles.card import CARD
+from recvae.bundles.exported import EXPORT_CARD, INDEX, is_of_run
 from recvae.errors import UsageError
-from recvae.exports.format import EXPORT_CARD, is_of_run
 from recvae.recommenders.base import BaseRecommender
 from recvae.serving.settings import Settings
 from recvae.storage.integrity import sha256_of
@@ -103,7 +103,7 @@ class ModelStore:
         return {name: self._model(name, run) for name, run in self._runs.items()}
 
     def _model(self, name: str, run: Path) -> StoredModel:
-        load = _load_torch if self._settings.format == "torch" else _load_onnx
+        load = _load_torch if self._settings.format in ("torch", INDEX) else _load_onnx
         version = self._version(run)  # before loading: a run that changes meanwhile must not count as current
         recommender = load(run, self._settings)
         # One request before serving: it does the set-up of a first call, and shows that the model works.
@@ -124,7 +124,7 @@ def _load_torch(run: Path, settings: Settings) -> BaseRecommender:
 
     # Copied: writing into the files of a running server must not change what it serves, or crash it.
     own = [model_class(name) for name in settings.models]
-    return Recommender.load(run, settings.device, mapped=False, models=own)
+    return Recommender.load(run, settings.device, mapped=False, models=own, retrieval=settings.format == INDEX)
 
 
 def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:

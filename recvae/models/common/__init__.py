@@ -3,6 +3,8 @@
     hyperparameters   dataclass fields that know their meaning, type and range
     base              what every model is: how it is fitted, saved and loaded
     scoring           what a fitted model can be asked: scores, lists, reasons, embeddings
+    sparse_scores     sums of sparse item-item weights
+    vectors           scores as inner products of users' and items' vectors
     learned           arrays that a model learns, kept by name
     autoencoder       a network trained by the one loop
     variational       a KL term whose weight follows a schedule

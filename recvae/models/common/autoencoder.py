@@ -22,7 +22,7 @@ from recvae.models.common.base import FEWER_ITEMS, FitOptions, Model
 from recvae.models.common.footprint import BatchFootprint, check_batches, network_needs
 from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
-from recvae.models.common.networks import ItemNetwork, initialise
+from recvae.models.common.networks import ItemNetwork, ProductNetwork, initialise
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
@@ -245,6 +245,28 @@ class Autoencoder(Model, Generic[NetworkT]):
     def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
         self._stop_training()
         return self.network_.code(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, D)
+
+    @property
+    def has_item_vectors(self) -> bool:
+        """Whether the scores are what a linear last layer makes of a user's vector; see `Model.has_item_vectors`."""
+        if self.n_items_:
+            return isinstance(self.network_, ProductNetwork)
+        with torch.device("meta"):
+            return isinstance(self._network(1), ProductNetwork)
+
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return weight and bias of the last layer; see `Model.item_vectors`."""
+        self.check_fitted()
+        if not isinstance(self.network_, ProductNetwork):
+            return super().item_vectors()  # which says that there are none
+        layer = self.network_.output
+        return layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
+
+    @torch.no_grad()
+    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
+        assert isinstance(self.network_, ProductNetwork)
+        self._stop_training()
+        return self.network_.hidden(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, H)
 
     def scorer(self) -> NetworkScorer:
         """Return the network with its scores; see `Model.scorer`."""

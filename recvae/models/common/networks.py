@@ -59,6 +59,18 @@ class LogitNetwork(ItemNetwork):
         """The last layer, whose outputs are the logits of the items."""
 
 
+class ProductNetwork(LogitNetwork):
+    """A network whose scores are what its last layer makes of a user's vector: inner products plus a bias."""
+
+    @abstractmethod
+    def hidden(self, batch: SparseBatch) -> torch.Tensor:
+        """Return what the last layer is given, without any noise, shape (n_users, width)."""
+
+    def forward(self, batch: SparseBatch) -> torch.Tensor:
+        """Return the logits, shape (n_users, n_items)."""
+        return self.output(self.hidden(batch))  # (B, H) -> (B, I)
+
+
 class ItemVectors(nn.Module):
     """An item layer without bias: one vector for each item.
 

@@ -5,10 +5,9 @@ Letters in shape comments: U users, I items, B users of a block, C columns, N it
 
 import inspect
 import traceback
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +18,8 @@ from recvae.errors import NotFittedError, RecvaeError, UsageError
 from recvae.interactions import as_interactions, whole_and_without_each
 from recvae.items import check_k
 from recvae.models.common.footprint import scoring_rows
-from recvae.ranking import block_rows, rank
+from recvae.models.common.vectors import VectorModel
+from recvae.ranking import block_rows, rank, rank_sparse
 
 
 def refuse_own_code(model: object, method: str, error: Exception) -> None:
@@ -43,10 +43,8 @@ def refuse_own_code(model: object, method: str, error: Exception) -> None:
 
 
 @dataclass(kw_only=True)
-class ScoringModel(ABC):
+class ScoringModel(VectorModel):
     """The half of `Model` that answers, once it is fitted; a user is a row of interactions, seen in training or not."""
-
-    name: ClassVar[str]
 
     n_items_: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -63,6 +61,10 @@ class ScoringModel(ABC):
         n_items : int
             Columns of a user's row.
         """
+
+    def _sparse_block(self, user_items: sp.csr_matrix) -> sp.csr_matrix | None:  # noqa: ARG002  (of those that have one)
+        """Return the same scores as a sparse matrix, 0 where nothing is stored; None where they are dense."""
+        return None
 
     @property
     def has_similarities(self) -> bool:
@@ -158,6 +160,10 @@ class ScoringModel(ABC):
 
         def work(start: int, end: int) -> None:
             of_block = allowed if allowed is None or allowed.ndim == 1 else allowed[start:end]
+            sparse = self._sparse_block(histories[start:end])  # (B, I)
+            if sparse is not None:
+                items[start:end], scores[start:end] = rank_sparse(sparse, k, masked[start:end], of_block)
+                return
             block = self.scores_of(histories[start:end])  # (B, I)
             items[start:end], scores[start:end] = rank(block, k, masked[start:end], of_block)
 
