@@ -236,7 +236,7 @@ def test_l2_is_left_to_the_data_unless_it_is_given() -> None:
 
 def test_users_and_items_without_interactions_do_not_change_the_typical_l2() -> None:
     train = rows()
-    wider = sp.csr_matrix(train)
-    wider.resize((train.shape[0] + 1, 900))
+    rows_and_one = np.append(train.indptr, train.nnz)
+    wider = sp.csr_matrix((train.data, train.indices, rows_and_one), shape=(train.shape[0] + 1, 900))
     assert typical_l2(wider) == typical_l2(train)
     assert typical_l2(sp.csr_matrix(np.zeros((5, 4), dtype=np.float32))) > 0
