@@ -35,12 +35,14 @@ from recvae.models.common.graphs import FactorsScorer
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.penalties import typical_l2
+from recvae.models.common.sparse_scores import sparse_scores
 from recvae.training.records import TrainingSummary
 
 # Letters in shape comments: I items, B users of a block, N items of a history, C columns, E stored entries.
 
 _CANDIDATES = 2  # times as many columns are tried for a row of W as it has entries
 _TABLE = 6  # times as many entries of a row of A are kept
+_LARGE = 100_000  # items from which scores are sparse: users then have few of them, and a dense block costs more
 _FIRST = 0.5  # of the work, about, is finding the largest entries of A
 
 
@@ -127,7 +129,16 @@ class SANSA(Model):
             f"raise --max-memory, lower entries={self.entries}, {FEWER_ITEMS}",
         )
 
+    def _sparse_block(self, user_items: sp.csr_matrix) -> sp.csr_matrix | None:
+        if self.n_items_ < _LARGE:
+            return None
+        hidden = sparse_scores(user_items, self.encoder_)  # (B, I)
+        return sp.csr_matrix(sparse_scores(hidden, self.decoder_) + user_items)  # (B, I)
+
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        sparse = self._sparse_block(user_items)
+        if sparse is not None:
+            return torch.from_numpy(sparse.toarray())
         hidden = (user_items @ self.encoder_).toarray()  # (B, I) popular items have a part in most rows of W
         scores = np.ascontiguousarray(hidden @ self.decoder_)  # (B, I)
         users = np.repeat(np.arange(len(scores)), np.diff(user_items.indptr))
