@@ -96,7 +96,7 @@ def test_any_rows_and_any_number_at_a_time_give_the_whole_blocks_numbers(seed: i
     shape = (int(rng.integers(0, 6)), int(rng.integers(1, 13)))
     dense = rng.integers(1, 4, shape) * (rng.random(shape) < rng.random((shape[0], 1)))
     batch = whole_batch(sp.csr_matrix(dense, dtype=np.float32), CPU)
-    layer = nn.utils.skip_init(nn.Linear, 3, shape[1], dtype=torch.float64)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, 3, shape[1], dtype=torch.float64)  # type: ignore[assignment]
     layer.weight.data, layer.bias.data = (torch.from_numpy(rng.normal(size=(*s,))) for s in ((shape[1], 3), shape[1:]))
     hidden = torch.from_numpy(rng.normal(0, scale, (shape[0], 3))).requires_grad_()
     one = with_gradients(chunked_nll(hidden, layer, batch, step), layer, hidden)
@@ -209,7 +209,7 @@ def test_a_model_takes_its_loss_in_parts_of_that_size(blocks: Dataset, monkeypat
         return original(hidden, layer, batch, step, dtype)
 
     monkeypatch.setattr("recvae.models.common.likelihood.chunked_nll", watched)
-    settings = {"epochs": 1, "batch_size": 50, "latent_dim": 4}
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 50, "latent_dim": 4}
     MultDAE(**settings, items_at_a_time=5, precision="bfloat16").fit(blocks.train, device="cpu")
     assert seen == [(5, torch.bfloat16)] * 2
     MultDAE(**settings).fit(blocks.train, device="cpu")
