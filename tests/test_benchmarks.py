@@ -357,7 +357,7 @@ def test_sansa_is_measured_against_ease_and_on_a_long_tail(tmp_path: Path, capsy
     benchmark.main([*shape, "--entries", "3", "--l2", "5", "--json", str(path)])
     said = capsys.readouterr().out
     assert "| made up | 500 x 90 | sansa, 3 entries | 5 |" in said and "| ease | 5 |" in said
-    assert "| long tail | 200 x 400 | sansa, 3 entries | 50 | - |" in said
+    assert "| long tail | 200 x 400 | sansa, 3 entries | " in said
     fits = json.loads(path.read_text(encoding="utf-8"))["results"]["fits"]
     assert [found["model"] for found in fits] == ["sansa", "ease", "sansa"]
     assert 0.1 < fits[0]["ndcg@100"] <= 1 and fits[0]["weights"] < fits[1]["weights"]

@@ -113,7 +113,7 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         "n_users_without_target": manifest["counts"]["test_users_without_target"],
         "confidence": 0.95,
         "test": "two-sided paired t-test over users, Holm over runs",
-        "baseline": "ials (baseline)",
+        "baseline": "als (baseline)",
     }
     by_name = {run["name"]: run for run in runs}
     assert set(by_name) == {*MODELS, "als (baseline)", "ials (baseline)", "popularity (baseline)"}
@@ -129,13 +129,13 @@ def test_the_report_as_json_has_the_promised_form(story: dict[str, Any]) -> None
         for value in run["metrics"].values():
             assert set(value) == {"mean", "low", "high", "se"}
             assert 0 <= value["low"] < value["mean"] < value["high"] <= 1 and value["se"] > 0
-    multvae, baseline = by_name["multvae"], by_name["ials (baseline)"]
+    multvae, baseline = by_name["multvae"], by_name["als (baseline)"]
     assert multvae["hyperparameters"]["hidden_dims"] == [16] and multvae["hyperparameters"]["latent_dim"] == 8
-    assert {run["difference"]["to"] for run in runs if run is not baseline} == {"ials (baseline)"}
+    assert {run["difference"]["to"] for run in runs if run is not baseline} == {"als (baseline)"}
     assert set(multvae["difference"]["metrics"]["ndcg@100"]) >= {"mean", "se", "low", "high", "p", "p_holm"}
     assert "difference" not in baseline
     assert "of 4/8" in by_name["als (baseline)"]["note"]
-    assert "baseline: ials (baseline) (highest validation ndcg@100: als (baseline) 0." in story["evaluate"].out
+    assert "baseline: als (baseline) (highest validation ndcg@100: als (baseline) 0." in story["evaluate"].out
 
 
 def test_the_per_user_file_has_a_row_per_run_and_user_whose_means_are_those_of_the_report(

@@ -44,7 +44,9 @@ def test_a_bundle_has_the_same_weights_to_the_bit_and_recommends_the_same(run: P
     wanted = told["runs"][run.name]
     recommender = Recommender.load(run)
     assert recommender.model.name == wanted["model"]
-    assert {name: short_hash(array) for name, array in recommender.model.weights().items()} == wanted["weights"]
+    found = {name: short_hash(array) for name, array in recommender.model.weights().items()}
+    assert {name: found[name] for name in wanted["weights"]} == wanted["weights"]
+    assert found.keys() - wanted["weights"].keys() <= {"regularization"}  # was a hyperparameter alone
     found = recommender.recommend_batch(told["histories"], k=5)
     assert [[int(item) for item in row.ids] for row in found] == wanted["items"]
     for row, scores in zip(found, wanted["scores"], strict=True):
@@ -54,7 +56,7 @@ def test_a_bundle_has_the_same_weights_to_the_bit_and_recommends_the_same(run: P
 
 def test_every_model_of_that_version_is_among_them() -> None:
     models = {told["model"] for version in EARLIER for told in expected(version)["runs"].values()}
-    assert models == set(MODELS) - {"elsa", "sansa"}
+    assert models == set(MODELS) - {"elsa", "sansa", "ials"}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: f"{path.parent.parent.name}-{path.name}")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events, Filters
-from recvae.datasets.joining import ALL, ON, SEEN, VALIDATION_TOO, check_on, join
+from recvae.datasets.joining import join
+from recvae.datasets.parts import ALL, ON, SEEN, VALIDATION_TOO, check_on
 from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.datasets.splits.ready_made import other_users, ready_made
 from recvae.errors import DataError, UsageError

@@ -184,7 +184,7 @@ def test_a_refusal_names_both_amounts_whose_limit_it_is_and_what_to_do(machine: 
     [
         (EASE(), "800.0 TB", "raise --max-memory, leave out rare items .*or use sansa, elsa, multvae or als, wh"),
         (EDLAE(), "800.0 TB", "raise --max-memory, leave out rare items .*or use sansa, elsa, multvae or als, wh"),
-        (VASP(), "2,400.2 TB", "leave out rare items .*recvae or multvae, wh"),
+        (VASP(), "2,000.2 TB", "leave out rare items .*recvae or multvae, wh"),
     ],
     ids=lambda value: value.name if isinstance(value, Model) else "",
 )

@@ -162,7 +162,8 @@ def test_every_model_states_what_it_needs_and_counts_its_parameters(
     model = fitted(model_name)
     needs = model.needs(*blocks.train.shape, blocks.train.nnz)
     learned = [array for array in model.weights().values() if array.dtype == np.float32]
-    assert needs.parameters == sum(array.size for array in learned)
+    taken = sum(array.size for array in learned)
+    assert needs.parameters >= taken if model_name == "sansa" else needs.parameters == taken  # at most, for each row
     assert needs.weights >= 4 * needs.parameters and needs.per_user >= 4 * 32
     assert needs.training > 0 and needs.reading >= needs.scoring > needs.weights
     assert type(model).needs is not Model.needs

@@ -26,7 +26,7 @@ from recvae.serving.onnx import OnnxRecommender
 
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=31, unique=True)
-LINEAR = ("ease", "edlae", "als")
+LINEAR = ("ease", "edlae", "sansa", "als", "ials")
 
 
 @pytest.fixture(scope="session")
@@ -400,7 +400,7 @@ def test_explanations_become_tables_and_ids_are_looked_up(ease: Recommender) -> 
 
 def test_users_have_vectors_where_the_model_has_them(recommender: Recommender) -> None:
     histories = [[1000, 990], [900], [1000, 990]]
-    if recommender.model.name in ("popularity", "ease", "edlae", "blend"):
+    if recommender.model.name in ("popularity", "ease", "edlae", "sansa", "blend"):
         with pytest.raises(UsageError, match="has no user embeddings; use als or a network"):
             recommender.embed(histories)
         return

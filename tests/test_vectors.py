@@ -18,8 +18,8 @@ from recvae.models.common.sparse_scores import sparse_scores
 from recvae.ranking import rank, rank_candidates, rank_sparse
 from recvae.recommenders.recommender import Recommender
 
-WITH_VECTORS = ["multvae", "multdae", "recvae", "hvamp", "ae", "elsa", "als"]
-WITHOUT = ["vasp", "ease", "edlae", "blend", "popularity"]
+WITH_VECTORS = ["multvae", "multdae", "recvae", "hvamp", "ae", "elsa", "als", "ials"]
+WITHOUT = ["vasp", "ease", "edlae", "sansa", "blend", "popularity"]
 
 
 def nothing_of(shape: tuple[int, int]) -> sp.csr_matrix:

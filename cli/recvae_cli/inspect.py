@@ -1,10 +1,15 @@
 """`recvae inspect`: a run's model, data and metrics, and whether its files are intact."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recvae_cli.console import RUNS_DIR, Json, RunsDir, say_next, show, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recvae.training.refits import Refit
 
 
 def inspect(
@@ -38,23 +43,13 @@ def inspect(
         show_json({"folder": str(folder), **card, "files": states, "exports": exports, "checks": checks})
     else:
         show(f"{folder}: {card['model']} on {card['dataset'].get('name', 'unnamed data')}, made {card['created']}")
-        settings = Table("hyperparameter", "value")
-        for name, value in card["hyperparameters"].items():
-            settings.add_row(name, _from_data(card, name) or str(value))
-        numbers = Table("users", "metric", "mean")
-        for part, values in card["metrics"].items():
-            for metric, mean in values.items():
-                numbers.add_row(part, metric, f"{mean:.4f}")
-        if refit is not None:
-            for metric, mean in refit.metrics.items():
-                numbers.add_row(f"validation, of {refit.run}", metric, f"{mean:.4f}")
         states = Table("file", "size", "state")
         for name, found in files.items():
             states.add_row(name, human_bytes(found.n_bytes), found.problem or "ok")
         for name, problem in exports.items():
             states.add_row(f"{name}/", "", problem or "ok, up to date")
         facts = _facts(card) if refit is None else f"refit: {refit.describe()}\n{_facts(card)}"
-        show(settings, numbers, facts, states)
+        show(*_settings_and_numbers(card, refit), facts, states)
         if "index" in checks:
             shares = " and ".join(f"{share:.1%} of the top {k}" for k, share in checks["index"]["overlap"].items())
             show(f"index: finds {shares}, measured on {checks['index']['rows']:,} {checks['index']['on']}")
@@ -67,6 +62,21 @@ def inspect(
         verbs = [f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}"]
         verbs = verbs[:2] if refit is not None and refit.has_seen("test") else verbs
         say_next(*(f"recvae {verb}{more}" for verb in verbs))
+
+
+def _settings_and_numbers(card: dict[str, Any], refit: "Refit | None") -> "tuple[Table, Table]":
+    """Return what a run was set to, and what it reached."""
+    from rich.table import Table
+
+    settings = Table("hyperparameter", "value")
+    for name, value in card["hyperparameters"].items():
+        settings.add_row(name, _from_data(card, name) or str(value))
+    numbers = Table("users", "metric", "mean")
+    of_refit = {} if refit is None else {f"validation, of {refit.run}": refit.metrics}
+    for part, values in (card["metrics"] | of_refit).items():
+        for metric, mean in values.items():
+            numbers.add_row(part, metric, f"{mean:.4f}")
+    return settings, numbers
 
 
 def _from_data(card: dict[str, Any], name: str) -> str:

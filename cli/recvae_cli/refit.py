@@ -61,7 +61,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import check_name, find_dataset
-    from recvae.datasets.joining import VALIDATION_TOO, check_on
+    from recvae.datasets.parts import VALIDATION_TOO, check_on
     from recvae.runs.finding import find_run
     from recvae.runs.refitting import chosen_by, refit_run
 

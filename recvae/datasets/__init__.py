@@ -16,6 +16,7 @@
     synthetic     a generated log of film ratings
     folder        the folder of a data set: files, fingerprint, damage
     dataset       the data set: in memory and on disk
+    parts         which parts a run can be trained on again
     joining       train and held-out users as one training matrix
     protocol      how a log is filtered and split by default
     preparation   all steps, from a name or a log to a data set

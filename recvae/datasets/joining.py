@@ -13,32 +13,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from recvae.datasets.dataset import Dataset
-from recvae.errors import DataError, UsageError
+from recvae.datasets.parts import ALL, VALIDATION_TOO, check_on
+from recvae.errors import DataError
 from recvae.interactions import HeldOut
-
-VALIDATION_TOO, ALL = "train+validation", "all"
-ON = (VALIDATION_TOO, ALL)
-"""What a finished run can be trained on again."""
-
-SEEN = {VALIDATION_TOO: ("validation",), ALL: ("validation", "test")}
-"""The held-out parts whose targets were trained on."""
 
 _SAME_USERS = ("holdout", "leave-last-out")
 
 # Letters in shape comments: T training users, H users of a held-out part, J users of the joined matrix, I items.
-
-
-def check_on(on: str) -> str:
-    """Refuse an unknown choice of parts, else return it.
-
-    Raises
-    ------
-    UsageError
-        If it is not one of `ON`.
-    """
-    if on not in ON:
-        raise UsageError(f"got --on '{on}', expected one of: {', '.join(ON)}")
-    return on
 
 
 def join(dataset: Dataset, on: str = VALIDATION_TOO) -> sp.csr_matrix:

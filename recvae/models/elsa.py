@@ -47,7 +47,7 @@ from recvae.training.trainer import Losses, Phase
 _LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
 _TINY = 1e-12  # least length of a row, as in PyTorch's normalize
 _BLOCKS = 12  # of the size of A in an update: directions, gradients, what lies between, what the allocator keeps
-_ROW_BLOCKS = 14  # the same of sampled rows, with their weights and moments
+_ROW_BLOCKS = 12  # the same of sampled rows, with their weights and moments
 _RETURN_AFTER = 4  # updates by rows: more often, getting memory back takes longer than it saves
 
 

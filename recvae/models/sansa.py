@@ -99,7 +99,8 @@ class SANSA(Model):
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
         """Count the largest entries of X^T X, and the factors; see `Model.needs`."""
-        kept = n_items * (min(self.entries, n_items) + 1)
+        most = min(self.entries, n_items - 1)
+        kept = n_items * (most + 1) - most * (most + 1) // 2  # the first rows have fewer columns before them
         weights = 2 * (8 * kept + 8 * n_items)
         table = TABLE_BYTES * kept_entries(n_items, min(_TABLE * self.entries, n_items))
         rows = 3 * 8 * n_interactions + 16 * n_users  # in the order of popularity, by item, and the part for a block

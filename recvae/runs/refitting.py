@@ -14,7 +14,7 @@ import numpy as np
 from recvae.bundles.bundle import Bundle, read_bundle, training_of
 from recvae.bundles.card import read_card
 from recvae.datasets.dataset import Dataset
-from recvae.datasets.joining import VALIDATION_TOO, check_on
+from recvae.datasets.parts import VALIDATION_TOO, check_on
 from recvae.errors import BundleError, UsageError
 from recvae.models.blend import Blend
 from recvae.models.common.autoencoder import Autoencoder

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from recvae.datasets.joining import ON, SEEN
+from recvae.datasets.parts import ON, SEEN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Building blocks of the networks: what each states of its items, layers on sparse rows, initialisation, noise.
 
-Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer, D latent
-dimensions.
+Letters in shape comments: B users of a batch, N interactions in it, I items, H width of a layer, D latent dimensions.
 """
 
 from abc import ABC, abstractmethod
@@ -86,7 +85,7 @@ class ItemVectors(nn.Module):
 
 
 def sparse_product(
-    batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor, *, row_wise: bool = False
+    batch: SparseBatch, inputs: torch.Tensor, weight: torch.Tensor, row_wise: bool = False
 ) -> torch.Tensor:
     """Return W^T x of each user without a dense x, shape (n_users, width).
 
@@ -102,8 +101,7 @@ def sparse_product(
         Whether the gradient of W is sparse, with the rows of the batch only.
     """
     if torch.compiler.is_compiling():  # ONNX has no embedding_bag
-        user = torch.arange(batch.offsets.shape[0], device=batch.device)
-        rows = (batch.rows == user[:, None]) * inputs  # (B, N)
+        rows = (batch.rows == torch.arange(batch.offsets.shape[0], device=batch.device)[:, None]) * inputs  # (B, N)
         return rows @ functional.embedding(batch.items, weight)  # (B, N) x (N, H) -> (B, H)
     return functional.embedding_bag(
         batch.items, weight, batch.offsets, mode="sum", per_sample_weights=inputs, sparse=row_wise
@@ -140,10 +138,10 @@ class SparseLinear(nn.Module):
         extra : Tensor of shape (n_users, n_items), optional
             What to add to x at all items, such as noise.
         """
-        row_wise = self.training and self.catch_up is not None
-        if self.training and self.catch_up is not None:
-            self.catch_up(self.weight, batch.items)
-        hidden = sparse_product(batch, inputs, self.weight, row_wise=row_wise)  # (N,) -> (B, H)
+        catch_up = self.catch_up if self.training else None
+        if catch_up is not None:
+            catch_up(self.weight, batch.items)
+        hidden = sparse_product(batch, inputs, self.weight, catch_up is not None)  # (N,) -> (B, H)
         if extra is not None:
             hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
