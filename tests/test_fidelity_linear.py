@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from recvae.models import EASE, EDLAE
-from recvae.models.common.penalties import l2_by_size, typical_l2
+from recvae.models.common.penalties import l2_by_size, two_digits, typical_l2
 
 # Letters in shape comments: U users, I items.
 
@@ -228,10 +228,11 @@ def test_l2_is_left_to_the_data_unless_it_is_given() -> None:
     typical = typical_l2(train)
     assert typical == l2_by_size(train.shape[0] - 1, train.shape[1], train.nnz)  # one user has none
     assert typical_l2(2 * train) == 4 * typical
-    for left, given in ((EASE(), EASE(l2=typical)), (EDLAE(), EDLAE(l2=0.7 * typical))):
+    for left, given in ((EASE(), EASE(l2=typical)), (EDLAE(), EDLAE(l2=two_digits(0.7 * typical)))):
         np.testing.assert_array_equal(weights_of(left.fit(train)), weights_of(given.fit(train)))
         assert left.training_summary().from_data == {"l2": given.l2}
         assert given.training_summary().from_data is None
+    np.testing.assert_array_equal(weights_of(EDLAE(dropout=0.0).fit(train)), weights_of(EASE().fit(train)))
 
 
 def test_users_and_items_without_interactions_do_not_change_the_typical_l2() -> None:

@@ -274,17 +274,3 @@ def test_it_takes_no_more_memory_than_it_says(entries: int, monkeypatch: pytest.
     assert needed.training / 3 < peak < needed.training
     weights = sum(array.nbytes for array in model.weights().values())
     assert needed.weights / 3 < weights <= needed.weights
-
-
-def test_scores_of_a_large_catalogue_are_sparse_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held_out = made_up()
-    model = SANSA(l2=50.0, entries=4).fit(train)
-    rows = sp.csr_matrix(held_out.fold_in[:40])
-    dense, lists = model.score(rows), model.recommend(rows, k=7)
-    monkeypatch.setattr(sansa, "_LARGE", 0)
-    np.testing.assert_allclose(model.score(rows), dense, atol=1e-5)
-    items, scores = model.recommend(rows, k=7)
-    np.testing.assert_allclose(scores, lists[1], atol=1e-5)
-    np.testing.assert_array_equal(scores, np.take_along_axis(model.score(rows), items, axis=1))
-    for start in range(0, 40, 13):  # nobody's scores depend on who else is scored
-        np.testing.assert_array_equal(model.score(rows[start : start + 13]), model.score(rows)[start : start + 13])

@@ -378,7 +378,7 @@ def test_many_items_are_solved_rightly(n_items: int) -> None:
 def test_offsets_of_a_product_are_as_wide_as_the_positions_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns fit 32 bits where the places of more than two billion interactions do not."""
     left = sp.csr_matrix(np.ones((3, 2), dtype=np.float32))
-    left.indptr = np.array([0, 2**31 + 1, 2**31 + 2, 2**31 + 4], dtype=np.int64)  # no such matrix fits into memory here
+    left.indptr = np.array([0, 2**31 + 1, 2**31 + 2, 2**31 + 4], dtype=np.int64)  # pyright: ignore[reportAttributeAccessIssue]
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(ease.functional, "embedding_bag", lambda items, _, offsets, **__: seen.extend([items, offsets]))
     ease._sparse_times_dense(left, torch.ones(2, 1))

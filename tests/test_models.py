@@ -15,6 +15,7 @@ from recvae.interactions import HeldOut
 from recvae.models import ALS, MODELS, Model, model_class
 from recvae.models.common import scoring
 from recvae.models.common.hyperparameters import Range, hyperparameters_of, values_of
+from recvae.models.common.penalties import two_digits
 from recvae.training.records import EpochRecord, NullMonitor
 
 # Letters in shape comments: U users, I items, k ranks.
@@ -287,7 +288,7 @@ def test_als_folds_a_user_in_by_solving_his_least_squares_problem(fitted: Fitted
     scores = []
     for row in users.toarray():
         confidence = np.where(row > 0, model.alpha * row, 1.0)  # (I,)
-        left = factors.T @ (confidence[:, None] * factors) + model.regularization * np.eye(model.factors)
+        left = factors.T @ (confidence[:, None] * factors) + model.regularization_ * np.eye(model.factors)
         scores.append(factors @ np.linalg.solve(left, factors.T @ (confidence * (row > 0))))
     np.testing.assert_allclose(model.score(users), scores, rtol=1e-3, atol=1e-4)
 
@@ -303,7 +304,7 @@ def test_als_says_when_its_problems_have_no_answer(blocks: Dataset) -> None:
 def test_als_takes_its_regularization_from_the_size_of_the_data_and_folds_in_by_it(blocks: Dataset) -> None:
     left = ALS(factors=4, alpha=4.0).fit(blocks.train)
     size = blocks.train.nnz / np.sqrt(np.prod(blocks.train.shape))
-    chosen = 0.12 * float(f"{10 * size**0.7:.2g}")  # .06 sqrt(alpha) times the typical l2
+    chosen = two_digits(0.12 * two_digits(10 * size**0.7))  # .06 sqrt(alpha) times the typical l2
     assert left.training_summary().from_data == {"regularization": pytest.approx(chosen, rel=1e-12)}
     given = ALS(factors=4, alpha=4.0, regularization=chosen).fit(blocks.train)
     assert given.training_summary().from_data is None

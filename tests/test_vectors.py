@@ -62,7 +62,10 @@ def test_models_without_vectors_say_so_and_name_models_that_have_them(
     model = fitted(name)
     assert not model.has_item_vectors
     for ask in (model.item_vectors, lambda: model.query_vectors(rows)):
-        with pytest.raises(UsageError, match=f"{name} has no item vectors to search by.*use als, elsa or a network"):
+        with pytest.raises(
+            UsageError,
+            match=f"{name} has no item vectors to search by.*use als, ials, elsa without",
+        ):
             ask()
 
 
@@ -130,3 +133,20 @@ def test_a_pruned_ease_recommends_what_its_scores_say(
         np.testing.assert_array_equal(items, expected[0])
         np.testing.assert_array_equal(scores, expected[1])
     assert len(Recommender(model, blocks).recommend(blocks.item_ids[:3], k=29).ids) == 29
+
+
+@pytest.mark.parametrize("most", [1, 7, 60])
+def test_sparse_scores_are_the_same_however_few_weights_are_looked_at_together(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(most)
+    weights = sp.csr_matrix(rng.normal(size=(30, 30)) * (rng.random((30, 30)) < 0.3), dtype=np.float32)
+    dense = rng.integers(1, 4, (12, 30)) * (rng.random((12, 30)) < 0.2)
+    dense[[3, 11]] = 0  # users without a history
+    users = sp.csr_matrix(dense, dtype=np.float32)
+    whole = sparse_scores(users, weights)
+    monkeypatch.setattr("recvae.models.common.sparse_scores._MOST", most)
+    parts = sparse_scores(users, weights)
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    assert sparse_scores(users[:0], weights).shape == (0, 30)

@@ -82,7 +82,8 @@ def _settings_and_numbers(card: dict[str, Any], refit: "Refit | None") -> "tuple
 def _from_data(card: dict[str, Any], name: str) -> str:
     """Return what a hyperparameter became that was left to the data; empty for others."""
     values = card["training"].get("from_data")
-    return f"{values[name]}, from the data" if isinstance(values, dict) and name in values else ""
+    value = values.get(name) if isinstance(values, dict) else None
+    return f"{value:g}, from the data" if isinstance(value, int | float) else ""
 
 
 def _facts(card: dict[str, Any]) -> str:

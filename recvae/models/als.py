@@ -25,7 +25,7 @@ from recvae.models.common.base import FitOptions, Model
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
-from recvae.models.common.penalties import l2_of_ones
+from recvae.models.common.penalties import l2_of_ones, two_digits
 from recvae.models.common.similarity import cosines
 from recvae.training.records import StopTraining, TrainingSummary
 
@@ -153,7 +153,7 @@ class ALS(Model):
         if self.regularization is not None:
             return np.array([self.regularization], dtype=np.float64)
         confidence = self.alpha * (train.data.mean(dtype=np.float64) if train.nnz else 1.0)
-        return np.array([0.06 * np.sqrt(confidence) * l2_of_ones(train)], dtype=np.float64)
+        return np.array([two_digits(0.06 * np.sqrt(confidence) * l2_of_ones(train))], dtype=np.float64)
 
     def training_summary(self) -> TrainingSummary:
         """Return what was left to the data; see `Model.training_summary`."""

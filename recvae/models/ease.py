@@ -28,7 +28,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import scorer_of
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
-from recvae.models.common.penalties import typical_l2
+from recvae.models.common.penalties import two_digits, typical_l2
 from recvae.models.common.sparse_scores import sparse_scores
 from recvae.training.records import TrainingSummary
 from recvae.training.validation import validation_ndcg
@@ -58,8 +58,7 @@ class EASE(Model):
     name: ClassVar[str] = "ease"
     paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
     grows_with: ClassVar[str] = "items"
-    _share_of_l2: ClassVar[float] = 1.0  # of `typical_l2`, where l2 is left to the data
-    space: ClassVar[Space] = {"l2": (10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
+    space: ClassVar[Space] = {"l2": (None, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
 
     l2: float | None = hyperparameter(
         None, "weight of the squared weights, in interactions; none: from the data, see `typical_l2`", low=0
@@ -79,7 +78,7 @@ class EASE(Model):
         """
         options.monitor.start(1, [])
         started = time.perf_counter()
-        l2 = self._share_of_l2 * typical_l2(train) if self.l2 is None else self.l2
+        l2 = two_digits(self._share_of_l2 * typical_l2(train)) if self.l2 is None else self.l2
         self.similarity_ = self._solve(train, l2)
         seconds, pruning = time.perf_counter() - started, None
         if self.top_k is not None:
@@ -123,6 +122,11 @@ class EASE(Model):
             "raise --max-memory, leave out rare items (recvae preprocess --min-item-users), or use sansa, elsa, "
             "multvae or als, which need memory in proportion to the items",
         )
+
+    @property
+    def _share_of_l2(self) -> float:
+        """What an l2 that is left to the data is, of `typical_l2`."""
+        return 1.0
 
     def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:
         """Return B (I, I)."""

@@ -51,14 +51,12 @@ class EDLAE(EASE):
     name: ClassVar[str] = "edlae"
     paper: ClassVar[str] = "Steck: Autoencoders that Don't Overfit towards the Identity (NeurIPS 2020)"
     space: ClassVar[Space] = {
-        "l2": (10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 1000.0),
+        "l2": (None, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 1000.0),
         "dropout": (0.1, 0.2, 0.33, 0.5, 0.7),
         "relax": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6),
         "user_power": (0.0, 0.1, 0.2, 0.3),
         "item_power": (0.0, 0.1, 0.2, 0.3),
     }
-
-    _share_of_l2: ClassVar[float] = 0.7  # dropout does a part of the work
 
     dropout: float = hyperparameter(
         0.33, "probability p of hiding an interaction from the input", low=0, high=1, below_high=True
@@ -68,6 +66,10 @@ class EDLAE(EASE):
         0.0, "power beta by which users with many interactions count less", low=0, high=1
     )
     item_power: float = hyperparameter(0.0, "power alpha by which popular items are recommended less", low=0, high=1)
+
+    @property
+    def _share_of_l2(self) -> float:
+        return 0.7 if self.dropout else 1.0  # dropout does a part of the work
 
     def _penalty(self, counts: np.ndarray, l2: float) -> np.ndarray:
         """Return gamma, shape (n_items,), given the diagonal of X^T X."""

@@ -35,14 +35,12 @@ from recvae.models.common.graphs import FactorsScorer
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.penalties import typical_l2
-from recvae.models.common.sparse_scores import sparse_scores
 from recvae.training.records import TrainingSummary
 
 # Letters in shape comments: I items, B users of a block, N items of a history, C columns, E stored entries.
 
 _CANDIDATES = 2  # times as many columns are tried for a row of W as it has entries
 _TABLE = 6  # times as many entries of a row of A are kept
-_LARGE = 100_000  # items from which scores are sparse: users then have few of them, and a dense block costs more
 _FIRST = 0.5  # of the work, about, is finding the largest entries of A
 
 
@@ -61,7 +59,7 @@ class SANSA(Model):
     name: ClassVar[str] = "sansa"
     paper: ClassVar[str] = "Spisak et al.: Scalable Approximate NonSymmetric Autoencoder (RecSys 2023)"
     grows_with: ClassVar[str] = "items"
-    space: ClassVar[Space] = {"l2": (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)}
+    space: ClassVar[Space] = {"l2": (None, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)}
 
     l2: float | None = hyperparameter(
         None, "weight of the squared weights, in interactions, as in ease; none: from the size of the data", low=0
@@ -130,16 +128,7 @@ class SANSA(Model):
             f"raise --max-memory, lower entries={self.entries}, {FEWER_ITEMS}",
         )
 
-    def _sparse_block(self, user_items: sp.csr_matrix) -> sp.csr_matrix | None:
-        if self.n_items_ < _LARGE:
-            return None
-        hidden = sparse_scores(user_items, self.encoder_)  # (B, I)
-        return sp.csr_matrix(sparse_scores(hidden, self.decoder_) + user_items)  # (B, I)
-
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
-        sparse = self._sparse_block(user_items)
-        if sparse is not None:
-            return torch.from_numpy(sparse.toarray())
         hidden = (user_items @ self.encoder_).toarray()  # (B, I) popular items have a part in most rows of W
         scores = np.ascontiguousarray(hidden @ self.decoder_)  # (B, I)
         users = np.repeat(np.arange(len(scores)), np.diff(user_items.indptr))

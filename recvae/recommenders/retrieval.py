@@ -209,7 +209,7 @@ class Retriever:
             return _without(allowed.columns, user.hidden)
         n_hidden = len(user.hidden)
         wanted = 2 * (k + n_hidden + (len(user.items) if self._has_terms else 0)) + _SPARE
-        if 2 * wanted >= allowed.n:
+        if 2 * wanted >= allowed.n or not user.query.any():  # a query of zeros finds any items
             return None
         measured = self.lists * index.n_items / allowed.n  # lists, with as many allowed items as were looked at then
         lists = measured * max(1.0, k / _DEPTH)

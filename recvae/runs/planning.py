@@ -29,6 +29,7 @@ SECONDS = 2.0
 """About how long a model is tried out."""
 
 _MOST_EPOCHS = 10**6  # of a model that is tried out: it never gets there
+_MORE = 5  # batches of a longer trial epoch, to tell what each takes from what an epoch takes besides
 _FIRST_SHARE = 1 / 32  # of the users or items, in the first try of a closed form
 
 # Letters in shape comments: U users, I items.
@@ -183,15 +184,25 @@ def _epoch_seconds(
     model: Autoencoder[Any], dataset: Dataset, device: torch.device, seconds: float, max_memory: int | None
 ) -> float:
     """Return about how long an epoch takes, with its look at the validation users."""
-    users = min(model.batch_size, dataset.train.shape[0])
-    batch = dataset.train[_typical(dataset.train, users)]
-    watch = _EpochTimer(seconds)
+    n_users = dataset.train.shape[0]
+    users = min(model.batch_size, n_users)
+    updates = n_users / users  # the last, smaller batch counts as what it is of a batch
     tried = replace(model, epochs=_MOST_EPOCHS)
-    tried.fit(batch, device=device, monitor=watch, max_memory=max_memory)
-    if tried.history_.interrupted:
-        raise KeyboardInterrupt  # typed by somebody; the training loop ends well after it
-    updates = dataset.train.shape[0] / users  # the last, smaller batch counts as what it is of a batch
-    return updates * statistics.median(watch.seconds[1:]) + _validation_seconds(tried, dataset.validation, max_memory)
+
+    def trial(n_batches: int) -> float:
+        watch, some = _EpochTimer(seconds), dataset.train[_typical(dataset.train, n_batches * users)]
+        tried.fit(some, device=device, monitor=watch, max_memory=max_memory)
+        if tried.history_.interrupted:
+            raise KeyboardInterrupt  # typed by somebody; the training loop ends well after it
+        return statistics.median(watch.seconds[1:])
+
+    of_update, of_epoch = trial(1), 0.0
+    if getattr(model, "sampling", "none") != "none" and updates >= _MORE:
+        # An epoch ends with work on all items, which an update of sampled ones does not have.
+        of_more = trial(_MORE)
+        each = max(of_more - of_update, 0.0) / (_MORE - 1)
+        of_update, of_epoch = each, of_update - each
+    return updates * of_update + of_epoch + _validation_seconds(tried, dataset.validation, max_memory)
 
 
 def _validation_seconds(model: Autoencoder[Any], validation: HeldOut, max_memory: int | None) -> float:

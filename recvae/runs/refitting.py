@@ -108,9 +108,12 @@ def chosen_by(
         role: _chosen_part(folder, role, bundle, find_run(runs_dir, getattr(model, role), dataset.name), models)
         for role in model.roles
     }
+    if isinstance(model, Blend):
+        model = replace(model, weight=model.weight_)
     return Chosen(
         folder=folder,
-        model=replace(model, weight=model.weight_) if isinstance(model, Blend) else model,
+        # What was left to the data stays as the run had it: it was chosen with that.
+        model=replace(model, **bundle.training.from_data) if bundle.training.from_data else model,
         refit=refit,
         parts={role: chosen_by(part, dataset, runs_dir, on, models) for role, part in parts.items()},
     )

@@ -58,7 +58,21 @@ class Search:
         """What is searched, by hyperparameter: the part of the model's space that is not fixed and has an effect."""
         model, known = self.model_class(**self.fixed), hyperparameters_of(self.model_class)
         searched = [name for name in self.model_class.space if name not in self.fixed]
-        return {name: self.model_class.space[name] for name in searched if has_effect(known[name], model)}
+        return {name: self._domain(name) for name in searched if has_effect(known[name], model)}
+
+    def _domain(self, name: str) -> tuple[Any, ...] | Range:
+        """Return where a hyperparameter is searched, without values that do not go with what is fixed."""
+        domain = self.model_class.space[name]
+        if isinstance(domain, Range):
+            return domain
+        return tuple(value for value in domain if self._goes_with_fixed(name, value)) or domain
+
+    def _goes_with_fixed(self, name: str, value: Any) -> bool:
+        try:
+            self.model_class(**{**self.fixed, name: value}).check_together()
+        except UsageError:
+            return False
+        return True
 
     def build(self, point: Mapping[str, Any]) -> Model:
         """Return the model of a point, not fitted."""

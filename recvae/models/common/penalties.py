@@ -55,4 +55,9 @@ def l2_by_size(n_users: int, n_items: int, n_interactions: int) -> float:
         Above 0.
     """
     mean = max(n_interactions, 1) / np.sqrt(max(n_users, 1) * max(n_items, 1))
-    return float(f"{10 * mean**0.7:.2g}")
+    return two_digits(10 * mean**0.7)
+
+
+def two_digits(value: float) -> float:
+    """Return a number to two digits, so that a person can type it."""
+    return float(f"{value:.2g}")

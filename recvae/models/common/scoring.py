@@ -206,8 +206,8 @@ class ScoringModel(VectorModel):
         Returns
         -------
         ndarray of shape (n_interactions, n_columns), float32
-            By item of the history. Where the score is a sum over the history (EASE, EDLAE, ELSA, ALS, iALS), they add
-            up to it. Otherwise, what the score loses when the item is left out.
+            By item of the history. Where the score is a sum over the history (EASE, EDLAE, SANSA, ELSA, ALS, iALS),
+            they add up to it. Otherwise, what the score loses when the item is left out.
         """
         history, chosen = self._check_histories(user_items), torch.from_numpy(columns)
 

@@ -105,5 +105,6 @@ class VectorModel(ABC):
 def _without_vectors(name: str) -> UsageError:
     return UsageError(
         f"{name} has no item vectors to search by: its scores are not inner products of a user's and an item's vector; "
-        "use als, elsa or a network with one linear last layer, such as multvae, multdae, recvae, ae or hvamp"
+        "use als, ials, elsa without entries, or a network with one linear last layer, such as multvae, multdae, "
+        "recvae, ae or hvamp"
     )
