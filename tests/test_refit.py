@@ -53,11 +53,12 @@ def refused(command: Command) -> Callable[..., str]:
 @pytest.mark.parametrize("on", ["train+validation", "all"])
 def test_a_closed_form_is_solved_on_all_these_users_and_says_so(on: str, toy: Path, command: Command) -> None:
     command(*EASY)
+    name = "ease-refit-all" if on == "all" else "ease-refit"
     said = command("train", "--refit", "ease", *(["--on", "all"] if on == "all" else []))
     assert said.code == 0, said.err
     expected = EASE(l2=20.0).fit(join(Dataset.load(toy), on)).weights()
-    assert same_weights(weights_of("ease-refit"), dict(expected))
-    chosen, card = card_of("ease"), card_of("ease-refit")
+    assert same_weights(weights_of(name), dict(expected))
+    chosen, card = card_of("ease"), card_of(name)
     assert card["metrics"] == {} and card["hyperparameters"] == chosen["hyperparameters"]
     assert card["dataset"] == chosen["dataset"] and card["training"]["refit"] == {
         "run": "ease",
@@ -69,14 +70,14 @@ def test_a_closed_form_is_solved_on_all_these_users_and_says_so(on: str, toy: Pa
     }
     text = f"settings chosen by ease on validation; trained on {on}"
     assert text in said.out and "validation: " not in said.out
-    assert f"recvae {'serve' if on == 'all' else 'evaluate'} runs/toy/ease-refit" in said.err
-    shown, page = command("inspect", "ease-refit"), (RUNS / "ease-refit" / "README.md").read_text()
+    assert f"recvae {'serve' if on == 'all' else 'evaluate'} runs/toy/{name}" in said.err
+    shown, page = command("inspect", name), (RUNS / name / "README.md").read_text()
     ndcg = f"{chosen['metrics']['validation']['ndcg@100']:.4f}"
     assert shown.code == 0 and f"refit: {text}" in shown.out and "validation, of ease" in shown.out
     assert ("evaluate" in shown.err) == (on != "all")
     assert f"S{text[1:]}.\nThe validation " in page and f"| validation, of ease | ndcg@100 | {ndcg} |" in page
     assert "model-index" not in page and "model-index" in (RUNS / "ease" / "README.md").read_text()
-    assert command("recommend", "ease-refit", "--items", Dataset.load(toy).item_ids[0], "-k", 3).code == 0
+    assert command("recommend", name, "--items", Dataset.load(toy).item_ids[0], "-k", 3).code == 0
 
 
 def test_a_network_trains_the_epochs_that_were_chosen_and_no_more(toy: Path, command: Command) -> None:
@@ -98,8 +99,8 @@ def test_a_network_trains_the_epochs_that_were_chosen_and_no_more(toy: Path, com
     assert f"settings and epochs ({epochs}) chosen by multvae on validation" in told.out
     assert same_weights(weights_of("again"), weights_of("multvae-refit"))
     assert command("train", "--refit", "multvae").code == 0 and (RUNS / "multvae-refit-2").is_dir()
-    assert command("train", "--refit", "multvae", "--overwrite", "--on", "all").code == 0
-    assert card_of("multvae-refit")["training"]["refit"]["on"] == "all"
+    assert command("train", "--refit", "multvae", "--on", "all").code == 0
+    assert card_of("multvae-refit-all")["training"]["refit"]["on"] == "all"
 
 
 def test_an_interrupted_refit_is_continued_as_if_nothing_had_happened(
@@ -267,9 +268,9 @@ def test_the_run_of_a_blend_that_was_interrupted_is_continued_and_not_begun_agai
 def test_models_without_epochs_are_fitted_again(model: str, toy: Path, command: Command) -> None:
     command("train", "--model", model)
     assert command("train", "--refit", model, "--on", "all").code == 0
-    refit = card_of(f"{model}-refit")["training"]["refit"]
+    refit = card_of(f"{model}-refit-all")["training"]["refit"]
     assert refit["epochs"] is None and refit["on"] == "all"
-    counts = read_bundle(RUNS / f"{model}-refit").items.train_counts
+    counts = read_bundle(RUNS / f"{model}-refit-all").items.train_counts
     assert np.array_equal(counts, np.bincount(join(Dataset.load(toy), "all").indices, minlength=len(counts)))
 
 

@@ -139,7 +139,7 @@ def test_what_makes_no_sense_is_refused(kind: Any, settings: dict[str, Any], mes
 def test_the_command_says_where_drawing_does_not_pay(toy: Path, command: Any) -> None:
     words = ("train", "--model", "multdae", "--set", "epochs=1", "--set", "latent_dim=4", "--set", "sampling=uniform")
     said = command(*words)
-    assert said.code == 0 and "8,192 sampled items of 118: the full softmax (sampling=none) would need less" in said.err
+    assert said.code == 0 and "8,192 sampled items of 118: all items (sampling=none) would need less" in said.err
     assert "sampled items of" not in command(*words, "--set", "sampled_items=20").err
 
 

@@ -241,7 +241,7 @@ def _remark_on_precision(run: "Run", device: str) -> None:
 def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
     draws, n_items = getattr(run.model, "sampled_items", 0), len(dataset.item_ids)
     if getattr(run.model, "sampling", "none") != "none" and draws >= n_items:
-        say(f"{draws:,} sampled items of {n_items:,}: the full softmax (sampling=none) would need less time and memory")
+        say(f"{draws:,} sampled items of {n_items:,}: all items (sampling=none) would need less time and memory")
 
 
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "Run":
@@ -301,7 +301,7 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         if training.refit is None:
             show(f"validation: {reached or 'no user has a target'}")
         show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
-        whole = training.refit is None and not bundle.interrupted
+        whole = training.refit is None and not bundle.interrupted and bool(metrics)
         if training.epochs and training.epochs == training.best_epoch and whole:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
     verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"

@@ -24,6 +24,7 @@ _AIM = 0.99  # of the exact list; with it, answers are hardly told from exact on
 _ROWS = 400  # one half to choose the number of lists by, the other to measure
 _SCORED = 20  # rows whose range of scores is taken
 _FIRST = 8  # lists
+_SMALL = 256  # lists, of some 4,000 items
 _DEPTHS = (10, 100)
 
 
@@ -64,7 +65,8 @@ def write_index(
     exact = bundle.model.recommend(rows, max(_DEPTHS))  # (U, k), (U, k)
     of_rows = np.arange(rows.shape[0])
     choosing, measuring = of_rows[::2], (of_rows[1::2] if len(of_rows) > 1 else of_rows)
-    most = max(index.n_lists // 4, min(index.n_lists, _FIRST))  # with more, it would save too little
+    # With more than a quarter it would save too little; in a small catalogue nothing is to be saved.
+    most = index.n_lists if index.n_lists <= _SMALL else index.n_lists // 4
     lists = min(_FIRST, most)
     while True:
         retriever = Retriever(bundle.model, index, lists)

@@ -76,7 +76,11 @@ class IALS(Model):
         "regularization": (0.02, 0.05, 0.1, 0.2),
         "unobserved_ratio": (3.0, 10.0, 30.0),
     }
-    grid: ClassVar[Space] = {"factors": (64, 200), "unobserved_ratio": (3.0, 10.0, 30.0)}
+    grid: ClassVar[Space] = {
+        "factors": (64, 200),
+        "regularization": (0.05, 0.2),
+        "unobserved_ratio": (3.0, 10.0, 30.0),
+    }
 
     factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float = hyperparameter(

@@ -59,7 +59,10 @@ class SANSA(Model):
     name: ClassVar[str] = "sansa"
     paper: ClassVar[str] = "Spisak et al.: Scalable Approximate NonSymmetric Autoencoder (RecSys 2023)"
     grows_with: ClassVar[str] = "items"
-    space: ClassVar[Space] = {"l2": (None, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)}
+    space: ClassVar[Space] = {
+        "l2": (None, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0),
+        "entries": (25, 50, 100),
+    }
 
     l2: float | None = hyperparameter(
         None, "weight of the squared weights, in interactions, as in ease; none: from the size of the data", low=0

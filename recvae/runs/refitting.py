@@ -14,7 +14,7 @@ import numpy as np
 from recvae.bundles.bundle import Bundle, read_bundle, training_of
 from recvae.bundles.card import read_card
 from recvae.datasets.dataset import Dataset
-from recvae.datasets.parts import VALIDATION_TOO, check_on
+from recvae.datasets.parts import ALL, VALIDATION_TOO, check_on
 from recvae.errors import BundleError, UsageError
 from recvae.models.blend import Blend
 from recvae.models.common.autoencoder import Autoencoder
@@ -27,6 +27,9 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 
 Watch = Callable[[str], AbstractContextManager[Monitor]]
+
+
+_SUFFIXES = {VALIDATION_TOO: "refit", ALL: "refit-all"}  # of names: what may be measured is told from what may not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +174,7 @@ def refit_run(
     runs_dir : Path
         Where runs are kept, in a folder for each data set.
     name : str, optional
-        Of the new run; by default that of the run with "-refit". See `new_run`.
+        Of the new run; by default that of the run with "-refit", or "-refit-all" with all users. See `new_run`.
     overwrite : bool
         Replace the run of that name.
     device : str
@@ -206,7 +209,7 @@ def refit_run(
             names[role] = f"{dataset.name}/{place.name}"
         model = replace(model, **names, parts={})
         load_parts(model, runs_dir, dataset, device, models, chosen.refit)
-    run = new_run(model, parent, name or f"{chosen.refit.run}-refit", overwrite, chosen.refit)
+    run = new_run(model, parent, name or f"{chosen.refit.run}-{_SUFFIXES[chosen.refit.on]}", overwrite, chosen.refit)
     with watch(model.name) as monitor:
         return train(run, dataset, monitor=monitor, **how)
 
