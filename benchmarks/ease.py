@@ -2,7 +2,8 @@
 
 Up to 20,480 items this is LAPACK's own Cholesky factor and inverse (spotrf, spotri); what EASE takes beyond them is
 X^T X, the mirrored triangle and the division by the diagonal. Beyond, where LAPACK may end the process, it is as many
-multiplications as an inverse has, n^3, in products of tiles: a twentieth of them is timed.
+operations as an inverse of a symmetric matrix has, n^3 (half of them multiplications), in products of tiles: a
+twentieth of them is timed.
 
     python benchmarks/ease.py --rounds 3 --json ease.json
     python benchmarks/ease.py --users 60000 --items 33000 --interactions 1500000 --rounds 1 --warm-up 0
@@ -54,7 +55,7 @@ class Floor:
 
 
 class Products:
-    """A share of the n^3 multiplications of an inverse, in products of tiles that stay in the cache.
+    """A share of the n^3 operations of an inverse, half of them multiplications, in products of tiles that stay in the cache.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class Products:
 
     def __init__(self, n_items: int) -> None:
         self.left, self.right = torch.randn(_TILE, _SIDE), torch.randn(_SIDE, _TILE)
-        self.times = max(1, round(self.SHARE * n_items**3 / (_TILE * _SIDE * _TILE)))
+        self.times = max(1, round(self.SHARE * n_items**3 / 2 / (_TILE * _SIDE * _TILE)))
 
     def __call__(self) -> None:
         """Multiply."""
@@ -119,7 +120,7 @@ def table(times: dict[str, Times], growth: int | None, n_items: int) -> str:
         seconds = f"{side.median:8.2f} {side.seconds.min():8.2f} {side.seconds.max():8.2f}"
         lines.append(f"{name:<8} {seconds}   {median:.2f}, {low:.2f} to {high:.2f} round by round")
     memory = "unknown" if growth is None else f"{growth / 1e9:.2f} GB, {growth / (4 * n_items**2):.2f} blocks"
-    floor = "spotrf and spotri in place" if n_items <= _LAPACKS else "n^3 multiplications in products of tiles"
+    floor = "spotrf and spotri in place" if n_items <= _LAPACKS else "n^3 operations in products of tiles"
     lines.append(f"floor: {floor}; memory grew by {memory} while fitting")
     lines.append(f"ranking: the best 100 items of {SCORED:,} users at most")
     return "\n".join(lines)
