@@ -55,7 +55,7 @@ class Floor:
 
 
 class Products:
-    """A share of the n^3 operations of an inverse, half of them multiplications, in products of tiles that stay in the cache.
+    """A share of the n^3 operations of an inverse, half of them multiplications, in products of tiles in the cache.
 
     Parameters
     ----------
