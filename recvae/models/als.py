@@ -21,12 +21,12 @@ from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
 from recvae.errors import TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FitOptions, Model
+from recvae.models.common.base import FitOptions
+from recvae.models.common.factors import FactorModel, item_factors_of
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.penalties import l2_of_ones, two_digits
-from recvae.models.common.similarity import cosines
 from recvae.training.records import StopTraining, TrainingSummary
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _solving() -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class ALS(Model):
+class ALS(FactorModel):
     """Factorise the interactions with a higher confidence in those observed than in all others.
 
     Minimises sum_ui c_ui (p_ui - x_u . y_i)^2 + regularization * (sum_u |x_u|^2 + sum_i |y_i|^2), where p_ui is 1
@@ -110,7 +110,6 @@ class ALS(Model):
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
-    item_factors_: np.ndarray = learned()
     regularization_: np.ndarray = learned(1, per_item=False)
     """The regularisation (1,) of the last fit, by which users are folded in."""
 
@@ -184,19 +183,6 @@ class ALS(Model):
         user_factors = torch.from_numpy(self._embed_block(user_items))  # (B, F)
         return product(user_factors, torch.from_numpy(self.item_factors_).T)  # (B, I)
 
-    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the item factors; see `Model.item_vectors`."""
-        self.check_fitted()
-        return self.item_factors_, None
-
-    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
-        return self._embed_block(user_items)  # (B, F)
-
-    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-        """Return cosines of item factors; see `Model.similarities`."""
-        self.check_fitted()
-        return cosines(self.item_factors_, columns, others)
-
     def contributions(
         self,
         user_items: sp.csr_matrix,
@@ -215,9 +201,7 @@ class ALS(Model):
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load item factors; see `Model.load_weights`."""
-        factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
-        if factors.ndim != 2 or factors.shape[1] != self.factors:
-            raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
+        factors = item_factors_of(weights, self.factors)
         given = self.regularization  # bundles of earlier versions had no other place for it
         if "regularization" not in weights and given is None:
             raise ValueError("neither the weights nor the hyperparameters say the regularization")
@@ -225,7 +209,4 @@ class ALS(Model):
         if regularization.shape != (1,) or not np.isfinite(regularization) or regularization < 0:
             raise ValueError(f"a regularization {regularization} of shape {regularization.shape} is no number >= 0")
         self._folding = None
-        # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
-        return super().load_weights(
-            {"item_factors": torch.tensor(factors).numpy(), "regularization": regularization}, device
-        )
+        return super().load_weights({"item_factors": factors, "regularization": regularization}, device)

@@ -40,12 +40,12 @@ from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
 from recvae.errors import TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FitOptions, Model
+from recvae.models.common.base import FitOptions
+from recvae.models.common.factors import FactorModel, item_factors_of
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.ridge import BATCH_BYTES, NO_ANSWER, Histories, batches_of, by_factors, by_history
-from recvae.models.common.similarity import cosines
 from recvae.training.records import StopTraining, TrainingSummary
 
 # Letters in shape comments: U users, I items, R rows that are solved for, C columns of these rows, B rows of a batch,
@@ -58,7 +58,7 @@ _NOTHING = "all factors became 0; lower regularization"
 
 
 @dataclass(kw_only=True)
-class IALS(Model):
+class IALS(FactorModel):
     """Factorise the interactions, with regularisation in proportion to the interactions of a user or item.
 
     Examples
@@ -101,7 +101,6 @@ class IALS(Model):
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
     summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
     _folding: "_Basis | None" = field(default=None, init=False, repr=False, compare=False)
-    item_factors_: np.ndarray = learned()
     unobserved_weight_: np.ndarray = learned(1, per_item=False)  # a, (1,), float64
 
     @property
@@ -225,19 +224,6 @@ class IALS(Model):
         basis = self._basis()
         return product(self._solve(user_items, basis, self.factors), basis.vectors.T)  # (B, F) x (F, I) -> (B, I)
 
-    def item_vectors(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the item factors; see `Model.item_vectors`."""
-        self.check_fitted()
-        return self.item_factors_, None
-
-    def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
-        return self._embed_block(user_items)  # (B, F)
-
-    def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-        """Return cosines of item factors; see `Model.similarities`."""
-        self.check_fitted()
-        return cosines(self.item_factors_, columns, others)
-
     def contributions(
         self,
         user_items: sp.csr_matrix,
@@ -260,15 +246,12 @@ class IALS(Model):
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load item factors and the weight of unobserved pairs; see `Model.load_weights`."""
-        factors = np.ascontiguousarray(weights["item_factors"], dtype=np.float32)
-        if factors.ndim != 2 or factors.shape[1] != self.factors:
-            raise ValueError(f"item factors of shape {factors.shape} do not fit factors={self.factors}")
+        factors = item_factors_of(weights, self.factors)
         self._folding, self.device_ = None, resolve_device(device)
         unobserved = np.asarray(weights["unobserved_weight"], dtype=np.float64)
         if unobserved.shape != (1,):
             raise ValueError(f"an unobserved weight of shape {unobserved.shape} is not one number")
-        # In torch's own memory: how an array is aligned decides how BLAS rounds, fitted or loaded must be the same.
-        arrays = {"item_factors": torch.tensor(factors).numpy(), "unobserved_weight": unobserved}
+        arrays = {"item_factors": factors, "unobserved_weight": unobserved}
         return super().load_weights(arrays, device)
 
 

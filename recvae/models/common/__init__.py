@@ -14,6 +14,7 @@
     footprint         what a network takes in memory
     penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
+    factors           item factors, by which users are folded in
     ridge             many small least-squares problems on shared vectors
     sparse_vectors    item vectors with few entries, of 4 bytes each
 
