@@ -26,8 +26,9 @@ def return_free_blocks(device: torch.device) -> None:
     device : torch.device
         The device in use. Nothing is done for a GPU, or without glibc.
     """
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    libc = _glibc(device)
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 @contextmanager
@@ -42,10 +43,10 @@ def kept_blocks(device: torch.device) -> Iterator[None]:
     device : torch.device
         The device in use. Nothing is done for a GPU, whose memory PyTorch keeps, or without glibc.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    libc = _glibc(device)
+    if libc is None:
         yield
         return
-    libc = ctypes.CDLL(None)
     if not libc.mallopt(_MMAP_THRESHOLD, 1 << 30):  # an older glibc refuses that much
         libc.mallopt(_MMAP_THRESHOLD, _USUAL)
     libc.mallopt(_TRIM_THRESHOLD, _NEVER)
@@ -55,3 +56,8 @@ def kept_blocks(device: torch.device) -> Iterator[None]:
         libc.mallopt(_MMAP_THRESHOLD, _USUAL)
         libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
         libc.malloc_trim(0)
+
+
+def _glibc(device: torch.device) -> ctypes.CDLL | None:
+    """Return glibc, None where another library or a GPU has the memory."""
+    return ctypes.CDLL(None) if device.type == "cpu" and platform.libc_ver()[0] == "glibc" else None

@@ -58,16 +58,16 @@ class ELSANetwork(ItemNetwork):
     ----------
     n_items, latent_dim : int
         Shape of A.
-    by_rows : bool
+    row_wise : bool
         Whether only some rows of A learn in an update, so that no step may make another A.
     sparse : bool
         Whether entries of A that are 0 stay 0 while it learns.
     """
 
-    def __init__(self, n_items: int, latent_dim: int, *, by_rows: bool = False, sparse: bool = False) -> None:
+    def __init__(self, n_items: int, latent_dim: int, *, row_wise: bool = False, sparse: bool = False) -> None:
         super().__init__(n_items)
         self.items = ItemVectors(n_items, latent_dim)
-        self.by_rows, self.sparse = by_rows, sparse
+        self.row_wise, self.sparse = row_wise, sparse
         self._scale: tuple[int, torch.Tensor] | None = None
 
     @property
@@ -87,14 +87,14 @@ class ELSANetwork(ItemNetwork):
 
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A, shape (n_users, latent_dim)."""
-        if self.by_rows and self.items.weight.requires_grad:
+        if self.row_wise and self.items.weight.requires_grad:
             inputs = batch.values * self._scales()[batch.items.long()]  # (N,)
             return sparse_product(batch, inputs, self.items.weight)
         return sparse_product(batch, batch.values, self.vectors())  # (N,) -> (B, D)
 
     def forward(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A A^T - x, shape (n_users, n_items)."""
-        if self.by_rows and self.items.weight.requires_grad:
+        if self.row_wise and self.items.weight.requires_grad:
             scores = product(self.code(batch), self.items.weight.t()) * self._scales()  # (B, D) x (D, I) -> (B, I)
         else:
             scores = product(self.code(batch), self.vectors().t())  # (B, D) x (D, I) -> (B, I)
@@ -190,7 +190,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
 
     def _network(self, n_items: int) -> ELSANetwork:
         sparse = self.entries is not None
-        return ELSANetwork(n_items, self.latent_dim, by_rows=self.sampling != "none", sparse=sparse)
+        return ELSANetwork(n_items, self.latent_dim, row_wise=self.sampling != "none", sparse=sparse)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.sampling != "none":
