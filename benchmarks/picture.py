@@ -33,10 +33,12 @@ NAMES = {
     "ease": "EASE",
     "edlae": "EDLAE",
     "sansa": "SANSA",
+    "infae": "∞-AE",
     "als": "ALS",
+    "ials": "iALS",
     "popularity": "popularity",
 }
-LINEAR, BASELINES = ("ease", "edlae", "elsa", "sansa"), ("als", "popularity")
+LINEAR, BASELINES = ("ease", "edlae", "elsa", "sansa", "infae"), ("als", "ials", "popularity")
 SEEDS = {"twice": "two seeds", "thrice": "three seeds"}
 DOT: dict[str, Any] = {"fmt": "o", "capsize": 3, "elinewidth": 1.6, "markersize": 6}
 FARTHEST = 0.045  # of a difference on the axis: popularity is far beyond

@@ -27,7 +27,7 @@ from recvae.models import EASE, MODELS, Model, Popularity
 from recvae.recommenders.recommender import Recommender
 from recvae.storage.integrity import sha256_of
 
-NOT_EXPORTABLE = ("als", "ials")
+NOT_EXPORTABLE = ("als", "ials", "infae")
 EXPORTABLE = [name for name in MODELS if name not in NOT_EXPORTABLE]
 QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "sansa", "popularity")]
 

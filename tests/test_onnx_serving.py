@@ -28,7 +28,7 @@ from recvae.serving import onnx as serving
 from recvae.serving.onnx import OnnxRecommender, OnnxScorer
 from recvae.storage.integrity import described
 
-EXPORTABLE = [name for name in MODELS if name not in ("als", "ials")]
+EXPORTABLE = [name for name in MODELS if name not in ("als", "ials", "infae")]
 IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HEAVY = sorted({"torch", "scipy", "pandas", "pyarrow", "safetensors", "onnx", "onnxscript"})
 

@@ -125,6 +125,7 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
         100000,
     ),
     "ease": ({"top_k": 500}, 1000, 3000),
+    "infae": ({}, 4000, 3000),
     "als": ({"factors": 100, "iterations": 1}, 50000, 20000),
     "ials": ({"factors": 100, "iterations": 2}, 50000, 20000),
     "ials blocks": ({"factors": 100, "iterations": 2, "block_size": 20}, 50000, 20000),

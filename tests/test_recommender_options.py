@@ -400,7 +400,7 @@ def test_explanations_become_tables_and_ids_are_looked_up(ease: Recommender) -> 
 
 def test_users_have_vectors_where_the_model_has_them(recommender: Recommender) -> None:
     histories = [[1000, 990], [900], [1000, 990]]
-    if recommender.model.name in ("popularity", "ease", "edlae", "sansa", "blend"):
+    if recommender.model.name in ("popularity", "ease", "edlae", "sansa", "infae", "blend"):
         with pytest.raises(UsageError, match="has no user embeddings; use als or a network"):
             recommender.embed(histories)
         return

@@ -19,7 +19,7 @@ from recvae.ranking import rank, rank_candidates, rank_sparse
 from recvae.recommenders.recommender import Recommender
 
 WITH_VECTORS = ["multvae", "multdae", "recvae", "hvamp", "ae", "elsa", "als", "ials"]
-WITHOUT = ["vasp", "ease", "edlae", "sansa", "blend", "popularity"]
+WITHOUT = ["vasp", "ease", "edlae", "sansa", "infae", "blend", "popularity"]
 
 
 def nothing_of(shape: tuple[int, int]) -> sp.csr_matrix:

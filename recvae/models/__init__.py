@@ -24,6 +24,7 @@ from recvae.models.elsa import ELSA as ELSA
 from recvae.models.ease import EASE as EASE
 from recvae.models.edlae import EDLAE as EDLAE
 from recvae.models.sansa import SANSA as SANSA
+from recvae.models.infae import InfAE as InfAE
 from recvae.models.blend import Blend as Blend
 from recvae.models.als import ALS as ALS
 from recvae.models.ials import IALS as IALS

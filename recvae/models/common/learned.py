@@ -135,8 +135,10 @@ def _sparse(arrays: Mapping[str, np.ndarray], name: str) -> sp.csr_matrix:
         if array.ndim != 1:
             raise ValueError(f"{name}.{part} of shape {array.shape}, expected one dimension")
     n_rows = len(indptr) - 1
-    _, n_columns = arrays.get(f"{name}.shape", (n_rows, n_rows))
-    matrix = sp.csr_matrix((data, indices, indptr), shape=(n_rows, int(n_columns)))
+    shape = np.asarray(arrays.get(f"{name}.shape", (n_rows, n_rows)))
+    if shape.shape != (2,):
+        raise ValueError(f"{name}.shape of shape {shape.shape}, expected two numbers")
+    matrix = sp.csr_matrix((data, indices, indptr), shape=(n_rows, int(shape[1])))
     matrix.check_format()
     return matrix
 
