@@ -147,7 +147,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Dataset]
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of one more Mult-VAE")
     parser.add_argument("--mark", type=float, help="NDCG@100 to reach; by default 99 %% of the best of Mult-VAE")
     parser.add_argument("--epochs", type=int, default=MultVAE.epochs, help="at most, of each training")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of updates, at most, of each training")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds of updates, at most, of each training")
     parser.add_argument("--patience", type=int, default=MultVAE.patience, help="epochs without a better validation")
     parser.add_argument("--rounds", type=int, default=1, help="of all trainings, each with another seed")
     given = parsed(parser, arguments)
