@@ -103,7 +103,7 @@ def contenders(only: Sequence[str], settings: Mapping[str, Any]) -> list[Contend
         Hyperparameters of a Mult-VAE that is trained beside that with its defaults; empty for none.
     """
     found = []
-    for name in only:
+    for name in dict.fromkeys(only):
         if name in PEERS:
             package = requirements(name)[0].replace("==", " ")
             found += [
@@ -130,12 +130,14 @@ def table(among: Sequence[Contender], mark: float, reasons: Mapping[str, str]) -
     reasons : mapping of str to str
         Why one did not come to its end, by its label.
     """
-    heads = ("", "best NDCG@100", "epochs", "s to the mark", "with validations", "s to 99 % of its own", "/ Mult-VAE")
-    lines = [_row(*heads)]
     ours = next((one for one in among if one.settings.get("model") == "multvae"), None)
+    heads = ["", "best NDCG@100", "epochs", "s to the mark", "with validations", "s to 99 % of its own", "/ Mult-VAE"]
+    rows = {one.label: _cells(one, mark, ours) for one in among if one.answers}
+    widths = [max(map(len, column)) for column in zip(heads, *rows.values(), strict=True)]
+    lines = [_line(heads, widths)]
     for one in among:
-        if one.answers:
-            lines.append(_row(*_cells(one, mark, ours)))
+        if one.label in rows:
+            lines.append(_line(rows[one.label], widths))
         if one.label in reasons:
             lines.append(f"{one.label}: {reasons[one.label]}")
     return "\n".join(lines)
@@ -162,5 +164,6 @@ def _cells(one: Contender, mark: float, ours: Contender | None) -> list[str]:
     ]
 
 
-def _row(who: str, best: str, epochs: str, mark: str, whole: str, own: str, ratio: str) -> str:
-    return f"{who:<46} {best:>24} {epochs:>14} {mark:>24} {whole:>24} {own:>24} {ratio:>22}".rstrip()
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    others = (f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "   ".join([f"{cells[0]:<{widths[0]}}", *others]).rstrip()

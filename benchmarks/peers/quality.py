@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 HERE = Path(__file__).parent
@@ -78,14 +79,18 @@ def learn(contender: Contender, data: Path, given: argparse.Namespace, seed: int
 
 
 def mark_of(data: Path, given: argparse.Namespace) -> float:
-    """Return the NDCG@100 to reach; see `learn`."""
+    """Return the NDCG@100 to reach, and say where it is from; see `learn`."""
     if given.mark is not None:
+        print(f"the mark is an NDCG@100 of {given.mark:.4f}")
         return given.mark
     usual = Contender("recvae Mult-VAE, for the mark", "recvae", {"model": "multvae", "values": {}})
     try:
-        return SHARE * max(learn(usual, data, given, seed=0).found["ndcg"])
+        ndcg = learn(usual, data, given, seed=0).found["ndcg"]
     except WorkerError as error:
         sys.exit(f"failed: {error}")
+    mark = SHARE * max(ndcg)
+    print(f"the mark is an NDCG@100 of {mark:.4f}: of Mult-VAE in {len(ndcg)} epochs, best in {1 + np.argmax(ndcg)}")
+    return mark
 
 
 def compare(among: Sequence[Contender], data: Path, given: argparse.Namespace) -> dict[str, str]:
@@ -188,7 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Data(dataset.train, dataset.validation.targets, dataset.validation.fold_in).write(folder)
         del dataset
         mark = mark_of(folder, given)
-        print(f"the mark is an NDCG@100 of {mark:.4f}")
         reasons = compare(among, folder, given)
     print(table(among, mark, reasons))
     found = {one.label.strip(): one.to_json(mark) | {"reason": reasons.get(one.label, "")} for one in among}
