@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format docs bench bench-peers leaderboard clean
+.PHONY: help install quickstart test test-all check format docs bench bench-peers bench-quality leaderboard clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and recommend on generated data (about a minute)"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs         the table of models and the picture of the results, from the registry and the leaderboard"
 	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
 	@echo "make bench-peers  speed against RecBole, Cornac and implicit, each in its own environment (a quarter of an hour)"
+	@echo "make bench-quality  seconds until a training is good, against RecBole and Cornac (hours); ARGS=\"--data FOLDER\" for your data"
 	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on disk"
 
 install: $(STAMP)
@@ -53,6 +54,9 @@ bench: install
 
 bench-peers: install
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)
+
+bench-quality: install
+	$(BIN)/python benchmarks/peers/quality.py $(ARGS)
 
 leaderboard: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/leaderboard.py $(ARGS)

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import work
-from work import Answer, Data, Jobs, serve, timed
+from work import Answer, Course, Data, Jobs, Limits, serve, timed, validated
 
 # Names that RecBole sets up its own aliases from, and that numpy 2 no longer has.
 for _old, _new in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
@@ -25,7 +25,7 @@ for _old, _new in {"float_": np.float64, "complex_": np.complex128, "unicode_": 
 import torch  # noqa: E402
 from recbole.config import Config  # noqa: E402
 from recbole.data import create_dataset, data_preparation  # noqa: E402
-from recbole.utils import get_model, get_trainer  # noqa: E402
+from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
 NAME = "madeup"
 USERS_AT_ONCE = 100  # in an evaluation; 50 to 1000 take up to 1.3 times as long
@@ -33,13 +33,14 @@ EVAL_BATCH_SIZE = 4096  # scores, RecBole's default
 FILES = Path(NAME)  # RecBole's files are named as their folder is
 _NAMES = {"recall@20": "recall_all@20", "recall@50": "recall_all@50"}  # over all targets
 
-# Letters in shape comments: I items, H width of the hidden layer.
+# Letters in shape comments: I items, H width of the hidden layer, B users of a block.
 
 
 def write_files(data: Data) -> None:
     """Write the interactions and the list of all items as RecBole's atomic files."""
     FILES.mkdir()
-    for part, matrix in (("train", data.train), ("test", data.targets)):
+    parts = {"train": data.train} | ({"test": data.targets} if data.fold_in is None else {})
+    for part, matrix in parts.items():
         rows, columns = sp.csr_matrix(matrix).nonzero()
         with (FILES / f"{NAME}.{part}.inter").open("w", encoding="ascii") as file:
             file.write("user_id:token\titem_id:token\n")
@@ -49,11 +50,11 @@ def write_files(data: Data) -> None:
         np.savetxt(file, np.arange(data.train.shape[1]), fmt="%d")
 
 
-def settings(eval_batch_size: int) -> dict[str, object]:
-    """Return the settings in which RecBole does what recvae does, evaluating so many scores at a time."""
+def settings(eval_batch_size: int, held_out: str = "test") -> dict[str, object]:
+    """Return the settings in which RecBole does what recvae does, evaluating so many scores of a part at a time."""
     return {
         "data_path": ".",
-        "benchmark_filename": ["train", "test", "test"],  # it wants validation users; nobody asks for them
+        "benchmark_filename": ["train", held_out, held_out],  # it wants validation users; nobody asks for them
         "load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]},
         "mlp_hidden_size": [work.HIDDEN],
         "latent_dimension": 2 * work.LATENT,
@@ -136,8 +137,70 @@ class RecBole:
         return np.concatenate([np.zeros_like(weights[:1]), weights[self._columns]])
 
 
+class Learner:
+    """MultiVAE, trained from the start and validated after every epoch.
+
+    Parameters
+    ----------
+    data : Data
+        With fold-in.
+    """
+
+    def __init__(self, data: Data) -> None:
+        write_files(data)
+        self._data = data
+
+    def learn(self, seed: int, limits: dict[str, Any], own: bool) -> Answer:
+        """Train to a limit, with RecBole's own batch size and learning rate or with recvae's."""
+        chosen = settings(EVAL_BATCH_SIZE, "train")
+        if own:
+            del chosen["train_batch_size"], chosen["learning_rate"]
+        config = Config(model="MultiVAE", dataset=NAME, config_dict=chosen)
+        init_seed(seed, reproducibility=True)
+        train_data, _, _ = data_preparation(config, create_dataset(config))
+        # It raises the weight by 1 / total_anneal_steps with every update, up to the cap.
+        config["total_anneal_steps"] = work.ANNEAL_EPOCHS * len(train_data) / work.BETA
+        columns = train_data.dataset.field2id_token["item_id"][1:].astype(np.int64)  # of RecBole's items from 1
+        model = get_model("MultiVAE")(config, train_data.dataset)
+        trainer = get_trainer(config["MODEL_TYPE"], "MultiVAE")(config, model)
+        course = Course(Limits(**limits))
+        goes_on = True
+        while goes_on:
+            seconds, _ = timed(lambda: trainer._train_epoch(train_data, len(course.ndcg)))
+            goes_on = course.add(seconds, validated(lambda rows: scores(model, rows, columns), self._data))
+        return course.answer(batch_size=config["train_batch_size"], learning_rate=config["learning_rate"])
+
+
+@torch.no_grad()
+def scores(model: Any, rows: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """Return what the model's own `full_sort_predict` does of training users, for other ones.
+
+    Parameters
+    ----------
+    model : MultiVAE
+        Trained.
+    rows : csr_matrix of shape (n_rows, n_items)
+        What they are known by.
+    columns : ndarray of shape (n_items,)
+        Of RecBole's items from 1.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_items)
+    """
+    model.eval()  # no dropout, and the mean in place of a sample
+    theirs = torch.zeros(rows.shape[0], 1 + rows.shape[1])  # (B, 1 + I)
+    theirs[:, 1:] = torch.from_numpy(rows.toarray()[:, columns])
+    found, _, _ = model.forward(theirs)
+    scored = np.empty(rows.shape, dtype=np.float32)  # (B, I)
+    scored[:, columns] = found[:, 1:].numpy()
+    return scored
+
+
 def jobs(data: Data) -> Jobs:
     """Return what RecBole can be asked for."""
+    if data.fold_in is not None:
+        return {"learn": Learner(data).learn}
     recbole = RecBole(data)
     return {
         "train": recbole.train,

@@ -1,6 +1,8 @@
 """recvae's side of every comparison; `serve` says how it is asked."""
 
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,11 +10,15 @@ import numpy as np
 import torch
 
 import work
-from recvae import ALS, MultVAE
+from recvae import ALS, EDLAE, Blend, MultVAE
 from recvae.evaluation.evaluate import evaluate
 from recvae.interactions import HeldOut
 from recvae.metrics import parse_metrics
-from work import Answer, Data, Jobs, recall, serve, timed
+from recvae.models import Model, model_class
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.hyperparameters import build, hyperparameters_of
+from recvae.training.records import EpochRecord, NullMonitor, StopTraining
+from work import Answer, Course, Data, Jobs, Limits, recall, serve, timed
 
 METRICS = parse_metrics(f"recall_all@20,recall_all@50,ndcg@{work.TOP}")  # recall over all targets, as RecBole has it
 
@@ -74,8 +80,53 @@ class Ours:
         return Answer(seconds, {"recall_all@20": recall(items, self._data.targets, 20)})
 
 
+class Follow(NullMonitor):
+    """A monitor that notes each epoch, and ends the training at its limits.
+
+    Parameters
+    ----------
+    course : Course
+        Where to note it.
+    """
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._began = time.perf_counter()
+
+    def epoch(self, record: EpochRecord) -> StopTraining | None:
+        """Note how it went."""
+        assert record.ndcg is not None
+        goes_on = self._course.add(record.seconds, record.ndcg, time.perf_counter() - self._began)
+        return None if goes_on else StopTraining("a limit is reached")
+
+
+def learn(data: Data, model: str, values: dict[str, Any], seed: int, limits: dict[str, Any]) -> Answer:
+    """Fit a model with some hyperparameters; one without epochs is validated once, outside its time."""
+    assert data.fold_in is not None
+    held_out = HeldOut(fold_in=data.fold_in, targets=data.targets)
+    course = Course(Limits(**limits))
+    ours = made(model, values, seed)
+    if isinstance(ours, Autoencoder):
+        ours.fit(data.train, held_out, device="cpu", monitor=Follow(course))
+        return course.answer(batch_size=ours.batch_size, learning_rate=ours.learning_rate)
+    seconds, _ = timed(lambda: ours.fit(data.train, held_out, device="cpu"))
+    per_user, _ = evaluate(ours, held_out, f"ndcg@{work.TOP}")
+    course.add(seconds, float(np.nanmean(per_user[f"ndcg@{work.TOP}"])), seconds)
+    return course.answer()
+
+
+def made(model: str, values: dict[str, Any], seed: int) -> Model:
+    """Return a model, not fitted; "blend" is that of edlae and als."""
+    if model == "blend":
+        return Blend.of(EDLAE(), ALS(seed=seed))
+    known = model_class(model)
+    return build(known, ({"seed": seed} if "seed" in hyperparameters_of(known) else {}) | values)
+
+
 def jobs(data: Data) -> Jobs:
     """Return what recvae can be asked for."""
+    if data.fold_in is not None:
+        return {"learn": partial(learn, data)}
     ours = Ours(data)
     return {
         "train": ours.train,

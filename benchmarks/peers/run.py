@@ -220,6 +220,29 @@ def _row(what: str, ours: str, theirs: str, ratio: str = "") -> str:
     return f"{what:<46} {ours:>24} {theirs:>26} {ratio:>22}".rstrip()
 
 
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what the comparisons with peers have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=20_108)
+    parser.add_argument("--interactions", type=int, default=1_540_000, help="to train on; at least 16 per user")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every side; by default all cores")
+    parser.add_argument("--environments", type=Path, default=HERE / ".peers", help="folder to install peers into")
+    parser.add_argument("--no-install", dest="install", action="store_false", help="take only what is installed there")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what a command line says, and refuse what no comparison can do; `rounds` is an option of each."""
+    given = parser.parse_args(arguments)
+    if given.rounds < 1 or given.threads < 1:
+        parser.error("--rounds and --threads must be 1 or more")
+    if given.json and not given.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {given.json.absolute().parent}")
+    return given
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparisons and print them.
 
@@ -228,21 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         By default those of the command line.
     """
-    parser = argparse.ArgumentParser(description="The same work in recvae and in other packages.")
+    parser = parser_of("The same work in recvae and in other packages.")
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one; may be given again")
-    parser.add_argument("--users", type=int, default=20_000)
-    parser.add_argument("--items", type=int, default=20_108)
-    parser.add_argument("--interactions", type=int, default=1_540_000, help="to train on; at least 16 per user")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each job, after one warm-up")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every side; by default all cores")
-    parser.add_argument("--environments", type=Path, default=HERE / ".peers", help="folder to install peers into")
-    parser.add_argument("--no-install", dest="install", action="store_false", help="take only what is installed there")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-    given = parser.parse_args(arguments)
-    if given.rounds < 1 or given.threads < 1:
-        parser.error("--rounds and --threads must be 1 or more")
-    if given.json and not given.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {given.json.absolute().parent}")
+    given = parsed(parser, arguments)
     try:
         data = made_up_data(given.users, given.items, given.interactions)
     except UsageError as error:

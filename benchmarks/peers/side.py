@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from work import Answer
 
@@ -73,13 +73,15 @@ class Side:
         """
         self._line()
 
-    def ask(self, job: str) -> Answer:
+    def ask(self, job: str, **settings: Any) -> Answer:
         """Have a job done.
 
         Parameters
         ----------
         job : str
             One of those that the worker has.
+        **settings
+            Its arguments, that JSON can hold.
 
         Raises
         ------
@@ -88,7 +90,7 @@ class Side:
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{job}\n")
+            self._process.stdin.write(f"{job} {json.dumps(settings)}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # what there is to say of it, the answer that does not come says
