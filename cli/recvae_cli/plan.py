@@ -1,6 +1,5 @@
 """`recvae plan`: what each model needs before a long run: memory, time, and whether it fits."""
 
-import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
     memory_limit,
     say,
@@ -89,12 +89,11 @@ def plan(
     if first is None:
         say("no model fits; allow more memory or use smaller dimensions")
         return
-    words = ["recvae", "train", "--model", import_path(type(first.model)), "--data", data or home.name]
+    words = ["--model", import_path(type(first.model)), "--data", data or home.name]
     words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
     words += ["--max-memory", max_memory] if max_memory else []
-    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
-    words += [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
-    say_next(shlex.join(words))
+    words += ["--device", device] if device != DEVICE else []
+    say_next(command("train", *words))
 
 
 def _models(names: list[str], settings: list[str]) -> "list[Model]":

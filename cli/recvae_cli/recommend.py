@@ -13,9 +13,10 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
     memory_limit,
-    model_option,
+    model_words,
     say,
     say_next,
     show,
@@ -126,10 +127,10 @@ def recommend(
     say(f"{recommender.model.name} from {folder}")
     _print(recommender, history, found, reasons)
     if found.ids:
-        more = model_option(type(recommender.model))
-        has_similar = recommender.model.has_similarities
-        similar = [f"recvae similar{more} {folder} {typed_id(found.ids[0])}"] if has_similar else []
-        say_next(*similar, f"recvae serve {folder}{more}", f"recvae inspect {folder}")
+        more = model_words(type(recommender.model))
+        similar = [command("similar", *more, folder, *typed_id(found.ids[0]))]
+        similar = similar if recommender.model.has_similarities else []
+        say_next(*similar, command("serve", folder, *more), command("inspect", folder))
     else:
         say("nothing to recommend: every item was already seen, excluded, or is not among the items of --allow")
 

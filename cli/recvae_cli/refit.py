@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import imported_models, memory_limit, say
+from recvae_cli.console import command, imported_models, memory_limit, say
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -86,7 +86,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
             models=own,
         )
     except KeyboardInterrupt:
-        again = "run the same command again" if chosen.parts else "`recvae train --resume` continues"
+        again = "run the same command again" if chosen.parts else f"`{command('train', '--resume')}` continues"
         say(f"interrupted; {again}, if an epoch was finished")
         raise
 

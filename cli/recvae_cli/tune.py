@@ -19,8 +19,9 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    command,
     memory_limit,
-    model_option,
+    model_words,
     say,
     say_next,
     show,
@@ -107,11 +108,10 @@ def tune(
         say("interrupted; run the same command again to continue")
         raise
     run = deliver(found, place.parent, place.name, overwrite)
-    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
-    options = [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
-    line = ["recvae", "train", "--model", model, "--data", data or folder.name]
-    line += [word for setting in settings_of(found.model) for word in ("--set", setting)]
-    _report(found, run, shlex.join([*line, *options]), as_json)
+    words = ["--model", model, "--data", data or folder.name]
+    words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
+    words += ["--device", device] if device != DEVICE else []
+    _report(found, run, command("train", *words), as_json)
 
 
 def _seconds(text: str) -> float:
@@ -179,9 +179,9 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
         n, when = len(found.trials), "" if len(found.trials) > found.begun_with else " before"
         say(f"all {n} trials were done{when}; increase --trials to continue")
     else:
-        command = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
-        say(f"{found.ended}: the current trial does not count; continue with: {command}")
-    say_next(f"recvae evaluate {shlex.quote(str(run))}{model_option(type(found.model))}")
+        again = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
+        say(f"{found.ended}: the current trial does not count; continue with: {again}")
+    say_next(command("evaluate", run, *model_words(type(found.model))))
 
 
 def _table(found: "Tuning") -> "Table":
