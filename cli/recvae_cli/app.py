@@ -68,6 +68,12 @@ def main() -> None:
         if isinstance(error, RecvaeError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
+        if isinstance(error, ImportError) and (error.name or "recvae").split(".")[0] not in ("recvae", "recvae_cli"):
+            typer.echo(
+                f"error: recvae needs a library that cannot be imported ({error}); install it with: pip install recvae",
+                err=True,
+            )
+            sys.exit(2)
         if is_out_of_memory(error):
             typer.echo(
                 f"error: not enough memory ({error}); use smaller batches (--set batch_size=...), fewer items or "

@@ -17,7 +17,7 @@ import torch
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.datasets.dataset import Dataset
-from recvae.errors import MemoryLimitError, TrainingError
+from recvae.errors import MemoryLimitError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
@@ -142,6 +142,10 @@ def plan(
     rows = rows_within(max_memory, needs.weights, needs.per_user, most)
     while_training = rows_within(max_memory, needs.held, needs.per_user, most)
     obstacle, of_epoch, whole = "", None, None
+    try:
+        model.check_libraries()
+    except UsageError as error:
+        obstacle, seconds = str(error), 0.0
     try:
         model.check_memory(*size, place, max_memory=max_memory)
         if seconds > 0 and isinstance(model, Autoencoder):

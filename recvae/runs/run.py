@@ -230,6 +230,7 @@ def train(
         a bundle of the best weights, marked as interrupted.
     """
     size = (*dataset.train.shape, dataset.train.nnz)
+    run.model.check_libraries()
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
     work = run.work
     _claim(run)

@@ -94,6 +94,16 @@ class Model(ScoringModel):
             For the first that does not fit, with what to set instead.
         """
 
+    @classmethod
+    def check_libraries(cls) -> None:
+        """Refuse to continue without a library that only this model needs; most need none.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be imported, with the command that installs it.
+        """
+
     @property
     def uses_device(self) -> bool:
         """Whether it computes on the device that `fit` is given; if not, it uses the CPU."""
@@ -171,6 +181,7 @@ class Model(ScoringModel):
             )
         check_fields(self)
         check_hyperparameters(self)
+        self.check_libraries()
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
