@@ -578,6 +578,7 @@ def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: 
     assert default.code == 2 and "got popularity alone" in default.err
     named = command("compare", "als", "popularity", "--to", "popularity")
     assert "als was interrupted (stopped by hand): measured with its best weights so far" in named.out
+    assert "--seeds" not in named.err  # which would be refused
 
 
 def test_each_format_is_printed_or_written(toy: Path, command: Command) -> None:

@@ -1,6 +1,7 @@
 """`recvae train --refit` as a user types it: what it leaves, what is said of it elsewhere, and what is refused."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +205,11 @@ def test_it_is_not_repeated_with_other_seeds_on_fewer_users(
 ) -> None:
     command(*NETWORK, "--set", "epochs=2")
     command("train", "--refit", "multvae")
+    for names in (["multvae-refit"], ["multvae", "multvae-refit"]):
+        said = command("compare", *names, "--baselines", "popularity")
+        line = shlex.split(said.err.rpartition("next: ")[2])
+        assert "--seeds" not in line and command(*line[1:]).code == 0
+    assert "--seeds 3" in command("compare", "multvae", "--baselines", "popularity").err
     assert "got 2 seeds for runs/toy/multvae-refit, a refit of multvae" in refused(
         "compare", "multvae-refit", "--seeds", 2, "--baselines", "popularity"
     )
