@@ -218,6 +218,31 @@ def test_it_is_not_repeated_with_other_seeds_on_fewer_users(
     assert again.code == 0 and card_of("multvae-seed-2-2")["metrics"]["validation"]
 
 
+def test_what_is_removed_with_the_run_that_is_replaced_is_named(toy: Path, command: Command) -> None:
+    command(*EASY)
+    command("train", "--refit", "ease")
+    for name in ("ease", "ease-refit"):
+        folder = RUNS / name
+        assert command("export", name, "--format", "torch").code == 0
+        (folder / "notes.txt").write_text("mine")
+        line = f"warning: replacing {folder} also removes notes.txt, torch/; copy what you need, or export again\n"
+        words = EASY if name == "ease" else ("train", "--refit", "ease")
+        kept = command(*words)
+        assert kept.code == 0 and "warning" not in kept.err and (folder / "torch").is_dir()
+        assert line in command(*words, "--overwrite").err and not (folder / "torch").exists()
+        assert "warning" not in command(*words, "--overwrite").err
+
+
+def test_what_is_removed_with_a_tuned_run_is_named(toy: Path, command: Command) -> None:
+    pytest.importorskip("optuna")
+    words, folder = ("tune", "--model", "ease", "--trials"), RUNS / "ease-tuned"
+    assert "warning" not in command(*words, 1).err
+    for trials, more in ((2, ()), (3, ("--overwrite",))):  # more trials replace what an earlier call has left
+        (folder / "index").mkdir()
+        assert f"warning: replacing {folder} also removes index/; copy" in command(*words, trials, *more).err
+        assert not (folder / "index").exists()
+
+
 BLEND = ("train", "--model", "blend", "--set", "first=multvae", "--set", "second=ease")
 
 

@@ -126,6 +126,14 @@ def python(code: str) -> str:
     return shlex.join(["python", "-c", code]) if any(sign in code for sign in '"$`\\!') else f'python -c "{code}"'
 
 
+def say_removed(folder: Path) -> None:
+    """Say what is removed with a run that is replaced, such as its exports."""
+    from recvae.runs.run import further_files
+
+    if removed := further_files(folder):
+        say(f"warning: replacing {folder} also removes {', '.join(removed)}; copy what you need, or export again")
+
+
 def say_next(*commands: str) -> None:
     """Propose the next commands: what `command` or `python` return."""
     say("next: " + "\n      ".join(commands))

@@ -22,6 +22,7 @@ from recvae_cli.console import (
     model_words,
     say,
     say_next,
+    say_removed,
     show,
     show_json,
 )
@@ -133,6 +134,8 @@ def train(
         run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
     if find_beta:
         check_has_beta(run.model)
+    if run.overwrites or run.work != run.folder:
+        say_removed(run.folder)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     _remark_on_precision(run, device)
     _remark_on_sampling(run, dataset)

@@ -24,6 +24,7 @@ from recvae_cli.console import (
     model_words,
     say,
     say_next,
+    say_removed,
     show,
     show_json,
 )
@@ -74,7 +75,7 @@ def tune(
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
-    from recvae.tuning import check_deliverable, check_optuna, deliver, settings_of, tune
+    from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
 
     check_optuna()
     limit = memory_limit(max_memory)
@@ -107,6 +108,7 @@ def tune(
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue")
         raise
+    say_removed(place_of(found, place.parent, place.name, overwrite))
     run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)]

@@ -151,6 +151,11 @@ def _chosen_part(folder: Path, role: str, bundle: Bundle, part: Path, models: Se
     return part
 
 
+def name_of(chosen: Chosen, name: str | None = None) -> str:
+    """Return the name of the run that repeats another one, unless it is given: "-refit" or "-refit-all" added."""
+    return name or f"{chosen.refit.run}-{_SUFFIXES[chosen.refit.on]}"
+
+
 def refit_run(
     chosen: Chosen,
     dataset: Dataset,
@@ -209,7 +214,7 @@ def refit_run(
             names[role] = f"{dataset.name}/{place.name}"
         model = replace(model, **names, parts={})
         load_parts(model, runs_dir, dataset, device, models, chosen.refit)
-    run = new_run(model, parent, name or f"{chosen.refit.run}-{_SUFFIXES[chosen.refit.on]}", overwrite, chosen.refit)
+    run = new_run(model, parent, name_of(chosen, name), overwrite, chosen.refit)
     with watch(model.name) as monitor:
         return train(run, dataset, monitor=monitor, **how)
 
