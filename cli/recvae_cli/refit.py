@@ -72,7 +72,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
     dataset = Dataset.load(home)
     chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
-    say(f"training {chosen.model.name} on {on} of {home}: {chosen.refit.describe().partition(';')[0]}")
+    say(f"training {chosen.model.name} on {on} of {home}")
     if request.overwrite:
         say_removed(request.runs_dir / dataset.name / name_of(chosen, name))
     try:
@@ -86,11 +86,16 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
             max_memory=limit,
             watch=_watch,
             models=own,
+            tell=_say_part,
         )
     except KeyboardInterrupt:
         again = "run the same command again" if chosen.parts else f"`{command('train', '--resume')}` continues"
         say(f"interrupted; {again}, if an epoch was finished")
         raise
+
+
+def _say_part(role: str, folder: Path, is_new: bool) -> None:
+    say(f"{role} run of the blend: {folder}" + ("" if is_new else ", which exists already"))
 
 
 @contextmanager
