@@ -518,9 +518,21 @@ def test_the_command_makes_an_index_says_what_it_finds_and_inspects_it(toy: Path
     checks = json.loads(command("inspect", "toy/als", "--json").out)["checks"]
     assert checks["index"]["overlap"]["10"] == 1.0
     card = Path("runs/toy/als/index/export.json")
-    card.write_text(json.dumps({**json.loads(card.read_text()), "check": None}))
-    damaged = command("inspect", "toy/als")
-    assert damaged.code == 1 and "export.json has no check" in damaged.err
+    shutil.copytree(card.parent, "runs/toy/als/torch")
+    whole = json.loads(card.read_text())
+    for check in (None, {}, {**whole["check"], "rows": "many"}, {**whole["check"], "overlap": {"10": None}}):
+        card.write_text(json.dumps({**whole, "check": check}))
+        damaged = command("inspect", "toy/als")
+        text = " ".join(damaged.out.replace("│", " ").split())
+        assert damaged.code == 1 and "export.json has no check" in text and not damaged.err
+        assert (
+            "holds a model in format index, expected torch" in text
+            and "weights.safetensors" in text
+            and "factors" in text
+        )
+        found = command("inspect", "toy/als", "--json")
+        assert found.code == 1 and json.loads(found.out)["checks"] == {}
+        assert "export.json has no check" in json.loads(found.out)["exports"]["index"]
 
 
 @pytest.mark.parametrize(
