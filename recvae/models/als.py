@@ -101,7 +101,6 @@ class ALS(FactorModel):
     }
     grid: ClassVar[Space] = {"factors": (64, 200), "alpha": (2.0, 10.0, 40.0)}  # the regularisation follows from both
 
-    factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float | None = hyperparameter(
         None, "weight of the squared factors; none: from the size of the data", low=0
     )

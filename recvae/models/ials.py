@@ -82,7 +82,6 @@ class IALS(FactorModel):
         "unobserved_ratio": (3.0, 10.0, 30.0),
     }
 
-    factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float = hyperparameter(
         0.05, "weight of the squared factors, in that of a user's or item's interactions", low=0
     )
