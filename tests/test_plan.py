@@ -20,8 +20,8 @@ from recvae.bundles.card import read_card
 from recvae.compute import memory
 from recvae.compute.memory import Needs, enough_bytes, in_blocks, parse_bytes, parse_limit, rows_within
 from recvae.datasets.dataset import Dataset
-from recvae.errors import MemoryLimitError, OutOfMemoryError, UsageError
-from recvae.models import EASE, MODELS, Blend, HVamp, Model, MultVAE, Popularity, model_class
+from recvae.errors import MemoryLimitError, NotFittedError, OutOfMemoryError, UsageError
+from recvae.models import ALS, EASE, MODELS, Blend, HVamp, Model, MultVAE, Popularity, model_class
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.runs import planning
 from recvae.runs.planning import plan
@@ -161,12 +161,23 @@ def test_every_model_states_what_it_needs_and_counts_its_parameters(
 ) -> None:
     model = fitted(model_name)
     needs = model.needs(*blocks.train.shape, blocks.train.nnz)
-    learned = [array for array in model.weights().values() if array.dtype == np.float32]
-    taken = sum(array.size for array in learned)
+    taken = model.count_parameters()
     assert needs.parameters >= taken if model_name == "sansa" else needs.parameters == taken  # at most, for each row
     assert needs.weights >= 4 * needs.parameters and needs.per_user >= 4 * 32
     assert needs.training > 0 and needs.reading >= needs.scoring > needs.weights
     assert type(model).needs is not Model.needs
+
+
+def test_settings_and_weights_of_a_blend_are_no_parameters(fitted: Callable[[str], Any], blocks: Dataset) -> None:
+    als, ials, ease = fitted("als"), fitted("ials"), fitted("ease")
+    assert als.count_parameters() == als.item_factors_.size == als.needs(*blocks.train.shape, 1).parameters
+    assert ials.count_parameters() == ials.item_factors_.size
+    blend = Blend.of(als, ease, weight=0.5).fit(blocks.train)
+    assert blend.count_parameters() == als.item_factors_.size + 32 * 32
+    with pytest.raises(NotFittedError, match="this ALS is not fitted"):
+        ALS().count_parameters()
+    with pytest.raises(NotFittedError, match="this Blend is not fitted"):
+        Blend.of(als, ease).count_parameters()
 
 
 def test_a_model_that_states_nothing_is_asked_for_nothing() -> None:

@@ -109,7 +109,7 @@ class ALS(FactorModel):
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
-    regularization_: np.ndarray = learned(1, per_item=False)
+    regularization_: np.ndarray = learned(1, per_item=False, counted=False)
     """The regularisation (1,) of the last fit, by which users are folded in."""
 
     @classmethod

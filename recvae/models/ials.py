@@ -100,7 +100,7 @@ class IALS(FactorModel):
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
     summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
     _folding: "_Basis | None" = field(default=None, init=False, repr=False, compare=False)
-    unobserved_weight_: np.ndarray = learned(1, per_item=False)  # a, (1,), float64
+    unobserved_weight_: np.ndarray = learned(1, per_item=False, counted=False)  # a, (1,), float64
 
     @property
     def uses_device(self) -> bool:
