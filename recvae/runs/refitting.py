@@ -161,6 +161,11 @@ def _chosen_part(
     return part, found
 
 
+def all_of(chosen: Chosen) -> list[Chosen]:
+    """Return what runs have chosen in the order in which they are refitted: of a blend, its runs come first."""
+    return [*(one for part in chosen.parts.values() for one in all_of(part)), chosen]
+
+
 def _silent(role: str, folder: Path, is_new: bool) -> None:
     """Say nothing of the runs of a blend."""
 
