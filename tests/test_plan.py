@@ -344,7 +344,7 @@ def test_without_a_limit_what_is_free_counts(blocks: Dataset, monkeypatch: pytes
     monkeypatch.setattr(memory, "available_bytes", lambda: 20_000)
     with pytest.raises(MemoryLimitError, match=r"20\.0 kB this machine has free; even batch_size=1 takes"):
         MultVAE().fit(blocks.train, device="cpu")
-    with pytest.raises(MemoryLimitError, match=r"^als on 32 items needs .* leave out rare items"):
+    with pytest.raises(MemoryLimitError, match=r"^als on 32 items with factors=64 needs .* leave out rare items"):
         model_class("als")().fit(blocks.train, max_memory=100)
 
 
