@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from recvae.models import ALS, IALS
 from recvae_cli import console
 from recvae_cli.app import app
 
@@ -90,6 +91,21 @@ def test_an_interrupted_run_is_continued_where_it_is(
     resume = shlex.split(said.out.split("run `")[1].split("`")[0])
     assert resume == ["recvae", "train", "--resume", *PLACES]
     works(command, resume)
+
+
+def test_the_quickstart_takes_the_folders_with_it(
+    workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ALS, "grid", {"factors": (4,)})
+    monkeypatch.setattr(IALS, "grid", {"factors": (4,)})
+    monkeypatch.setattr("recvae_cli.quickstart._SMALL", " ".join(SMALL))
+    said = command("quickstart", *PLACES)
+    preprocess, train, evaluate = proposed(said)
+    assert preprocess == ["recvae", "preprocess", "ml-1m", "--heldout-users", "500", *DATA]
+    assert train == ["recvae", "train", "--model", "multvae", *PLACES] and evaluate == ["recvae", "evaluate", *PLACES]
+    typed = [line for line in said.err.splitlines() if line.startswith("$ recvae ")]
+    assert len(typed) == 3 and typed[0].endswith("--overwrite --data-dir 'my data'")
+    assert Path("my runs/quickstart/multvae").is_dir() and not Path("data").exists() and not Path("runs").exists()
 
 
 def test_what_was_not_typed_is_not_proposed(workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

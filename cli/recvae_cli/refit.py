@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import command, imported_models, memory_limit, say, say_removed
+from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -89,7 +89,11 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
             tell=_say_part,
         )
     except KeyboardInterrupt:
-        again = "run the same command again" if chosen.parts else f"`{command('train', '--resume')}` continues"
+        again = (
+            "run the same command again"
+            if chosen.parts
+            else f"`{command('train', '--resume', *model_words(type(chosen.model)))}` continues"
+        )
         say(f"interrupted; {again}, if an epoch was finished")
         raise
 
