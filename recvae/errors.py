@@ -83,11 +83,31 @@ def requires_extra(extra: str, what: str) -> Iterator[None]:
     UsageError
         If an import in the block fails, with the command that installs the extra.
     """
+    with requires_package(f"'recvae[{extra}]'", what):
+        yield
+
+
+@contextmanager
+def requires_package(package: str, what: str) -> Iterator[None]:
+    """Import libraries; where one is missing, say how to install it.
+
+    Parameters
+    ----------
+    package : str
+        What pip is given to install them.
+    what : str
+        What needs them, as the message begins.
+
+    Raises
+    ------
+    UsageError
+        If an import in the block fails, with the command that installs the package.
+    """
     try:
         yield
     except ImportError as error:
         if (error.name or "").split(".")[0] in ("recvae", "recvae_cli"):
             raise  # a bug of this package, which no installation would fix
         raise UsageError(
-            f"{what} needs a library that cannot be imported ({error}); install it with: pip install 'recvae[{extra}]'"
+            f"{what} needs a library that cannot be imported ({error}); install it with: pip install {package}"
         ) from error

@@ -2,18 +2,20 @@
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae.compute import memory
 from recvae.compute.memory import available_bytes, check_memory, human_bytes, parse_bytes
 from recvae.errors import DataError, MemoryLimitError, UsageError
-from recvae.models import EASE, EDLAE, VASP, Model
+from recvae.models import ALS, EASE, EDLAE, IALS, VASP, Model
 
 GB = 10**9
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:          100000 kB\nMemAvailable:    8000000 kB\nBuffers: 1 kB\n"
@@ -209,6 +211,40 @@ def test_the_limit_that_is_set_counts_instead_of_the_machine(
     with pytest.raises(MemoryLimitError, match=r"(83 B|\d\.\d kB) is allowed by --max-memory"):
         model.fit(train, max_memory=limit - 1)
     assert model.n_items_ == 3, "what was fitted before is still there"
+
+
+@pytest.mark.parametrize("model", [ALS(factors=400), IALS(factors=400)], ids=lambda model: model.name)
+@pytest.mark.parametrize("limit", [300_000_000, 1_000_000_000])
+def test_a_factorisation_says_how_many_factors_fit(model: Any, limit: int) -> None:
+    size = (100_000, 200_000, 10_000_000)
+    said = rf"^{model.name} on 200,000 items with factors=400 needs 1\.\d GB .*; raise --max-memory to 1\.\d+GB, "
+    with pytest.raises(MemoryLimitError, match=said + r"set factors=\d+, or leave out rare items") as refused:
+        model.check_memory(*size, max_memory=limit)
+    most = int(str(refused.value).split("set factors=")[1].split(",")[0])
+    assert replace(model, factors=most).needs(*size).training <= limit
+    assert replace(model, factors=most + 1).needs(*size).training > limit
+    replace(model, factors=most).check_memory(*size, max_memory=limit)
+
+
+def test_where_not_even_one_factor_fits_none_is_named(machine: Path) -> None:
+    size = (100_000, 200_000, 10_000_000)
+    with pytest.raises(MemoryLimitError, match=r"; raise --max-memory to 1\.79GB, or leave out rare items"):
+        IALS(factors=400).check_memory(*size, max_memory=1000)
+    with pytest.raises(MemoryLimitError, match=r"8\.2 GB this machine has free; set factors=\d+, or leave out"):
+        IALS(factors=4000).check_memory(*size)
+
+
+def test_a_factorisation_on_a_gpu_must_fit_there_and_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, gpu = (100_000, 200_000, 10_000_000), torch.device("cuda", 0)
+    free = {"cuda": 10**12, "cpu": 10**12}
+    monkeypatch.setattr(memory, "free_on", lambda device: free[device.type])
+    needs = IALS(factors=400).needs(*size, on_gpu=True)
+    IALS(factors=400).check_memory(*size, gpu)
+    for place, n_bytes, name in (("cuda", needs.training, "cuda:0"), ("cpu", needs.host, "this machine")):
+        with monkeypatch.context() as patched:
+            patched.setitem(free, place, n_bytes - 1)
+            with pytest.raises(MemoryLimitError, match=rf"{name} has free; set factors=399, or leave out"):
+                IALS(factors=400).check_memory(*size, gpu)
 
 
 def test_data_that_are_no_matrix_are_refused_before_memory_is_counted() -> None:

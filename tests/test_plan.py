@@ -20,13 +20,15 @@ from recvae.bundles.card import read_card
 from recvae.compute import memory
 from recvae.compute.memory import Needs, enough_bytes, in_blocks, parse_bytes, parse_limit, rows_within
 from recvae.datasets.dataset import Dataset
-from recvae.errors import MemoryLimitError, OutOfMemoryError, UsageError
-from recvae.models import EASE, MODELS, Blend, HVamp, Model, MultVAE, Popularity, model_class
+from recvae.datasets.joining import join
+from recvae.errors import MemoryLimitError, NotFittedError, OutOfMemoryError, UsageError
+from recvae.models import ALS, EASE, MODELS, Blend, HVamp, Model, MultVAE, Popularity, model_class
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.runs import planning
 from recvae.runs.planning import plan
 from recvae.training.checkpoints import FILE_NAME
 from recvae.training.records import StopTraining
+from recvae.training.refits import Refit
 from recvae.training.trainer import Losses
 
 Command = Callable[..., Any]
@@ -162,12 +164,23 @@ def test_every_model_states_what_it_needs_and_counts_its_parameters(
 ) -> None:
     model = fitted(model_name)
     needs = model.needs(*blocks.train.shape, blocks.train.nnz)
-    learned = [array for array in model.weights().values() if array.dtype == np.float32]
-    taken = sum(array.size for array in learned)
+    taken = model.count_parameters()
     assert needs.parameters >= taken if model_name == "sansa" else needs.parameters == taken  # at most, for each row
     assert needs.weights >= 4 * needs.parameters and needs.per_user >= 4 * 32
     assert needs.training > 0 and needs.reading >= needs.scoring > needs.weights
     assert type(model).needs is not Model.needs
+
+
+def test_settings_and_weights_of_a_blend_are_no_parameters(fitted: Callable[[str], Any], blocks: Dataset) -> None:
+    als, ials, ease = fitted("als"), fitted("ials"), fitted("ease")
+    assert als.count_parameters() == als.item_factors_.size == als.needs(*blocks.train.shape, 1).parameters
+    assert ials.count_parameters() == ials.item_factors_.size
+    blend = Blend.of(als, ease, weight=0.5).fit(blocks.train)
+    assert blend.count_parameters() == als.item_factors_.size + 32 * 32
+    with pytest.raises(NotFittedError, match="this ALS is not fitted"):
+        ALS().count_parameters()
+    with pytest.raises(NotFittedError, match="this Blend is not fitted"):
+        Blend.of(als, ease).count_parameters()
 
 
 def test_a_model_that_states_nothing_is_asked_for_nothing() -> None:
@@ -332,7 +345,7 @@ def test_without_a_limit_what_is_free_counts(blocks: Dataset, monkeypatch: pytes
     monkeypatch.setattr(memory, "available_bytes", lambda: 20_000)
     with pytest.raises(MemoryLimitError, match=r"20\.0 kB this machine has free; even batch_size=1 takes"):
         MultVAE().fit(blocks.train, device="cpu")
-    with pytest.raises(MemoryLimitError, match=r"^als on 32 items needs .* leave out rare items"):
+    with pytest.raises(MemoryLimitError, match=r"^als on 32 items with factors=64 needs .* leave out rare items"):
         model_class("als")().fit(blocks.train, max_memory=100)
 
 
@@ -649,3 +662,66 @@ def test_a_run_that_never_fitted_leaves_nothing(toy: Path, command: Command, mon
     said = command(*SMALL)
     assert said.code == 1 and "memory ran out at update 1 (epoch 1); use a batch_size below 50" in said.err
     assert not RUN.exists()
+
+
+SMALL_NETWORK = ("--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "batch_size=40", "--set", "epochs=4")
+
+
+@pytest.mark.parametrize("on", ["train+validation", "all"])
+def test_a_refit_is_planned_on_its_users_and_for_its_epochs(on: str, toy: Path, command: Command) -> None:
+    command("train", "--model", "multvae", *SMALL_NETWORK, "--set", "patience=1")
+    epochs = read_bundle(Path("runs/toy/multvae")).training.best_epoch
+    more = () if on == "train+validation" else ("--on", on)
+    before = sorted(Path().rglob("*"))
+    said = command("plan", "--refit", "multvae", *more, "--seconds", "0.01", "--json")
+    assert said.code == 0, said.err
+    found, joined = json.loads(said.out), join(Dataset.load(toy), on)
+    [one] = found["models"]
+    assert (found["n_users"], found["n_interactions"]) == (joined.shape[0], joined.nnz)
+    assert one["epochs"] == epochs and one["seconds"] == pytest.approx(epochs * one["seconds_per_epoch"])
+    model = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=40)
+    assert one["host_bytes"] == model.needs(*joined.shape, joined.nnz).training
+    assert sorted(Path().rglob("*")) == before
+    line = said.err.splitlines()[-1].removeprefix("next: recvae ").split()
+    assert line == ["train", "--refit", "multvae", *more] and command(*line).code == 0
+
+
+def test_the_refit_of_a_blend_is_planned_run_by_run(toy: Path, command: Command) -> None:
+    for words in (["multvae", *SMALL_NETWORK], ["ease"], ["blend", "--set", "first=multvae", "--set", "second=ease"]):
+        assert command("train", "--model", *words).code == 0
+    found = json.loads(command("plan", "--refit", "blend", "--json", "--seconds", "0.01").out)
+    assert [one["model"] for one in found["models"]] == ["multvae", "ease", "blend"]
+    assert all(one["fits"] and one["seconds"] for one in found["models"])
+    said = command("plan", "--refit", "blend", "--seconds", "0", "--max-memory", "100kB")
+    assert said.code == 0 and "allow more memory" in said.err and "next:" not in said.err
+
+
+def test_a_refit_is_planned_without_looks_at_validation_users(blocks: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> float:
+        raise AssertionError("no look")
+
+    monkeypatch.setattr(planning, "_validation_seconds", refused)
+    refit = Refit(run="one", made="", on="train+validation", n_users=100, epochs=7)
+    found = plan(MultVAE(hidden_dims=(4,), latent_dim=2, epochs=50), blocks, seconds=0.01, refit=refit, device="cpu")
+    assert found.epochs == 7 and found.seconds == pytest.approx(7 * (found.epoch_seconds or 0))
+    assert found.on_host == found.needs.training == found.model.needs(100, 32, blocks.train.nnz).training
+    with pytest.raises(AssertionError, match="no look"):
+        plan(MultVAE(hidden_dims=(4,), latent_dim=2, epochs=50), blocks, seconds=0.01, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--on", "all"), "got --on all without --refit"),
+        (("ease", "--refit", "ease"), "got ease with --refit, but model and settings are those of ease"),
+        (("--set", "l2=3", "--refit", "ease"), "got --set l2=3 with --refit"),
+        (("--refit", "ease", "--on", "test"), "got --on 'test', expected one of: train+validation, all"),
+        (("--refit", "nosuch"), "no run 'nosuch'"),
+    ],
+)
+def test_what_does_not_go_with_the_plan_of_a_refit_is_refused(
+    words: tuple[str, ...], message: str, toy: Path, command: Command
+) -> None:
+    command("train", "--model", "ease")
+    said = command("plan", *words)
+    assert (said.code, said.out, message in said.err) == (2, "", True), said.err

@@ -206,16 +206,16 @@ def odd(fitted: Callable[[str], Model], blocks: Dataset, workplace: Path) -> Rec
 
 @pytest.mark.parametrize("item", ODD_IDS)
 def test_any_id_can_be_typed(odd: Recommender, item: str, command: Command) -> None:
-    [listed] = shlex.split(typed_ids([item, "3"]))
+    listed = typed_ids([item, "3"])
     assert ids_of(listed, "--items") == [item, "3"]
     found = json.loads(command("recommend", "toy/odd", "--items", listed, "-k", 4, "--json").out)
     expected = odd.recommend([item, "3"], 4)
     assert ([one["id"] for one in found["items"]], found["unknown"]) == (expected.ids, [])
     for option in ("--exclude", "--allow"):
-        words = ["recommend", "toy/odd", "--items", "3", option, *shlex.split(typed_ids([item])), "-k", "40", "--json"]
+        words = ["recommend", "toy/odd", "--items", "3", option, typed_ids([item]), "-k", "40", "--json"]
         ids = [one["id"] for one in json.loads(command(*words).out)["items"]]
         assert ids == [item] if option == "--allow" else item not in ids and len(ids) == 30
-    said = command("similar", "toy/odd", *shlex.split(typed_id(item)))
+    said = command("similar", "toy/odd", *typed_id(item))
     assert said.code == 0 and f"similar to {odd.items.title_of(ODD_IDS.index(item)) or item}" in said.err
     follow = said.err.split("next: recvae ")[1].strip()  # can be run as it is printed
     assert command(*shlex.split(follow)).code == 0

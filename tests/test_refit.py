@@ -1,6 +1,7 @@
 """`recvae train --refit` as a user types it: what it leaves, what is said of it elsewhere, and what is refused."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from recvae.datasets.joining import join
 from recvae.errors import UsageError
 from recvae.evaluation.comparison import compare
 from recvae.models import EASE
+from recvae.runs import refitting
 from recvae.training.trainer import Trainer
 
 Command = Callable[..., Any]
@@ -70,6 +72,7 @@ def test_a_closed_form_is_solved_on_all_these_users_and_says_so(on: str, toy: Pa
     }
     text = f"settings chosen by ease on validation; trained on {on}"
     assert text in said.out and "validation: " not in said.out
+    assert (said.out + said.err).count("chosen by") == 1 and f"training ease on {on} of data/toy\n" in said.err
     assert f"recvae {'serve' if on == 'all' else 'evaluate'} runs/toy/{name}" in said.err
     shown, page = command("inspect", name), (RUNS / name / "README.md").read_text()
     ndcg = f"{chosen['metrics']['validation']['ndcg@100']:.4f}"
@@ -204,12 +207,42 @@ def test_it_is_not_repeated_with_other_seeds_on_fewer_users(
 ) -> None:
     command(*NETWORK, "--set", "epochs=2")
     command("train", "--refit", "multvae")
+    for names in (["multvae-refit"], ["multvae", "multvae-refit"]):
+        said = command("compare", *names, "--baselines", "popularity")
+        line = shlex.split(said.err.rpartition("next: ")[2])
+        assert "--seeds" not in line and command(*line[1:]).code == 0
+    assert "--seeds 3" in command("compare", "multvae", "--baselines", "popularity").err
     assert "got 2 seeds for runs/toy/multvae-refit, a refit of multvae" in refused(
         "compare", "multvae-refit", "--seeds", 2, "--baselines", "popularity"
     )
     command("train", "--refit", "multvae", "--name", "multvae-seed-2")  # which only looks like a repeat
     again = command("compare", "multvae", "--seeds", 2, "--baselines", "popularity")
     assert again.code == 0 and card_of("multvae-seed-2-2")["metrics"]["validation"]
+
+
+def test_what_is_removed_with_the_run_that_is_replaced_is_named(toy: Path, command: Command) -> None:
+    command(*EASY)
+    command("train", "--refit", "ease")
+    for name in ("ease", "ease-refit"):
+        folder = RUNS / name
+        assert command("export", name, "--format", "torch").code == 0
+        (folder / "notes.txt").write_text("mine")
+        line = f"warning: replacing {folder} also removes notes.txt, torch/; copy what you need, or export again\n"
+        words = EASY if name == "ease" else ("train", "--refit", "ease")
+        kept = command(*words)
+        assert kept.code == 0 and "warning" not in kept.err and (folder / "torch").is_dir()
+        assert line in command(*words, "--overwrite").err and not (folder / "torch").exists()
+        assert "warning" not in command(*words, "--overwrite").err
+
+
+def test_what_is_removed_with_a_tuned_run_is_named(toy: Path, command: Command) -> None:
+    pytest.importorskip("optuna")
+    words, folder = ("tune", "--model", "ease", "--trials"), RUNS / "ease-tuned"
+    assert "warning" not in command(*words, 1).err
+    for trials, more in ((2, ()), (3, ("--overwrite",))):  # more trials replace what an earlier call has left
+        (folder / "index").mkdir()
+        assert f"warning: replacing {folder} also removes index/; copy" in command(*words, trials, *more).err
+        assert not (folder / "index").exists()
 
 
 BLEND = ("train", "--model", "blend", "--set", "first=multvae", "--set", "second=ease")
@@ -222,6 +255,9 @@ def test_a_blend_is_made_of_refitted_runs_with_the_weight_that_was_chosen(
         assert command(*words).code == 0
     said = command("train", "--refit", "blend")
     assert said.code == 0, said.err
+    lines = [line for line in said.err.splitlines() if "run of the blend" in line]
+    places = ["first run of the blend: runs/toy/multvae-refit", "second run of the blend: runs/toy/ease-refit"]
+    assert lines == places
     weight = card_of("blend")["training"]["weight"]
     card = card_of("blend-refit")
     assert card["training"]["weight"] == weight == card["hyperparameters"]["weight"] and card["metrics"] == {}
@@ -231,7 +267,9 @@ def test_a_blend_is_made_of_refitted_runs_with_the_weight_that_was_chosen(
         assert same_weights(dict(parts[role].weights()), weights_of(f"{part}-refit"))
         assert card_of(f"{part}-refit")["training"]["refit"]["run"] == part
     made = card_of("multvae-refit")["created"]
-    assert command("train", "--refit", "blend").code == 0 and card_of("multvae-refit")["created"] == made
+    again = command("train", "--refit", "blend")
+    assert again.code == 0 and card_of("multvae-refit")["created"] == made
+    assert all(f"{place}, which exists already\n" in again.err for place in places)
     assert not (RUNS / "multvae-refit-2").exists() and (RUNS / "blend-refit-2").is_dir()  # the parts are used again
     said = refused("train", "--model", "blend", "--set", "first=ease-refit", "--set", "second=multvae")
     assert "which was trained on train+validation: validation users cannot choose" in said and "blend ease" in said
@@ -239,6 +277,24 @@ def test_a_blend_is_made_of_refitted_runs_with_the_weight_that_was_chosen(
     shutil.rmtree(RUNS / "ease")
     command("train", "--model", "ease", "--set", "l2=99")
     assert "runs/toy/ease has changed since" in refused("train", "--refit", "blend")
+
+
+def test_what_was_chosen_is_read_once_for_each_run(
+    toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (EASY, ("train", "--model", "popularity")):
+        command(*words)
+    command("train", "--model", "blend", "--set", "first=ease", "--set", "second=popularity")
+    read: list[str] = []
+
+    def counting(folder: Path, **options: Any) -> Any:
+        read.append(folder.name)
+        return read_bundle(folder, **options)
+
+    monkeypatch.setattr(refitting, "read_bundle", counting)
+    chosen = refitting.chosen_by(RUNS / "blend", Dataset.load(toy), RUNS.parent)
+    assert sorted(read) == ["blend", "ease", "popularity"]
+    assert {role: part.refit.run for role, part in chosen.parts.items()} == {"first": "ease", "second": "popularity"}
 
 
 def test_the_run_of_a_blend_that_was_interrupted_is_continued_and_not_begun_again(

@@ -518,9 +518,85 @@ def test_the_command_makes_an_index_says_what_it_finds_and_inspects_it(toy: Path
     checks = json.loads(command("inspect", "toy/als", "--json").out)["checks"]
     assert checks["index"]["overlap"]["10"] == 1.0
     card = Path("runs/toy/als/index/export.json")
-    card.write_text(json.dumps({**json.loads(card.read_text()), "check": None}))
-    damaged = command("inspect", "toy/als")
-    assert damaged.code == 1 and "export.json has no check" in damaged.err
+    shutil.copytree(card.parent, "runs/toy/als/torch")
+    whole = json.loads(card.read_text())
+    for check in (None, {}, {**whole["check"], "rows": "many"}, {**whole["check"], "overlap": {"10": None}}):
+        card.write_text(json.dumps({**whole, "check": check}))
+        damaged = command("inspect", "toy/als")
+        text = " ".join(damaged.out.replace("│", " ").split())
+        assert damaged.code == 1 and "export.json has no check" in text and not damaged.err
+        assert (
+            "holds a model in format index, expected torch" in text
+            and "weights.safetensors" in text
+            and "factors" in text
+        )
+        found = command("inspect", "toy/als", "--json")
+        assert found.code == 1 and json.loads(found.out)["checks"] == {}
+        assert "export.json has no check" in json.loads(found.out)["exports"]["index"]
+
+
+def test_the_command_recommends_by_the_index(
+    toy: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("train", "--model", "als", "--set", "factors=8").code == 0
+    ids = Dataset.load(toy).item_ids[:3].tolist()
+    ask = ("recommend", "--items", ",".join(map(str, ids)), "-k", 5)
+    none = command(*ask, "--format", "index")
+    assert (none.code, none.out) == (2, "") and "make it with `recvae export RUN --format index`" in none.err
+    assert command("export", "--format", "index").code == 0
+    searched: list[int] = []
+    exact = Retriever.recommend
+
+    def counting(self: Retriever, histories: Any, *more: Any, **options: Any) -> Any:
+        searched.append(histories.shape[0])
+        return exact(self, histories, *more, **options)
+
+    monkeypatch.setattr(Retriever, "recommend", counting)
+    expected = json.loads(command(*ask, "--json").out)
+    assert not searched
+    assert json.loads(command(*ask, "--format", "index", "--json").out) == expected and searched == [1]
+    shown = command(*ask, "--format", "index", "--explain")
+    assert "als from runs/toy/als, by its index\n" in shown.err and "because of" in shown.out
+    assert "recvae serve runs/toy/als --format index\n" in shown.err
+    Path("users.csv").write_text("user,item\n" + "".join(f"{user},{ids[user]}\n" for user in range(3)))
+    searched.clear()
+    for name, more in (("exact.csv", ()), ("found.csv", ("--format", "index"))):
+        assert command("recommend", "--input", "users.csv", "--output", name, "-k", 4, *more).code == 0
+    assert Path("exact.csv").read_text() == Path("found.csv").read_text() and sum(searched) >= 3
+
+
+@pytest.mark.parametrize(
+    ("format_", "message"),
+    [
+        ("onnx", "got --format onnx, expected torch or index; an ONNX export is for services without torch"),
+        ("onnx-int8", "use `recvae serve --format onnx-int8`, or recvae.serving.onnx.OnnxRecommender"),
+        ("faiss", "got --format faiss, expected torch or index"),
+    ],
+)
+def test_other_formats_are_not_for_recommending(
+    format_: str, message: str, workplace: Path, command: Callable[..., Any]
+) -> None:
+    said = command("recommend", "--items", "1", "--format", format_)
+    assert (said.code, said.out, message in said.err) == (2, "", True), said.err
+
+
+def test_an_interrupted_file_is_not_continued_by_another_search(
+    toy: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("train", "--model", "als", "--set", "factors=8").code == 0
+    assert command("export", "--format", "index").code == 0
+    identities: list[dict[str, Any]] = []
+
+    def noted(_source: Path, _output: Path, _answer: Any, identity: dict[str, Any], *_: Any, **__: Any) -> None:
+        identities.append(identity)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recvae.recommenders.answer_files.recommend_file", noted)
+    Path("users.csv").write_text("user,item\n1,1\n")
+    for more in ((), ("--format", "index")):
+        assert command("recommend", "--input", "users.csv", "--output", "found.csv", *more).code == 130
+    one, other = identities
+    assert other.pop("index") and one == other
 
 
 @pytest.mark.parametrize(

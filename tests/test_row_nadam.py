@@ -103,3 +103,53 @@ def test_a_step_reads_and_changes_the_rows_with_a_gradient_and_no_other() -> Non
     for name in ("exp_avg", "exp_avg_sq", "updates"):
         assert state[name].any(dim=1).nonzero()[:, 0].tolist() == wanted.tolist(), name
     assert (parameter.detach() != 1).all(dim=1).nonzero()[:, 0].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize(("before", "dense", "in_all"), [(0, 1.06, 2.3), (999, 13.4, 25.2)])
+def test_a_row_that_comes_late_moves_as_one_that_comes_at_once(before: int, dense: float, in_all: float) -> None:
+    """What the module says of dense NAdam, and why rows have a clock of their own."""
+    parameter, other = (torch.nn.Parameter(torch.zeros(2, 1, dtype=torch.float64)) for _ in range(2))
+    ours, nadam = RowNAdam([parameter], lr=1.0), torch.optim.NAdam([other], lr=1.0, foreach=False)
+    for step in range(before + 200):
+        row = int(step == before)  # row 0 is in every batch but one, row 1 in that
+        given = functional.embedding(torch.tensor([row]), parameter, sparse=True)
+        ours.zero_grad(set_to_none=True)
+        given.sum().backward()
+        other.grad = torch.tensor([[1.0 - row], [float(row)]], dtype=torch.float64)
+        ours.step()
+        nadam.step()
+        if row:
+            assert -float(other[1].detach()) == pytest.approx(dense, rel=0.01)
+    assert -float(parameter[1].detach()) == pytest.approx(1.06, rel=0.01)
+    assert -float(other[1].detach()) == pytest.approx(in_all, rel=0.01)
+
+
+def test_missed_steps_of_dense_nadam_have_the_closed_form_of_the_docstring() -> None:
+    """A row with gradients in a few steps, moved all at once between them."""
+    beta1, beta2, lr, ratio = 0.9, 0.999, 0.01, 0.9 / 0.999**0.5
+    mu = [beta1 * (1 - 0.5 * 0.96 ** (0.004 * t)) for t in range(3001)]
+    product = [1.0]
+    for value in mu[1:]:
+        product.append(product[-1] * value)
+
+    def left(t: int) -> float:
+        terms = ((1 - beta2 ** (t + k)) ** 0.5 * mu[t + k + 1] / (1 - product[t + k + 1]) for k in range(1, 400))
+        return sum(ratio**k * term for k, term in enumerate(terms, start=1))
+
+    given, weight = gradients(5)[:, 0], start()[0].clone()
+    dense = torch.nn.Parameter(weight.clone())
+    optimizer = torch.optim.NAdam([dense], lr=lr, foreach=False)
+    m, v, last, seen = torch.zeros(WIDTH), torch.zeros(WIDTH), 0, (1, 2, 7, 8, 300, 301, 900, 1500)
+    for t in range(1, 1600):
+        g = given[seen.index(t)] if t in seen else torch.zeros(WIDTH, dtype=torch.float64)
+        dense.grad = g.clone()
+        optimizer.step()
+        if t in seen:
+            n = t - 1 - last
+            if last:
+                weight -= lr * m / v.sqrt() * (left(last) - ratio**n * left(last + n))
+            m, v = beta1 ** (n + 1) * m + (1 - beta1) * g, beta2 ** (n + 1) * v + (1 - beta2) * g**2
+            step = (1 - mu[t]) / (1 - product[t]) * g + mu[t + 1] / (1 - product[t + 1]) * m
+            weight -= lr * step / ((v / (1 - beta2**t)).sqrt() + 1e-8)
+            torch.testing.assert_close(weight, dense.detach(), rtol=1e-6, atol=1e-7)
+            last = t

@@ -20,6 +20,7 @@ from recvae_cli import (
     train,
     tune,
 )
+from recvae_cli.console import Verb
 from recvae_cli.ids import TakesIds
 
 app = typer.Typer(
@@ -31,20 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("quickstart")(quickstart.quickstart)
-app.command("datasets")(datasets.datasets)
-app.command("preprocess")(preprocess.preprocess)
-app.command("models")(models.models)
-app.command("plan")(plan.plan)
-app.command("train")(train.train)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("recommend")(recommend.recommend)
+app.command("quickstart", cls=Verb)(quickstart.quickstart)
+app.command("datasets", cls=Verb)(datasets.datasets)
+app.command("preprocess", cls=Verb)(preprocess.preprocess)
+app.command("models", cls=Verb)(models.models)
+app.command("plan", cls=Verb)(plan.plan)
+app.command("train", cls=Verb)(train.train)
+app.command("tune", cls=Verb)(tune.tune)
+app.command("evaluate", cls=Verb)(evaluate.evaluate)
+app.command("compare", cls=Verb)(compare.compare)
+app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
-app.command("inspect")(inspect.inspect)
-app.command("export")(export.export)
-app.command("serve")(serve.serve)
+app.command("inspect", cls=Verb)(inspect.inspect)
+app.command("export", cls=Verb)(export.export)
+app.command("serve", cls=Verb)(serve.serve)
 
 
 @app.callback(invoke_without_command=True)
@@ -67,6 +68,12 @@ def main() -> None:
         if isinstance(error, RecvaeError):
             typer.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
+        if isinstance(error, ImportError) and (error.name or "recvae").split(".")[0] not in ("recvae", "recvae_cli"):
+            typer.echo(
+                f"error: recvae needs a library that cannot be imported ({error}); install it with: pip install recvae",
+                err=True,
+            )
+            sys.exit(2)
         if is_out_of_memory(error):
             typer.echo(
                 f"error: not enough memory ({error}); use smaller batches (--set batch_size=...), fewer items or "

@@ -1,6 +1,5 @@
 """`recvae compare`: runs side by side with intervals, paired tests against a baseline, training time and size."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
     say,
     say_next,
@@ -81,14 +81,25 @@ def compare(
     folders = _folders(runs_dir, runs or [], data, own, split)
     found, home = shared.compare_runs(request, folders, "comparing")
     shared.report(request, found)
-    words = ["recvae", "compare", *map(str, folders), *(["--baselines", baselines] if baselines else [])]
+    words = [*map(str, folders), *(["--baselines", baselines] if baselines else [])]
     words += [*(["--to", to] if to else []), "--data", str(home)]
     words += [word for name in own or [] for word in ("--model", name)]
     words += [] if metrics == shared.DEFAULT_METRICS else ["--metrics", metrics]
     words += [] if split == "test" else ["--split", split]
-    has_seeds = any(contender.seeds and not contender.is_baseline for contender in found.contenders)
-    more = ["--seeds", "3"] if seeds == 1 and has_seeds else ["--output", "comparison.tex"]
-    say_next(shlex.join([*words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more]))
+    more = ["--seeds", "3"] if seeds == 1 and _can_be_repeated(folders, 3, own) else ["--output", "comparison.tex"]
+    say_next(command("compare", *words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more))
+
+
+def _can_be_repeated(folders: list[Path], n: int, own: list[str] | None) -> bool:
+    """Whether all these runs may be compared with n seeds, and one of them has a seed: refits cannot be repeated."""
+    from recvae.errors import UsageError
+    from recvae.runs.repeats import seeds_for
+
+    try:
+        seeds = [seeds_for(folder, n, imported_models(own)) for folder in folders]
+    except UsageError:
+        return False
+    return any(seeds)
 
 
 def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] | None, split: str) -> list[Path]:

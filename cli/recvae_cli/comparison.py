@@ -175,6 +175,7 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
                 f"({', '.join(MODELS)}); to test against another run, name it among those to compare too"
             )
         chosen = list(dict.fromkeys([*chosen, model_class(to)]))
+    _check_libraries(chosen, to)
     twice = [model.name for model in chosen if [other.name for other in chosen].count(model.name) > 1]
     if twice:
         raise UsageError(f"got two baselines with name '{twice[0]}', expected a different name for each")
@@ -182,6 +183,20 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
     if to is None or named is not None:
         return called, named
     return called, next(label for label, model in called.items() if model is model_class(to))
+
+
+def _check_libraries(baselines: "list[type[Model]]", to: str | None) -> None:
+    """Refuse a baseline whose library is missing, before anything is measured: without it, differences are others."""
+    from recvae.errors import UsageError
+    from recvae.models import import_path
+
+    for model in baselines:
+        try:
+            model.check_libraries()
+        except UsageError as error:
+            others = ",".join(import_path(other) for other in baselines if other is not model) or "none"
+            instead = f"name another model with --to than {to}" if to == model.name else f"use --baselines {others}"
+            raise UsageError(f"{error}; or {instead}") from error
 
 
 class _Measure:

@@ -1,17 +1,23 @@
 """What the verbs share: printing, and the options that several of them have."""
 
 import json
+import shlex
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from recvae.models import Model
 
 DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
-"""Defaults of the options below; the next command that is proposed leaves them out."""
+"""Defaults of the options below."""
+
+_CARRIED = ("data_dir", "runs_dir")  # options that the next command needs too, where this one was given them
+_RUNNING: ContextVar[Any] = ContextVar("running", default=None)
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Folder of data sets.", show_default=True)
@@ -47,11 +53,11 @@ def imported_models(names: list[str] | None) -> "list[type[Model]]":
     return [model_class(name) for name in names]
 
 
-def model_option(model: "type[Model]") -> str:
-    """Return ` --model MODULE:CLASS` for a model of your own, which the next command needs too; else nothing."""
+def model_words(model: "type[Model]") -> list[str]:
+    """Return `--model MODULE:CLASS` for a model of your own, which the next command needs too; else nothing."""
     from recvae.models import import_path, is_own
 
-    return f" --model {import_path(model)}" if is_own(model) else ""
+    return ["--model", import_path(model)] if is_own(model) else []
 
 
 def memory_limit(text: str | None) -> int | None:
@@ -81,6 +87,53 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+class Verb(TyperCommand):
+    """A verb, which remembers how it was typed while it runs: `command` needs that."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        before = _RUNNING.set(ctx)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _RUNNING.reset(before)
+
+
+def command(verb: str, *words: object) -> str:
+    """Return a command to be typed next, with the folders that were typed for the one that runs.
+
+    Parameters
+    ----------
+    verb : str
+        E.g. "train".
+    words : object
+        What follows it, not quoted.
+    """
+    typed, running = [str(word) for word in words], _RUNNING.get()
+    if running is not None:
+        known = {param.name for param in running.find_root().command.commands[verb].params}
+        end = typed.index("--") if "--" in typed else len(typed)  # what follows that is no option
+        for param in running.command.params:
+            source = running.get_parameter_source(param.name)
+            if param.name in _CARRIED and param.name in known and source is not None and source.name == "COMMANDLINE":
+                typed[end:end] = [param.opts[0], str(running.params[param.name])]
+                end += 2
+    return shlex.join(["recvae", verb, *typed])
+
+
+def python(code: str) -> str:
+    """Return a command that runs a line of Python."""
+    return shlex.join(["python", "-c", code]) if any(sign in code for sign in '"$`\\!') else f'python -c "{code}"'
+
+
+def say_removed(folder: Path) -> None:
+    """Say what is removed with a run that is replaced, such as its exports."""
+    from recvae.runs.run import further_files
+
+    if removed := further_files(folder):
+        say(f"warning: replacing {folder} also removes {', '.join(removed)}; copy what you need, or export again")
+
+
 def say_next(*commands: str) -> None:
-    """Propose the next commands."""
+    """Propose the next commands: what `command` or `python` return."""
     say("next: " + "\n      ".join(commands))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recvae_cli.console import DATA_DIR, DataDir, Json, say_next, show, show_json
+from recvae_cli.console import DATA_DIR, DataDir, Json, command, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.datasets.catalog.entry import KnownDataset
@@ -29,7 +29,8 @@ def datasets(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
         for text, names in _grouped(known, key).items():
             show(f"  {', '.join(names)}: {text}")
     show("", "Already prepared: " + (", ".join(prepared) or "none yet"))
-    say_next("recvae preprocess ml-1m", "recvae preprocess my-log.csv --user-col USER --item-col ITEM")
+    own = command("preprocess", "my-log.csv", "--user-col", "USER", "--item-col", "ITEM")
+    say_next(command("preprocess", "ml-1m"), own)
 
 
 def _row(entry: "KnownDataset", prepared: dict[str, str]) -> dict[str, Any]:

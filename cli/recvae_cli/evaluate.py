@@ -15,8 +15,11 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
+    python,
     say_next,
 )
+from recvae_cli.ids import typed_ids
 
 
 def evaluate(
@@ -78,8 +81,8 @@ def evaluate(
     shared.report(request, found)
     known = ItemIndex.read(folders[0] / ITEMS).ids[:2].tolist()
     if own:
-        more = " ".join(f"--model {name}" for name in own)
-        say_next(f"recvae recommend {folders[0]} --items {','.join(map(str, known))} {more}")
+        models = [word for name in own for word in ("--model", name)]
+        say_next(command("recommend", folders[0], "--items", typed_ids(known), *models))
         return
     load = f"from recvae import Recommender; r = Recommender.load({str(folders[0])!r})"
-    say_next(f'python -c "{load}; print(r.recommend({known}, k=5).to_pandas())"')
+    say_next(python(f"{load}; print(r.recommend({known}, k=5).to_pandas())"))

@@ -12,7 +12,9 @@ from recvae_cli.console import (
     Json,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
+    python,
     say,
     say_next,
     show,
@@ -85,7 +87,7 @@ def export(
         show_json({"folder": str(made.folder), **made.card})
         return
     _print(folder, made)
-    _say_next(folder, made, output)
+    _say_next(folder, made, output, own or [])
 
 
 def _held_out(folder: Path, data_dir: Path) -> "HeldOut | None":
@@ -135,20 +137,17 @@ def _print(folder: Path, made: "ModelExport") -> None:
         show(f"ndcg@100 of {check['ndcg']['users']:,} validation users: {before:.4f} before, {after:.4f} after")
 
 
-def _say_next(folder: Path, made: "ModelExport", output: Path | None) -> None:
+def _say_next(folder: Path, made: "ModelExport", output: Path | None, own: list[str]) -> None:
     if made.card["format"] == "torch":
-        say_next(f"python -c \"import torch; print(torch.export.load('{made.folder / 'model.pt2'}'))\"")
+        say_next(python(f"import torch; print(torch.export.load({str(made.folder / 'model.pt2')!r}))"))
         return
+    models: list[str] = []
     if made.card["format"] == "index":
+        models = [word for name in own for word in ("--model", name)]  # the run itself is loaded
         where = "True" if output is None else repr(str(made.folder))
         load = f"from recvae import Recommender; r = Recommender.load({str(folder)!r}, retrieval={where})"
-        commands = [f'python -c "{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"']
-        if output is None:
-            commands.insert(0, f"recvae serve {folder} --format index")
-        say_next(*commands)
-        return
-    load = f"from recvae.serving.onnx import OnnxRecommender; r = OnnxRecommender.load({str(made.folder)!r})"
-    commands = [f'python -c "{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"']
-    if output is None:
-        commands.insert(0, f"recvae serve {folder} --format {made.folder.name}")
-    say_next(*commands)
+    else:
+        load = f"from recvae.serving.onnx import OnnxRecommender; r = OnnxRecommender.load({str(made.folder)!r})"
+    serve = [command("serve", folder, "--format", made.folder.name, *models)] if output is None else []
+    ask = [] if models else [python(f"{load}; print(r.recommend(r.item_ids[:2], k=5).ids)")]
+    say_next(*serve, *ask)

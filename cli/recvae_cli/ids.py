@@ -2,10 +2,9 @@
 
 import csv
 import io
-import shlex
 from typing import Any
 
-from typer.core import TyperCommand
+from recvae_cli.console import Verb
 
 QUOTING = "put an id that has a comma in double quotes: --items '\"Toy Story, The\",318'"
 
@@ -38,18 +37,18 @@ def ids_of(text: str, option: str) -> list[str]:
 
 
 def typed_ids(ids: list[Any]) -> str:
-    """Return ids as they are typed in a shell: what `ids_of` reads."""
+    """Return ids as one word, not quoted for a shell: what `ids_of` reads."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(ids)
-    return shlex.quote(text.getvalue())
+    return text.getvalue()
 
 
-def typed_id(item: object) -> str:
-    """Return an id as the last argument of a command in a shell."""
-    return f"-- {shlex.quote(str(item))}" if str(item).startswith("-") else shlex.quote(str(item))
+def typed_id(item: object) -> list[str]:
+    """Return an id as the last words of a command, not quoted for a shell."""
+    return ["--", str(item)] if str(item).startswith("-") else [str(item)]
 
 
-class TakesIds(TyperCommand):
+class TakesIds(Verb):
     """A command with an id as its argument: an unknown option may be an id that begins with a dash."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import RUNS_DIR, Json, RunsDir, say_next, show, show_json
+from recvae_cli.console import RUNS_DIR, Json, RunsDir, command, say_next, show, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,10 +58,10 @@ def inspect(
     if not as_json:
         from recvae.models import MODELS  # only now: it takes a second
 
-        more = "" if card["model"] in MODELS else " --model MODULE:CLASS"
-        verbs = [f"recommend {folder} --items ID,ID", f"serve {folder}", f"evaluate {folder}"]
+        more = [] if card["model"] in MODELS else ["--model", "MODULE:CLASS"]
+        verbs = [["recommend", folder, "--items", "ID,ID"], ["serve", folder], ["evaluate", folder]]
         verbs = verbs[:2] if refit is not None and refit.has_seen("test") else verbs
-        say_next(*(f"recvae {verb}{more}" for verb in verbs))
+        say_next(*(command(*verb, *more) for verb in verbs))
 
 
 def _settings_and_numbers(card: dict[str, Any], refit: "Refit | None") -> "tuple[Table, Table]":

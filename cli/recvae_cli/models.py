@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae_cli.console import Json, say_next, show, show_json
+from recvae_cli.console import Json, command, say_next, show, show_json
 
 if TYPE_CHECKING:
     from recvae.models.common.hyperparameters import Range
@@ -61,8 +61,8 @@ def models(
             table.add_row(parameter.name, str(default) or "-", searched, parameter.meaning, parameter.expected)
         show(table, "")
     first = next(iter(names or ["multvae"]))
-    roles = "".join(f" --set {role}=RUN" for role in model_class(first).roles)
-    say_next(f"recvae train --model {first}{roles}")
+    roles = [word for role in model_class(first).roles for word in ("--set", f"{role}=RUN")]
+    say_next(command("train", "--model", first, *roles))
 
 
 def _searched(space: "Range | tuple[Any, ...] | None") -> str:

@@ -1,6 +1,8 @@
-"""`recvae plan`: what each model needs before a long run: memory, time, and whether it fits."""
+"""`recvae plan`: what each model, or a refit, needs before a long run: memory, time, and whether it fits."""
 
-import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
     memory_limit,
     say,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
     from recvae.models.common.base import Model
     from recvae.runs.planning import Plan
+    from recvae.training.refits import Refit
+
+    Asked = tuple[Dataset, list[tuple[Model, Refit | None]], Callable[[Plan], list[str]]]
 
 
 def plan(
@@ -41,6 +47,13 @@ def plan(
     seconds: Annotated[
         float, typer.Option("--seconds", help="Seconds to try out each model; 0 estimates no times.")
     ] = 2.0,
+    refit: Annotated[
+        str | None, typer.Option("--refit", metavar="RUN", help="Plan `recvae train --refit RUN` instead.")
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", help="With --refit: train+validation, or all.", show_default="train+validation"),
+    ] = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
@@ -57,44 +70,109 @@ def plan(
       recvae plan
       recvae plan multvae recvae --set batch_size=200 --max-memory 4GB
       recvae plan blend --set first=recvae --set second=ease
+      recvae plan --refit ml-1m/recvae --on all
     """
     from recvae.compute.devices import resolve_device
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
     from recvae.errors import UsageError
-    from recvae.models import import_path
-    from recvae.runs.parts import load_parts
     from recvae.runs.planning import plan
     from recvae.training.monitors import ProgressBar
 
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")
-    models = _models(names or [], settings or [])
     limit = memory_limit(max_memory)
     resolve_device(device)
-    home = find_dataset(data_dir, data)
-    dataset = Dataset.load(home)
-    plans, own_classes = [], imported_models(own)
-    for model in models:
-        load_parts(model, runs_dir, dataset, device, own_classes)
+    if refit is not None:
+        asked = _to_refit(refit, on, names or [], settings or [], data, own, device, data_dir, runs_dir)
+    elif on is not None:
+        raise UsageError(f"got --on {on} without --refit, expected --refit RUN --on {on}; a new run trains on train")
+    else:
+        asked = _to_train(names or [], settings or [], data, own, device, data_dir, runs_dir)
+    dataset, models, following = asked
+    plans = []
     with ProgressBar("trying out models") as bar:
-        for done, model in enumerate(models):
+        for done, (model, chosen) in enumerate(models):
             bar(done, len(models), model.name)
-            plans.append(plan(model, dataset, device=device, seconds=seconds, max_memory=limit))
+            plans.append(plan(model, dataset, device=device, seconds=seconds, max_memory=limit, refit=chosen))
     if as_json:
         show_json(_as_json(plans, dataset, limit))
     else:
         _print(plans, dataset, limit)
-    first = next((found for found in plans if found.fits), None)
-    if first is None:
-        say("no model fits; allow more memory or use smaller dimensions")
+    fitting = [found for found in plans if found.fits]
+    if not fitting or (refit is not None and len(fitting) < len(plans)):
+        say("no model fits; allow more memory or use smaller dimensions" if refit is None else "allow more memory")
         return
-    words = ["recvae", "train", "--model", import_path(type(first.model)), "--data", data or home.name]
-    words += [word for setting in _settings_for(type(first.model), settings or []) for word in ("--set", setting)]
+    words = following(fitting[0])
     words += ["--max-memory", max_memory] if max_memory else []
-    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
-    words += [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
-    say_next(shlex.join(words))
+    words += ["--device", device] if device != DEVICE else []
+    say_next(command("train", *words))
+
+
+def _to_train(
+    names: list[str],
+    settings: list[str],
+    data: str | None,
+    own: list[str] | None,
+    device: str,
+    data_dir: Path,
+    runs_dir: Path,
+) -> "Asked":
+    """Return the models to plan, and what follows `train` for the one that is trained."""
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
+    from recvae.models import import_path
+    from recvae.runs.parts import load_parts
+
+    models = _models(names, settings)
+    home = find_dataset(data_dir, data)
+    dataset, own_classes = Dataset.load(home), imported_models(own)
+    for model in models:
+        load_parts(model, runs_dir, dataset, device, own_classes)
+
+    def following(found: "Plan") -> list[str]:
+        kind = type(found.model)
+        chosen = [word for setting in _settings_for(kind, settings) for word in ("--set", setting)]
+        return ["--model", import_path(kind), "--data", data or home.name, *chosen]
+
+    return dataset, [(model, None) for model in models], following
+
+
+def _to_refit(
+    run: str,
+    on: str | None,
+    names: list[str],
+    settings: list[str],
+    data: str | None,
+    own: list[str] | None,
+    device: str,
+    data_dir: Path,
+    runs_dir: Path,
+) -> "Asked":
+    """Return what a finished run has chosen, of a blend after its runs, and what follows `train` to refit it."""
+    from recvae.bundles.card import read_card
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
+    from recvae.datasets.joining import join
+    from recvae.datasets.parts import VALIDATION_TOO, check_on
+    from recvae.errors import UsageError
+    from recvae.runs.finding import find_run
+    from recvae.runs.parts import load_parts
+    from recvae.runs.refitting import all_of, chosen_by
+
+    if names or settings:
+        found = names[0] if names else f"--set {settings[0]}"
+        raise UsageError(f"got {found} with --refit, but model and settings are those of {run}; leave it out")
+    folder = find_run(runs_dir, run, data)
+    dataset = Dataset.load(find_dataset(data_dir, data or str(read_card(folder)["dataset"].get("name"))))
+    own_classes = imported_models(own)
+    parts = check_on(on or VALIDATION_TOO)
+    every = all_of(chosen_by(folder, dataset, runs_dir, parts, own_classes))
+    models = [replace(one.model, parts={}) for one in every]
+    for model in models:
+        load_parts(model, runs_dir, dataset, device, own_classes)  # those not refitted yet are as large
+    words = ["--refit", run, *(["--on", on] if on else []), *(["--data", data] if data else [])]
+    words += [word for name in own or [] for word in ("--model", name)]
+    joined = replace(dataset, train=join(dataset, parts), train_user_ids=None)
+    return joined, [(model, one.refit) for model, one in zip(models, every, strict=True)], lambda _: words
 
 
 def _models(names: list[str], settings: list[str]) -> "list[Model]":

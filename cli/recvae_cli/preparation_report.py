@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import say, say_next, show, show_json
+from recvae_cli.console import command, say, say_next, show, show_json
 from recvae_cli.item_features import show_features
 
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: b
     for line in prepared.confirmed:
         show(f"as published: {line}")
     show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
-    say_next(f"recvae train --model multvae --data {manifest['name']}")
+    say_next(command("train", "--model", "multvae", "--data", manifest["name"]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, RunsDir, say, say_next, show
+from recvae_cli.console import DATA_DIR, RUNS_DIR, DataDir, RunsDir, command, say, say_next, show
 
 _NAME = "quickstart"
 _SMALL = "--set hidden_dims=300 --set latent_dim=100 --set batch_size=250 --set epochs=60 --set patience=15"
@@ -19,22 +19,24 @@ def quickstart(context: typer.Context, data_dir: DataDir = DATA_DIR, runs_dir: R
     import torch
 
     torch.set_num_threads(1)  # for a network this small, more threads mostly wait for each other
-    data, runs = shlex.quote(str(data_dir)), shlex.quote(str(runs_dir))
-    _run(context, f"preprocess synthetic --name {_NAME} --overwrite --data-dir {data}")
-    _run(context, f"train --model multvae --data {_NAME} {_SMALL} --overwrite --data-dir {data} --runs-dir {runs}")
-    _run(context, f"evaluate {_NAME}/multvae --data-dir {data} --runs-dir {runs}")
+    _run(context, "preprocess", "synthetic", "--name", _NAME, "--overwrite")
+    _run(context, "train", "--model", "multvae", "--data", _NAME, *_SMALL.split(), "--overwrite")
+    _run(context, "evaluate", f"{_NAME}/multvae")
     _recommend(data_dir / _NAME, runs_dir / _NAME / "multvae")
-    say_next(
-        "recvae preprocess ml-1m --heldout-users 500     # real data: downloaded from GroupLens, or --source PATH",
-        "recvae train --model multvae                    # on the newest data set; `recvae models` lists the models",
-        "recvae evaluate                                 # against tuned ALS and popularity, with intervals",
-    )
+    remarks = {
+        command("preprocess", "ml-1m", "--heldout-users", 500): "real data, downloaded; or --source PATH",
+        command("train", "--model", "multvae"): "on the newest data set; `recvae models` lists the models",
+        command("evaluate"): "against tuned ALS and popularity, with intervals",
+    }
+    width = max(map(len, remarks)) + 4
+    say_next(*(f"{words:<{width}} # {remark}" for words, remark in remarks.items()))
 
 
-def _run(context: typer.Context, line: str) -> None:
+def _run(context: typer.Context, verb: str, *words: str) -> None:
     """Show a command and run it, as if the user had typed it."""
-    say(f"\n$ recvae {line}")
-    context.find_root().command.main(shlex.split(line), prog_name="recvae", standalone_mode=False)
+    line = command(verb, *words)
+    say(f"\n$ {line}")
+    context.find_root().command.main(shlex.split(line)[1:], prog_name="recvae", standalone_mode=False)
 
 
 def _recommend(data: Path, run: Path) -> None:

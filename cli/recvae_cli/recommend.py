@@ -13,9 +13,10 @@ from recvae_cli.console import (
     MaxMemory,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
     memory_limit,
-    model_option,
+    model_words,
     say,
     say_next,
     show,
@@ -71,6 +72,9 @@ def recommend(
     output: Annotated[
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
     ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="torch, or index: search the index of `recvae export --format index`.")
+    ] = "torch",
     as_json: Json = False,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
@@ -86,6 +90,7 @@ def recommend(
       recvae recommend --items '"Toy Story, The",Heat'
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
+      recvae recommend --format index --items 318,296
     """
     from recvae.errors import UsageError
     from recvae.recommenders.recommender import Recommender
@@ -105,8 +110,10 @@ def recommend(
         raise UsageError(f"got {named} without --input, expected it with a file; add --input")
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
+    by_index = _is_index(format_)
     folder = find_run(runs_dir, run)
-    recommender = Recommender.load(folder, device, memory_limit(max_memory), models=imported_models(own))
+    models, limit = imported_models(own), memory_limit(max_memory)
+    recommender = Recommender.load(folder, device, limit, models=models, retrieval=by_index)
     options: dict[str, Any] = {
         "k": k,
         "exclude": ids_of(exclude, "--exclude"),
@@ -115,7 +122,7 @@ def recommend(
         "diversify": diversify,
     }
     if source is not None and output is not None:
-        _recommend_file(recommender, folder, source, output, options, explain, known)
+        _recommend_file(recommender, folder, source, output, options, explain, known, by_index)
         return
     history = ids_of(items or "", "--items")
     found = recommender.recommend(history, **options)
@@ -123,15 +130,34 @@ def recommend(
     if as_json:
         show_json(found.to_json(reasons))
         return
-    say(f"{recommender.model.name} from {folder}")
+    say(f"{recommender.model.name} from {folder}{', by its index' if by_index else ''}")
     _print(recommender, history, found, reasons)
-    if found.ids:
-        more = model_option(type(recommender.model))
-        has_similar = recommender.model.has_similarities
-        similar = [f"recvae similar{more} {folder} {typed_id(found.ids[0])}"] if has_similar else []
-        say_next(*similar, f"recvae serve {folder}{more}", f"recvae inspect {folder}")
-    else:
+    _say_next(recommender, folder, found, by_index)
+
+
+def _say_next(recommender: "Recommender", folder: Path, found: "Recommendations", by_index: bool) -> None:
+    if not found.ids:
         say("nothing to recommend: every item was already seen, excluded, or is not among the items of --allow")
+        return
+    more = model_words(type(recommender.model))
+    similar = [command("similar", *more, folder, *typed_id(found.ids[0]))]
+    served = command("serve", folder, *(["--format", "index"] if by_index else []), *more)
+    say_next(*(similar if recommender.model.has_similarities else []), served, command("inspect", folder))
+
+
+def _is_index(format_: str) -> bool:
+    """Whether items are found by an index; refuses the other formats, which are served, or loaded in Python."""
+    from recvae.bundles.exported import INDEX
+    from recvae.errors import UsageError
+
+    if format_ in ("onnx", "onnx-int8"):
+        raise UsageError(
+            f"got --format {format_}, expected torch or index; an ONNX export is for services without torch: use "
+            f"`recvae serve --format {format_}`, or recvae.serving.onnx.OnnxRecommender"
+        )
+    if format_ not in ("torch", INDEX):
+        raise UsageError(f"got --format {format_}, expected torch or index")
+    return format_ == INDEX
 
 
 def _recommend_file(
@@ -142,8 +168,10 @@ def _recommend_file(
     options: dict[str, Any],
     explain: bool,
     known: dict[str, Any],
+    by_index: bool,
 ) -> None:
     from recvae.bundles.card import CARD
+    from recvae.bundles.exported import EXPORT_CARD, INDEX
     from recvae.recommenders.answer_files import recommend_file
     from recvae.recommenders.history_files import options_like
     from recvae.storage.integrity import sha256_of
@@ -152,6 +180,7 @@ def _recommend_file(
 
     recommender.recommend_batch([], **options)  # refuse wrong options before the file is read
     identity = {"run": sha256_of(folder / CARD), **options}
+    identity |= {"index": sha256_of(folder / INDEX / EXPORT_CARD)} if by_index else {}  # another may find other items
     try:
         with ProgressBar("recommending") as bar:
             done = recommend_file(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import imported_models, memory_limit, say
+from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -63,7 +63,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     from recvae.datasets.home import check_name, find_dataset
     from recvae.datasets.parts import VALIDATION_TOO, check_on
     from recvae.runs.finding import find_run
-    from recvae.runs.refitting import chosen_by, refit_run
+    from recvae.runs.refitting import chosen_by, name_of, refit_run
 
     check_request(request)
     on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
@@ -72,7 +72,9 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
     dataset = Dataset.load(home)
     chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
-    say(f"training {chosen.model.name} on {on} of {home}: {chosen.refit.describe().partition(';')[0]}")
+    say(f"training {chosen.model.name} on {on} of {home}")
+    if request.overwrite:
+        say_removed(request.runs_dir / dataset.name / name_of(chosen, name))
     try:
         return refit_run(
             chosen,
@@ -84,11 +86,20 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
             max_memory=limit,
             watch=_watch,
             models=own,
+            tell=_say_part,
         )
     except KeyboardInterrupt:
-        again = "run the same command again" if chosen.parts else "`recvae train --resume` continues"
+        again = (
+            "run the same command again"
+            if chosen.parts
+            else f"`{command('train', '--resume', *model_words(type(chosen.model)))}` continues"
+        )
         say(f"interrupted; {again}, if an epoch was finished")
         raise
+
+
+def _say_part(role: str, folder: Path, is_new: bool) -> None:
+    say(f"{role} run of the blend: {folder}" + ("" if is_new else ", which exists already"))
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from recvae_cli.console import (
     Json,
     OwnModels,
     RunsDir,
+    command,
     imported_models,
-    model_option,
+    model_words,
     say,
     say_next,
     show,
@@ -69,4 +70,5 @@ def similar(
     for place, (key, name, score) in enumerate(rows, 1):
         table.add_row(str(place), str(key), name or "", f"{score:.3f}")
     show(table)
-    say_next(f"recvae recommend {folder} --items {typed_ids([item])} --explain{model_option(type(recommender.model))}")
+    more = model_words(type(recommender.model))
+    say_next(command("recommend", folder, "--items", typed_ids([item]), "--explain", *more))

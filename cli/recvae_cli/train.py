@@ -16,11 +16,13 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    command,
     imported_models,
     memory_limit,
-    model_option,
+    model_words,
     say,
     say_next,
+    say_removed,
     show,
     show_json,
 )
@@ -132,6 +134,8 @@ def train(
         run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
     if find_beta:
         check_has_beta(run.model)
+    if run.overwrites or run.work != run.folder:
+        say_removed(run.folder)
     say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
     _remark_on_precision(run, device)
     _remark_on_sampling(run, dataset)
@@ -165,7 +169,7 @@ def _trained(run: "Run", dataset: "Dataset", device: str, max_memory: int | None
             return train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
     except KeyboardInterrupt:
         what_next = (
-            f"run `recvae train --resume{model_option(type(run.model))}` to continue"
+            f"run `{command('train', '--resume', *model_words(type(run.model)))}` to continue"
             if run.work.exists()
             else "no epoch was finished, nothing is kept"
         )
@@ -289,7 +293,7 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         show_json({**content, "training": training.to_json(), "metrics": bundle.metrics})
     else:
         if bundle.interrupted:
-            resume = f"recvae train --resume{model_option(type(bundle.model))}"
+            resume = command("train", "--resume", *model_words(type(bundle.model)))
             show(f"interrupted: the best weights so far are kept; run `{resume}` to continue")
         if training.refit is not None:
             show(training.refit.describe())
@@ -305,4 +309,4 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         if training.epochs and training.epochs == training.best_epoch and whole:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
     verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"
-    say_next(f"recvae {verb} {folder}{model_option(type(bundle.model))}")
+    say_next(command(verb, folder, *model_words(type(bundle.model))))

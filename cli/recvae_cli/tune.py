@@ -19,10 +19,12 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    command,
     memory_limit,
-    model_option,
+    model_words,
     say,
     say_next,
+    say_removed,
     show,
     show_json,
 )
@@ -73,7 +75,7 @@ def tune(
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
-    from recvae.tuning import check_deliverable, check_optuna, deliver, settings_of, tune
+    from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
 
     check_optuna()
     limit = memory_limit(max_memory)
@@ -106,12 +108,12 @@ def tune(
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue")
         raise
+    say_removed(place_of(found, place.parent, place.name, overwrite))
     run = deliver(found, place.parent, place.name, overwrite)
-    where = {"--data-dir": (data_dir, DATA_DIR), "--runs-dir": (runs_dir, RUNS_DIR), "--device": (device, DEVICE)}
-    options = [word for option, (now, usual) in where.items() if now != usual for word in (option, str(now))]
-    line = ["recvae", "train", "--model", model, "--data", data or folder.name]
-    line += [word for setting in settings_of(found.model) for word in ("--set", setting)]
-    _report(found, run, shlex.join([*line, *options]), as_json)
+    words = ["--model", model, "--data", data or folder.name]
+    words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
+    words += ["--device", device] if device != DEVICE else []
+    _report(found, run, command("train", *words), as_json)
 
 
 def _seconds(text: str) -> float:
@@ -179,9 +181,9 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
         n, when = len(found.trials), "" if len(found.trials) > found.begun_with else " before"
         say(f"all {n} trials were done{when}; increase --trials to continue")
     else:
-        command = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
-        say(f"{found.ended}: the current trial does not count; continue with: {command}")
-    say_next(f"recvae evaluate {shlex.quote(str(run))}{model_option(type(found.model))}")
+        again = shlex.join(["recvae", *(word for word in sys.argv[1:] if word != "--fresh")])
+        say(f"{found.ended}: the current trial does not count; continue with: {again}")
+    say_next(command("evaluate", run, *model_words(type(found.model))))
 
 
 def _table(found: "Tuning") -> "Table":

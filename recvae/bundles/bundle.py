@@ -35,6 +35,7 @@ from recvae.version import __version__
 
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.parquet"
+README = "README.md"
 _UNREADABLE = (*UNREADABLE_ARCHIVE, SafetensorError, pa.ArrowException)
 _LIBRARIES = ("torch", "numpy", "scipy", "implicit", "safetensors")
 
@@ -102,7 +103,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         },
         "files": described(folder, (WEIGHTS, ITEMS)),
     }
-    write_text(folder / "README.md", model_card(card, bundle.model.paper, is_own(type(bundle.model))))
+    write_text(folder / README, model_card(card, bundle.model.paper, is_own(type(bundle.model))))
     write_json(folder / CARD, card)
 
 

@@ -137,7 +137,7 @@ def measure(
         seed_means=means | {metric: [value] for metric, value in overall.items()},
         seconds=bundle.training.seconds if bundle else None,
         n_bytes=file.stat().st_size if file is not None and file.is_file() else sum(w.nbytes for w in weights),
-        n_parameters=sum(array.size for array in weights if array.dtype.kind == "f"),  # indices are not learned
+        n_parameters=model.count_parameters(),
     )
 
 

@@ -69,6 +69,7 @@ def problems_of_exports(run: Path) -> dict[str, str | None]:
         if (run / name / EXPORT_CARD).is_file():
             try:
                 card = read_export(run / name, wanted)
+                _check_of(run / name)
             except (BundleError, UsageError) as error:
                 problems[name] = str(error)
             else:
@@ -90,19 +91,20 @@ def checks_of_exports(run: Path, problems: dict[str, str | None]) -> dict[str, d
     -------
     dict of str to dict
         The check by the name of the export's folder: see `exports.checking.Check`.
-
-    Raises
-    ------
-    BundleError
-        If a card has no check.
     """
-    checks: dict[str, dict[str, Any]] = {}
-    for name in (name for name, problem in problems.items() if problem is None):
-        check = json.loads((run / name / EXPORT_CARD).read_text(encoding="utf-8")).get("check")
-        if not (isinstance(check, dict) and isinstance(check.get("overlap"), dict)):
-            raise damaged(run / name, f"{EXPORT_CARD} has no check")
-        checks[name] = check
-    return checks
+    return {name: _check_of(run / name) for name, problem in problems.items() if problem is None}
+
+
+def _check_of(folder: Path) -> dict[str, Any]:
+    """Return what the card of an export says of its check, if it says all that is shown of it."""
+    try:
+        check = json.loads((folder / EXPORT_CARD).read_text(encoding="utf-8"))["check"]
+        shown = [check["rows"], *check["overlap"].values()]
+        if isinstance(check["on"], str) and all(isinstance(one, int | float) for one in shown):
+            return check
+    except UNREADABLE_ARCHIVE:
+        pass
+    raise damaged(folder, f"{EXPORT_CARD} has no check")
 
 
 def read_items(folder: Path) -> ItemIndex:

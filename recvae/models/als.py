@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
-from recvae.errors import TrainingError
+from recvae.errors import TrainingError, requires_package
 from recvae.interactions import HeldOut
 from recvae.models.common.base import FitOptions
 from recvae.models.common.factors import FactorModel, item_factors_of
@@ -42,7 +42,7 @@ _ONE_AT_A_TIME = threading.Lock()
 @functools.cache
 def _import_implicit() -> None:
     """Import what takes 0.3 s and no other model needs."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), requires_package("implicit", "als"):
         warnings.simplefilter("ignore")  # in a notebook, tqdm complains of a progress bar that nobody asked for
         import implicit.cpu.als  # noqa: F401
 
@@ -101,7 +101,6 @@ class ALS(FactorModel):
     }
     grid: ClassVar[Space] = {"factors": (64, 200), "alpha": (2.0, 10.0, 40.0)}  # the regularisation follows from both
 
-    factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float | None = hyperparameter(
         None, "weight of the squared factors; none: from the size of the data", low=0
     )
@@ -110,8 +109,13 @@ class ALS(FactorModel):
     seed: int = hyperparameter(0, "seed of the initial factors", low=0, high=2**32 - 1)
 
     _folding: Any = field(default=None, init=False, repr=False, compare=False)
-    regularization_: np.ndarray = learned(1, per_item=False)
+    regularization_: np.ndarray = learned(1, per_item=False, counted=False)
     """The regularisation (1,) of the last fit, by which users are folded in."""
+
+    @classmethod
+    def check_libraries(cls) -> None:
+        """Refuse to continue without the package `implicit`; see `Model.check_libraries`."""
+        _import_implicit()
 
     def _fit(
         self,

@@ -216,6 +216,11 @@ class Blend(Model):
         arrays = {f"{part}/{name}": a for part, model in self.parts_.items() for name, a in model.weights().items()}
         return {"weight": np.array([self.weight_], dtype=np.float64), **arrays}
 
+    def count_parameters(self) -> int:
+        """Return those of both parts; see `Model.count_parameters`."""
+        self.check_fitted()
+        return sum(part.count_parameters() for part in self.parts_.values())
+
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load the arrays of both parts; see `Model.load_weights`."""
         if weights["weight"].shape != (1,):

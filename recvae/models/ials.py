@@ -82,7 +82,6 @@ class IALS(FactorModel):
         "unobserved_ratio": (3.0, 10.0, 30.0),
     }
 
-    factors: int = hyperparameter(64, "number of latent factors", low=1)
     regularization: float = hyperparameter(
         0.05, "weight of the squared factors, in that of a user's or item's interactions", low=0
     )
@@ -101,7 +100,7 @@ class IALS(FactorModel):
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
     summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
     _folding: "_Basis | None" = field(default=None, init=False, repr=False, compare=False)
-    unobserved_weight_: np.ndarray = learned(1, per_item=False)  # a, (1,), float64
+    unobserved_weight_: np.ndarray = learned(1, per_item=False, counted=False)  # a, (1,), float64
 
     @property
     def uses_device(self) -> bool:

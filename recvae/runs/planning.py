@@ -17,12 +17,13 @@ import torch
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.datasets.dataset import Dataset
-from recvae.errors import MemoryLimitError, TrainingError
+from recvae.errors import MemoryLimitError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
 from recvae.ranking import block_rows
 from recvae.training.records import EpochRecord, NullMonitor, StopTraining
+from recvae.training.refits import Refit
 from recvae.training.validation import validation_ndcg
 
 SECONDS = 2.0
@@ -106,6 +107,7 @@ def plan(
     device: str = "auto",
     seconds: float = SECONDS,
     max_memory: int | None = None,
+    refit: Refit | None = None,
 ) -> Plan:
     """Find out what training a model would need.
 
@@ -121,6 +123,9 @@ def plan(
         About how long to try it out; 0 leaves times out.
     max_memory : int, optional
         Bytes that training may take, on the host and on a GPU each; by default what is free.
+    refit : Refit, optional
+        What another run has chosen, to be trained again: for its epochs, and without looks at the validation users. The
+        training users of the data set must be the joined ones; see `recvae.datasets.joining.join`.
 
     Returns
     -------
@@ -134,18 +139,22 @@ def plan(
     """
     resolved = resolve_device(device)
     place = resolved if model.uses_device else torch.device("cpu")
-    train, epochs = dataset.train, int(getattr(model, "epochs", 0))
+    train, epochs = dataset.train, int((refit and refit.epochs) or getattr(model, "epochs", 0))
     size = (*train.shape, train.nnz)
     needs = model.needs(*size, on_gpu=place.type == "cuda")
-    held_out = max(dataset.validation.n_users, dataset.test.n_users)
-    most = min(held_out, block_rows(train.shape[1]))
+    most = min(max(dataset.validation.n_users, dataset.test.n_users), block_rows(train.shape[1]))
     rows = rows_within(max_memory, needs.weights, needs.per_user, most)
     while_training = rows_within(max_memory, needs.held, needs.per_user, most)
     obstacle, of_epoch, whole = "", None, None
     try:
+        model.check_libraries()
+    except UsageError as error:
+        obstacle, seconds = str(error), 0.0
+    try:
         model.check_memory(*size, place, max_memory=max_memory)
         if seconds > 0 and isinstance(model, Autoencoder):
-            of_epoch = _epoch_seconds(model, dataset, place, seconds, max_memory)
+            held_out = None if refit else dataset.validation
+            of_epoch = _epoch_seconds(model, dataset.train, held_out, place, seconds, max_memory)
             whole = of_epoch * epochs
         elif seconds > 0:
             whole = _fit_seconds(model, dataset, place, seconds)
@@ -157,7 +166,7 @@ def plan(
         model=model,
         device=str(place),
         needs=needs,
-        peak=max(needs.training, needs.held + while_training * needs.per_user),
+        peak=max(needs.training, 0 if refit else needs.held + while_training * needs.per_user),
         rows=rows,
         epochs=epochs,
         epoch_seconds=of_epoch,
@@ -181,16 +190,21 @@ class _EpochTimer(NullMonitor):
 
 
 def _epoch_seconds(
-    model: Autoencoder[Any], dataset: Dataset, device: torch.device, seconds: float, max_memory: int | None
+    model: Autoencoder[Any],
+    train: sp.csr_matrix,
+    validation: HeldOut | None,
+    device: torch.device,
+    seconds: float,
+    max_memory: int | None,
 ) -> float:
-    """Return about how long an epoch takes, with its look at the validation users."""
-    n_users = dataset.train.shape[0]
+    """Return about how long an epoch takes, with its look at the validation users if there is one."""
+    n_users = train.shape[0]
     users = min(model.batch_size, n_users)
     updates = n_users / users  # the last, smaller batch counts as what it is of a batch
     tried = replace(model, epochs=_MOST_EPOCHS)
 
     def trial(n_batches: int) -> float:
-        watch, some = _EpochTimer(seconds), dataset.train[_typical(dataset.train, n_batches * users)]
+        watch, some = _EpochTimer(seconds), train[_typical(train, n_batches * users)]
         tried.fit(some, device=device, monitor=watch, max_memory=max_memory)
         if tried.history_.interrupted:
             raise KeyboardInterrupt  # typed by somebody; the training loop ends well after it
@@ -202,7 +216,8 @@ def _epoch_seconds(
         of_more = trial(_MORE)
         each = max(of_more - of_update, 0.0) / (_MORE - 1)
         of_update, of_epoch = each, of_update - each
-    return updates * of_update + of_epoch + _validation_seconds(tried, dataset.validation, max_memory)
+    looking = 0.0 if validation is None else _validation_seconds(tried, validation, max_memory)
+    return updates * of_update + of_epoch + looking
 
 
 def _validation_seconds(model: Autoencoder[Any], validation: HeldOut, max_memory: int | None) -> float:

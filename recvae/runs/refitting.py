@@ -27,6 +27,7 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 
 Watch = Callable[[str], AbstractContextManager[Monitor]]
+Tell = Callable[[str, Path, bool], None]
 
 
 _SUFFIXES = {VALIDATION_TOO: "refit", ALL: "refit-all"}  # of names: what may be measured is told from what may not
@@ -80,7 +81,13 @@ def chosen_by(
     BundleError
         If it is damaged or unfinished.
     """
-    card, bundle = read_card(folder), read_bundle(folder, models=models)
+    return _chosen(folder, read_bundle(folder, models=models), dataset, runs_dir, on, models)
+
+
+def _chosen(
+    folder: Path, bundle: Bundle, dataset: Dataset, runs_dir: Path, on: str, models: Sequence[type[Model]]
+) -> Chosen:
+    """Return what a run has chosen whose bundle is read; see `chosen_by`."""
     found = str(bundle.manifest.get("fingerprint"))
     if found != dataset.fingerprint:
         raise UsageError(
@@ -101,7 +108,7 @@ def chosen_by(
     model, epochs = _with_epochs(folder, bundle)
     refit = Refit(
         run=folder.resolve().name,
-        made=card["created"],
+        made=read_card(folder)["created"],
         on=check_on(on),
         n_users=dataset.train.shape[0],
         epochs=epochs,
@@ -118,7 +125,7 @@ def chosen_by(
         # What was left to the data stays as the run had it: it was chosen with that.
         model=replace(model, **bundle.training.from_data) if bundle.training.from_data else model,
         refit=refit,
-        parts={role: chosen_by(part, dataset, runs_dir, on, models) for role, part in parts.items()},
+        parts={role: _chosen(*part, dataset, runs_dir, on, models) for role, part in parts.items()},
     )
 
 
@@ -139,16 +146,33 @@ def _with_epochs(folder: Path, bundle: Bundle) -> tuple[Model, int | None]:
     return model, epochs
 
 
-def _chosen_part(folder: Path, role: str, bundle: Bundle, part: Path, models: Sequence[type[Model]]) -> Path:
-    """Return the run that a blend was made of, if it still is what was blended."""
+def _chosen_part(
+    folder: Path, role: str, bundle: Bundle, part: Path, models: Sequence[type[Model]]
+) -> tuple[Path, Bundle]:
+    """Return the run that a blend was made of and its bundle, if it still is what was blended."""
     assert isinstance(bundle.model, Blend)  # the only model with roles
-    blended, now = bundle.model.parts_[role].weights(), read_bundle(part, models=models).model.weights()
+    found = read_bundle(part, models=models)
+    blended, now = bundle.model.parts_[role].weights(), found.model.weights()
     if blended.keys() != now.keys() or not all(np.array_equal(blended[name], now[name]) for name in now):
         raise UsageError(
             f"{part} has changed since {folder} was made of it, so the weight may be wrong for it; "
             "train the blend again"
         )
-    return part
+    return part, found
+
+
+def all_of(chosen: Chosen) -> list[Chosen]:
+    """Return what runs have chosen in the order in which they are refitted: of a blend, its runs come first."""
+    return [*(one for part in chosen.parts.values() for one in all_of(part)), chosen]
+
+
+def _silent(role: str, folder: Path, is_new: bool) -> None:
+    """Say nothing of the runs of a blend."""
+
+
+def name_of(chosen: Chosen, name: str | None = None) -> str:
+    """Return the name of the run that repeats another one, unless it is given: "-refit" or "-refit-all" added."""
+    return name or f"{chosen.refit.run}-{_SUFFIXES[chosen.refit.on]}"
 
 
 def refit_run(
@@ -162,6 +186,7 @@ def refit_run(
     max_memory: int | None = None,
     watch: Watch,
     models: Sequence[type[Model]] = (),
+    tell: Tell = _silent,
 ) -> tuple[Bundle, Path]:
     """Train a run again on its held-out users too, for the epochs that it has chosen.
 
@@ -185,6 +210,8 @@ def refit_run(
         Name of what is trained -> a context manager that gives a monitor.
     models : sequence of type of Model
         Models of your own that the run may hold.
+    tell : callable
+        Of a blend: role, folder and whether it was trained now -> None; called for each run that it is made of.
 
     Returns
     -------
@@ -205,22 +232,30 @@ def refit_run(
     if chosen.parts:
         names = {}
         for role, part in chosen.parts.items():
-            place = _finished(part, parent, dataset) or _train_part(part, dataset, runs_dir, how, watch, models)
+            existing = _finished(part, parent, dataset)
+            place = existing or _train_part(part, dataset, runs_dir, how, watch, models, tell)
+            tell(role, place, existing is None)
             names[role] = f"{dataset.name}/{place.name}"
         model = replace(model, **names, parts={})
         load_parts(model, runs_dir, dataset, device, models, chosen.refit)
-    run = new_run(model, parent, name or f"{chosen.refit.run}-{_SUFFIXES[chosen.refit.on]}", overwrite, chosen.refit)
+    run = new_run(model, parent, name_of(chosen, name), overwrite, chosen.refit)
     with watch(model.name) as monitor:
         return train(run, dataset, monitor=monitor, **how)
 
 
 def _train_part(
-    part: Chosen, dataset: Dataset, runs_dir: Path, how: dict[str, Any], watch: Watch, models: Sequence[type[Model]]
+    part: Chosen,
+    dataset: Dataset,
+    runs_dir: Path,
+    how: dict[str, Any],
+    watch: Watch,
+    models: Sequence[type[Model]],
+    tell: Tell,
 ) -> Path:
     """Train what a blend is made of, or continue it."""
     run = _unfinished(part, runs_dir / dataset.name, dataset, models)
     if run is None or part.parts:
-        bundle, place = refit_run(part, dataset, runs_dir, **how, watch=watch, models=models)
+        bundle, place = refit_run(part, dataset, runs_dir, **how, watch=watch, models=models, tell=tell)
     else:
         with watch(run.model.name) as monitor:
             bundle, place = train(run, dataset, monitor=monitor, **how)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles.bundle import Bundle, unknown_model, write_bundle
+from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.datasets.dataset import Dataset
@@ -30,6 +30,7 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 
 _LOCK = "run.lock"
+_OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, _LOCK}
 _LATER = "; where more memory is free, run `recvae train --resume` to continue"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
@@ -96,6 +97,22 @@ def _free(folder: Path) -> Path:
     """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
     n_taken = len(taken_names(folder.parent, folder.name))
     return folder.with_name(f"{folder.name}-{n_taken + 1}") if n_taken else folder
+
+
+def further_files(folder: Path) -> list[str]:
+    """Return by name what the folder of a run holds besides it, such as its exports; a folder's name ends in "/".
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist. Whoever replaces the run removes all of these.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        entry.name + ("/" if entry.is_dir() else "")
+        for entry in entries
+        if entry.name not in _OF_A_RUN and not entry.name.startswith(".")
+    ]
 
 
 def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:
@@ -230,6 +247,7 @@ def train(
         a bundle of the best weights, marked as interrupted.
     """
     size = (*dataset.train.shape, dataset.train.nnz)
+    run.model.check_libraries()
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
     work = run.work
     _claim(run)

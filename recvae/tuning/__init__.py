@@ -21,6 +21,7 @@ from recvae.tuning.result import (
     TuningMonitor,
     check_deliverable,
     deliver,
+    place_of,
 )
 from recvae.tuning.search import Search, setting_text, settings_of, settings_text
 from recvae.tuning.study import COMPLETE, FAILED, PRUNED, Trial
@@ -40,6 +41,7 @@ __all__ = [
     "check_deliverable",
     "check_optuna",
     "deliver",
+    "place_of",
     "setting_text",
     "settings_of",
     "settings_text",

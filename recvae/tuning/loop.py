@@ -90,7 +90,7 @@ def tune(
         If it cannot be written.
     """
     search = Search(model_class(name), dict(fixed or {}))
-    _check(dataset, trials, timeout, seed)
+    _check(search.model_class, dataset, trials, timeout, seed)
     resolve_device(device)
     with Shield() as shield, open_study(folder, search, dataset.fingerprint, fresh=fresh) as study:
         tuner = _Tuner(
@@ -107,7 +107,7 @@ def tune(
         return tuner.run(seed)
 
 
-def _check(dataset: Dataset, trials: int, timeout: float | None, seed: int) -> None:
+def _check(model: type[Model], dataset: Dataset, trials: int, timeout: float | None, seed: int) -> None:
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise UsageError(f"got trials {trials!r}, expected a whole number, 1 or more")
     if timeout is not None and not 0 < timeout < float("inf"):
@@ -120,6 +120,7 @@ def _check(dataset: Dataset, trials: int, timeout: float | None, seed: int) -> N
             "prepare it again with more users or a larger share held out"
         )
     check_optuna()
+    model.check_libraries()
 
 
 _NO_TIME = StopTraining("the time of the search is over")

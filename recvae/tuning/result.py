@@ -101,12 +101,17 @@ def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) ->
         If it cannot be written.
     """
     check_deliverable(parent / name, overwrite)
-    earlier = None if overwrite else _delivered(tuning.bundle, parent, name)
-    folder = earlier or new_run(tuning.model, parent, name, overwrite).folder
+    folder = place_of(tuning, parent, name, overwrite)
     with write_folder(folder, CARD) as aside:
         for file in tuning.bundle.iterdir():
             shutil.copyfile(file, aside / file.name)  # not its age: the newest run is the one just made
     return folder
+
+
+def place_of(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) -> Path:
+    """Return the folder that `deliver` fills; what it holds is replaced."""
+    earlier = None if overwrite else _delivered(tuning.bundle, parent, name)
+    return earlier or new_run(tuning.model, parent, name, overwrite).folder
 
 
 def _delivered(bundle: Path, parent: Path, name: str) -> Path | None:

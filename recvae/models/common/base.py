@@ -19,7 +19,7 @@ from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
-from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays
+from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
@@ -92,6 +92,16 @@ class Model(ScoringModel):
         ------
         UsageError
             For the first that does not fit, with what to set instead.
+        """
+
+    @classmethod
+    def check_libraries(cls) -> None:
+        """Refuse to continue without a library that only this model needs; most need none.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be imported, with the command that installs it.
         """
 
     @property
@@ -171,6 +181,7 @@ class Model(ScoringModel):
             )
         check_fields(self)
         check_hyperparameters(self)
+        self.check_libraries()
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
@@ -217,6 +228,16 @@ class Model(ScoringModel):
         """
         self.check_fitted()
         return learned_arrays(self)
+
+    def count_parameters(self) -> int:
+        """Return how many numbers were learned, as tables of results have it.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        return parameters_in(self, self.weights())
 
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:  # noqa: ARG002
         """Load what `weights` returned, instead of fitting.

@@ -20,7 +20,7 @@ _NO_ARRAY = (
 )
 
 
-def learned(ndim: int = 2, *, per_item: bool = True) -> Any:
+def learned(ndim: int = 2, *, per_item: bool = True, counted: bool = True) -> Any:
     """Declare an array that a model learns, as a dataclass field whose name ends in an underscore.
 
     Parameters
@@ -29,13 +29,15 @@ def learned(ndim: int = 2, *, per_item: bool = True) -> Any:
         Number of dimensions of the array; a sparse CSR matrix has 2.
     per_item : bool
         Whether its first dimension is the items; every model needs at least one such array.
+    counted : bool
+        Whether its numbers are parameters, as tables count them; a setting that was left to the data is none.
     """
     return dataclasses.field(
         default_factory=lambda: np.empty((0,) * ndim, dtype=np.float32),
         init=False,
         repr=False,
         compare=False,
-        metadata={"learned": ndim, "per_item": per_item},
+        metadata={"learned": ndim, "per_item": per_item, "counted": counted},
     )
 
 
@@ -52,6 +54,20 @@ def learned_arrays(model: Any) -> dict[str, np.ndarray]:
         else:
             arrays[name] = np.asarray(value)
     return arrays
+
+
+def parameters_in(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many numbers of a model's arrays are parameters: neither indices nor settings left to the data.
+
+    Parameters
+    ----------
+    model : Model
+        Whose fields say what counts.
+    arrays : mapping of str to ndarray
+        What its `weights` returned.
+    """
+    others = {field.name.rstrip("_") for field in _learned_fields(model) if not field.metadata["counted"]}
+    return sum(array.size for name, array in arrays.items() if array.dtype.kind == "f" and name not in others)
 
 
 def check_fields(model: Any) -> None:
