@@ -8,6 +8,7 @@
     chunked_softmax   the softmax over all items, some at a time, for large catalogues
     row_adam          Adam on only the rows that a batch touches
     schedules         how the weight of the KL term grows
+    step_sizes        how large the steps of the optimisers are
     averaging         a running mean of the weights over epochs
     refits            training again what a run has chosen: for how long, on which users
     records           a record per epoch, the summary of a run, and what a monitor is

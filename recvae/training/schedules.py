@@ -6,7 +6,7 @@ from collections.abc import Callable
 from recvae.errors import UsageError
 
 Schedule = Callable[[float], float]
-"""Number of updates done so far -> beta of the next one."""
+"""Number of updates done so far -> beta of the next one, or another number that changes, see `step_sizes`."""
 
 
 def constant(beta: float) -> Schedule:

@@ -25,6 +25,7 @@ from recvae.training.records import EpochRecord, History, Monitor, divergence, s
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
 from recvae.training.schedules import Schedule, stretched
+from recvae.training.step_sizes import StepSizes
 from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: B users of a batch, U users, I items.
@@ -92,6 +93,8 @@ class Task:
         Total number of updates -> Schedule, or None without a KL term.
     score : callable
         Block of users -> Tensor of shape (n_users, n_items), without noise.
+    step_size : callable, optional
+        Total number of updates -> Schedule of the share of the optimisers' step size, or None for all of it always.
     rows : int, optional
         How many users to score at a time; None for as many as `block_rows` says.
     """
@@ -100,6 +103,7 @@ class Task:
     phases: Sequence[Phase]
     schedule: Callable[[int], Schedule | None]
     score: Callable[[sp.csr_matrix], torch.Tensor]
+    step_size: Callable[[int], Schedule | None] = lambda _: None
     rows: int | None = None
 
 
@@ -147,8 +151,11 @@ class Trainer:
         self.batches = SparseBatches(train, batch_size, device)
         self.passes = sum(phase.passes for phase in task.phases)
         before = -(-course.n_users // batch_size) if course else len(self.batches)
-        rise = task.schedule(epochs * self.passes * before)
+        planned = epochs * self.passes * before
+        rise, share = task.schedule(planned), task.step_size(planned)
         self.beta = None if rise is None else stretched(rise, before, len(self.batches))
+        share = None if share is None else stretched(share, before, len(self.batches))
+        self.step_sizes = StepSizes([phase.optimizer for phase in task.phases], share)
         shuffle_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint64)
         self.shuffle = torch.Generator().manual_seed(int(shuffle_seed >> 1))
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
@@ -283,6 +290,7 @@ class Trainer:
             phase.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
             losses = phase.loss(batch, beta or 0.0, self.noise)
             losses.total.backward()
+            self.step_sizes.set(self.updates)
             phase.optimizer.step()
             self.updates += 1
             users = losses.total.new_full((), len(batch))  # made on the device

@@ -28,6 +28,7 @@ from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
+from recvae.training.step_sizes import DECAYS, step_size
 from recvae.training.trainer import Losses, Phase, Task, Trainer
 
 # Letters in shape comments: B users of a block, I items, D latent dimensions.
@@ -42,6 +43,10 @@ class Autoencoder(Model, Generic[NetworkT]):
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
     batch_size: int = hyperparameter(500, "users per update", low=1)
     learning_rate: float = hyperparameter(1e-3, "step size of Adam", low=0)
+    decay: str = hyperparameter("none", "how the step size falls to 0 over the epochs", choices=DECAYS)
+    warmup: float = hyperparameter(
+        0.0, "part of the epochs over which the step size first rises from 0", low=0, high=1, below_high=True
+    )
     patience: int = hyperparameter(
         50, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
     )
@@ -81,6 +86,10 @@ class Autoencoder(Model, Generic[NetworkT]):
     def _schedule(self, total_updates: int) -> Schedule | None:  # noqa: ARG002  (models with a KL term have one)
         """Return the weight of the KL term by update, None where there is no such term."""
         return None
+
+    def _step_size(self, total_updates: int) -> Schedule | None:
+        """Return the share of the optimisers' step size by update, None where it is always all of it."""
+        return step_size(self.decay, self.warmup, total_updates)
 
     def _prior(self, n_items: int) -> nn.Module | None:  # noqa: ARG002  (some models have one)
         """Return what only training has, not initialised; `_initialise` makes it `network_.prior`."""
@@ -180,6 +189,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             network=self.network_,
             phases=self._phases(),
             schedule=self._schedule,
+            step_size=self._step_size,
             score=self._score_block,
             rows=self._rows_while_training(train, options.max_memory),
         )
