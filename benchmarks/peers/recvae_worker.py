@@ -108,7 +108,7 @@ def learn(data: Data, model: str, values: dict[str, Any], seed: int, limits: dic
     ours = made(model, values, seed)
     if isinstance(ours, Autoencoder):
         ours.fit(data.train, held_out, device="cpu", monitor=Follow(course))
-        return course.answer(batch_size=ours.batch_size, learning_rate=ours.learning_rate)
+        return course.answer(batch_size=ours.users_per_update(data.train.shape[0]), learning_rate=ours.learning_rate)
     seconds, _ = timed(lambda: ours.fit(data.train, held_out, device="cpu"))
     per_user, _ = evaluate(ours, held_out, f"ndcg@{work.TOP}")
     course.add(seconds, float(np.nanmean(per_user[f"ndcg@{work.TOP}"])), seconds)

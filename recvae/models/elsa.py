@@ -171,7 +171,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     }
 
     epochs: int = hyperparameter(10, "passes over the training users", low=1)
-    batch_size: int = hyperparameter(128, "users per update", low=1)
+    batch_size: int | None = hyperparameter(128, "users per update", low=1)
     learning_rate: float = hyperparameter(0.1, "step size of NAdam", low=0)
     latent_dim: int = hyperparameter(800, "length of an item's vector", low=2)
     sampling: str = hyperparameter(
@@ -199,7 +199,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
 
     def _begin(self, train: sp.csr_matrix) -> None:
         super()._begin(train)
-        self._updates = -(-train.shape[0] // self.batch_size)  # of an epoch
+        self._updates = -(-train.shape[0] // self.users_per_update(train.shape[0]))  # of an epoch
 
     def _phases(self) -> Sequence[Phase]:
         optimizer = self._optimizer()

@@ -199,9 +199,9 @@ def _epoch_seconds(
 ) -> float:
     """Return about how long an epoch takes, with its look at the validation users if there is one."""
     n_users = train.shape[0]
-    users = min(model.batch_size, n_users)
+    users = min(model.users_per_update(n_users), n_users)
     updates = n_users / users  # the last, smaller batch counts as what it is of a batch
-    tried = replace(model, epochs=_MOST_EPOCHS)
+    tried = replace(model, epochs=_MOST_EPOCHS, batch_size=users)
 
     def trial(n_batches: int) -> float:
         watch, some = _EpochTimer(seconds), train[_typical(train, n_batches * users)]

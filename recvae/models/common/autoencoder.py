@@ -23,6 +23,7 @@ from recvae.models.common.footprint import BatchFootprint, check_batches, networ
 from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.models.common.networks import ItemNetwork, ProductNetwork, initialise
+from recvae.models.common.penalties import two_digits
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
@@ -33,6 +34,8 @@ from recvae.training.trainer import Losses, Phase, Task, Trainer
 
 # Letters in shape comments: B users of a block, I items, D latent dimensions.
 
+_LEAST_USERS, _MOST_USERS = 32, 500  # per update, where the user has not said
+
 NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 
 
@@ -41,7 +44,9 @@ class Autoencoder(Model, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
 
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
-    batch_size: int = hyperparameter(500, "users per update", low=1)
+    batch_size: int | None = hyperparameter(
+        None, "users per update; none: a 25th of the training users, from 32 to 500", low=1
+    )
     learning_rate: float = hyperparameter(1e-3, "step size of Adam", low=0)
     decay: str = hyperparameter("none", "how the step size falls to 0 over the epochs", choices=DECAYS)
     warmup: float = hyperparameter(
@@ -62,7 +67,27 @@ class Autoencoder(Model, Generic[NetworkT]):
     network_: NetworkT = field(init=False, repr=False, compare=False)
     dtype_: torch.dtype = field(default=torch.float32, init=False, repr=False, compare=False)
     device_: torch.device = field(default=torch.device("cpu"), init=False, repr=False, compare=False)
+    from_data_: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     history_: History = field(default_factory=History, init=False, repr=False, compare=False)
+
+    def users_per_update(self, n_users: int) -> int:
+        """Return `batch_size`, or where it is None what suits the number of users.
+
+        Few users in large batches are few updates: with 500 users per update, citeulike-a has 9 in an epoch.
+
+        Parameters
+        ----------
+        n_users : int
+            Training users.
+
+        Returns
+        -------
+        int
+            A 25th of them to two digits, at least 32 and at most 500.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(max(int(two_digits(n_users / 25)), _LEAST_USERS), _MOST_USERS)
 
     @abstractmethod
     def _network(self, n_items: int) -> NetworkT:
@@ -127,7 +152,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         """Count what the network takes, without allocating it; see `Model.needs`."""
         with torch.device("meta"):
             network, prior = self._network(n_items), self._prior(n_items)
-        batch = min(self.batch_size, n_users)
+        batch = min(self.users_per_update(n_users), n_users)
         of_batch = batch * n_interactions // max(n_users, 1)
         return network_needs(
             network,
@@ -135,7 +160,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             self._footprint(network, batch, of_batch, on_gpu=on_gpu),
             n_users=n_users,
             n_interactions=n_interactions,
-            batch_size=self.batch_size,
+            batch_size=self.users_per_update(n_users),
             averaged=self.averaging > 0,
             on_gpu=on_gpu,
         )
@@ -162,7 +187,9 @@ class Autoencoder(Model, Generic[NetworkT]):
             change: lighter.needs(n_users, n_items, n_interactions, on_gpu=on_gpu)
             for change, lighter in self._lighter().items()
         }
-        check_batches(needs, min(self.batch_size, n_users), max_memory, device, what, self._smaller(), others)
+        check_batches(
+            needs, min(self.users_per_update(n_users), n_users), max_memory, device, what, self._smaller(), others
+        )
 
     def _lighter(self) -> Mapping[str, Self]:
         """Return the same model in ways that need less memory, by what to set."""
@@ -180,6 +207,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         the best weights so far are kept, and the model is fitted with them.
         """
         self.device_ = options.device
+        self.from_data_ = {} if self.batch_size else {"batch_size": self.users_per_update(train.shape[0])}
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
@@ -198,7 +226,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             train,
             validation,
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=self.users_per_update(train.shape[0]),
             patience=self.patience,
             averaging=self.averaging,
             seed=self.seed,
@@ -216,7 +244,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         if self.history_.diverged_at:
             raise TrainingError(f"{divergence(self.history_)}; {kept}")
         if self.history_.out_of_memory_at:
-            raise OutOfMemoryError(f"{shortage(self.history_, self.batch_size)}; {kept}")
+            raise OutOfMemoryError(f"{shortage(self.history_, trainer.batches.batch_size)}; {kept}")
         return None
 
     def _rows_while_training(self, train: sp.csr_matrix, max_memory: int | None) -> int:
@@ -240,6 +268,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             best_epoch=self.history_.best_epoch,
             stopped_early=self.history_.stopped_early,
             stopped=None if self.history_.stop is None else self.history_.stop.reason,
+            from_data=self.from_data_ or None,
         )
 
     def _stop_training(self) -> None:

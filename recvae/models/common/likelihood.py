@@ -136,7 +136,7 @@ class RowWise(ItemLikelihood[LogitNetworkT]):
         if self.row_wise and (self.decay != "none" or self.warmup):
             raise UsageError(
                 f"got row_wise=True with decay={self.decay} and warmup={self.warmup:g}, but rows that catch up need a "
-                "step size that does not change; leave out row_wise, or both others"
+                "step size that does not change; set decay=none and warmup=0, or leave out row_wise"
             )
 
     def _adam(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:

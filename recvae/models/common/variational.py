@@ -113,7 +113,7 @@ def find_beta(
             "the pilot was best before beta began to grow, so there is no cap to find; "
             "train with --set beta=0, or set a smaller batch_size for more updates in an epoch"
         )
-    updates = pilot.epochs * -(-train.shape[0] // pilot.batch_size)
+    updates = pilot.epochs * -(-train.shape[0] // pilot.users_per_update(train.shape[0]))
     steps = steps_of_rise(updates, pilot.anneal_steps, pilot.anneal_fraction)
     found = {"beta": best.beta, "anneal": "linear", "anneal_steps": round(best.beta * steps)}
     return found if model.anneal_cycles == _CYCLES else {**found, "anneal_cycles": _CYCLES}
