@@ -1,5 +1,6 @@
 """The softmax over all items in parts: loss and gradients are those of the whole block, with any number at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,14 +242,15 @@ def test_what_cannot_be_in_parts_is_refused(kind: Any, settings: dict[str, Any],
 
 def test_the_estimate_falls_by_the_block_and_a_refusal_says_what_to_set() -> None:
     size = (10_000, 1_000_000, 200_000)
-    whole, parts = (MultDAE(latent_dim=64, items_at_a_time=step).needs(*size).training for step in (None, 4096))
+    model = MultDAE(latent_dim=64, batch_size=500)
+    whole, parts = (replace(model, items_at_a_time=step).needs(*size).training for step in (None, 4096))
     assert 1.3 * 4 * 500 * 10**6 < whole - parts + 4 * 4 * 4096 * (500 + 64) < 1.31 * 4 * 500 * 10**6
-    fewer = MultDAE(latent_dim=64, items_at_a_time=64).needs(*size).training
+    fewer = MultDAE(latent_dim=64, batch_size=500, items_at_a_time=64).needs(*size).training
     assert fewer < parts
     with pytest.raises(MemoryLimitError, match=r"raise --max-memory to .*GB, or set items_at_a_time=4096, or set bat"):
-        MultDAE(latent_dim=64).check_memory(*size, max_memory=parts)
+        MultDAE(latent_dim=64, batch_size=500).check_memory(*size, max_memory=parts)
     with pytest.raises(MemoryLimitError) as caught:
-        MultDAE(latent_dim=64).check_memory(*size, max_memory=parts - 1)
+        MultDAE(latent_dim=64, batch_size=500).check_memory(*size, max_memory=parts - 1)
     assert "items_at_a_time" not in str(caught.value), "it would not fit either"
     others: list[dict[str, Any]] = [{"sampling": "uniform"}, {"likelihood": "bernoulli"}, {"items_at_a_time": 9000}]
     for other in others:

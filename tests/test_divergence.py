@@ -25,6 +25,7 @@ Command = Callable[..., Any]
 NAN, INF = math.nan, math.inf
 RUN = Path("runs/toy/multvae")
 SMALL = ("train", "--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "batch_size=50", "--set", "epochs=4")
+SMALL += ("--set", "decay=none", "--set", "warmup=0")  # so that a shorter run is the beginning of a longer one
 FINISHED = {"README.md", "items.parquet", "log.jsonl", "recommender.json", "weights.safetensors"}
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {}}
 NETWORKS: dict[type[Autoencoder], dict[str, Any]] = {
@@ -36,6 +37,9 @@ NETWORKS: dict[type[Autoencoder], dict[str, Any]] = {
     VASP: {"hidden_dim": 8, "latent_dim": 4, "depth": 2},
 }
 UPDATES = 3  # of 40 users each in an epoch of the blocks, which have 100
+
+
+STEADY: dict[str, Any] = {"decay": "none", "warmup": 0.0}
 
 
 def small(model_class: type[Autoencoder] = MultVAE, **changes: Any) -> Autoencoder:
@@ -66,7 +70,8 @@ def diverge(
 def test_a_run_that_diverges_says_where_and_keeps_its_best_weights(
     model_class: type[Autoencoder], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"anneal": "constant"} if issubclass(model_class, MultVAE | HVamp | VASP) else {}
+    options: dict[str, Any] = {"anneal": "constant"} if issubclass(model_class, MultVAE | HVamp | VASP) else {}
+    options |= STEADY  # so that a shorter run is the beginning of a longer one
     straight = fit(small(model_class, epochs=2, **options), blocks)
     diverge(monkeypatch, model_class, 2 * UPDATES + 2)
     model = small(model_class, **options)
@@ -117,9 +122,9 @@ def test_in_the_first_epoch_nothing_is_kept(blocks: Dataset, monkeypatch: pytest
 def test_without_validation_users_the_weights_of_the_last_whole_epoch_are_kept(
     blocks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = small(epochs=3, anneal="constant").fit(blocks.train, device="cpu")
+    straight = small(epochs=3, anneal="constant", **STEADY).fit(blocks.train, device="cpu")
     diverge(monkeypatch, MultVAE, 3 * UPDATES + 1)
-    model = small(anneal="constant")
+    model = small(anneal="constant", **STEADY)
     with pytest.raises(TrainingError, match=r"\(epoch 4\).*; the weights of epoch 3 are kept"):
         model.fit(blocks.train, device="cpu")
     for name, value in straight.weights().items():

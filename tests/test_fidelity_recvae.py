@@ -346,4 +346,4 @@ def test_defaults_are_the_authors() -> None:
     model = RecVAE()
     assert (model.hidden_dim, model.depth, model.latent_dim, model.dropout) == (600, 5, 200, 0.5)
     assert (model.gamma, model.anneal, model.encoder_passes, model.decoder_passes) == (0.005, "constant", 3, 1)
-    assert (model.batch_size, model.learning_rate, model.epochs) == (500, 5e-4, 50)
+    assert (model.users_per_update(116_677), model.learning_rate, model.epochs) == (500, 5e-4, 50)  # those of ML-20M

@@ -116,11 +116,12 @@ def test_keeping_checkpoints_does_not_change_a_run(blocks: Dataset, tmp_path: Pa
 
 
 def test_ctrl_c_keeps_the_best_epoch_so_far_and_says_so(blocks: Dataset) -> None:
+    steady: dict[str, Any] = {"decay": "none", "warmup": 0.0}
     for after in (4, 4.5):
-        stopped = fit(small(MultVAE), blocks, monitor=Tells(KeyboardInterrupt, after))
+        stopped = fit(small(MultVAE, **steady), blocks, monitor=Tells(KeyboardInterrupt, after))
         assert stopped.history_.interrupted
         assert len(stopped.history_.records) == 4
-        straight = fit(small(MultVAE, epochs=4, anneal_steps=round(0.85 * 40)), blocks)
+        straight = fit(small(MultVAE, epochs=4, anneal_steps=round(0.85 * 40), **steady), blocks)
         assert not straight.history_.interrupted
         assert_same_run(stopped, straight)
 

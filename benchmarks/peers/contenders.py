@@ -107,7 +107,7 @@ def contenders(only: Sequence[str], settings: Mapping[str, Any]) -> list[Contend
         if name in PEERS:
             package = requirements(name)[0].replace("==", " ")
             found += [
-                Contender(f"{package}, as recvae", name, {"own": False}),
+                Contender(f"{package}, as the paper", name, {"own": False}),
                 Contender(f"{package}, own defaults", name, {"own": True}),
             ]
             continue

@@ -13,9 +13,9 @@ validations included; the peers are validated here, outside of what counts.
 Each training is a process of its own with the same number of threads, one after the other, in every round all of them
 with the round's seed. A round's ratio is to recvae's Mult-VAE in that round, both without validations.
 
-- RecBole's MultiVAE and Cornac's VAECF have the settings of recvae's Mult-VAE as far as each has them: 600-200, batches
-  of 500, Adam 1e-3, dropout 0.5, a KL term whose weight rises to 0.2 in 170 epochs; Cornac has no dropout, and that
-  weight from the start. And each once more with the batch size and the learning rate that it has by default.
+- RecBole's MultiVAE and Cornac's VAECF have the settings of the paper of Mult-VAE as far as each has them: 600-200,
+  batches of 500, Adam 1e-3, dropout 0.5, a KL term whose weight rises to 0.2 in 170 epochs; Cornac has no dropout, and
+  that weight from the start. And each once more with the batch size and the learning rate that it has by default.
 - What stays different: RecBole draws latent variables with a hundredth of the noise, both start from other weights, and
   Cornac does not scale its rows. So their epochs are not worth the same, which is why the time to a mark is taken.
 - recvae multiplies in bfloat16 where the processor can; --set precision=float32 trains once more without.

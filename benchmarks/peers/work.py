@@ -20,7 +20,7 @@ DROPOUT = 0.5
 BETA = 0.2
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 500
-ANNEAL_EPOCHS = 170  # in which recvae's Mult-VAE raises the weight of its KL term to BETA, in equal steps
+ANNEAL_EPOCHS = 170  # of the paper's 200, in which the weight of the KL term is raised to BETA, in equal steps
 TOP = 100  # ranks of an evaluation, and of a list of recommendations
 FACTORS, REGULARIZATION, ALPHA, ITERATIONS = 64, 50.0, 10.0, 15
 

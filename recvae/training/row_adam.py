@@ -4,11 +4,13 @@ Adam moves every row in every step, also one whose gradient is 0: by what is lef
 decay. A row's way is known until it gets its next gradient, so it may be gone all at once, when the row is next read.
 After step s, with moments m and v, n steps without a gradient are
 
-    w <- w - lr m / sqrt(v) (A(s) - r^n A(s + n)),   m <- b1^n m,   v <- b2^n v
-    A(t) = sum_{k >= 1} r^k sqrt(1 - b2^(t + k)) / (1 - b1^(t + k)),   r = b1 / sqrt(b2)
+    w <- w - m / sqrt(v) W(s),   m <- b1^n m,   v <- b2^n v
+    W(s) = sum_{k = 1..n} lr(s + k) r^k sqrt(1 - b2^(s + k)) / (1 - b1^(s + k)),   r = b1 / sqrt(b2)
 
-which adds up the steps of Kingma and Ba (ICLR 2015, algorithm 1) with the correction of bias of each. So this is Adam,
-to rounding, but for two things: epsilon counts as it did in step s, and weight decay is only of rows with a gradient.
+which adds up the steps of Kingma and Ba (ICLR 2015, algorithm 1) with the step size and the correction of bias of each.
+W is kept for every s, and each step adds its term to those before it; r^k ends that after a few hundred. So this is
+Adam, to rounding, but for two things: epsilon counts as it did in step s, and weight decay is only of rows with a
+gradient.
 (`torch.optim.SparseAdam` leaves rows without a gradient where they are, and their moments too: another method, which
 moves rare rows less.)
 
@@ -24,8 +26,7 @@ from recvae.compute.matmul import first_order
 
 _BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
 _RATIO = _BETA_1 / _BETA_2**0.5
-_TERMS = 400  # of A(t): the next one is a 10^18th of the first
-_STEADY = 40_000  # steps, after which no correction of bias is left in float64, and A(t) stays the same
+_TERMS = 200  # of W(s): the next one is a 10^9th of the first, less than float32 shows
 _PART_BYTES = 1 << 20  # of a matrix's rows that are worked on at a time, so that what is made of them stays small
 _COPIES = 3  # of the rows of a gradient: as it comes, in order, and added up
 
@@ -82,7 +83,6 @@ class RowAdam(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self._momentum = _momentum()  # (_STEADY + 1,)
 
     def read(self, parameter: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return rows of a parameter as they are now, with a sparse gradient; see `sparse_rows`."""
@@ -105,20 +105,19 @@ class RowAdam(torch.optim.Optimizer):
                 state = self.state.get(one)
                 if state and "last" in state and any(one is other for other in group["params"]):
                     every = torch.arange(len(one), device=one.device) if rows is None else rows.long()
-                    self._catch_up(one, state, every, group["lr"])
+                    self._catch_up(one, state, every)
 
-    def _catch_up(self, parameter: torch.Tensor, state: dict[str, Any], rows: torch.Tensor, lr: float) -> None:
+    @staticmethod
+    def _catch_up(parameter: torch.Tensor, state: dict[str, Any], rows: torch.Tensor) -> None:
         step = int(state["step"])
         rows = rows[state["last"].index_select(0, rows) < step]  # a row that comes twice is written twice, alike
-        self._momentum = momentum = self._momentum.to(rows.device)
         # Not by `detach`: rows that were read are not changed, so that no backward pass need be refused.
         every = [parameter.data, state["exp_avg"], state["exp_avg_sq"], state["last"]]
         for some in _parts(rows, parameter):
             weights, first, second, last = touched = [tensor.index_select(0, some) for tensor in every]
             since = last.double()
             n = step - since  # (T,)
-            start = momentum[since.long().clamp(max=_STEADY)]  # (T,) A(s)
-            way = lr * (start - _RATIO**n * momentum[min(step, _STEADY)])
+            way = state["ways"][since.long()]  # (T,) W(s)
             least = _EPS * (1 - _BETA_2 ** since.clamp(min=1)).sqrt()
             weights -= first.div(second.sqrt().add_(_by_row(least, weights))).mul_(_by_row(way, weights))
             first *= _by_row(_BETA_1**n, weights)
@@ -154,10 +153,11 @@ class RowAdam(torch.optim.Optimizer):
             if gradient.is_sparse:
                 # The step that each row is at; a float, as it would be after it was loaded, exact up to 2^24.
                 state["last"] = torch.zeros(len(parameter), device=parameter.device)  # (R,)
+                state["ways"] = torch.zeros(_TERMS, device=parameter.device)  # W by step, longer than there are steps
         every = [parameter.data, state["exp_avg"], state["exp_avg_sq"]]
         if not gradient.is_sparse:
             self.catch_up(parameter)
-            state["step"] += 1
+            _advance(state, group["lr"])
             _adam(every, gradient, int(state["step"]), group)
             if "last" in state:
                 state["last"].fill_(int(state["step"]))
@@ -165,7 +165,7 @@ class RowAdam(torch.optim.Optimizer):
         gradient = gradient.coalesce()  # each row once, its gradients added up in the order of the batch
         rows, values = gradient.indices()[0], gradient.values()  # (T,), (T, H)
         self.catch_up(parameter, rows)  # whoever read them has done so
-        state["step"] += 1
+        _advance(state, group["lr"])
         for some, of_some in zip(_parts(rows, parameter), _parts(values, parameter), strict=True):
             touched = [tensor.index_select(0, some) for tensor in every]
             _adam(touched, of_some, int(state["step"]), group)
@@ -174,14 +174,18 @@ class RowAdam(torch.optim.Optimizer):
         state["last"].index_fill_(0, rows, int(state["step"]))
 
 
-def _momentum() -> torch.Tensor:
-    """Return A(t) of t = 0, 1, ..., _STEADY, float64, from its last term to its first."""
-    t = torch.arange(1, _STEADY + 1 + _TERMS, dtype=torch.float64)
-    terms = (1 - _BETA_2**t).sqrt() / (1 - _BETA_1**t)
-    total = torch.zeros(_STEADY + 1, dtype=torch.float64)
-    for k in reversed(range(_TERMS)):
-        total.add_(terms[k : k + len(total)]).mul_(_RATIO)  # r (terms of t + k + 1, and what follows)
-    return total
+def _advance(state: dict[str, Any], lr: float) -> None:
+    """Count a step, and add its term to W(s) of the steps before it."""
+    state["step"] += 1
+    if "ways" not in state:
+        return
+    step = int(state["step"])
+    if step >= len(state["ways"]):
+        state["ways"] = torch.cat([state["ways"], torch.zeros_like(state["ways"])])
+    first = max(0, step - _TERMS)
+    powers = _RATIO ** torch.arange(step - first, 0, -1, dtype=torch.float64)  # (steps,) r^k
+    terms = lr * powers * (1 - _BETA_2**step) ** 0.5 / (1 - _BETA_1**step)
+    state["ways"][first:step] += terms.to(state["ways"])
 
 
 def row_bytes(n_rows: int, width: int) -> int:

@@ -130,15 +130,6 @@ class RowWise(ItemLikelihood[LogitNetworkT]):
         only_with=("sampling", "uniform", "popularity"),
     )
 
-    def check_together(self) -> None:
-        """Refuse updates by row with a step size that changes; see `Model.check_together`."""
-        super().check_together()
-        if self.row_wise and (self.decay != "none" or self.warmup):
-            raise UsageError(
-                f"got row_wise=True with decay={self.decay} and warmup={self.warmup:g}, but rows that catch up need a "
-                "step size that does not change; set decay=none and warmup=0, or leave out row_wise"
-            )
-
     def _adam(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         if not self.row_wise:
             return super()._adam(parameters)
