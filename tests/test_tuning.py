@@ -602,6 +602,13 @@ def test_every_space_holds_values_that_the_model_allows(model_name: str) -> None
             assert len(set(domain)) == len(domain) > 1 and all(known[name].allows(value) for value in domain), name
 
 
+def test_the_defaults_are_in_every_space_so_that_they_are_tried_first(model_name: str) -> None:
+    model = MODELS[model_name]()
+    for name, domain in model.space.items():
+        value = getattr(model, name)
+        assert domain.low <= value <= domain.high if isinstance(domain, Range) else value in domain, name
+
+
 def test_a_setting_reads_back_as_the_value_it_was_written_from(model_name: str) -> None:
     for name, known in hyperparameters_of(MODELS[model_name]).items():
         domain = MODELS[model_name].space.get(name, ())

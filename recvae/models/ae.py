@@ -92,7 +92,7 @@ class AE(LikelihoodChoice[AENetwork]):
     paper: ClassVar[str] = "Sedhain et al.: AutoRec, Autoencoders Meet Collaborative Filtering (WWW 2015)"
     space: ClassVar[Space] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),
-        "batch_size": (100, 200, 500),
+        "batch_size": (None, 50, 100, 200),
         "latent_dim": (50, 100, 200),
         "weight_decay": Range(1e-5, 1e-2, log=True),
     }

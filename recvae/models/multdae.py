@@ -37,7 +37,7 @@ class MultDAE(AE):
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018), section 2.3"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 3e-3, log=True),
-        "batch_size": (100, 200, 500),
+        "batch_size": (None, 50, 100, 200),
         "latent_dim": (100, 200, 400),
         "dropout": Range(0.3, 0.8),
         "weight_decay": Range(1e-5, 1e-3, log=True),

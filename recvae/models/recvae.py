@@ -100,7 +100,7 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 1e-3, log=True),
-        "batch_size": (50, 100, 200, 500),
+        "batch_size": (None, 50, 100, 200),
         "latent_dim": (200, 400),
         "dropout": Range(0.4, 0.7),
         "gamma": Range(0.002, 0.01, log=True),
