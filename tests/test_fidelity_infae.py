@@ -102,7 +102,7 @@ def test_two_equal_users_without_a_penalty_are_refused() -> None:
 
 
 def test_more_users_than_fit_into_memory_are_refused_with_what_to_use_instead() -> None:
-    said = r"^infae on 1,000,000 users needs .* raise --max-memory, or use edlae, sansa, elsa or multvae, whose memory"
+    said = r"^infae on 1,000,000 users needs .* raise --max-memory, or use edlae, sansa, elsa or multvae, which have no"
     with pytest.raises(MemoryLimitError, match=said):
         InfAE().check_memory(1_000_000, 1000, 10**7, max_memory=10**9)
 
@@ -123,3 +123,9 @@ def test_items_are_similar_that_have_users_in_common(train: sp.csr_matrix) -> No
     np.testing.assert_allclose(model.similarities(np.array([0, 3, 24])), expected[[0, 3, 24]], atol=1e-6)
     found = model.similarities(np.array([5]), np.array([7, 3]))
     np.testing.assert_allclose(found, expected[[5]][:, [7, 3]], atol=1e-6)
+
+
+def test_without_any_interaction_nothing_is_said_of_anyone(others: sp.csr_matrix) -> None:
+    model = InfAE().fit(sp.csr_matrix(np.zeros((5, 25), dtype=np.float32)))
+    assert not model.score(others).any()
+    assert not InfAE().load_weights(model.weights()).score(others).any()

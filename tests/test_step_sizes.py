@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae.datasets.dataset import Dataset
-from recvae.errors import UsageError
+from recvae.errors import BundleError, UsageError
 from recvae.models import MODELS, MultDAE, MultVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
@@ -115,6 +115,26 @@ def test_a_killed_run_goes_on_with_the_same_step_sizes(
     )
     for weight, values in straight.weights().items():
         np.testing.assert_array_equal(resumed.weights()[weight], values)
+
+
+def test_a_run_that_was_begun_before_there_was_a_decay_goes_on_without_one(
+    make_model: Callable[..., Any], blocks: Dataset, tmp_path: Path
+) -> None:
+    model, path = make_model("multvae", epochs=6, patience=0, decay="none", warmup=0.0), tmp_path / FILE_NAME
+    before = {"hyperparameters": {"epochs": 6}}
+    with pytest.raises(ConnectionAbortedError):
+        replace(model).fit(blocks.train, blocks.validation, monitor=Killed(4), checkpoint=Checkpoint(path, before))
+    now = {"hyperparameters": {"epochs": 6, "decay": "none", "warmup": 0.0}}
+    resumes = Checkpoint(path, now, resumes=True, earlier=model.earlier)
+    resumed = replace(model).fit(blocks.train, blocks.validation, device="cpu", checkpoint=resumes)
+    straight = replace(model).fit(blocks.train, blocks.validation, device="cpu")
+    for weight, values in straight.weights().items():
+        np.testing.assert_array_equal(resumed.weights()[weight], values)
+    other = {"hyperparameters": {"epochs": 6, "decay": "cosine", "warmup": 0.0}}
+    with pytest.raises(BundleError, match="belongs to another run"):
+        replace(model).fit(
+            blocks.train, blocks.validation, checkpoint=Checkpoint(path, other, resumes=True, earlier=model.earlier)
+        )
 
 
 def test_a_refit_has_the_step_size_of_each_part_of_each_epoch(sizes: list[list[float]], blocks: Dataset) -> None:

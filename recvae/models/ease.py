@@ -58,6 +58,7 @@ class EASE(Model):
     name: ClassVar[str] = "ease"
     paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
     grows_with: ClassVar[str] = "items"
+    grows_as: ClassVar[tuple[int, int]] = (2, 3)
     space: ClassVar[Space] = {"l2": (None, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
 
     l2: float | None = hyperparameter(

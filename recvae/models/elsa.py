@@ -171,7 +171,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     }
 
     epochs: int = hyperparameter(10, "passes over the training users", low=1)
-    batch_size: int | None = hyperparameter(128, "users per update", low=1)
+    batch_size: int | None = hyperparameter(128, "users per update; none: a 25th, from 32 to 500", low=1)
     learning_rate: float = hyperparameter(0.1, "step size of NAdam", low=0)
     latent_dim: int = hyperparameter(800, "length of an item's vector", low=2)
     sampling: str = hyperparameter(

@@ -191,7 +191,7 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         "beta": Range(0.1, 1.0, log=True),
     }
 
-    batch_size: int | None = hyperparameter(200, "users per update", low=1)
+    batch_size: int | None = hyperparameter(200, "users per update; none: a 25th, from 32 to 500", low=1)
     learning_rate: float = hyperparameter(5e-4, "step size of Adam on normalised gradients", low=0)
     hidden_dim: int = hyperparameter(600, "width of the gated layers", low=1)
     latent_dim: int = hyperparameter(200, "latent variables of each of the two layers", low=1)

@@ -39,6 +39,7 @@ from recvae.training.records import TrainingSummary
 # Letters in shape comments: U training users, I items, B users of a block, R rows of a stripe, C columns, O others.
 
 _STRIPE_BYTES = 1 << 20  # of the kernel that is worked on at a time, in float64 and several times over
+_GRAM_BYTES = 16 << 20  # that products of all rows take at a time, beside their result
 _NO_ANSWER = "the weights of the training users have no unique answer; raise l2"
 
 
@@ -56,6 +57,7 @@ class InfAE(Model):
 
     name: ClassVar[str] = "infae"
     paper: ClassVar[str] = "Sachdeva et al.: Infinite Recommendation Networks (NeurIPS 2022)"
+    grows_as: ClassVar[tuple[int, int]] = (2, 3)
     space: ClassVar[Space] = {"l2": (0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0), "length_power": (0.25, 0.5)}
 
     l2: float = hyperparameter(2.0, "weight of the penalty, in means of a user's likeness to itself", low=0)
@@ -65,6 +67,7 @@ class InfAE(Model):
 
     histories_: sp.csr_matrix = learned()
     inverse_: np.ndarray = learned(per_item=False)
+    lengths_: np.ndarray = field(default_factory=lambda: np.empty(0), init=False, repr=False, compare=False)
     summary_: TrainingSummary = field(default_factory=TrainingSummary, init=False, repr=False, compare=False)
 
     def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:  # noqa: ARG002
@@ -79,17 +82,17 @@ class InfAE(Model):
         started = time.perf_counter()
         train = sp.csr_matrix(train[np.diff(train.indptr) > 0])  # a user without items says nothing of others
         histories = sp.csr_matrix(train.T)  # (I, U)
-        kernel = gram_matrix(histories)  # (U, U) products of rows
         lengths = _lengths(histories)  # (U,)
+        kernel = gram_matrix(histories) if len(lengths) else np.empty((0, 0), np.float32)  # (U, U) products of rows
         rows = max(1, _STRIPE_BYTES // (4 * max(len(kernel), 1)))
         for start in range(0, len(kernel), rows):
             stripe = kernel[start : start + rows]  # (R, U)
             stripe[:] = self._kernel(stripe, lengths[start : start + rows], lengths)
         penalty = self.l2 * float(kernel.diagonal().mean(dtype=np.float64)) if len(kernel) else 0.0
         kernel[np.diag_indices_from(kernel)] += np.float32(penalty)
-        if not invert(kernel):
+        if len(kernel) and not invert(kernel):
             raise TrainingError(_NO_ANSWER)
-        self.histories_, self.inverse_ = histories, kernel
+        self.histories_, self.inverse_, self.lengths_ = histories, kernel, lengths
         self.summary_ = TrainingSummary(seconds=time.perf_counter() - started)
         options.monitor.advance(1, None)
 
@@ -110,7 +113,7 @@ class InfAE(Model):
         block, rows = 4 * n_users**2, 8 * n_interactions + 4 * (n_items + 1)
         return Needs(
             parameters=n_users**2 + n_interactions,
-            training=2 * block + 2 * rows + 4 * n_users,
+            training=2 * block + 2 * rows + min(2 * _GRAM_BYTES, 2 * 4 * 128 * n_items),
             held=block + rows,
             weights=block + rows,
             per_user=ranking_bytes(n_items, 2) + 6 * 8 * n_users,
@@ -134,13 +137,15 @@ class InfAE(Model):
             self.needs(n_users, n_items, n_interactions).training,
             max_memory,
             f"{self.name} on {n_users:,} users",
-            "raise --max-memory, or use edlae, sansa, elsa or multvae, whose memory does not grow with the users",
+            "raise --max-memory, or use edlae, sansa, elsa or multvae, which have no block of users x users",
         )
 
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
+        if not len(self.inverse_):
+            return torch.zeros(user_items.shape)  # nobody to learn from
         products = (user_items @ self.histories_).toarray()  # (B, I), (I, U) -> (B, U)
         lengths = _lengths(user_items.T.tocsr())
-        kernel = self._kernel(products, lengths, _lengths(self.histories_)).astype(np.float32)  # (B, U)
+        kernel = self._kernel(products, lengths, self.lengths_).astype(np.float32)  # (B, U)
         weights = product(torch.from_numpy(kernel), torch.from_numpy(self.inverse_)).numpy()  # (B, U)
         scores = self.histories_ @ weights.T  # (I, U), (U, B) -> (I, B)
         return torch.from_numpy(np.ascontiguousarray(scores.T))  # (B, I)
@@ -160,7 +165,7 @@ class InfAE(Model):
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load the rows and the inverse; see `Model.load_weights`."""
         super().load_weights(weights, device)
-        n_users = self.histories_.shape[1]
+        n_users, self.lengths_ = self.histories_.shape[1], _lengths(self.histories_)
         if self.inverse_.shape != (n_users, n_users):
             raise ValueError(f"an inverse of shape {self.inverse_.shape} is not that of {n_users:,} users")
         return self

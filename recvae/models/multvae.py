@@ -85,8 +85,8 @@ class MultVAENetwork(ProductNetwork):
 class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENetwork]):
     """The variational autoencoder with a multinomial likelihood; widths, dropout and beta are the paper's.
 
-    The paper trains 200 epochs of 500 users per update and a step size of .001. A larger one that decays reaches more
-    in a tenth of the time, on all data sets tried (docs/models.md).
+    The paper trains 200 epochs of 500 users per update and a step size of .001. On five small data sets a larger one
+    that decays reached as much or more in a seventh of the epochs (docs/training.md); large ones were not tried.
 
     Examples
     --------

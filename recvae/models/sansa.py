@@ -59,6 +59,7 @@ class SANSA(Model):
     name: ClassVar[str] = "sansa"
     paper: ClassVar[str] = "Spisak et al.: Scalable Approximate NonSymmetric Autoencoder (RecSys 2023)"
     grows_with: ClassVar[str] = "items"
+    grows_as: ClassVar[tuple[int, int]] = (2, 3)
     space: ClassVar[Space] = {
         "l2": (None, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0),
         "entries": (25, 50, 100),

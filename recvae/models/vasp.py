@@ -161,7 +161,7 @@ class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
         "shallow_decay": Range(1e-6, 1e-3, log=True),
     }
 
-    batch_size: int | None = hyperparameter(100, "users per update", low=1)
+    batch_size: int | None = hyperparameter(100, "users per update; none: a 25th, from 32 to 500", low=1)
     learning_rate: float = hyperparameter(5e-4, "step size of Adam", low=0)
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
     depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)

@@ -259,7 +259,6 @@ class _StepTimer(NullMonitor):
 
 def _fit_seconds(model: Model, dataset: Dataset, device: torch.device, seconds: float) -> float:
     """Return about how long a closed form takes, from more and more of the users or items."""
-    powers = (2, 3) if model.grows_with == "items" else (0, 1)
     share, tried = _FIRST_SHARE, list[tuple[float, float]]()
     _time_fit(model, dataset, share, device, seconds)  # warms up
     while True:
@@ -268,7 +267,7 @@ def _fit_seconds(model: Model, dataset: Dataset, device: torch.device, seconds: 
         if share == 1:
             return took
         if took > seconds / 4 and len(tried) > 1:
-            return _extrapolated(tried[-2:], powers)
+            return _extrapolated(tried[-2:], model.grows_as)
         share = min(1.0, 2 * share)
 
 

@@ -306,7 +306,12 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             dataset,
             device=device,
             monitor=MonitorList(LogFile(work / RUN_LOG), monitor),
-            checkpoint=Checkpoint(work / FILE_NAME, identity, resumes=run.resumes and (work / FILE_NAME).exists()),
+            checkpoint=Checkpoint(
+                work / FILE_NAME,
+                identity,
+                resumes=run.resumes and (work / FILE_NAME).exists(),
+                earlier=model.earlier,
+            ),
             max_memory=max_memory,
             refit=run.refit,
         )

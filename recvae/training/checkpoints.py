@@ -5,7 +5,7 @@ One safetensors file: tensors by name, everything else as JSON in its header. No
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,14 @@ class Checkpoint:
         What must be the same to continue: model, hyperparameters, data fingerprint.
     resumes : bool
         Whether to start from what the file holds.
+    earlier : mapping of str to Any
+        What hyperparameters were that the file may not have; see `Model.earlier`.
     """
 
     path: Path
     identity: dict[str, Any]
     resumes: bool = False
+    earlier: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, state: TrainingState) -> None:
         """Write the state, whole or not at all.
@@ -103,7 +106,7 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             state = _state_from(tensors, progress)
             wanted = json.loads(json.dumps({"format": FORMAT_VERSION, **self.identity}))
-            different = [key for key in wanted if _known(identity.get(key), wanted[key]) != wanted[key]]
+            different = [key for key in wanted if self._known(identity.get(key), wanted[key]) != wanted[key]]
         except FileNotFoundError as error:
             raise BundleError(f"no checkpoint at {self.path}; train without --resume") from error
         except _UNREADABLE as error:
@@ -117,12 +120,11 @@ class Checkpoint:
             )
         return state
 
-
-def _known(found: Any, wanted: Any) -> Any:
-    """Return what was found, without hyperparameters that earlier versions had and this one has not."""
-    if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return found
-    return {name: value for name, value in found.items() if name in wanted}
+    def _known(self, found: Any, wanted: Any) -> Any:
+        """Return what was found, without hyperparameters of earlier versions only, and with those of later ones."""
+        if not (isinstance(found, dict) and isinstance(wanted, dict)):
+            return found
+        return {name: value for name, value in {**self.earlier, **found}.items() if name in wanted}
 
 
 def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:

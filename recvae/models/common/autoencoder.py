@@ -7,7 +7,7 @@ prior and memory; see `multvae.py`.
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,6 +42,8 @@ NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 @dataclass(kw_only=True)
 class Autoencoder(Model, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
+
+    earlier: ClassVar[Mapping[str, Any]] = {"decay": "none", "warmup": 0.0}
 
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
     batch_size: int | None = hyperparameter(
@@ -207,7 +209,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         the best weights so far are kept, and the model is fitted with them.
         """
         self.device_ = options.device
-        self.from_data_ = {} if self.batch_size else {"batch_size": self.users_per_update(train.shape[0])}
+        self.from_data_ = {} if self.batch_size is not None else {"batch_size": self.users_per_update(train.shape[0])}
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))

@@ -76,8 +76,14 @@ class Model(ScoringModel):
     retired: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters of earlier versions that had no effect; in bundles they are ignored."""
 
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """What models of earlier versions did that had not these hyperparameters yet; bundles and runs are read so."""
+
     grows_with: ClassVar[str] = "users"
     """What to take a part of, users or items, to see how long a closed form takes on all of them."""
+
+    grows_as: ClassVar[tuple[int, int]] = (0, 1)
+    """Powers of that part which the time of a closed form is a sum of."""
 
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""

@@ -239,7 +239,7 @@ def build(model_class: Any, values: dict[str, Any], *, effects: bool = True) -> 
     values : dict
         By name; what is not there has its default.
     effects : bool
-        See `check_hyperparameters`; False also accepts what earlier versions wrote, see `Model.retired`.
+        See `check_hyperparameters`; False reads what earlier versions wrote, see `Model.retired` and `earlier`.
 
     Raises
     ------
@@ -249,6 +249,7 @@ def build(model_class: Any, values: dict[str, Any], *, effects: bool = True) -> 
     known = hyperparameters_of(model_class)
     if not effects:
         values = {name: value for name, value in values.items() if name not in model_class.retired}
+        values = {name: value for name, value in model_class.earlier.items() if name in known} | values
     for name in values:
         if name not in known:
             close = get_close_matches(name, known, n=1)

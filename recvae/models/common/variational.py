@@ -100,7 +100,7 @@ def find_beta(
     held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
     if not held_out.has_targets:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
-    pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES).fit(
+    pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES, decay="none").fit(
         train, validation, device=device, monitor=monitor, max_memory=max_memory
     )
     if pilot.history_.stop is not None:
