@@ -306,8 +306,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
             show(f"validation: {reached or 'no user has a target'}")
         show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
         whole = training.refit is None and not bundle.interrupted and bool(metrics)
-        whole = whole and getattr(bundle.model, "decay", "none") == "none"  # else the last epochs are the best by plan
-        if training.epochs and training.epochs == training.best_epoch and whole:
+        is_steady = getattr(bundle.model, "decay", "none") == "none"  # else the last epochs are the best by plan
+        if training.epochs and training.epochs == training.best_epoch and whole and is_steady:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
     verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"
     say_next(command(verb, folder, *model_words(type(bundle.model))))

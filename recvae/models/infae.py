@@ -23,6 +23,7 @@ from typing import ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import norm
 
 from recvae.compute.inverse import invert
 from recvae.compute.matmul import product
@@ -81,8 +82,8 @@ class InfAE(Model):
         options.monitor.start(1, [])
         started = time.perf_counter()
         train = sp.csr_matrix(train[np.diff(train.indptr) > 0])  # a user without items says nothing of others
+        lengths = _lengths(train, axis=1)  # (U,)
         histories = sp.csr_matrix(train.T)  # (I, U)
-        lengths = _lengths(histories)  # (U,)
         kernel = gram_matrix(histories) if len(lengths) else np.empty((0, 0), np.float32)  # (U, U) products of rows
         rows = max(1, _STRIPE_BYTES // (4 * max(len(kernel), 1)))
         for start in range(0, len(kernel), rows):
@@ -144,8 +145,7 @@ class InfAE(Model):
         if not len(self.inverse_):
             return torch.zeros(user_items.shape)  # nobody to learn from
         products = (user_items @ self.histories_).toarray()  # (B, I), (I, U) -> (B, U)
-        lengths = _lengths(user_items.T.tocsr())
-        kernel = self._kernel(products, lengths, self.lengths_).astype(np.float32)  # (B, U)
+        kernel = self._kernel(products, _lengths(user_items, axis=1), self.lengths_).astype(np.float32)  # (B, U)
         weights = product(torch.from_numpy(kernel), torch.from_numpy(self.inverse_)).numpy()  # (B, U)
         scores = self.histories_ @ weights.T  # (I, U), (U, B) -> (I, B)
         return torch.from_numpy(np.ascontiguousarray(scores.T))  # (B, I)
@@ -153,7 +153,7 @@ class InfAE(Model):
     def similarities(self, columns: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
         """Return how many training users two items have in common, as a cosine; see `Model.similarities`."""
         self.check_fitted()
-        lengths = np.maximum(_lengths(sp.csr_matrix(self.histories_.T)), np.finfo(np.float32).tiny)  # (I,)
+        lengths = np.maximum(_lengths(self.histories_, axis=1), np.finfo(np.float32).tiny)  # (I,)
         places = np.arange(self.n_items_) if others is None else others
         products = (self.histories_[columns] @ self.histories_[places].T).toarray()  # (C, U), (U, O) -> (C, O)
         return np.clip(products / lengths[columns][:, None] / lengths[places], -1, 1).astype(np.float32)
@@ -165,15 +165,12 @@ class InfAE(Model):
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
         """Load the rows and the inverse; see `Model.load_weights`."""
         super().load_weights(weights, device)
-        n_users, self.lengths_ = self.histories_.shape[1], _lengths(self.histories_)
+        n_users, self.lengths_ = self.histories_.shape[1], _lengths(self.histories_, axis=0)
         if self.inverse_.shape != (n_users, n_users):
             raise ValueError(f"an inverse of shape {self.inverse_.shape} is not that of {n_users:,} users")
         return self
 
 
-def _lengths(histories: sp.csr_matrix) -> np.ndarray:
-    """Return the Euclidean lengths (U,), float64, of the columns (I, U), which are users' rows."""
-    squares = np.bincount(
-        histories.indices, weights=histories.data.astype(np.float64) ** 2, minlength=histories.shape[1]
-    )
-    return np.sqrt(squares)
+def _lengths(matrix: sp.csr_matrix, axis: int) -> np.ndarray:
+    """Return the Euclidean lengths, float64, of its rows (axis 1) or columns (axis 0)."""
+    return norm(matrix.astype(np.float64), axis=axis)

@@ -27,6 +27,7 @@ from recvae.compute.matmul import first_order
 _BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
 _RATIO = _BETA_1 / _BETA_2**0.5
 _TERMS = 200  # of W(s): the next one is a 10^9th of the first, less than float32 shows
+_POWERS = _RATIO ** torch.arange(_TERMS, 0, -1, dtype=torch.float64)  # r^k, the highest k first
 _PART_BYTES = 1 << 20  # of a matrix's rows that are worked on at a time, so that what is made of them stays small
 _COPIES = 3  # of the rows of a gradient: as it comes, in order, and added up
 
@@ -183,8 +184,7 @@ def _advance(state: dict[str, Any], lr: float) -> None:
     if step >= len(state["ways"]):
         state["ways"] = torch.cat([state["ways"], torch.zeros_like(state["ways"])])
     first = max(0, step - _TERMS)
-    powers = _RATIO ** torch.arange(step - first, 0, -1, dtype=torch.float64)  # (steps,) r^k
-    terms = lr * powers * (1 - _BETA_2**step) ** 0.5 / (1 - _BETA_1**step)
+    terms = lr * _POWERS[first - step :] * (1 - _BETA_2**step) ** 0.5 / (1 - _BETA_1**step)
     state["ways"][first:step] += terms.to(state["ways"])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from recvae.errors import UsageError
 
 Schedule = Callable[[float], float]
-"""Number of updates done so far -> beta of the next one, or another number that changes, see `step_sizes`."""
+"""Number of updates done so far -> what the next one takes: beta, or a share of the step size."""
 
 
 def constant(beta: float) -> Schedule:

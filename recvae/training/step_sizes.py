@@ -1,11 +1,10 @@
 """How large the steps of the optimisers are in the course of a run."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
-from recvae.training.schedules import Schedule
+from recvae.training.schedules import Schedule, constant, cosine, linear
 
 DECAYS = ("none", "linear", "cosine")
 
@@ -36,15 +35,14 @@ def step_size(decay: str, warmup: float, total_updates: int) -> Schedule | None:
     [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
     """
     rising = round(warmup * total_updates)
+    left = total_updates - rising
     if decay == "none" and not rising:
         return None
 
+    gone = {"none": constant(0.0), "linear": linear(1.0, left), "cosine": cosine(1.0, left)}[decay]
+
     def share(update: float) -> float:
-        if update < rising:
-            return min(1.0, (update + 1) / rising)
-        left = 1 - min(1.0, (update - rising) / max(1, total_updates - rising))
-        falling = {"none": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
-        return falling[decay]
+        return min(1.0, (update + 1) / rising) if update < rising else 1 - gone(update - rising)
 
     return share
 

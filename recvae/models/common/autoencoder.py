@@ -162,7 +162,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             self._footprint(network, batch, of_batch, on_gpu=on_gpu),
             n_users=n_users,
             n_interactions=n_interactions,
-            batch_size=self.users_per_update(n_users),
+            batch_size=batch,
             averaged=self.averaging > 0,
             on_gpu=on_gpu,
         )
@@ -209,7 +209,8 @@ class Autoencoder(Model, Generic[NetworkT]):
         the best weights so far are kept, and the model is fitted with them.
         """
         self.device_ = options.device
-        self.from_data_ = {} if self.batch_size is not None else {"batch_size": self.users_per_update(train.shape[0])}
+        users = self.users_per_update(train.shape[0])
+        self.from_data_ = {} if self.batch_size is not None else {"batch_size": users}
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
@@ -228,7 +229,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             train,
             validation,
             epochs=self.epochs,
-            batch_size=self.users_per_update(train.shape[0]),
+            batch_size=users,
             patience=self.patience,
             averaging=self.averaging,
             seed=self.seed,
