@@ -19,7 +19,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.recommenders.recommender import Recommender
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.records import EpochRecord, NullMonitor
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 Command = Callable[..., Any]
 NAN, INF = math.nan, math.inf

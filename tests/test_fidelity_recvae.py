@@ -18,7 +18,7 @@ from recvae.models import RecVAE, recvae
 from recvae.models.recvae import RecVAENetwork, composite_log_prior
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, NullMonitor
-from recvae.training.trainer import Phase
+from recvae.training.task import Phase
 
 # Letters in shape comments: U users, I items, D latent dimensions, H width of a layer.
 
@@ -122,8 +122,9 @@ class Watch(NullMonitor):
         self._look()
 
     @staticmethod
-    def _enter(seen: list[Any], _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen.append(arguments)
+    def _enter(seen: list[Any], layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if layer.training:  # and not when codes are looked at after an epoch
+            seen.append(arguments)
 
     def _look(self) -> None:
         states = {part: self.model.network_.get_submodule(part).state_dict() for part in PARTS}

@@ -21,7 +21,7 @@ from recvae.models.common.likelihood import ItemLikelihood
 from recvae.models.common.variational import VariationalAutoencoder, find_beta
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, NullMonitor
-from recvae.training.trainer import Losses, Phase
+from recvae.training.task import Losses, Phase
 
 Make = Callable[..., Any]
 NETWORKS = [name for name, model in MODELS.items() if issubclass(model, Autoencoder)]

@@ -21,7 +21,8 @@ from recvae.training.batches import SparseBatch
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.records import EpochRecord, NullMonitor
 from recvae.training.schedules import Schedule, linear
-from recvae.training.trainer import Losses, Phase, Task, Trainer
+from recvae.training.task import Losses, Phase, Task
+from recvae.training.trainer import Trainer
 
 IDENTITY = {"model": "any", "fingerprint": "abc", "hyperparameters": {}}
 CPU = torch.device("cpu")

@@ -29,7 +29,7 @@ from recvae.runs.planning import plan
 from recvae.training.checkpoints import FILE_NAME
 from recvae.training.records import StopTraining
 from recvae.training.refits import Refit
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 Command = Callable[..., Any]
 RUN = Path("runs/toy/multvae")

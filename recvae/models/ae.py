@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import NoisyInput, ProductNetwork, SparseLinear, TiedLinear, layers
+from recvae.models.common.networks import NoisyInput, SparseLinear, TiedLinear, layers
 from recvae.training.batches import SparseBatch
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H width of a layer.
 
@@ -68,10 +69,6 @@ class AENetwork(ProductNetwork):
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return the code, shape (n_users, latent_dim)."""
         return self.encode(batch, NoisyInput(batch.inputs))  # (B, D)
-
-    def hidden(self, batch: SparseBatch) -> torch.Tensor:
-        """Return what the last layer makes logits of, shape (n_users, width)."""
-        return self.decode(self.code(batch))  # (B, D) -> (B, H)
 
 
 @dataclass(kw_only=True)

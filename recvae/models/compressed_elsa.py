@@ -13,7 +13,7 @@ the result have length 1, but for rounding to 16 bits. An epoch is validated wit
 import torch
 
 from recvae.errors import UsageError
-from recvae.models.common.networks import ItemNetwork, ItemVectors
+from recvae.models.common.item_networks import ItemNetwork, ItemVectors
 from recvae.models.common.sparse_vectors import WIDEST, SparseItemVectors
 from recvae.training.batches import SparseBatch
 

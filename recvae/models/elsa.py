@@ -33,16 +33,16 @@ from recvae.compute.memory import Needs
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
-from recvae.models.common.networks import ItemNetwork, ItemVectors, sparse_product
+from recvae.models.common.item_networks import ItemNetwork, ItemVectors
+from recvae.models.common.networks import sparse_product
 from recvae.models.common.sparse_vectors import SparseItemVectors, keep_largest
 from recvae.models.compressed_elsa import CompressedNetwork, check_entries, entries_after
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.item_samples import ItemSample, sample_items
 from recvae.training.row_nadam import RowNAdam
-from recvae.training.trainer import Losses, Phase
+from recvae.training.task import Losses, Phase
 
-# Letters in shape comments: B users of a batch, N interactions stored in it, I items, S sampled ones, D latent
-# dimensions, C columns, O others.
+# Letters in shape comments: B users, N interactions of them, I items, S sampled ones, D latent, C columns, O others.
 
 _LEAST = 1e-4  # of |f(x)|^2: float32 cannot tell it from 0 below about 1e-6, and gradients would explode
 _TINY = 1e-12  # least length of a row, as in PyTorch's normalize

@@ -22,20 +22,13 @@ from torch import nn
 from recvae.compute.matmul import product
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.item_networks import Draw, ItemNetwork, ProductNetwork
 from recvae.models.common.likelihood import ItemLikelihood
-from recvae.models.common.networks import (
-    ItemNetwork,
-    Linear,
-    ProductNetwork,
-    SparseLinear,
-    dropout,
-    initialise_by_inputs,
-    sample,
-)
+from recvae.models.common.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H hidden width, D latent
 # dimensions, K pseudo-inputs.
@@ -131,9 +124,14 @@ class HVampNetwork(ProductNetwork):
         of_items = nn.functional.glu(self.items_to_z1(batch, inputs), dim=1)  # (B, H)
         return self.q_z1(torch.cat([of_items, self.z2_to_q_z1(z2)], dim=1))  # (B, 2 H) -> (B, D)
 
-    def decode(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
+    def join(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
         """Return what the last layer makes logits of, shape (n_users, width)."""
         return self.p_x[0](torch.cat([self.z1_to_items(z1), self.z2_to_items(z2)], dim=1))  # (B, 2 H) -> (B, H)
+
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
+        """Return the same of z1 and z2 side by side, shape (n_users, width)."""
+        z1, z2 = code.chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return self.join(z1, z2)  # (B, H)
 
     @property
     def output(self) -> nn.Linear:
@@ -142,16 +140,30 @@ class HVampNetwork(ProductNetwork):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    def posterior(self, batch: SparseBatch) -> Gaussian:
+        """Return mean and log-variance of z1 and z2, (n_users, 2 latent_dim); of z1 as they are at the mean of z2."""
+        z2, z2_logvar = self.posterior_z2(batch, batch.inputs)
+        z1, z1_logvar = self.posterior_z1(batch, batch.inputs, z2)
+        return torch.cat([z1, z2], dim=1), torch.cat([z1_logvar, z2_logvar], dim=1)  # (B, D), (B, D) -> (B, 2 D)
+
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return the means of z1 and z2, shape (n_users, 2 latent_dim)."""
-        z2, _ = self.posterior_z2(batch, batch.inputs)
-        z1, _ = self.posterior_z1(batch, batch.inputs, z2)
-        return torch.cat([z1, z2], dim=1)  # (B, D), (B, D) -> (B, 2 D)
+        return self.posterior(batch)[0]  # (B, 2 D)
 
-    def hidden(self, batch: SparseBatch) -> torch.Tensor:
-        """Return what the last layer is given at these means, shape (n_users, width)."""
-        z1, z2 = self.code(batch).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
-        return self.decode(z1, z2)  # (B, H)
+    def draws(self, batch: SparseBatch) -> Draw:
+        """Return what turns noise into draws of z1 and z2; how likely they are under the prior is not known.
+
+        The prior, with a pseudo-input of all items for each of its components, is left behind with training.
+        """
+        mean, logvar = self.posterior_z2(batch, batch.inputs)  # (B, D)
+
+        def draw(noise: torch.Tensor) -> tuple[torch.Tensor, None]:
+            of_z1, of_z2 = noise.chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+            z2 = mean + of_z2 * (0.5 * logvar).exp()
+            z1_mean, z1_logvar = self.posterior_z1(batch, batch.inputs, z2)
+            return torch.cat([z1_mean + of_z1 * (0.5 * z1_logvar).exp(), z2], dim=1), None
+
+        return draw
 
     def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
         """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
@@ -249,7 +261,7 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         pseudo_inputs = dropout(prior.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
         log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)
         kl = (log_q - log_p).mean()
-        hidden = network.decode(z1, z2)
+        hidden = network.join(z1, z2)
         reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
         return Losses(reconstruction + beta * kl, reconstruction, kl)
 

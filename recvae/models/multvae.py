@@ -16,13 +16,14 @@ from torch import nn
 
 from recvae.errors import UsageError
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import ProductNetwork, SparseLinear, TiedLinear, dropout, layers, sample
+from recvae.models.common.networks import SparseLinear, TiedLinear, dropout, layers, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import kl_to_standard_normal
 from recvae.training.step_sizes import DECAYS
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
@@ -58,11 +59,11 @@ class MultVAENetwork(ProductNetwork):
         mean, logvar = hidden.chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
         return mean, logvar
 
-    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
         """Return what the last layer makes logits of, shape (n_users, width)."""
         for layer in self.decoder[:-1]:
-            latent = torch.tanh(layer(latent))
-        return latent  # (B, H)
+            code = torch.tanh(layer(code))
+        return code  # (B, H)
 
     @property
     def output(self) -> nn.Linear:
@@ -71,14 +72,13 @@ class MultVAENetwork(ProductNetwork):
         assert isinstance(layer, nn.Linear)
         return layer
 
+    def posterior(self, batch: SparseBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x) without dropout, each of shape (n_users, latent_dim)."""
+        return self.encode(batch, batch.inputs)
+
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return the mean of q(z | x), shape (n_users, latent_dim)."""
-        mean, _ = self.encode(batch, batch.inputs)
-        return mean  # (B, D)
-
-    def hidden(self, batch: SparseBatch) -> torch.Tensor:
-        """Return what the last layer is given at that mean, shape (n_users, width)."""
-        return self.decode(self.code(batch))  # (B, D) -> (B, H)
+        return self.posterior(batch)[0]  # (B, D)
 
 
 @dataclass(kw_only=True)

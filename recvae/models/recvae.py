@@ -19,13 +19,14 @@ import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import RowWise
-from recvae.models.common.networks import DenseEncoder, Linear, ProductNetwork, dropout, initialise_by_inputs, sample
+from recvae.models.common.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
 from recvae.training.schedules import NAMES
-from recvae.training.trainer import Losses, Phase
+from recvae.training.task import Losses, Phase
 
 # Letters in shape comments: B users of a batch, I items, D latent dimensions.
 
@@ -53,14 +54,17 @@ class RecVAENetwork(ProductNetwork):
         """The last layer, which is the whole decoder."""
         return self.decoder
 
+    def posterior(self, batch: SparseBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x) without dropout, each of shape (n_users, latent_dim)."""
+        return self.encoder(batch, batch.inputs)
+
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return the mean of q(z | x), shape (n_users, latent_dim)."""
-        mean, _ = self.encoder(batch, batch.inputs)
-        return mean  # (B, D)
+        return self.posterior(batch)[0]  # (B, D)
 
-    def hidden(self, batch: SparseBatch) -> torch.Tensor:
-        """Return that mean: the decoder is the last layer alone, shape (n_users, latent_dim)."""
-        return self.code(batch)  # (B, D)
+    def decode(self, code: torch.Tensor) -> torch.Tensor:
+        """Return the code itself: the decoder is the last layer alone, shape (n_users, latent_dim)."""
+        return code  # (B, D)
 
 
 def composite_log_prior(z: torch.Tensor, old_mean: torch.Tensor, old_logvar: torch.Tensor) -> torch.Tensor:

@@ -21,20 +21,13 @@ from torch.nn import functional
 
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.item_networks import ItemNetwork, LogitNetwork
 from recvae.models.common.likelihood import ReducedPrecision
-from recvae.models.common.networks import (
-    DenseEncoder,
-    ItemNetwork,
-    Linear,
-    LogitNetwork,
-    initialise_by_inputs,
-    sample,
-    sparse_product,
-)
+from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
-from recvae.training.trainer import Losses
+from recvae.training.task import Losses
 
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, D latent dimensions.
 
@@ -65,10 +58,13 @@ class VASPNetwork(LogitNetwork):
         """The last layer of the deep path, which is its whole decoder."""
         return self.decoder
 
+    def posterior(self, batch: SparseBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and log-variance of q(z | x) without dropout, each of shape (n_users, latent_dim)."""
+        return self.encoder(batch, batch.inputs)
+
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return the mean of q(z | x), shape (n_users, latent_dim)."""
-        mean, _ = self.encoder(batch, batch.inputs)
-        return mean  # (B, D)
+        return self.posterior(batch)[0]  # (B, D)
 
     def forward(self, batch: SparseBatch) -> torch.Tensor:
         """Return what both paths say together, shape (n_users, n_items)."""

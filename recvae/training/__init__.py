@@ -2,6 +2,7 @@
 
     batches           sparse rows of users on the device
     losses            likelihoods and KL divergences
+    latents           how much of a latent space is used
     sampled_softmax   the softmax over drawn items, for large catalogues
     row_nadam         NAdam that updates only rows with a gradient
     item_samples      the items that the loss of a batch sees, where not all
@@ -15,6 +16,7 @@
     monitors          progress on a terminal, `log.jsonl`
     checkpoints       the state after an epoch, to resume from
     validation        what validation users choose by
+    task              what a model states about its training
     trainer           the loop
 
 Importing this package imports none of them.

@@ -5,106 +5,30 @@ score. The loop knows nothing of what they are. Checkpoint selection sees valida
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import nn
 
 from recvae.compute.allocator import kept_blocks
 from recvae.compute.memory import is_out_of_memory
 from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.training.averaging import WeightAverage
-from recvae.training.batches import SparseBatch, SparseBatches
+from recvae.training.batches import SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState
 from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
-from recvae.training.schedules import Schedule, stretched
+from recvae.training.schedules import stretched
 from recvae.training.step_sizes import StepSizes
+from recvae.training.task import Phase, Task
 from recvae.training.validation import validation_ndcg
 
 # Letters in shape comments: B users of a batch, U users, I items.
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Means over the users of a batch: what is minimised, and its parts for the log.
-
-    Parameters
-    ----------
-    total : Tensor of shape ()
-        Differentiable; reconstruction + beta * kl, where a model does not weigh the latter by user.
-    reconstruction : Tensor of shape ()
-        The negative log-likelihood, or what a model has in its place.
-    kl : Tensor of shape (), optional
-        The KL divergence before beta; None for a model without one.
-    """
-
-    total: torch.Tensor
-    reconstruction: torch.Tensor
-    kl: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A part of every epoch, in which some of the parameters learn and the others stand still.
-
-    Parameters
-    ----------
-    name : str
-        What checkpoints call it.
-    optimizer : Optimizer
-        Over the parameters that learn.
-    loss : callable
-        (batch, beta, generator) -> Losses; noise is drawn from the generator.
-    passes : int
-        How often every training user is seen, >= 1.
-    after : callable, optional
-        Called once the passes are done.
-    """
-
-    name: str
-    optimizer: torch.optim.Optimizer
-    loss: Callable[[SparseBatch, float, torch.Generator], Losses]
-    passes: int = 1
-    after: Callable[[], None] | None = None
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that learn."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a model states about its training.
-
-    Parameters
-    ----------
-    network : Module
-        On the device already.
-    phases : sequence of Phase
-        What happens in an epoch, in this order; most models have one phase of one pass.
-    schedule : callable
-        Total number of updates -> Schedule, or None without a KL term.
-    score : callable
-        Block of users -> Tensor of shape (n_users, n_items), without noise.
-    step_size : callable, optional
-        Total number of updates -> Schedule of the share of the optimisers' step size, or None for all of it always.
-    rows : int, optional
-        How many users to score at a time; None for as many as `block_rows` says.
-    """
-
-    network: nn.Module
-    phases: Sequence[Phase]
-    schedule: Callable[[int], Schedule | None]
-    score: Callable[[sp.csr_matrix], torch.Tensor]
-    step_size: Callable[[int], Schedule | None] = lambda _: None
-    rows: int | None = None
 
 
 class Trainer:
@@ -146,6 +70,7 @@ class Trainer:
     ) -> None:
         self.task = task
         self.validation = validation
+        self.looked_at = train if validation is None else validation.fold_in  # whose codes are looked at
         self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device
         self.batches = SparseBatches(train, batch_size, device)
@@ -265,9 +190,11 @@ class Trainer:
         with self.average.in_place():
             held_out, task = self.validation, self.task
             ndcg = None if held_out is None else validation_ndcg(task.score, held_out, task.rows)
+            latent = None if task.latent is None else task.latent(self.looked_at)
             best = self._keep_if_best(epoch, ndcg)
         speed = self.passes * self.batches.n_users / seconds
-        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
+        of_latent = {} if latent is None else asdict(latent)
+        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed, **of_latent)
 
     def _passes_of_an_epoch(self) -> Iterator[Phase]:
         for phase in self.task.phases:

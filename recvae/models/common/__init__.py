@@ -6,10 +6,13 @@
     sparse_scores     sums of sparse item-item weights
     vectors           scores as inner products of users' and items' vectors
     learned           arrays that a model learns, kept by name
+    codes             what an autoencoder says of users' codes
+    densities         how probable it finds rows, and what is hidden of them
     autoencoder       a network trained by the one loop
     variational       a KL term whose weight follows a schedule
     likelihood        a likelihood over all items: precision, sampling, choice
-    networks          what a network states of its items; layers on sparse rows, initialisation, noise
+    item_networks     what a network states of its items and its latent variables
+    networks          layers on sparse rows, initialisation, noise
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
     penalties         how strong a penalty suits the size of the data

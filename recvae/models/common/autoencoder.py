@@ -18,11 +18,13 @@ from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.errors import OutOfMemoryError, TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FEWER_ITEMS, FitOptions, Model
+from recvae.models.common.base import FEWER_ITEMS, FitOptions
+from recvae.models.common.densities import DensityModel
 from recvae.models.common.footprint import BatchFootprint, check_batches, network_needs
 from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
-from recvae.models.common.networks import ItemNetwork, ProductNetwork, initialise
+from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
+from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
@@ -30,7 +32,8 @@ from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
 from recvae.training.step_sizes import DECAYS, step_size
-from recvae.training.trainer import Losses, Phase, Task, Trainer
+from recvae.training.task import Losses, Phase, Task
+from recvae.training.trainer import Trainer
 
 # Letters in shape comments: B users of a block, I items, D latent dimensions.
 
@@ -40,7 +43,7 @@ NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 
 
 @dataclass(kw_only=True)
-class Autoencoder(Model, Generic[NetworkT]):
+class Autoencoder(DensityModel, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"decay": "none", "warmup": 0.0}
@@ -223,6 +226,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             step_size=self._step_size,
             score=self._score_block,
             rows=self._rows_while_training(train, options.max_memory),
+            latent=self._latent_record,
         )
         trainer = Trainer(
             task,
@@ -273,10 +277,6 @@ class Autoencoder(Model, Generic[NetworkT]):
             stopped=None if self.history_.stop is None else self.history_.stop.reason,
             from_data=self.from_data_ or None,
         )
-
-    def _stop_training(self) -> None:
-        if self.network_.training:  # looked up once: telling every layer takes longer than some of them
-            self.network_.eval()
 
     @torch.no_grad()
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from recvae.compute.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
-from recvae.models.common.networks import ItemNetwork, TiedLinear
+from recvae.models.common.item_networks import ItemNetwork
+from recvae.models.common.networks import TiedLinear
 from recvae.training.batches import RESIDENT_BYTES, SparseRows
 
 RANKING_BYTES = 22

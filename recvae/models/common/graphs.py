@@ -14,7 +14,8 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.models.common.networks import ItemNetwork, sparse_product
+from recvae.models.common.item_networks import ItemNetwork
+from recvae.models.common.networks import sparse_product
 from recvae.training.batches import batch_of
 
 

@@ -18,7 +18,8 @@ from recvae.errors import UsageError
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint, blocks_of
 from recvae.models.common.hyperparameters import hyperparameter
-from recvae.models.common.networks import ItemNetwork, LogitNetwork, SparseLinear
+from recvae.models.common.item_networks import ItemNetwork, LogitNetwork
+from recvae.models.common.networks import SparseLinear
 from recvae.training.batches import SparseBatch
 from recvae.training.chunked_softmax import chunked_bytes, chunked_nll
 from recvae.training.losses import LIKELIHOODS, output_nll

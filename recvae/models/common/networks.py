@@ -1,13 +1,11 @@
-"""Building blocks of the networks: what each states of its items, layers on sparse rows, initialisation, noise.
+"""Building blocks of the networks: layers on sparse rows, initialisation, noise.
 
 Letters in shape comments: B users of a batch, N interactions in it, I items, H width of a layer, D latent dimensions.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,71 +15,6 @@ from recvae.compute.matmul import linear_product, product
 from recvae.training.batches import SparseBatch
 
 BIAS_STD = 1e-3
-
-
-class ItemNetwork(nn.Module, ABC):
-    """A network from users' rows to scores of all items; it states its item layer once, as `output`.
-
-    Parameters
-    ----------
-    n_items : int
-        Width of input and output.
-    """
-
-    prior: Any  # a module or None; Any, so that a network may say which module
-    """What only training has, in networks that have it: neither scored with nor kept in a bundle."""
-
-    def __init__(self, n_items: int) -> None:
-        super().__init__()
-        self.n_items = n_items
-
-    @property
-    @abstractmethod
-    def output(self) -> "nn.Linear | ItemVectors":
-        """The last layer, which makes the scores: its `weight` has a row for each item, shape (n_items, width)."""
-
-    @abstractmethod
-    def code(self, batch: SparseBatch) -> torch.Tensor:
-        """Return what the encoder makes of each user, without any noise, shape (n_users, latent_dim)."""
-
-    @abstractmethod
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the scores of each user, without any noise, shape (n_users, n_items)."""
-
-
-class LogitNetwork(ItemNetwork):
-    """A network whose last layer is linear and makes logits of the items."""
-
-    @property
-    @abstractmethod
-    def output(self) -> nn.Linear:
-        """The last layer, whose outputs are the logits of the items."""
-
-
-class ProductNetwork(LogitNetwork):
-    """A network whose scores are what its last layer makes of a user's vector: inner products plus a bias."""
-
-    @abstractmethod
-    def hidden(self, batch: SparseBatch) -> torch.Tensor:
-        """Return what the last layer is given, without any noise, shape (n_users, width)."""
-
-    def forward(self, batch: SparseBatch) -> torch.Tensor:
-        """Return the logits, shape (n_users, n_items)."""
-        return self.output(self.hidden(batch))  # (B, H) -> (B, I)
-
-
-class ItemVectors(nn.Module):
-    """An item layer without bias: one vector for each item.
-
-    Parameters
-    ----------
-    n_items, width : int
-        Shape of the weight.
-    """
-
-    def __init__(self, n_items: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_items, width))
 
 
 def sparse_product(

@@ -1,0 +1,339 @@
+"""What an autoencoder says of users' codes: encoded, decoded, drawn, and how much of the latent space is used.
+
+Encoders get whole rows, no noise is added. Where codes have a distribution, the prior is N(0, I).
+
+Letters in shape comments: U users, B users of a block, I items, D width of the codes, H of the last layer.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.compute.memory import in_blocks
+from recvae.errors import UsageError
+from recvae.models.common.base import Model
+from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
+from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.latents import ACTIVE, LOOKED_AT, LatentRecord, active_units, kl_per_dimension, mutual_information
+
+_MOST_USERS = 2000  # whose posteriors are compared with one another
+
+
+class Posterior(NamedTuple):
+    """What an encoder says of users.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (n_users, latent_dim), float32
+        Means of q(z | x), or the codes where they are points.
+    logvar : ndarray of shape (n_users, latent_dim), float32, or None
+        Logarithms of the variances, None where codes are points.
+    """
+
+    mean: np.ndarray
+    logvar: np.ndarray | None
+
+
+class CodeModel(Model):
+    """The part of an autoencoder that is asked about its codes; what a model does not have is refused by name."""
+
+    network_: Any
+    device_: torch.device
+
+    def _likelihood(self) -> tuple[str, float] | None:
+        """Return name and confidence of the likelihood of a row given its logits, None where there is none."""
+        return None
+
+    @property
+    def has_distribution(self) -> bool:
+        """Whether users have a distribution of codes, or points."""
+        return type(self._a_network()).posterior is not ItemNetwork.posterior
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether scores are made of codes alone."""
+        return isinstance(self._a_network(), ProductNetwork)
+
+    def _network(self, n_items: int) -> Any:
+        """Return the network, not initialised."""
+        raise NotImplementedError
+
+    def _a_network(self) -> Any:
+        if self.n_items_:
+            return self.network_
+        with torch.device("meta"):
+            return self._network(1)
+
+    def encode(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> Posterior:
+        """Return what the encoder says of users, seen in training or not; no noise is added.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (n_users, n_items)
+            Their histories.
+        max_memory : int, optional
+            Bytes that it may take.
+
+        Returns
+        -------
+        Posterior
+            `mean` and `logvar`, each of shape (n_users, latent_dim), float32; for H+Vamp both layers side by side.
+            `logvar` is None for models whose codes are points (ae, multdae, elsa).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the number of items is not that of the training data.
+        """
+        rows = self._check_histories(user_items)
+        width = self._code_width()
+        mean, logvar = np.empty((2, rows.shape[0], width), np.float32)  # (U, D), (U, D)
+
+        @torch.no_grad()
+        def work(start: int, end: int) -> None:
+            found = self._posterior(rows[start:end])
+            mean[start:end] = found[0].cpu().numpy()
+            if found[1] is not None:
+                logvar[start:end] = found[1].cpu().numpy()
+
+        in_blocks(len(mean), self.rows_at_a_time(max_memory), work)
+        return Posterior(mean, logvar if self.has_distribution else None)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the score of every item given codes: `decode(encode(x).mean)` is `score(x)`.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n, latent_dim)
+            Any points of the latent space; of few users, since what is returned is dense.
+
+        Returns
+        -------
+        ndarray of shape (n, n_items), float32
+            Logits; their softmax is the distribution of an interaction under a multinomial likelihood.
+
+        Raises
+        ------
+        UsageError
+            If scores are not made of codes alone (vasp, elsa), or codes have another width or are not finite.
+        NotFittedError
+            Before `fit`.
+        """
+        points = self._check_codes(codes)
+        self._stop_training()
+        scores = np.empty((len(points), self.n_items_), np.float32)  # (U, I)
+
+        @torch.no_grad()
+        def work(start: int, end: int) -> None:
+            scores[start:end] = self._logits(points[start:end]).cpu().numpy()
+
+        in_blocks(len(points), self.rows_at_a_time(), work)
+        return scores
+
+    def sample(self, lengths: np.ndarray, *, codes: np.ndarray | None = None, seed: int = 0) -> sp.csr_matrix:
+        """Draw histories: a code from the prior, then as many different items as are asked for.
+
+        Items are drawn one after the other in proportion to the softmax of the logits, none twice. With a beta
+        below 1, codes of users are not spread as the prior says, and histories drawn from it are poor; see
+        `recvae.latent.generation` for codes that are.
+
+        Parameters
+        ----------
+        lengths : ndarray of shape (n,), int
+            How many items each history shall have, from 0 to the number of items.
+        codes : ndarray of shape (n, latent_dim), optional
+            Codes to draw from; by default draws from N(0, I).
+        seed : int
+            Seed of all draws, 0 or more.
+
+        Returns
+        -------
+        csr_matrix of shape (n, n_items), float32
+            Ones, with sorted columns.
+
+        Raises
+        ------
+        UsageError
+            If the model has no distribution of codes and none are given, its likelihood is gaussian, or a length is
+            out of range.
+        NotFittedError
+            Before `fit`.
+        """
+        self.check_fitted()
+        wanted = _check_lengths(lengths, self.n_items_)
+        likelihood = self._likelihood()
+        if likelihood is None or likelihood[0] == "gaussian":
+            what = "no likelihood" if likelihood is None else "a gaussian likelihood, which draws numbers"
+            raise UsageError(f"got {self.name} with {what}, expected one of interactions; set likelihood=multinomial")
+        if codes is None:
+            self._check_distribution()
+            width = self._code_width()
+            drawn = [draws_of(seed, row).standard_normal(width) for row in range(len(wanted))]
+            codes = np.array(drawn).reshape(-1, width)  # (U, D)
+        points = self._check_codes(codes)
+        if len(points) != len(wanted):
+            raise UsageError(f"got {len(points):,} codes for {len(wanted):,} lengths, expected as many of each")
+        columns: list[np.ndarray] = [np.empty(0, np.int64)] * len(wanted)
+        self._stop_training()
+
+        @torch.no_grad()
+        def work(start: int, end: int) -> None:
+            logits = self._logits(points[start:end]).cpu()  # (B, I)
+            for row, of_row in enumerate(logits, start):
+                # The largest of logit + Gumbel noise are draws without replacement (Kool et al., ICML 2019).
+                keys = of_row.double().numpy() + draws_of(seed, row, of="items").gumbel(size=self.n_items_)
+                columns[row] = np.sort(np.argpartition(-keys, min(wanted[row], len(keys) - 1))[: wanted[row]])
+
+        in_blocks(len(wanted), self.rows_at_a_time(), work)
+        starts = np.concatenate([[0], np.cumsum(wanted)])
+        found = np.concatenate([np.empty(0, np.int64), *columns])
+        return sp.csr_matrix((np.ones(len(found), np.float32), found, starts), shape=(len(wanted), self.n_items_))
+
+    def kl(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
+        """Return KL(q(z_d | x) || N(0, 1)) of each user and latent dimension, in nats.
+
+        Parameters
+        ----------
+        user_items, max_memory
+            See `encode`.
+
+        Returns
+        -------
+        ndarray of shape (n_users, latent_dim), float64
+            At least 0. For H+Vamp, whose prior is another, against N(0, 1) all the same.
+
+        Raises
+        ------
+        UsageError
+            If codes are points, so that they have no distribution.
+        NotFittedError
+            Before `fit`.
+        """
+        mean, logvar = self._distribution(user_items, max_memory)
+        return 0.5 * (mean**2 + np.exp(logvar) - logvar - 1)  # (U, D)
+
+    def kl_per_dimension(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
+        """Return the mean over users of `kl`, shape (latent_dim,), float64; parameters and errors are the same."""
+        mean, logvar = self._distribution(user_items, max_memory)
+        return kl_per_dimension(torch.from_numpy(mean), torch.from_numpy(logvar)).numpy()
+
+    def active_units(
+        self, user_items: sp.csr_matrix, threshold: float = ACTIVE, *, max_memory: int | None = None
+    ) -> int:
+        """Return how many latent dimensions differ between users: Burda et al., ICLR 2016, section 5.2.
+
+        Parameters
+        ----------
+        user_items, max_memory
+            See `encode`.
+        threshold : float
+            Variance over users of the mean of q(z_d | x), above which a dimension is active.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        return int(active_units(torch.from_numpy(self.encode(user_items, max_memory=max_memory).mean), threshold))
+
+    def mutual_information(self, user_items: sp.csr_matrix, *, seed: int = 0, max_memory: int | None = None) -> float:
+        """Return how much codes tell of who the user is, in nats, at most the logarithm of the number of users.
+
+        E KL(q(z | x) || p(z)) - KL(q(z) || p(z)), Hoffman and Johnson, ELBO surgery, 2016; q(z) is the mean of the
+        posteriors of the users that are given, of which 2,000 at most are taken, spread evenly.
+
+        Parameters
+        ----------
+        user_items, max_memory
+            See `encode`.
+        seed : int
+            Of one draw for each user.
+
+        Raises
+        ------
+        UsageError, NotFittedError
+            See `kl`.
+        """
+        mean, logvar = self._distribution(user_items, max_memory)
+        chosen = np.unique(np.linspace(0, len(mean) - 1, min(_MOST_USERS, len(mean)), dtype=np.int64))
+        noise = np.random.default_rng(seed).standard_normal((len(chosen), mean.shape[1]))
+        return mutual_information(*(torch.from_numpy(part) for part in (mean[chosen], logvar[chosen], noise)))
+
+    def item_embeddings(self) -> np.ndarray:
+        """Return the weight of the last layer: a vector for each item, shape (n_items, width), float32, a copy."""
+        self.check_fitted()
+        return self.network_.output.weight.detach().cpu().numpy().copy()
+
+    @torch.no_grad()
+    def _latent_record(self, user_items: sp.csr_matrix) -> LatentRecord:
+        """Return how the latent space is used by the first of some users, while it is trained."""
+        self._stop_training()
+        return LatentRecord.of(*self._posterior(user_items[:LOOKED_AT]))
+
+    def _stop_training(self) -> None:
+        if self.network_.training:  # looked up once: telling every layer takes longer than some of them
+            self.network_.eval()
+
+    def _batch(self, rows: sp.csr_matrix) -> SparseBatch:
+        return whole_batch(rows, self.device_)
+
+    def _posterior(self, rows: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self._stop_training()
+        return self.network_.posterior(self._batch(rows))
+
+    def _logits(self, points: torch.Tensor) -> torch.Tensor:
+        return self.network_.output(self.network_.decode(points.to(self.device_)))  # (B, D) -> (B, H) -> (B, I)
+
+    def _code_width(self) -> int:
+        with torch.no_grad():
+            return self._posterior(sp.csr_matrix((1, self.n_items_)).astype(np.float32))[0].shape[1]
+
+    def _distribution(self, user_items: sp.csr_matrix, max_memory: int | None) -> tuple[np.ndarray, np.ndarray]:
+        self._check_distribution()
+        mean, logvar = self.encode(user_items, max_memory=max_memory)
+        assert logvar is not None
+        return mean.astype(np.float64), logvar.astype(np.float64)
+
+    def _check_decoder(self) -> None:
+        if not self.has_decoder:
+            raise UsageError(
+                f"got {self.name}, whose scores are not made of codes alone; use ae, multdae, multvae, recvae or hvamp"
+            )
+
+    def _check_distribution(self) -> None:
+        if not self.has_distribution:
+            raise UsageError(
+                f"got {self.name}, whose codes are points without a distribution; use multvae, recvae, hvamp or vasp"
+            )
+
+    def _check_codes(self, codes: np.ndarray) -> torch.Tensor:
+        self.check_fitted()
+        self._check_decoder()
+        points, width = np.asarray(codes, dtype=np.float32), self._code_width()
+        if points.ndim != 2 or points.shape[1] != width:
+            raise UsageError(f"got codes of shape {points.shape}, expected (n, {width}); give one row for each user")
+        if not np.isfinite(points).all():
+            raise UsageError("got codes that are not finite, expected numbers; look for NaN in them")
+        return torch.from_numpy(points)
+
+
+def draws_of(seed: int, row: int, of: str = "codes") -> np.random.Generator:
+    """Return the source of a user's draws, the same whatever users are beside it."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise UsageError(f"got seed={seed!r}, expected a whole number, 0 or more; give one such as 0")
+    return np.random.Generator(np.random.Philox(key=[seed, 2 * row + (of == "items")]))
+
+
+def _check_lengths(lengths: np.ndarray, n_items: int) -> np.ndarray:
+    wanted = np.asarray(lengths)
+    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+        raise UsageError(
+            f"got lengths of shape {wanted.shape}, {wanted.dtype}, expected whole numbers, one for each history"
+        )
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() <= n_items:
+        raise UsageError(f"got lengths from {wanted.min()} to {wanted.max()}, expected 0 to {n_items:,}, the items")
+    return wanted.astype(np.int64)

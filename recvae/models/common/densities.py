@@ -1,0 +1,237 @@
+"""How probable an autoencoder finds users' rows, and what is hidden of them.
+
+    log p(x) >= log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),  z_k ~ q(z | x)      Burda et al., ICLR 2016, eq. 8
+
+K = 1 is the ELBO, and the bound rises with K. The prior is N(0, I); log p(x | z) has no constant of the multinomial,
+as in the loss, so that it is of the interactions in their order, not of the set.
+
+Letters in shape comments: U users, B users of a block, N interactions of them, I items, K draws, D width of the codes.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.compute.memory import in_blocks
+from recvae.errors import UsageError
+from recvae.interactions import as_interactions
+from recvae.models.common.codes import CodeModel, draws_of
+from recvae.models.common.item_networks import ProductNetwork
+from recvae.training.losses import output_nll, sum_of_each
+
+_DRAWS_AT_A_TIME = 16  # of noise
+
+Measure = Callable[[torch.Tensor, int, int], torch.Tensor]
+"""What the last layer is given (n_users, width), first user and the one after the last -> a number of each user."""
+
+
+class DensityModel(CodeModel):
+    """The part of an autoencoder that says how probable rows are; what has no probability is refused by name."""
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether a row has a probability, so that `elbo` and `log_likelihood` work."""
+        known = self.has_distribution and self.has_decoder and self._likelihood() is not None
+        return known and type(self._a_network()).draws is ProductNetwork.draws and self._likelihood()[1] == 1  # type: ignore[index]
+
+    def log_weights(
+        self, user_items: sp.csr_matrix, n_samples: int = 100, *, seed: int = 0, max_memory: int | None = None
+    ) -> np.ndarray:
+        """Return log p(x | z) + log p(z) - log q(z | x) of draws z of each user, in nats.
+
+        Their mean is an estimate of the ELBO, the logarithm of the mean of their exponentials one of the bound with
+        `n_samples` draws, which is never smaller.
+
+        Parameters
+        ----------
+        user_items : sparse matrix of shape (n_users, n_items)
+            Rows whose probability is asked for, not masked.
+        n_samples : int
+            Draws per user, 1 or more.
+        seed : int
+            Of the draws. Those of a user depend on the seed and on the row's number, not on the other users.
+        max_memory : int, optional
+            Bytes that it may take.
+
+        Returns
+        -------
+        ndarray of shape (n_users, n_samples), float64
+
+        Raises
+        ------
+        UsageError
+            If the model gives rows no probability; see `has_likelihood`.
+        NotFittedError
+            Before `fit`.
+        """
+        rows = self._check_density(user_items)
+        values, ratios = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows))
+        assert ratios is not None
+        return values + ratios  # (U, K)
+
+    def elbo(
+        self, user_items: sp.csr_matrix, n_samples: int = 10, *, seed: int = 0, max_memory: int | None = None
+    ) -> np.ndarray:
+        """Return E_q[log p(x | z)] - KL(q(z | x) || N(0, I)) of each user, in nats: the bound with beta = 1.
+
+        Parameters
+        ----------
+        user_items, n_samples, seed, max_memory
+            See `log_weights`; draws are for the first term, the second is exact.
+
+        Returns
+        -------
+        ndarray of shape (n_users,), float64
+
+        Raises
+        ------
+        UsageError, NotFittedError
+            See `log_weights`.
+        """
+        rows = self._check_density(user_items)
+        values, _ = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows))
+        return values.mean(axis=1) - self.kl(rows, max_memory=max_memory).sum(axis=1)  # (U,)
+
+    def log_likelihood(
+        self, user_items: sp.csr_matrix, n_samples: int = 100, *, seed: int = 0, max_memory: int | None = None
+    ) -> np.ndarray:
+        """Return a lower bound of log p(x) of each user, in nats, tighter the more draws there are.
+
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), Burda et al., ICLR 2016, eq. 8; with K = 1 an estimate of the
+        ELBO.
+
+        Parameters
+        ----------
+        user_items, n_samples, seed, max_memory
+            See `log_weights`.
+
+        Returns
+        -------
+        ndarray of shape (n_users,), float64
+
+        Raises
+        ------
+        UsageError, NotFittedError
+            See `log_weights`.
+        """
+        return _log_mean_exp(self.log_weights(user_items, n_samples, seed=seed, max_memory=max_memory))
+
+    def target_log_likelihood(
+        self,
+        fold_in: sp.csr_matrix,
+        targets: sp.csr_matrix,
+        n_samples: int = 100,
+        *,
+        seed: int = 0,
+        max_memory: int | None = None,
+    ) -> np.ndarray:
+        """Return log p(targets | fold-in) of each user, in nats: how well what is hidden is foreseen.
+
+        log 1/K sum_k prod_i p(i | z_k)^x_i,  z_k ~ q(z | fold-in), where p(i | z) is the softmax over the items that
+        are not in the fold-in, since none of these can follow. A code that is a point is its only draw.
+
+        Parameters
+        ----------
+        fold_in, targets : sparse matrix of shape (n_users, n_items)
+            What is known of users, and what is to be foreseen, none of which is known.
+        n_samples, seed, max_memory
+            See `log_weights`.
+
+        Returns
+        -------
+        ndarray of shape (n_users,), float64
+            0 for a user without targets.
+
+        Raises
+        ------
+        UsageError
+            If the likelihood is not multinomial, or users have no codes that scores are made of.
+        NotFittedError
+            Before `fit`.
+        DataError
+            If a target is in the fold-in, or the shapes differ.
+        """
+        rows = self._check_histories(fold_in)
+        self._check_decoder()
+        likelihood = self._likelihood()
+        if likelihood is None or likelihood[0] != "multinomial":
+            name = "none" if likelihood is None else likelihood[0]
+            raise UsageError(f"got {self.name} with likelihood {name}, expected multinomial; train such a run")
+        wanted = as_interactions(targets, "the targets", self.n_items_)
+        _check_apart(rows, wanted)
+
+        def measure(hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
+            seen, batch = self._batch(rows[start:end]), self._batch(wanted[start:end])
+            logits = self.network_.output(hidden)  # (B, I)
+            logits[seen.rows, seen.items.long()] = -math.inf
+            hits = logits[batch.rows, batch.items.long()] * batch.values  # (N,)
+            return sum_of_each(hits, batch) - batch.totals * logits.logsumexp(dim=1).nan_to_num(neginf=0.0)
+
+        n_draws = n_samples if self.has_distribution else 1
+        values, _ = self._over_draws(rows, n_draws, seed, max_memory, measure)
+        return _log_mean_exp(values)  # (U, K) -> (U,)
+
+    def _of_rows(self, rows: sp.csr_matrix) -> Measure:
+        """Return what measures log p(x | z) of rows."""
+        likelihood = self._likelihood()
+        assert likelihood is not None
+
+        def measure(hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
+            found = -output_nll(hidden, self.network_.output, self._batch(rows[start:end]), *likelihood)  # (B,)
+            return found - 0.5 * self.n_items_ * math.log(2 * math.pi) if likelihood[0] == "gaussian" else found
+
+        return measure
+
+    def _over_draws(
+        self, rows: sp.csr_matrix, n_samples: int, seed: int, max_memory: int | None, measure: Measure
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a measure of draws of codes, and log p(z) - log q(z | x), each (n_users, n_samples), float64."""
+        if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples < 1:
+            raise UsageError(f"got n_samples={n_samples!r}, expected a whole number >= 1; give one such as 100")
+        values, ratios = np.empty((2, rows.shape[0], n_samples))  # (U, K), (U, K)
+        known, width = True, self._code_width()
+
+        @torch.no_grad()
+        def work(start: int, end: int) -> None:
+            nonlocal known
+            draw = self.network_.draws(self._batch(rows[start:end]))
+            sources = [draws_of(seed, row) for row in range(start, end)]
+            for first in range(0, n_samples, _DRAWS_AT_A_TIME):
+                n = min(_DRAWS_AT_A_TIME, n_samples - first)
+                noise = np.stack([source.standard_normal((n, width), np.float32) for source in sources])  # (B, n, D)
+                for k, of_draw in enumerate(torch.from_numpy(noise).to(self.device_).unbind(dim=1), first):
+                    z, ratio = draw(of_draw)  # (B, D), (B,)
+                    values[start:end, k] = measure(self.network_.decode(z), start, end).double().cpu().numpy()
+                    known = known and ratio is not None
+                    if ratio is not None:
+                        ratios[start:end, k] = ratio.double().cpu().numpy()
+
+        self._stop_training()
+        in_blocks(rows.shape[0], self.rows_at_a_time(max_memory), work)
+        return values, ratios if known else None
+
+    def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
+        rows = self._check_histories(user_items)
+        if not self.has_likelihood:
+            likelihood = self._likelihood()
+            weighted = likelihood is not None and likelihood[1] != 1
+            what = "a weight of interactions (confidence)" if weighted else "no probability of a row"
+            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae or recvae")
+        return rows
+
+
+def _log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """Return log of the mean of exponentials of each row, (n_users, n_samples) -> (n_users,)."""
+    highest = values.max(axis=1, keepdims=True)  # (U, 1)
+    return highest[:, 0] + np.log(np.exp(values - highest).mean(axis=1))
+
+
+def _check_apart(fold_in: sp.csr_matrix, targets: sp.csr_matrix) -> None:
+    if fold_in.shape != targets.shape:
+        raise UsageError(f"got targets of shape {targets.shape}, expected {fold_in.shape}, that of the fold-in")
+    both = fold_in.multiply(targets).nnz
+    if both:
+        raise UsageError(f"got {both:,} targets that are in the fold-in, expected none; leave them out of one")

@@ -1,0 +1,105 @@
+"""What the codes of many users say of a latent space: how many of its units are used, and for how much.
+
+Letters in shape comments: U users, D latent dimensions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from recvae.training.losses import log_normal
+
+ACTIVE = 0.01
+"""Variance over users above which a latent unit counts as active: Burda et al., ICLR 2016, section 5.2."""
+
+LOOKED_AT = 1000  # users, after each epoch
+
+
+@dataclass(frozen=True)
+class LatentRecord:
+    """How a latent space is used after an epoch.
+
+    Parameters
+    ----------
+    active_units : int
+        Units whose mean differs between users; see `active_units`.
+    kl_per_dimension : list of float or None
+        See `kl_per_dimension`; None where codes have no variance.
+    mutual_information : float or None
+        See `mutual_information`; likewise.
+    """
+
+    active_units: int
+    kl_per_dimension: list[float] | None
+    mutual_information: float | None
+
+    @classmethod
+    def of(cls, mean: torch.Tensor, logvar: torch.Tensor | None) -> "LatentRecord":
+        """Return what the codes of some users say; the noise that mutual information needs is always the same.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (n_users, latent_dim)
+            Means of the codes.
+        logvar : Tensor of shape (n_users, latent_dim) or None
+            Logarithms of their variances.
+        """
+        active = int(active_units(mean))
+        if logvar is None:
+            return cls(active, None, None)
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean.device)
+        kl = [float(f"{value:.4g}") for value in kl_per_dimension(mean, logvar).tolist()]
+        return cls(active, kl, float(f"{mutual_information(mean, logvar, noise):.6g}"))
+
+
+def kl_per_dimension(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Return the mean over users of KL(N(mean_d, exp(logvar_d)) || N(0, 1)), shape (latent_dim,), at least 0.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posteriors.
+    """
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).mean(dim=0)  # (U, D) -> (D,)
+
+
+def active_units(mean: torch.Tensor, threshold: float = ACTIVE) -> torch.Tensor:
+    """Return how many dimensions have a mean whose variance over users exceeds a threshold, shape ().
+
+    A_d = Cov_x(E_{q(z | x)}[z_d]), Burda et al., Importance Weighted Autoencoders, ICLR 2016, section 5.2.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_users, latent_dim)
+        Means of the posteriors.
+    threshold : float
+        In (0, inf).
+    """
+    return (mean.var(dim=0, correction=0) > threshold).sum()  # (U, D) -> ()
+
+
+def mutual_information(mean: torch.Tensor, logvar: torch.Tensor, noise: torch.Tensor) -> float:
+    """Return how much the codes tell of who the user is, in nats: E KL(q(z|x) || p) - KL(q(z) || p).
+
+    The prior cancels: it is E_x E_q(z|x) [log q(z|x) - log q(z)], Hoffman and Johnson, ELBO surgery, 2016, with one
+    draw of z for each user and q(z) the mean of the posteriors of these users. So it is at most ln(n_users), which
+    a space that tells all users apart reaches.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posteriors.
+    noise : Tensor of shape (n_users, latent_dim)
+        Standard normal.
+    """
+    mean, logvar = mean.double(), logvar.double()
+    z = mean + noise.double() * (0.5 * logvar).exp()  # (U, D)
+    own = log_normal(z, mean, logvar).sum(dim=1)  # (U, D) -> (U,)
+    # The squared distances of all draws from all means as products of matrices: a block (U, U, D) would be huge.
+    precision = (-logvar).exp()
+    distance = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(dim=1)
+    density = -0.5 * (distance + (logvar + math.log(2 * math.pi)).sum(dim=1))  # (U, U)
+    density.fill_diagonal_(-math.inf).diagonal().copy_(own)  # exactly what it is compared with
+    of_all = density.logsumexp(dim=1) - math.log(len(mean))  # (U,)
+    return float((own - of_all).mean())
