@@ -22,7 +22,7 @@ ORDER = [
     *("version", "errors", "ids", "items", "interactions", "user_code", "ranked_lists"),
     *("compute", "storage", "ranking", "metrics", "progress"),
     *("datasets", "training", "models", "bundles"),
-    *("evaluation", "runs", "tuning"),  # the numbers wing
+    *("evaluation", "latent", "runs", "tuning"),  # the numbers wing
     *("recommenders", "exports", "serving"),  # the answers wing
 ]
 

@@ -10,6 +10,7 @@ from recvae_cli import (
     evaluate,
     export,
     inspect,
+    likelihood,
     models,
     plan,
     preprocess,
@@ -44,6 +45,7 @@ app.command("compare", cls=Verb)(compare.compare)
 app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)
+app.command("likelihood", cls=Verb)(likelihood.likelihood)
 app.command("export", cls=Verb)(export.export)
 app.command("serve", cls=Verb)(serve.serve)
 

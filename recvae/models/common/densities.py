@@ -92,8 +92,35 @@ class DensityModel(CodeModel):
             See `log_weights`.
         """
         rows = self._check_density(user_items)
-        values, _ = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows))
-        return values.mean(axis=1) - self.kl(rows, max_memory=max_memory).sum(axis=1)  # (U,)
+        reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory)
+        return reconstruction - self.kl(rows, max_memory=max_memory).sum(axis=1)  # (U,)
+
+    def reconstruction(
+        self, user_items: sp.csr_matrix, n_samples: int = 10, *, seed: int = 0, max_memory: int | None = None
+    ) -> np.ndarray:
+        """Return E_q[log p(x | z)] of each user, in nats: how well a row is made again from its own code.
+
+        Parameters
+        ----------
+        user_items, n_samples, seed, max_memory
+            See `log_weights`; a code that is a point is its only draw.
+
+        Returns
+        -------
+        ndarray of shape (n_users,), float64
+
+        Raises
+        ------
+        UsageError
+            If scores are not made of codes alone.
+        NotFittedError
+            Before `fit`.
+        """
+        rows = self._check_histories(user_items)
+        self._check_decoder()
+        n_draws = n_samples if self.has_distribution else 1
+        values, _ = self._over_draws(rows, n_draws, seed, max_memory, self._of_rows(rows))
+        return values.mean(axis=1)  # (U, K) -> (U,)
 
     def log_likelihood(
         self, user_items: sp.csr_matrix, n_samples: int = 100, *, seed: int = 0, max_memory: int | None = None

@@ -1,0 +1,94 @@
+"""`recvae likelihood`: how probable a run finds held-out users, and how much of its latent space it uses."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recvae_cli.console import (
+    DATA_DIR,
+    DEVICE,
+    RUNS_DIR,
+    DataDir,
+    Device,
+    Json,
+    MaxMemory,
+    OwnModels,
+    RunsDir,
+    command,
+    model_words,
+    say,
+    say_next,
+    show,
+    show_json,
+)
+
+if TYPE_CHECKING:
+    from recvae.latent.likelihood import Likelihood
+
+
+def likelihood(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Held-out users: test or validation.")] = "test",
+    samples: Annotated[int, typer.Option("--samples", help="Draws of each user's code, for a tighter bound.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
+    data: Annotated[str | None, typer.Option("--data", help="Data set, if it has another name now.")] = None,
+    own: OwnModels = None,
+    max_memory: MaxMemory = None,
+    device: Device = DEVICE,
+    data_dir: DataDir = DATA_DIR,
+    runs_dir: RunsDir = RUNS_DIR,
+    as_json: Json = False,
+) -> None:
+    """Print the perplexity of held-out users: how many equally likely items one interaction is chosen from.
+
+    Of whole rows (multvae, recvae) and of targets given the fold-in (ae, multdae and hvamp too), next to guessing by
+    popularity. Lower is better.
+
+    \b
+    Example:
+      recvae likelihood ml-1m/multvae
+    """
+    from recvae.latent.likelihood import likelihood as measure
+    from recvae_cli.opening import open_run
+
+    opened = open_run(
+        run,
+        data=data,
+        own=own,
+        max_memory=max_memory,
+        device=device,
+        data_dir=data_dir,
+        runs_dir=runs_dir,
+        split=split,
+    )
+    model = opened.bundle.model
+    say(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}")
+    found = measure(model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory)
+    if as_json:
+        show_json({"folder": str(opened.folder), "split": split, "seed": seed, **found.to_json()})
+        return
+    show(_table(found), _space(found))
+    say_next(command("evaluate", opened.folder, *model_words(type(model))))
+
+
+def _table(found: "Likelihood") -> object:
+    from rich.table import Table
+
+    table = Table("interactions", "by", "perplexity", "95 % interval", "nats per user")
+    for part, of_part in (("whole rows", found.rows), ("targets given the fold-in", found.targets)):
+        for name, one in of_part.items():
+            between = f"{one.low:,.1f} to {one.high:,.1f}"
+            table.add_row(part, name, f"{one.value:,.1f}", between, f"{one.nats:,.1f}")
+    return table
+
+
+def _space(found: "Likelihood") -> str:
+    text = f"{found.n_users:,} users; active units: {found.active_units} of {found.latent_dim}"
+    if found.kl is None or found.mutual_information is None:
+        return f"{text}; codes are points, so whole rows have no probability"
+    return (
+        f"{text}; KL from N(0, I): {found.kl:.1f} nats; codes tell {found.mutual_information:.2f} of at most "
+        f"{found.most_information:.2f} nats of who the user is"
+    )

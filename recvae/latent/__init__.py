@@ -1,0 +1,10 @@
+"""What autoencoders are for beyond ranking.
+
+    likelihood   how probable a model finds users, as perplexity
+    anomalies    histories that a model finds improbable
+    profiles     made-up odd users, to see whether they are found
+    generation   made-up histories, and how like real ones they are
+    segments     groups of users in the latent space, and what sets them apart
+
+Importing this package imports none of them.
+"""
