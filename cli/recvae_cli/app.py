@@ -5,10 +5,12 @@ import sys
 import typer
 
 from recvae_cli import (
+    anomalies,
     compare,
     datasets,
     evaluate,
     export,
+    generate,
     inspect,
     likelihood,
     models,
@@ -46,6 +48,8 @@ app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)
 app.command("likelihood", cls=Verb)(likelihood.likelihood)
+app.command("anomalies", cls=Verb)(anomalies.anomalies)
+app.command("generate", cls=Verb)(generate.generate)
 app.command("export", cls=Verb)(export.export)
 app.command("serve", cls=Verb)(serve.serve)
 

@@ -79,7 +79,7 @@ class AnomalyDetector:
     Examples
     --------
     >>> import recvae, numpy as np
-    >>> events, _ = recvae.synthetic_log(n_users=400, n_items=60, n_events=9000, seed=1)
+    >>> events, _ = recvae.synthetic_log(n_users=400, n_items=100, n_events=9000, seed=1)
     >>> dataset = recvae.Dataset.from_events(events, name="toy", heldout_users=80)
     >>> model = recvae.MultVAE(epochs=5, hidden_dims=(32,), latent_dim=8).fit(dataset.train)
     >>> detector = AnomalyDetector(model, contamination=0.05).fit(dataset.validation.fold_in)

@@ -1,0 +1,53 @@
+"""Tables that verbs write for other programs: CSV or Parquet, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+_ENDINGS = (".csv", ".parquet")
+
+
+def check_table(path: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises
+    ------
+    UsageError
+        If its ending is unknown, it is there already, or its folder is not.
+    """
+    from recvae.errors import UsageError
+
+    if path.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"got --output {path}, expected a name that ends in {' or '.join(_ENDINGS)}")
+    if path.is_dir():
+        raise UsageError(f"got --output {path}, which is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already; name another file, or add --overwrite")
+    if not path.resolve().parent.is_dir():
+        raise UsageError(f"got --output {path}, whose folder does not exist; make it first")
+
+
+def write_table(path: Path, columns: dict[str, list[Any]]) -> None:
+    """Write columns of one length.
+
+    Parameters
+    ----------
+    path : Path
+        Checked by `check_table`.
+    columns : dict of str to list
+        By name.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    import pandas as pd
+
+    from recvae.storage.files import write_file
+
+    frame = pd.DataFrame(columns)
+    with write_file(path) as file:
+        if path.suffix.lower() == ".csv":
+            frame.to_csv(file, index=False)
+        else:
+            frame.to_parquet(file, index=False)
