@@ -29,7 +29,8 @@ README = ROOT / "README.md"
 LEADERBOARD = ROOT / "benchmarks" / "leaderboard.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PROSE = [
-    *(README, *DOCS, ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
+    *(README, ROOT / "README.zh-CN.md", *DOCS, ROOT / "data" / "README.md"),
+    *(ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
     *(ROOT / "benchmarks" / name for name in ("leaderboard.head.md", "leaderboard.published.md")),
 ]
 PAGES = [

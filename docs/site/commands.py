@@ -1,5 +1,6 @@
 """The page of the command: every verb, argument and option, from the Typer application itself."""
 
+import html
 import re
 from typing import Any
 
@@ -55,20 +56,20 @@ def _table(verb: Any, called: str, kind: str) -> str:
     rows = []
     with typer.Context(verb, info_name=called) as context:
         for param in verb.get_params(context):
-            record = param.get_help_record(context)
+            record = param.get_help_record(context)  # e.g. ("-k, --k <int>", "Number of items.  [default: 10]")
             if param.param_type_name != kind or record is None:
                 continue
             written, text = record
             meaning, facts = re.fullmatch(r"(.*?)(?:  \[(.*)\])?", text, flags=re.DOTALL).groups()  # type: ignore[union-attr]
             known = dict(fact.partition(": ")[::2] for fact in (facts or "").split("; "))
             default = re.sub(r"^\((.*)\)$", r"\1", known.pop("default", ""))
-            notes = "".join(f"; {name} {value}".rstrip() for name, value in known.items() if name)
+            notes = "".join(f" ({name}: {value})".replace(": )", ")") for name, value in known.items() if name)
             # A line is broken between two ways to write an option, not inside one.
-            ways = ", ".join(f"`{way}`" for way in _cell(written).split(", "))
+            ways = ", ".join(f'<code class="way">{way}</code>' for way in _cell(written).split(", "))
             rows.append(f"| {ways} | {_cell(meaning + notes)} | {f'`{_cell(default)}`' if default else ''} |\n")
     return f"| {kind} | | default |\n|---|---|---|\n{''.join(rows)}\n" if rows else ""
 
 
 def _cell(text: str) -> str:
     """Return a text as the cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

@@ -45,6 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links to files outside docs/ to their pages, and let lists begin where GitHub lets them."""
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation", "toc"]
     if page.file.generated_by is None:
         markdown = outside.with_links(markdown, f"docs/{page.file.src_uri}")
     return outside.with_blank_lines(markdown)

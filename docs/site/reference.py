@@ -37,7 +37,8 @@ def pages() -> dict[str, str]:
 
 def _entry(title: str, name: str, *options: str) -> str:
     """Return the section of one public name."""
-    lines = "".join(f"      {option}\n" for option in (f"heading: {title}", f"toc_label: {title}", *options))
+    options = (f"heading: {title}", f"toc_label: {title}", "inherited_members: true", *options)
+    lines = "".join(f"      {option}\n" for option in options)
     return f"::: {name}\n    options:\n{lines}\n"
 
 
