@@ -185,6 +185,21 @@ def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
     assert "#nothing" in done.stderr
 
 
+def test_help_that_is_kept_line_by_line_is_a_block(machinery: dict[str, ModuleType]) -> None:
+    help_of = machinery["commands"]._help
+    kept = "\b\nLimits:\n  one 1\n  two 2\n\n\b\nExamples:\n  recvae a\n  recvae b\n"
+    assert help_of("Do it, with\n--fast.\n\n" + kept) == (
+        "Do it, with `--fast`.\n\nLimits:\n\n```text\none 1\ntwo 2\n```\n\n```console\nrecvae a\nrecvae b\n```\n\n"
+    )
+    assert help_of("Do it.\n\nExample: recvae a") == "Do it.\n\n```console\nrecvae a\n```\n\n"
+
+
+def test_the_front_page_leads_to_the_reference(site: Path) -> None:
+    page = _main(site, "index.html")
+    assert 'href="reference/command.html"' in page
+    assert 'href="reference/recommending.html"' in page
+
+
 def test_links_lead_to_pages_of_the_site(machinery: dict[str, ModuleType]) -> None:
     with_links = machinery["outside"].with_links
     text = (

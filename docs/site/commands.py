@@ -39,15 +39,19 @@ def _verb(name: str, verb: Any) -> str:
 
 
 def _help(text: str) -> str:
-    """Return the help as paragraphs; examples, which it keeps line by line, as a block of code."""
+    """Return the help as paragraphs; what it keeps line by line, behind a backspace, as a block of code."""
     found = []
-    for paragraph in text.replace("\b\n", "").split("\n\n"):
-        head, *examples = re.split(r"^Examples?:\s*", paragraph, maxsplit=1, flags=re.MULTILINE)
-        if head.strip():
+    for paragraph in text.split("\n\n"):
+        is_kept, paragraph = paragraph.startswith("\b\n"), paragraph.removeprefix("\b\n")
+        head, colon, lines = paragraph.partition(":\n" if is_kept else "Example: ")
+        if colon:
+            head = "" if head in ("Example", "Examples") else head + colon.rstrip()
+            block = "\n".join(line.strip() for line in lines.rstrip().splitlines())
+            language = "text" if head else "console"
+        if head:
             found.append(re.sub(r"(?<![`\w])(--[a-z][\w-]*)", r"`\1`", " ".join(head.split())))
-        if examples:
-            lines = "\n".join(line.strip() for line in examples[0].splitlines())
-            found.append(f"```console\n{lines}\n```")
+        if colon:
+            found.append(f"```{language}\n{block}\n```")
     return "\n\n".join(found) + "\n\n"
 
 
@@ -60,6 +64,7 @@ def _table(verb: Any, called: str, kind: str) -> str:
             if param.param_type_name != kind or record is None:
                 continue
             written, text = record
+            written = written.removesuffix(" <list[str]>") if kind == "argument" else written
             meaning, facts = re.fullmatch(r"(.*?)(?:  \[(.*)\])?", text, flags=re.DOTALL).groups()  # type: ignore[union-attr]
             known = dict(fact.partition(": ")[::2] for fact in (facts or "").split("; "))
             default = re.sub(r"^\((.*)\)$", r"\1", known.pop("default", ""))

@@ -24,6 +24,12 @@ import reference  # noqa: E402
 
 import notebooks  # noqa: E402
 
+ONLY_HERE = {
+    "`recvae VERB --help`": "[every command and option](reference/command.md)",
+    "`help(recvae.Recommender)`": "[every name in Python](reference/recommending.md)",
+}
+"""What the front page names on GitHub, and links to here: these pages exist only in the site."""
+
 
 def on_config(config: MkDocsConfig) -> None:
     """Give headings the anchors that they have on GitHub."""
@@ -47,6 +53,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Lead links to files outside docs/ to their pages, and let lists begin where GitHub lets them."""
     if page.file.src_uri == "index.md":
         page.meta["hide"] = ["navigation", "toc"]
+        for text, link in ONLY_HERE.items():
+            markdown = markdown.replace(text, link)
     if page.file.generated_by is None:
         markdown = outside.with_links(markdown, f"docs/{page.file.src_uri}")
     return outside.with_blank_lines(markdown)
