@@ -48,7 +48,7 @@ format: install
 docs: install
 	$(BIN)/python docs/tables.py
 	$(BIN)/python benchmarks/picture.py
-	$(BIN)/python docs/site/notebooks.py
+	$(BIN)/python docs/site/notebook_pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "the site: build/site/index.html"
 

@@ -73,7 +73,7 @@ def machinery() -> Iterator[dict[str, ModuleType]]:
     """Return what the site is made with, by name."""
     folder = str(ROOT / "docs" / "site")
     sys.path.insert(0, folder)
-    names = ("outside", "reference", "commands", "notebooks")
+    names = ("outside", "reference", "commands", "notebook_pages")
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(folder)
     for name in names:
@@ -235,7 +235,7 @@ def test_a_notebook_shows_what_its_cells_print_and_draw(machinery: dict[str, Mod
     ]
     notebook = tmp_path / "small.ipynb"
     notebook.write_text(json.dumps({"cells": cells, "metadata": {}}), encoding="utf-8")
-    found = machinery["notebooks"].page(notebook)
+    found = machinery["notebook_pages"].page(notebook)
     assert found["notebooks/small-1.png"] == b"\x89PNG\r\n\x1a\n"
     assert found["notebooks/small.md"] == (
         "# Title\n\ntext\n\n````python\nprint('''\n```\n''')\n````\n\n```text\none line\n```\n\n"
@@ -246,7 +246,7 @@ def test_a_notebook_shows_what_its_cells_print_and_draw(machinery: dict[str, Mod
 def test_a_notebook_that_has_changed_since_it_was_run_is_shown_without_outputs(
     machinery: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebooks = machinery["notebooks"]
+    notebooks = machinery["notebook_pages"]
     monkeypatch.setattr(notebooks, "BUILD", tmp_path / "build")
     notebook, copy = tmp_path / "one.ipynb", tmp_path / "build" / "one.ipynb"
     notebook.write_text("{}", encoding="utf-8")

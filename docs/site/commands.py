@@ -45,13 +45,12 @@ def _help(text: str) -> str:
         is_kept, paragraph = paragraph.startswith("\b\n"), paragraph.removeprefix("\b\n")
         head, colon, lines = paragraph.partition(":\n" if is_kept else "Example: ")
         if colon:
-            head = "" if head in ("Example", "Examples") else head + colon.rstrip()
-            block = "\n".join(line.strip() for line in lines.rstrip().splitlines())
-            language = "text" if head else "console"
+            head = "" if colon == "Example: " or head == "Examples" else f"{head}:"
         if head:
             found.append(re.sub(r"(?<![`\w])(--[a-z][\w-]*)", r"`\1`", " ".join(head.split())))
         if colon:
-            found.append(f"```{language}\n{block}\n```")
+            block = "\n".join(line.strip() for line in lines.rstrip().splitlines())
+            found.append(f"```{'text' if head else 'console'}\n{block}\n```")
     return "\n\n".join(found) + "\n\n"
 
 
@@ -65,13 +64,14 @@ def _table(verb: Any, called: str, kind: str) -> str:
                 continue
             written, text = record
             written = written.removesuffix(" <list[str]>") if kind == "argument" else written
-            meaning, facts = re.fullmatch(r"(.*?)(?:  \[(.*)\])?", text, flags=re.DOTALL).groups()  # type: ignore[union-attr]
-            known = dict(fact.partition(": ")[::2] for fact in (facts or "").split("; "))
+            meaning, _, facts = text.removesuffix("]").partition("  [") if text.endswith("]") else (text, "", "")
+            known = {name: value for name, _, value in (fact.partition(": ") for fact in facts.split("; "))}
             default = re.sub(r"^\((.*)\)$", r"\1", known.pop("default", ""))
             notes = "".join(f" ({name}: {value})".replace(": )", ")") for name, value in known.items() if name)
             # A line is broken between two ways to write an option, not inside one.
             ways = ", ".join(f'<code class="way">{way}</code>' for way in _cell(written).split(", "))
-            rows.append(f"| {ways} | {_cell(meaning + notes)} | {f'`{_cell(default)}`' if default else ''} |\n")
+            shown = f"<code>{_cell(default)}</code>" if default else ""
+            rows.append(f"| {ways} | {_cell(meaning + notes)} | {shown} |\n")
     return f"| {kind} | | default |\n|---|---|---|\n{''.join(rows)}\n" if rows else ""
 
 

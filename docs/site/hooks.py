@@ -19,10 +19,9 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "cli"), str(Path(__file__).parent)]
 
 import commands  # noqa: E402
+import notebook_pages  # noqa: E402
 import outside  # noqa: E402
 import reference  # noqa: E402
-
-import notebooks  # noqa: E402
 
 ONLY_HERE = {
     "`recvae VERB --help`": "[every command and option](reference/command.md)",
@@ -42,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for source, place in outside.PAGES.items():
         made[place] = outside.with_links(outside.text_of(ROOT / source), source)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for place, content in notebooks.page(notebooks.executed_or_plain(notebook)).items():
+        for place, content in notebook_pages.page(notebook_pages.executed_or_plain(notebook)).items():
             source = f"notebooks/{notebook.name}"
             made[place] = outside.with_links(content, source) if isinstance(content, str) else content
     for place, content in made.items():

@@ -1,6 +1,6 @@
 """Notebooks as pages, with what their cells print and draw.
 
-python docs/site/notebooks.py       # runs those that changed into build/notebooks, for the site; part of `make docs`
+python docs/site/notebook_pages.py       # or `make docs`: runs those that changed, into build/notebooks, for the site
 
 Notebooks are committed without outputs. Where one was run, the site shows its outputs; else its code alone.
 """
