@@ -49,7 +49,7 @@ docs: install
 	$(BIN)/python docs/tables.py
 	$(BIN)/python benchmarks/picture.py
 	$(BIN)/python docs/site/notebook_pages.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "the site: build/site/index.html"
 
 bench: install

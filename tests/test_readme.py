@@ -245,6 +245,19 @@ def test_the_javascript_of_the_page_recommends_what_the_recommender_does(
     assert [one["score"] for one in found] == pytest.approx(expected.scores, abs=1e-5)
 
 
+def test_the_glossary_has_each_term_once_in_one_or_two_sentences() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\*\*(.+?)\.\*\* (.+(?:\n.+)*)", text, flags=re.MULTILINE)
+    terms = [term.strip() for names, _ in entries for term in names.split(",")]
+    assert len(terms) == len(set(terms))
+    needed = ("User", "Item", "Interaction", "Fold-in", "Targets", "Strong generalisation", "ELBO", "KL divergence")
+    needed += ("Beta", "Posterior collapse", "Active units", "NDCG@k", "Recall@k", "Popularity bias", "Novelty")
+    assert {*needed, "Gini index", "Calibration", "EASE", "ALS", "MIPS", "index"} <= set(terms)
+    for names, meaning in entries:
+        sentences = re.findall(r"[.!?](?=\s|$)", re.sub(r"e\.g\.|et al\.", "", meaning))
+        assert 1 <= len(sentences) <= 2, names
+
+
 def test_the_limits_of_the_server_are_those_on_its_page() -> None:
     page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     table = page.split("\n### Limits\n")[1].split("\n## ")[0]
