@@ -12,7 +12,7 @@ help:
 	@echo "make test-all     also the slow tests"
 	@echo "make check        ruff and pyright"
 	@echo "make format       let ruff fix what it can"
-	@echo "make docs         the table of models and the picture of the results, from the registry and the leaderboard"
+	@echo "make docs         the table of models and the picture of the results; then the site, build/site/index.html"
 	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
 	@echo "make bench-peers  speed against RecBole, Cornac and implicit, each in its own environment (a quarter of an hour)"
 	@echo "make bench-quality  seconds until a training is good, against RecBole and Cornac (hours); ARGS=\"--data FOLDER\" for your data"
@@ -48,6 +48,9 @@ format: install
 docs: install
 	$(BIN)/python docs/tables.py
 	$(BIN)/python benchmarks/picture.py
+	$(BIN)/python docs/site/notebook_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "the site: build/site/index.html"
 
 bench: install
 	$(BIN)/python benchmarks/all.py $(ARGS)
@@ -62,4 +65,4 @@ leaderboard: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/leaderboard.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/site build/notebooks .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,13 @@
 """The pages are true: their commands and programs run as they stand, in order, in an empty folder."""
 
+import contextlib
 import importlib
 import json
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +29,8 @@ README = ROOT / "README.md"
 LEADERBOARD = ROOT / "benchmarks" / "leaderboard.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PROSE = [
-    *(README, *DOCS, ROOT / "data" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
+    *(README, ROOT / "README.zh-CN.md", *DOCS, ROOT / "data" / "README.md"),
+    *(ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", LEADERBOARD),
     *(ROOT / "benchmarks" / name for name in ("leaderboard.head.md", "leaderboard.published.md")),
 ]
 PAGES = [
@@ -46,7 +49,7 @@ WARNINGS = (
 def blocks_of(page: Path) -> list[tuple[str, str]]:
     """Return language and text of the blocks of code."""
     return re.findall(
-        r"^```(bash|python|js)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+        r"^```(bash|python|js|text)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
 
 
@@ -56,6 +59,18 @@ def file_of(code: str) -> str | None:
     return named[1] if named else None
 
 
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Return the exit code of a command and what it says; no server that it starts outlives it, also if it fails."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as running:
+        out, err = running.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    return running.returncode, out + err
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     blocks = blocks_of(page)
@@ -63,13 +78,17 @@ def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
     # Small matrices gain nothing from more threads, and with other work on the cores they wait for each other.
     environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": ",".join(WARNINGS), "OMP_NUM_THREADS": "1"}
     environment.pop("RECVAE_DATA", None)
+    said = ""
     for language, code in blocks:
+        if language == "text":  # what the block above prints, among other lines
+            assert [line for line in code.splitlines() if line not in said.splitlines()] == []
+            continue
         if (name := file_of(code)) is not None:
             (tmp_path / name).write_text(code, encoding="utf-8")
             continue
         command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        code_of_exit, said = _run(command, tmp_path, environment)
+        assert code_of_exit == 0, f"{code}\n{said}"
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle")]
 
 
@@ -82,7 +101,8 @@ def test_every_program_of_a_page_is_python(page: Path) -> None:
 
 def test_the_pages_that_run_are_these() -> None:
     assert [page.name for page in PAGES] == [
-        *("README.md", "data.md", "evaluation.md", "models.md", "recommending.md", "serving.md", "training.md")
+        *("README.md", "coming-from.md", "data.md", "evaluation.md", "models.md", "recommending.md", "serving.md"),
+        *("training.md", "tutorial.md"),
     ]
 
 
@@ -223,6 +243,19 @@ def test_the_javascript_of_the_page_recommends_what_the_recommender_does(
     found, expected = json.loads(done.stdout), recommender.recommend(history, k=5)
     assert [(one["id"], one["title"]) for one in found] == list(zip(expected.ids, expected.titles, strict=True))
     assert [one["score"] for one in found] == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_the_glossary_has_each_term_once_in_one_or_two_sentences() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\*\*(.+?)\.\*\* (.+(?:\n.+)*)", text, flags=re.MULTILINE)
+    terms = [term.strip() for names, _ in entries for term in names.split(",")]
+    assert len(terms) == len(set(terms))
+    needed = ("User", "Item", "Interaction", "Fold-in", "Targets", "Strong generalisation", "ELBO", "KL divergence")
+    needed += ("Beta", "Posterior collapse", "Active units", "NDCG@k", "Recall@k", "Popularity bias", "Novelty")
+    assert {*needed, "Gini index", "Calibration", "EASE", "ALS", "MIPS", "index"} <= set(terms)
+    for names, meaning in entries:
+        sentences = re.findall(r"[.!?](?=\s|$)", re.sub(r"e\.g\.|et al\.", "", meaning))
+        assert 1 <= len(sentences) <= 2, names
 
 
 def test_the_limits_of_the_server_are_those_on_its_page() -> None:
