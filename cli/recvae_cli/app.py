@@ -18,6 +18,7 @@ from recvae_cli import (
     preprocess,
     quickstart,
     recommend,
+    segments,
     serve,
     similar,
     train,
@@ -50,6 +51,7 @@ app.command("inspect", cls=Verb)(inspect.inspect)
 app.command("likelihood", cls=Verb)(likelihood.likelihood)
 app.command("anomalies", cls=Verb)(anomalies.anomalies)
 app.command("generate", cls=Verb)(generate.generate)
+app.command("segments", cls=Verb)(segments.segments)
 app.command("export", cls=Verb)(export.export)
 app.command("serve", cls=Verb)(serve.serve)
 
