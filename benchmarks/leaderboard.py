@@ -108,7 +108,7 @@ BUDGETS = {
         **_strong(555),
         trials=24,
         timeouts={"": "7m", "recvae": "12m"},
-        fixed=SMALL_DATA,
+        fixed=SMALL_DATA | {name: ["epochs=60", "decay=cosine", *AVERAGED] for name in ("ae", "multdae")},
         closed={"ease": "10m", "edlae": "12m", "sansa": "6m", "infae": "6m", "als": "6m", "ials": "6m"},
         left_out=TOO_SLOW,
     ),

@@ -102,6 +102,7 @@ def _table(found: "Segments", items: "ItemIndex") -> object:
 def _for_json(found: "Segments", items: "ItemIndex") -> dict[str, object]:
     from recvae.items import json_id
 
+    ids = items.ids.tolist()
     groups = [
         {
             "group": number,
@@ -109,7 +110,7 @@ def _for_json(found: "Segments", items: "ItemIndex") -> dict[str, object]:
             "share": one.share,
             "mean_length": one.mean_length,
             "items": [
-                {"id": json_id(items.ids[column]), "title": items.title_of(column), "lift": lift, "share": share}
+                {"id": json_id(ids[column]), "title": items.title_of(column), "lift": lift, "share": share}
                 for column, lift, share in zip(one.items.tolist(), one.lifts.tolist(), one.shares.tolist(), strict=True)
             ],
         }

@@ -181,7 +181,7 @@ def _clusters(vectors: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return the group of each user, (n_users,), the largest first."""
     from sklearn.cluster import KMeans
 
-    found: Any = KMeans(n, n_init=_STARTS, random_state=seed).fit_predict(vectors)
+    found: Any = KMeans(n, n_init=_STARTS, random_state=seed).fit_predict(vectors)  # type: ignore[arg-type]
     order = np.argsort(-np.bincount(found, minlength=n), kind="stable")
     places = np.empty(n, np.int64)
     places[order] = np.arange(n)
