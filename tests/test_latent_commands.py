@@ -1,0 +1,147 @@
+"""`recvae likelihood`, `anomalies`, `generate` and `segments`, as users type them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recvae.bundles.bundle import read_bundle
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.preparation import Protocol, prepare_synthetic
+from recvae.latent.anomalies import AnomalyDetector
+from recvae.latent.likelihood import likelihood
+
+Command = Callable[..., Any]
+VERBS = ("likelihood", "anomalies", "generate", "segments")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a data set with 40 + 40 held-out users; do not change it."""
+    folder = tmp_path_factory.mktemp("films") / "toy"
+    protocol = Protocol(heldout_users=40)
+    prepare_synthetic(protocol, name="toy", n_users=400, n_items=120, n_events=12000).dataset.save(folder)
+    return folder
+
+
+@pytest.fixture
+def toy(workplace: Path, films: Path) -> Path:
+    """Return a copy of that data set, `data/toy` of this folder."""
+    return shutil.copytree(films, workplace / "data" / "toy")
+
+
+@pytest.fixture
+def run(toy: Path, command: Command) -> Path:
+    """Return the folder of a small multvae run."""
+    words = ("--set", "epochs=4", "--set", "hidden_dims=16", "--set", "latent_dim=6")
+    assert command("train", "--model", "multvae", *words).code == 0
+    return Path("runs/toy/multvae")
+
+
+def test_likelihood_prints_what_the_library_measures(run: Path, command: Command) -> None:
+    said = command("likelihood", "--samples", "7", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    expected = likelihood(read_bundle(run, "cpu").model, Dataset.load("data/toy"), n_samples=7)
+    assert found["targets"]["model"] == pytest.approx(expected.targets["model"].to_json())
+    assert found["rows"]["bound of 7 draws"]["value"] == pytest.approx(expected.rows["bound of 7 draws"].value)
+    table = command("likelihood", "toy/multvae", "--samples", "7")
+    assert f"{expected.targets['model'].value:,.1f}" in table.out
+    assert f"active units: {expected.active_units} of 6" in table.out
+    assert "next: recvae evaluate" in table.err
+
+
+def test_anomalies_are_those_of_the_detector_and_all_users_are_written(run: Path, command: Command) -> None:
+    said = command("anomalies", "--contamination", "0.2", "-k", "3", "--output", "odd.csv")
+    assert said.code == 0, said.err
+    table, dataset = pd.read_csv("odd.csv"), Dataset.load("data/toy")
+    held_out = dataset.validation
+    detector = AnomalyDetector(read_bundle(run, "cpu").model, contamination=0.2)
+    detector.fit(held_out.fold_in + held_out.targets)
+    rows = dataset.test.fold_in + dataset.test.targets
+    np.testing.assert_allclose(table["score"], detector.decision_function(rows), atol=1e-6)
+    assert table["user"].tolist() == dataset.test.user_ids.tolist()
+    assert table["items"].tolist() == rows.getnnz(axis=1).tolist()
+    assert table["is_odd"].tolist() == (detector.predict(rows) == 1).tolist()
+    oddest = str(table.loc[table["score"].idxmax(), "user"])
+    assert oddest in said.out
+    assert f"{int(table['is_odd'].sum())} of {len(table)} users" in said.err
+    found = json.loads(command("anomalies", "--split", "train", "--json").out)
+    assert len(found["users"]) == dataset.train.shape[0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_made_up_users_can_be_preprocessed_like_any_log(run: Path, command: Command, ending: str) -> None:
+    output = Path(f"made.{ending}")
+    said = command("generate", "--users", "60", "--output", output, "--seed", "3")
+    assert said.code == 0, said.err
+    table = pd.read_csv(output) if ending == "csv" else pd.read_parquet(output)
+    assert table["user"].nunique() == 60
+    assert set(table["item"]) <= set(Dataset.load("data/toy").item_ids.tolist())
+    assert not table.duplicated().any()
+    assert said.err.splitlines()[-1].startswith(f"next: recvae preprocess {output}")
+    prepared = command("preprocess", output, "--name", "again", "--no-rating", "--heldout-users", "10")
+    assert prepared.code == 0, prepared.err
+
+
+def test_every_way_is_measured_beside_real_users(run: Path, command: Command) -> None:
+    found = json.loads(command("generate", "--users", "80", "--compare", "--json").out)["figures"]
+    assert list(found) == ["real users", "mixture", "prior", "interpolation"]
+    assert all(0 <= figure["popularity"] <= 1 and figure["ndcg"] > 0 for figure in found.values())
+    assert "EASE trained on them" in command("generate", "--users", "80", "--compare").out.replace("\n", " ")
+
+
+def test_segments_are_shown_and_written(run: Path, command: Command) -> None:
+    said = command("segments", "--groups", "3", "--output", "groups.parquet")
+    assert said.code == 0, said.err
+    table, dataset = pd.read_parquet("groups.parquet"), Dataset.load("data/toy")
+    assert len(table) == dataset.train.shape[0]
+    assert set(table["group"]) == {1, 2, 3}
+    found = json.loads(command("segments", "--groups", "3", "--json").out)
+    assert [one["users"] for one in found["groups"]] == table["group"].value_counts().tolist()
+    assert "agreement with 5 other seeds" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("likelihood", "--split", "holdout"), "holdout"),
+        (("likelihood", "--samples", "0"), "got n_samples=0, expected a whole number >= 1"),
+        (("anomalies", "--contamination", "0.9"), "got contamination=0.9, expected a share above 0"),
+        (("anomalies", "--output", "odd.txt"), "got --output odd.txt, expected a name that ends in .csv or .parquet"),
+        (("anomalies", "--output", "no/such/odd.csv"), "whose folder does not exist; make it first"),
+        (("anomalies", "--output", "."), "expected a name that ends in .csv"),
+        (("generate", "--from", "nothing"), "got --from nothing, expected one of mixture, prior, interpolation"),
+        (("generate", "--users", "0"), "got 0 histories to make"),
+        (("segments", "--groups", "1"), "got groups=1, expected a whole number >= 2"),
+        (("segments", "--groups", "5000"), "ask for fewer groups"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run: Path, command: Command, words: tuple[str, ...], message: str) -> None:
+    said = command(*words)
+    assert said.code in (1, 2), said
+    assert message in said.err
+    assert said.err.strip().splitlines()[-1].startswith("error: ")
+    assert not Path("odd.txt").exists()
+
+
+def test_a_file_that_is_there_is_kept_unless_told(run: Path, command: Command) -> None:
+    Path("odd.csv").write_text("mine")
+    said = command("anomalies", "--output", "odd.csv")
+    assert (said.code, Path("odd.csv").read_text()) == (2, "mine")
+    assert "odd.csv exists already; name another file, or add --overwrite" in said.err
+    assert command("anomalies", "--output", "odd.csv", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("verb", ["likelihood", "anomalies", "generate"])
+def test_models_without_codes_say_which_have_them(toy: Path, command: Command, verb: str) -> None:
+    assert command("train", "--model", "ease").code == 0
+    said = command(verb)
+    assert said.code == 2
+    assert "got ease, which has no" in said.err
+    assert "use multvae" in said.err
