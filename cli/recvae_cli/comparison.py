@@ -117,7 +117,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     from recvae.datasets.home import find_dataset
     from recvae.evaluation.baselines import strongest
     from recvae.evaluation.comparison import check_names, comparison_of
-    from recvae.evaluation.contenders import check_same_data, check_unseen
+    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
 
