@@ -83,7 +83,8 @@ def test_runs_and_data_sets(complete: Callable[[str], list[str]], places: Path) 
     for line in ("train --data ", "tune --data ", "plan --data ", "evaluate --data "):
         assert complete(f"recvae {line}") == ["films", "films-2", "shop"], line
     assert complete("recvae runs --data ") == ["films", "shop"]
-    Path("data").rename("shelf"), Path("runs").rename("drawer")
+    Path("data").rename("shelf")
+    Path("runs").rename("drawer")
     assert complete("recvae evaluate ") == complete("recvae train --data ") == []
     assert complete("recvae evaluate --runs-dir drawer s") == ["shop/als"]
     assert complete("recvae train --data-dir shelf --data s") == ["shop"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -49,8 +50,16 @@ def test_a_second_set_of_validation_users_is_refused(blocks: Dataset) -> None:
 
 
 def test_what_is_neither_a_data_set_nor_a_matrix_is_refused(blocks: Dataset) -> None:
-    with pytest.raises(DataError, match=r"^got str for the training interactions, expected a scipy sparse matrix"):
-        Popularity().fit("data/ml-1m")  # type: ignore[arg-type]
+    model: Any = Popularity()
+    with pytest.raises(UsageError, match=r"^got the path data/ml-1m to train on, .*: Dataset\.load\('data/ml-1m'\)$"):
+        model.fit("data/ml-1m")
+    with pytest.raises(UsageError, match=r"^got the path data/ml-1m to train on, expected a Dataset; load it: "):
+        model.fit(Path("data/ml-1m"))
+    with pytest.raises(UsageError, match=r"^got a DataFrame to train on, .*: Dataset\.from_pandas\(table\)$"):
+        model.fit(pd.DataFrame({"user": [1, 2], "item": [3, 4]}))
+    with pytest.raises(DataError, match=r"^got ndarray for the training interactions, expected a scipy sparse matrix"):
+        model.fit(blocks.train.toarray())
+    assert not model.n_items_
 
 
 def test_a_model_keeps_what_recommending_by_ids_needs(blocks: Dataset, tmp_path: Path) -> None:
@@ -71,8 +80,14 @@ def test_a_later_fit_on_a_matrix_forgets_the_data_set(blocks: Dataset) -> None:
 
 
 def test_a_recommender_of_other_items_is_refused_where_the_model_knows_its_own(blocks: Dataset) -> None:
-    with pytest.raises(DataError, match=r"^got a model fitted on blocks and a data set with other items; give the"):
-        Recommender(EASE(l2=5.0).fit(blocks), other_items(blocks))
+    model = EASE(l2=5.0).fit(blocks)
+    for other in (other_items(blocks), made_anew(blocks)):
+        with pytest.raises(
+            DataError, match=r"^got a model fitted on blocks and a data set of other fingerprint or items"
+        ):
+            Recommender(model, other)
+    renamed = replace(blocks, titles=None, manifest={**blocks.manifest, "source": "elsewhere"})
+    assert Recommender(model, renamed).manifest == renamed.manifest  # the same matrices and ids
 
 
 def test_evaluate_asks_the_test_users_of_a_data_set(blocks: Dataset) -> None:

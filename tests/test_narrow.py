@@ -141,7 +141,7 @@ def test_lists_in_a_pipe_have_a_line_for_each_item_in_full(
     assert not any("…" in text for text in (models, datasets, details))
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 99, 100, 120])
+@pytest.mark.parametrize("columns", [40, 60, 79, 80, 100, 120])
 def test_no_help_cuts_a_word(columns: int, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     for verb in ("", *VERBS):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
 """Defaults of the options below."""
 
-_NARROW = 100  # columns below which boxes cut long words
+_NARROW = 80  # columns; below 76, boxes cut long words
 _CARRIED = ("data_dir", "runs_dir")  # options that the next command needs too, where this one was given them
 _RUNNING: ContextVar[Any] = ContextVar("running", default=None)
 

@@ -44,7 +44,7 @@ class Recommender(BaseRecommender):
     NotFittedError
         If the model is not fitted.
     DataError
-        If model and data set have different items.
+        If it is not the data set the model was fitted on, as far as that can be told.
     UsageError
         If there is no index, it is of other weights, or the model was fitted on a matrix and there is no data set.
 
@@ -73,10 +73,10 @@ class Recommender(BaseRecommender):
                 f"got a model of {model.n_items_:,} items and a data set of {len(items):,} items; "
                 "give the data set the model was fitted on"
             )
-        if model.fitted_on_ is not None and not model.fitted_on_.has_items(items.ids):
+        if model.fitted_on_ is not None and not model.fitted_on_.is_same(data.manifest, items.ids):
             raise DataError(
-                f"got a model fitted on {model.fitted_on_.name} and a data set with other items; "
-                "give the data set the model was fitted on"
+                f"got a model fitted on {model.fitted_on_.name} and a data set of other fingerprint or items; "
+                "give the data set the model was fitted on, or none"
             )
         retriever = None if retrieval is None else read_retriever(Path(retrieval), model)
         self._take(Bundle(model=model, items=items, manifest=data.manifest), retriever=retriever)

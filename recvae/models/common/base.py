@@ -182,8 +182,8 @@ class Model(Described, ScoringModel):
         Raises
         ------
         UsageError
-            If a hyperparameter has the wrong type or is out of range, there is no such device, or validation users
-            were given with a data set.
+            If a hyperparameter has the wrong type or is out of range, there is no such device, validation users were
+            given with a data set, or a path or table in its place.
         DataError
             If the interactions are not a sparse matrix of finite weights, or a part was fitted on other data.
         MemoryLimitError

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,12 +58,17 @@ def training_data(train: Any, validation: Any) -> tuple[Any, Any, FittedOn | Non
     Raises
     ------
     UsageError
-        If both have validation users.
+        If both have validation users, or it is a path or a table.
     """
     if sp.issparse(train):
         return train, validation, None
     from recvae.datasets.dataset import Dataset
 
+    if isinstance(train, str | Path):
+        raise UsageError(f"got the path {train} to train on, expected a Dataset; load it: Dataset.load({str(train)!r})")
+    if hasattr(train, "columns"):  # a log as a table, which as a matrix would be something else
+        kind = type(train).__name__
+        raise UsageError(f"got a {kind} to train on, expected a Dataset; make one of a log: Dataset.from_pandas(table)")
     if not isinstance(train, Dataset):
         return train, validation, None  # which is refused where matrices are checked
     if validation is not None:
