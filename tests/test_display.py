@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from recvae import ALS, EASE, Comparison, Dataset, MultVAE, Popularity, Recommender, compare, evaluate
 from recvae.display import html_table, one_line, plural
+from recvae.evaluation.fitting import fit as fit_bundle
 from recvae.interactions import HeldOut
 from recvae.models import MODELS, Model, hyperparameter, learned
 from recvae.models.common.hyperparameters import declared_in, hyperparameters_of
@@ -100,7 +101,10 @@ def test_lines_say_what_matters(blocks: Dataset) -> None:
     assert repr(model.fit(blocks.train)) == "<EASE(l2=5.0), fitted on 32 items>"
     assert repr(model.fit(blocks)) == "<EASE(l2=5.0), fitted on 32 items of blocks>"
     assert repr(MultVAE()) == "<MultVAE(), not fitted>"
-    recommender = Recommender(model)
+    bundle = fit_bundle(model, blocks).bundle()
+    assert repr(bundle) == "<Bundle: <EASE(l2=5.0), fitted on 32 items> on blocks>"
+    assert repr(bundle.items) == "<ItemIndex: 32 items, with titles>"
+    recommender = Recommender(model.fit(blocks))
     assert repr(recommender) == "<Recommender: ease on blocks, 32 items>"
     found = recommender.recommend(blocks.item_ids[:3], k=4)
     first = ", ".join(
