@@ -15,8 +15,9 @@
 Every message says what was found, what was expected, and what to do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class RecvaeError(Exception):
@@ -111,3 +112,25 @@ def requires_package(package: str, what: str) -> Iterator[None]:
         raise UsageError(
             f"{what} needs a library that cannot be imported ({error}); install it with: pip install {package}"
         ) from error
+
+
+def did_you_mean(name: str, known: Iterable[str], pattern: str = "{}") -> str:
+    """Return what a message asks where a name is close to one that is known, such as "; did you mean ease?".
+
+    Parameters
+    ----------
+    name : str
+        What was given; upper and lower case are one.
+    known : iterable of str
+        What there is.
+    pattern : str
+        How the known name is written, e.g. "--{}".
+
+    Returns
+    -------
+    str
+        To be put behind what is wrong; empty where nothing is close.
+    """
+    by_lower = {other.lower(): other for other in known}
+    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {pattern.format(by_lower[close[0]])}?" if close else ""

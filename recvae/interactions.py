@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.display import html_facts, plural
 from recvae.errors import DataError
 
 _CHUNK = 1 << 22
@@ -230,3 +231,21 @@ class HeldOut:
     def n_without_target(self) -> int:
         """Return the number of users without a target, for whom there is no metric."""
         return int(np.count_nonzero(np.diff(self.targets.indptr) == 0))
+
+    def __repr__(self) -> str:
+        """Return them in one line: how many users, fold-in items and targets."""
+        counts = ", ".join(f"{count:,} {what}" for what, count in self._counts().items())
+        return f"<HeldOut: {counts}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(plural(self.n_users, "held-out user"), self._counts())
+
+    def _counts(self) -> dict[str, int]:
+        n_without = self.n_without_target()
+        return {
+            "users": self.n_users,
+            **({"users without a target": n_without} if n_without else {}),
+            "items": int(self.fold_in.shape[1]),
+            "fold-in interactions": int(self.fold_in.nnz),
+            "targets": int(self.targets.nnz),
+        }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recvae.display import plural
 from recvae.errors import UsageError
 from recvae.ids import spellings
 
@@ -42,6 +43,10 @@ class ItemIndex:
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """Return it in one line: how many items there are, and whether they have titles."""
+        return f"<ItemIndex: {plural(len(self), 'item')}, {'no titles' if self.titles is None else 'with titles'}>"
 
     @cached_property
     def _columns(self) -> dict[str, int]:

@@ -284,7 +284,8 @@ def test_the_environment_says_where_data_sets_are_kept_unless_the_command_does(
 
 
 def test_models_and_data_sets_are_listed_with_all_that_can_be_set(toy: Path, command: Command) -> None:
-    models, datasets = command("models").out, command("datasets").out
+    listed, models, datasets = command("models").out, command("models", *MODELS).out, command("datasets").out
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == list(MODELS)  # one screen, a line on each
     for name, model in MODELS.items():
         assert name in models and model.paper in models
         assert all(parameter in models for parameter in hyperparameters_of(model))

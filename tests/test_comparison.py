@@ -22,7 +22,8 @@ from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.evaluation.baselines import fit_baseline
 from recvae.evaluation.comparison import Comparison, compare, comparison_of
-from recvae.evaluation.contenders import Contender, check_same_data, measure, over_seeds
+from recvae.evaluation.contenders import Contender, measure, over_seeds
+from recvae.evaluation.same_data import check_same_data
 from recvae.evaluation.significance import holm, paired_p_value, paired_tests
 from recvae.evaluation.tables import Cell, Page, Table, human_count, human_seconds, latex_escape
 from recvae.metrics import parse_metrics
@@ -249,7 +250,7 @@ def test_a_comparison_that_makes_no_sense_is_refused(films: Dataset) -> None:
     assert compare({"a": model}, films).baseline is None, "a model alone is measured"
     with pytest.raises(UsageError, match="got a PosixPath for 'b', expected a fitted model or a bundle"):
         compare({"a": model, "b": Path("runs/films/b")}, films)  # type: ignore[dict-item]
-    with pytest.raises(UsageError, match="got a list of models, expected a dictionary"):
+    with pytest.raises(UsageError, match="got two models popularity with the same settings, expected names"):
         compare([model, model], films)  # type: ignore[arg-type]
 
 
@@ -353,7 +354,7 @@ def test_a_row_that_begins_with_a_bracket_is_no_argument_of_the_line_before() ->
 
 def test_html_and_repr_show_the_same_for_notebooks() -> None:
     found = made_up()
-    assert repr(found) == found.to_markdown().rstrip()
+    assert str(found) == found.to_markdown().rstrip()
     page = found._repr_html_()
     assert page.count("<table>") == 3 and page.count("<tr>") == 3 * 4
     assert "my_base &amp; co" in page and "<strong>0." in page and "<sup>†</sup>" in page

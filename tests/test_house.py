@@ -19,7 +19,7 @@ PUBLIC: list[str] = getattr(recvae, "__all__")  # noqa: B009  (made when asked f
 
 # Each room may import the rooms before it, never one after it.
 ORDER = [
-    *("version", "errors", "ids", "items", "interactions", "user_code", "ranked_lists"),
+    *("version", "errors", "display", "ids", "items", "interactions", "user_code", "ranked_lists"),
     *("compute", "storage", "ranking", "metrics", "progress"),
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "latent", "runs", "tuning"),  # the numbers wing

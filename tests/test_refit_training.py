@@ -10,8 +10,8 @@ import pytest
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.joining import join
 from recvae.errors import UsageError
-from recvae.evaluation.contenders import check_unseen
 from recvae.evaluation.fitting import fit
+from recvae.evaluation.same_data import check_unseen
 from recvae.models import MODELS, MultVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.training.records import EpochRecord, NullMonitor, TrainingSummary

@@ -301,7 +301,7 @@ def test_models_are_listed_by_name(command: Command) -> None:
 
 
 def test_all_models_are_listed_also_as_json(command: Command) -> None:
-    listed = command("models")
+    listed = command("models", *MODELS)
     about = json.loads(command("models", "--json").out)
     assert listed.code == 0 and list(about) == list(MODELS)
     assert {"ae", "recvae", "hvamp", "vasp", "ease", "edlae", "blend"} < set(about)

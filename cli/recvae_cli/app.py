@@ -18,21 +18,22 @@ from recvae_cli import (
     preprocess,
     quickstart,
     recommend,
+    runs,
     segments,
     serve,
     similar,
     train,
     tune,
 )
-from recvae_cli.console import Verb
+from recvae_cli.console import Verb, Verbs
 from recvae_cli.ids import TakesIds
 
 app = typer.Typer(
     name="recvae",
+    cls=Verbs,
     help="Recommenders from autoencoders on sparse user-item data: preprocess, train, evaluate, recommend, serve.",
     epilog="First steps:  recvae quickstart   or   recvae preprocess ml-1m && recvae train && recvae evaluate",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,6 +46,7 @@ app.command("train", cls=Verb)(train.train)
 app.command("tune", cls=Verb)(tune.tune)
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("compare", cls=Verb)(compare.compare)
+app.command("runs", cls=Verb)(runs.runs)
 app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)

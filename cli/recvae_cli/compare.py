@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from recvae_cli import comparison as shared
+from recvae_cli import completion
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
@@ -29,11 +30,17 @@ def compare(
         typer.Argument(
             metavar="RUN",
             help="Folders, DATA/NAME or NAME of runs; by default all on --data, or on the newest run's data.",
+            autocompletion=completion.runs,
         ),
     ] = None,
     baselines: Annotated[
         str | None,
-        typer.Option(metavar="MODELS", help=shared.BASELINES_HELP, show_default="als,ials, unless --to names another"),
+        typer.Option(
+            metavar="MODELS",
+            help=shared.BASELINES_HELP,
+            show_default="als,ials, unless --to names another",
+            autocompletion=completion.model_lists,
+        ),
     ] = None,
     to: shared.To = None,
     metrics: shared.Metrics = shared.DEFAULT_METRICS,

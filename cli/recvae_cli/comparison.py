@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import imported_models, memory_limit, say, show, show_json
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ To = Annotated[
         metavar="RUN|MODEL",
         help="Baseline for the differences: one of the runs compared, or a model to fit and tune.",
         show_default="the baseline with the best validation NDCG@100",
+        autocompletion=completion.runs_and_models,
     ),
 ]
 Split = Annotated[str, typer.Option(help="Which users: test or validation.")]
@@ -46,7 +48,12 @@ Format = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option(help="Write to this file; .md, .tex, .json and .txt choose the format.")]
 PerUser = Annotated[Path | None, typer.Option(help="Write one row per run and user to this Parquet file.")]
-Data = Annotated[str | None, typer.Option(help="Name or path of the data set; by default the one the run names.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Name or path of the data set; by default the one the run names.", autocompletion=completion.datasets
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +124,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     from recvae.datasets.home import find_dataset
     from recvae.evaluation.baselines import strongest
     from recvae.evaluation.comparison import check_names, comparison_of
-    from recvae.evaluation.contenders import check_same_data, check_unseen
+    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
 
@@ -159,7 +166,7 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
 
     text, to = request.baselines.strip(), request.to
     names = [] if text == "none" else [word.strip() for word in text.split(",") if word.strip()]
-    chosen = [model_class(name) for name in dict.fromkeys(names)]
+    chosen = list(dict.fromkeys(model_class(name) for name in names))
     named = next(
         (
             label
@@ -169,11 +176,15 @@ def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tupl
         None,
     )
     if to is not None and named is None:
-        if to not in MODELS and ":" not in to:
+        try:
+            model_class(to)
+        except UsageError:
+            if ":" in to:
+                raise
             raise UsageError(
                 f"got --to {to}, expected one of the runs compared ({', '.join(labels)}) or a model to fit as baseline "
                 f"({', '.join(MODELS)}); to test against another run, name it among those to compare too"
-            )
+            ) from None
         chosen = list(dict.fromkeys([*chosen, model_class(to)]))
     _check_libraries(chosen, to)
     twice = [model.name for model in chosen if [other.name for other in chosen].count(model.name) > 1]
@@ -328,8 +339,10 @@ def _printable(comparison: "Comparison", width: int) -> list[Any]:
 def _as_text(things: list[Any]) -> str:
     from rich.console import Console
 
+    from recvae_cli.tables import print_whole
+
     stream = io.StringIO()
     console = Console(file=stream, width=_WIDTH, highlight=False, markup=False, emoji=False)
     for thing in things:
-        console.print(thing, soft_wrap=isinstance(thing, str))
+        print_whole(thing, console)
     return stream.getvalue()

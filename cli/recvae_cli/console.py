@@ -2,13 +2,15 @@
 
 import json
 import shlex
-import sys
+import shutil
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from recvae_cli import completion
 
 if TYPE_CHECKING:
     from recvae.models import Model
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
 """Defaults of the options below."""
 
+_NARROW = 80  # columns; below 76, boxes cut long words
 _CARRIED = ("data_dir", "runs_dir")  # options that the next command needs too, where this one was given them
 _RUNNING: ContextVar[Any] = ContextVar("running", default=None)
 
@@ -23,6 +26,17 @@ DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="RECVAE_DATA", help="Folder of data sets.", show_default=True)
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of trained runs.", show_default=True)]
+DataSet = Annotated[
+    str | None, typer.Option(help="Name of a data set; by default the newest.", autocompletion=completion.datasets)
+]
+OneRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder, DATA/NAME or NAME of a run; by default the newest.",
+        autocompletion=completion.runs,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 MaxMemory = Annotated[
     str | None,
@@ -34,8 +48,6 @@ MaxMemory = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-
-_WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal
 
 
 OwnModels = Annotated[
@@ -69,12 +81,11 @@ def memory_limit(text: str | None) -> int | None:
 
 def show(*things: Any) -> None:
     """Print texts and tables to the standard output."""
-    from rich.console import Console
+    from recvae_cli.tables import console, print_whole
 
-    width = None if sys.stdout.isatty() else _WIDTH_ELSEWHERE
-    console = Console(width=width, highlight=False, markup=False, emoji=False)  # a path may look like markup
+    where = console()
     for thing in things:
-        console.print(thing, soft_wrap=isinstance(thing, str))  # a path must not be broken in two
+        print_whole(thing, where)
 
 
 def show_json(content: Any) -> None:
@@ -87,8 +98,39 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def _narrow() -> bool:
+    return shutil.get_terminal_size().columns < _NARROW
+
+
+class Verbs(TyperGroup):
+    """The command itself."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help: in a narrow terminal as plain text, where no word is cut."""
+        if _narrow():
+            self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
+
+
 class Verb(TyperCommand):
     """A verb, which remembers how it was typed while it runs: `command` needs that."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; a wrong use is told with what should have been written."""
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            from recvae_cli.hints import add_hint
+
+            add_hint(error, self, typed)
+            raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help: in a narrow terminal as plain text, where no word is cut."""
+        if _narrow():
+            self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

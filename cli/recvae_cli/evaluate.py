@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from recvae_cli import comparison as shared
+from recvae_cli import completion
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
@@ -25,9 +26,15 @@ from recvae_cli.ids import typed_ids
 def evaluate(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
+        typer.Argument(
+            metavar="RUN",
+            help="Folders, DATA/NAME or NAME of runs; by default the newest.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
-    baselines: Annotated[str, typer.Option(metavar="MODELS", help=shared.BASELINES_HELP)] = shared.EVALUATED,
+    baselines: Annotated[
+        str, typer.Option(metavar="MODELS", help=shared.BASELINES_HELP, autocompletion=completion.model_lists)
+    ] = shared.EVALUATED,
     to: shared.To = None,
     metrics: shared.Metrics = shared.DEFAULT_METRICS,
     split: shared.Split = "test",

@@ -10,6 +10,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Json,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     format_: Annotated[
         str,
         typer.Option("--format", help="onnx (ONNX Runtime), torch (torch.export.load) or index (of items)."),

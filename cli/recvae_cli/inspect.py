@@ -1,10 +1,10 @@
 """`recvae inspect`: a run's model, data and metrics, and whether its files are intact."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from recvae_cli.console import RUNS_DIR, Json, RunsDir, command, say_next, show, show_json
+from recvae_cli.console import RUNS_DIR, Json, OneRun, RunsDir, command, say_next, show, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     as_json: Json = False,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:

@@ -66,7 +66,7 @@ def open_run(
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
-    from recvae.evaluation.contenders import check_same_data, check_unseen
+    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.runs.finding import find_run
 
     folder, limit = find_run(runs_dir, run, data), memory_limit(max_memory)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
     RUNS_DIR,
     DataDir,
+    DataSet,
     Device,
     Json,
     MaxMemory,
@@ -38,17 +40,28 @@ if TYPE_CHECKING:
 
 
 def plan(
-    names: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="By default all models but blend.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="By default all models but blend.", autocompletion=completion.models),
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, for each model that has it (repeatable)."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A hyperparameter, for each model that has it (repeatable).",
+            autocompletion=completion.settings,
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
+    data: DataSet = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="Seconds to try out each model; 0 estimates no times.")
     ] = 2.0,
     refit: Annotated[
-        str | None, typer.Option("--refit", metavar="RUN", help="Plan `recvae train --refit RUN` instead.")
+        str | None,
+        typer.Option(
+            "--refit", metavar="RUN", help="Plan `recvae train --refit RUN` instead.", autocompletion=completion.runs
+        ),
     ] = None,
     on: Annotated[
         str | None,
@@ -177,17 +190,18 @@ def _to_refit(
 
 def _models(names: list[str], settings: list[str]) -> "list[Model]":
     """Make the models that are named, or all but blends, each with the settings that it has."""
-    from recvae.errors import UsageError
+    from recvae.errors import UsageError, did_you_mean
     from recvae.models import MODELS, model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
 
-    chosen = [model_class(name) for name in dict.fromkeys(names)]
+    chosen = list(dict.fromkeys(model_class(name) for name in names))
     chosen = chosen or [model for model in MODELS.values() if not model.roles]
     for setting in settings if len(chosen) > 1 else []:
         name = setting.split("=")[0].strip()
         if "=" in setting and not any(name in hyperparameters_of(model) for model in chosen):
             known = ", ".join(model.name for model in chosen)
-            raise UsageError(f"got unknown hyperparameter '{name}'; none of {known} has it; see `recvae models`")
+            hint = did_you_mean(name, [one for model in chosen for one in hyperparameters_of(model)])
+            raise UsageError(f"got unknown hyperparameter '{name}'; none of {known} has it{hint}")
     given = [_settings_for(model, settings) if len(chosen) > 1 else settings for model in chosen]
     return [build(model, parse_settings(model, own)) for model, own in zip(chosen, given, strict=True)]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import DATA_DIR, DataDir, Json, say
 from recvae_cli.item_features import add_features, check_features
 from recvae_cli.preparation_report import report
@@ -23,6 +24,7 @@ def preprocess(
         typer.Argument(
             metavar="NAME|PATH...",
             help="A known data set (see `recvae datasets`); or files, folders, 'globs', or - for a pipe.",
+            autocompletion=completion.logs,
         ),
     ] = None,
     source: Annotated[

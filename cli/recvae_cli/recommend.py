@@ -11,6 +11,7 @@ from recvae_cli.console import (
     Device,
     Json,
     MaxMemory,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     items: Annotated[
         str | None,
         typer.Option(help="A history: ids separated by commas, e.g. 318,296; an id with a comma in double quotes."),

@@ -35,7 +35,6 @@ class Request:
 def check_request(request: Request) -> None:
     """Refuse what does not go with --refit: the run has chosen everything but the users."""
     from recvae.errors import UsageError
-    from recvae.models import MODELS
 
     if request.resume:
         raise UsageError(
@@ -48,7 +47,7 @@ def check_request(request: Request) -> None:
             f"got {chosen[0]} with --refit, but the settings are those of {request.run}; leave it out, or train a run "
             "with it first and refit that one"
         )
-    named = [model for model in request.models if model in MODELS]
+    named = [model for model in request.models if ":" not in model]
     if named:
         raise UsageError(
             f"got --model {named[0]} with --refit, but the model is that of {request.run}; leave it out (only your own "

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import RUNS_DIR, OwnModels, RunsDir, say, say_next
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -13,7 +14,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Folders, DATA/NAME or NAME of runs; by default the newest."),
+        typer.Argument(
+            metavar="RUN",
+            help="Folders, DATA/NAME or NAME of runs; by default the newest.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 chooses a free one.", min=0, max=65535)] = 8000,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import (
     DEVICE,
     RUNS_DIR,
@@ -30,6 +31,7 @@ def similar(
             help="A run (folder, DATA/NAME or NAME; by default the newest), and the id of an item; put -- before an id "
             "that begins with a dash.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ],
     k: Annotated[int, typer.Option("-k", "--k", help="Number of items.")] = 10,

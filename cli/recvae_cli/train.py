@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
     RUNS_DIR,
     DataDir,
+    DataSet,
     Device,
     Json,
     MaxMemory,
@@ -46,13 +48,19 @@ def train(
             metavar="MODEL",
             help="See `recvae models`, or MODULE:CLASS for your own; after blend, also your own models that it blends.",
             show_default="multvae",
+            autocompletion=completion.models,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter; repeat for several."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A hyperparameter; repeat for several.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
+    data: DataSet = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="Short for --set precision=...: auto, float32 or bfloat16.", show_default="auto")
@@ -66,7 +74,10 @@ def train(
     refit: Annotated[
         str | None,
         typer.Option(
-            "--refit", metavar="RUN", help="Train a finished run again, with its settings and epochs, on more users."
+            "--refit",
+            metavar="RUN",
+            help="Train a finished run again, with its settings and epochs, on more users.",
+            autocompletion=completion.runs,
         ),
     ] = None,
     on: Annotated[

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recvae_cli import completion
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
     RUNS_DIR,
     DataDir,
+    DataSet,
     Device,
     Json,
     MaxMemory,
@@ -39,16 +41,23 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def tune(
-    model: Annotated[str, typer.Option("--model", "-m", help="See `recvae models`.")] = "multvae",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="See `recvae models`.", autocompletion=completion.models)
+    ] = "multvae",
     trials: Annotated[int, typer.Option(help="Total trials, including earlier calls.")] = 30,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this time, e.g. 90s, 10m or 2h.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Fix a hyperparameter instead of searching it (repeatable)."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Fix a hyperparameter instead of searching it (repeatable).",
+            autocompletion=completion.settings,
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Name of a data set; by default the newest.")] = None,
+    data: DataSet = None,
     seed: Annotated[int, typer.Option(help="Seed of the search, and of the models that have one.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for the best run.", show_default="MODEL-tuned")] = None,
     max_memory: MaxMemory = None,

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from recvae.bundles.card import CARD, FORMAT_VERSION, damaged, read_card
 from recvae.bundles.readme import model_card
 from recvae.compute.memory import check_memory, enough_bytes
+from recvae.display import one_line
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex
 from recvae.models import MODELS, is_own, known_model
@@ -68,6 +69,10 @@ class Bundle:
     def interrupted(self) -> bool:
         """Whether training was ended by hand or by a failure; the model has the best weights so far."""
         return self.training.interrupted
+
+    def __repr__(self) -> str:
+        """Return it in one line: its model and its data."""
+        return f"<Bundle: {self.model!r} on {one_line(self.manifest.get('name', 'unnamed data'))}>"
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -16,6 +16,7 @@
     synthetic     a generated log of film ratings
     folder        the folder of a data set: files, fingerprint, damage
     dataset       the data set: in memory and on disk
+    shown         what a data set shows of itself at a prompt and in a notebook
     parts         which parts a run can be trained on again
     joining       train and held-out users as one training matrix
     protocol      how a log is filtered and split by default

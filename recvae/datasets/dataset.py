@@ -14,6 +14,7 @@ from recvae.datasets.features import ItemFeatures, read_features
 from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_parts
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
+from recvae.datasets.shown import ShownDataset
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
 from recvae.datasets.titles import titles_of
@@ -26,8 +27,8 @@ from recvae.version import __version__
 _PARTS = ("validation", "test")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Dataset(ShownDataset):
     """Train, validation and test parts of one log under one protocol.
 
     Parameters

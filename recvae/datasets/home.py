@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from recvae.datasets.dataset import MANIFEST
-from recvae.errors import UsageError
+from recvae.errors import UsageError, did_you_mean
 from recvae.storage.files import check_name, check_replaceable
 
 
@@ -70,5 +70,5 @@ def find_dataset(data_dir: Path, name: str | None = None) -> Path:
     known = ", ".join(path.name for path in prepared) or "none"
     raise UsageError(
         f"no data set '{name}' in {data_dir}; there are: {known}; make it with `recvae preprocess {name}`, "
-        "or give its folder with --data-dir"
+        f"or give its folder with --data-dir{did_you_mean(name, [path.name for path in prepared])}"
     )

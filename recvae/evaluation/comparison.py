@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
+from recvae.display import one_line, plural
 from recvae.errors import UsageError
-from recvae.evaluation.contenders import Contender, Fitted, check_same_data, check_unseen, fits_of, measure, over_seeds
+from recvae.evaluation.contenders import Contender, Fitted, fits_by_name, measure, over_seeds
 from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
 from recvae.evaluation.pages import page_of
+from recvae.evaluation.same_data import check_fits
 from recvae.evaluation.significance import PairedTest, paired_tests
 from recvae.evaluation.tables import Page
 from recvae.items import ids_to_arrow
@@ -176,8 +177,17 @@ class Comparison:
         """Return the tables as LaTeX with booktabs; see `Page.to_latex`."""
         return self.page().to_latex()
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return self.to_markdown().rstrip()
+
+    def __repr__(self) -> str:
+        """Return it in one line, the best first; `print` shows the tables."""
+        metric = self.main_metric
+        means = [(contender.name, contender.summary(metric).mean) for contender in self.ranking]
+        listed = ", ".join(f"{one_line(name)} {'-' if mean is None else f'{mean:.4f}'}" for name, mean in means)
+        data = one_line(self.manifest.get("name", "unnamed data"))
+        baseline = "" if self.baseline is None else f"; baseline {one_line(self.baseline)}"
+        return f"<Comparison on {plural(self.n_users, f'{self.split} user')} of {data}, {metric}: {listed}{baseline}>"
 
     def _repr_html_(self) -> str:
         return self.page().to_html()
@@ -203,7 +213,7 @@ def check_names(names: Sequence[str], baseline: str | None) -> None:
 
 
 def compare(
-    models: Mapping[str, Fitted | Sequence[Fitted]],
+    models: Mapping[str, Fitted | Sequence[Fitted]] | Sequence[Fitted | Sequence[Fitted]],
     dataset: Dataset,
     *,
     metrics: str | Sequence[str | Metric] = DEFAULT_METRICS,
@@ -216,9 +226,10 @@ def compare(
 
     Parameters
     ----------
-    models : mapping of str to Model, Bundle or a sequence of these
-        By the name that tables show; a sequence holds fits of one model with different seeds. Bundles, as `read_bundle`
-        returns them, also have their training time, and must be of the same data.
+    models : sequence of Model or Bundle, or mapping of str to these
+        In a mapping by the name that tables show, otherwise named by model, and by hyperparameters where that is not
+        enough. In place of one, a list holds fits of one model with different seeds. Bundles, as `read_bundle` returns
+        them, also have their training time. What is known to be of other data is refused.
     dataset : Dataset
         Whose held-out users are asked.
     metrics : str or sequence of str and Metric
@@ -251,19 +262,16 @@ def compare(
     >>> from recvae.datasets.synthetic import synthetic_log
     >>> log, _ = synthetic_log(n_users=200, n_items=100, n_events=5000, seed=1)
     >>> data = Dataset.from_events(log, name="toy", heldout_users=20)
-    >>> fitted = {"popular": Popularity().fit(data.train), "als": ALS(factors=4).fit(data.train)}
-    >>> compare(fitted, data, metrics="ndcg@10").tests("ndcg@10")["als"].p_holm <= 1
-    True
+    >>> found = compare([Popularity().fit(data), ALS(factors=4).fit(data)], data, metrics="ndcg@10")
+    >>> found.baseline, found.tests("ndcg@10")["als"].p_holm <= 1
+    ('popularity', True)
     """
     wanted, held_out = parse_metrics(metrics), dataset.part(split)
-    if not isinstance(models, Mapping):
-        raise UsageError(f"got a {type(models).__name__} of models, expected a dictionary: name -> fitted model")
-    fits = {name: fits_of(name, made) for name, made in models.items()}
+    fits = fits_by_name(models)
     baseline = next(iter(fits)) if to is None and len(fits) > 1 else to
     check_names(list(fits), baseline)
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
-    check_same_data({name: fit.manifest for name, fit in numbered.items() if isinstance(fit, Bundle)}, dataset)
-    check_unseen({name: fit.training.refit for name, fit in numbered.items() if isinstance(fit, Bundle)}, split)
+    check_fits(numbered, dataset, split)
     measured: dict[str, list[Contender]] = {name: [] for name in fits}
     for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 

@@ -8,16 +8,14 @@ from typing import Any, cast
 import numpy as np
 
 from recvae.bundles.bundle import WEIGHTS, Bundle
-from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.baselines import describe_choice
 from recvae.evaluation.evaluate import Summary, evaluate, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.base import Model
-from recvae.models.common.hyperparameters import values_of
+from recvae.models.common.hyperparameters import hyperparameters_of, values_of
 from recvae.progress import Progress
-from recvae.training.refits import Refit
 
 Fitted = Model | Bundle
 
@@ -168,6 +166,50 @@ def fits_of(name: str, made: Any) -> list[Fitted]:
     return fits
 
 
+def fits_by_name(models: Any) -> dict[str, list[Fitted]]:
+    """Return the fits of each contender by name.
+
+    Parameters
+    ----------
+    models : mapping of str to fits, or sequence of fits
+        What `fits_of` takes. Those of a sequence have the name of their model; where two have the same, with the
+        hyperparameters that differ from their defaults.
+
+    Raises
+    ------
+    UsageError
+        If it is neither, or two models of a sequence cannot be told apart.
+    """
+    if isinstance(models, Mapping):
+        return {name: fits_of(name, made) for name, made in models.items()}
+    if not isinstance(models, list | tuple):
+        raise UsageError(
+            f"got a {type(models).__name__} of models, expected a list of fitted models, or a dictionary: "
+            "name -> fitted model"
+        )
+    every = [fits_of(f"model {number}", made) for number, made in enumerate(models, 1)]
+    kinds = [_model_of(fits[0]).name for fits in every]
+    names = [
+        kind if kinds.count(kind) == 1 else _with_settings(_model_of(fits[0]), without_seed=len(fits) > 1)
+        for kind, fits in zip(kinds, every, strict=True)
+    ]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"got two models {twice[0]} with the same settings, expected names: {{'NAME': model, ...}}")
+    return dict(zip(names, every, strict=True))
+
+
+def _model_of(fit: Fitted) -> Model:
+    return fit.model if isinstance(fit, Bundle) else fit
+
+
+def _with_settings(model: Model, *, without_seed: bool) -> str:
+    """Return the name of a model with its hyperparameters that differ from their defaults."""
+    known, values = hyperparameters_of(model), values_of(model)
+    changed = {name: value for name, value in values.items() if getattr(model, name) != known[name].default}
+    words = [f"{name}={value}" for name, value in changed.items() if not (without_seed and name == "seed")]
+    return model.name + (f" ({', '.join(words)})" if words else "")
+
+
 def over_seeds(fits: Sequence[Contender]) -> Contender:
     """Make one contender of several fits of the same model that differ in their seed.
 
@@ -200,66 +242,3 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
         seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
         seconds=float(np.mean(times)) if times else None,
     )
-
-
-def check_unseen(refits: Mapping[str, Refit | None], split: str) -> None:
-    """Refuse to measure what was trained on these very users and their targets.
-
-    Parameters
-    ----------
-    refits : mapping of str to Refit or None
-        By the name of a run, what its card says of being a refit.
-    split : str
-        "validation" or "test".
-
-    Raises
-    ------
-    UsageError
-        If one of the runs has seen them.
-    """
-    for name, refit in refits.items():
-        if refit is not None and refit.has_seen(split):
-            other = "" if refit.has_seen("test") else "use --split test, or "
-            raise UsageError(
-                f"{name} was trained on {refit.on}, so it has seen the targets of the {split} users, and a measure on "
-                f"them would say nothing; {other}measure {refit.run}, which has chosen its settings"
-            )
-
-
-def check_same_data(manifests: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> None:
-    """Refuse to compare what was trained on other data than that at hand.
-
-    Parameters
-    ----------
-    manifests : mapping of str to mapping
-        By the name of a run, the manifest of the data it was trained on.
-    dataset : Dataset
-        What it would be measured on.
-
-    Raises
-    ------
-    UsageError
-        If fingerprints differ, with all of them and their protocols side by side.
-    """
-    others = [name for name, manifest in manifests.items() if manifest.get("fingerprint") != dataset.fingerprint]
-    if not others:
-        return
-    sides = {**manifests, f"{dataset.name} as it is now": dataset.manifest}
-    width = max(map(len, sides))
-    lines = [f"  {name:<{width}}  {_identity(manifest)}" for name, manifest in sides.items()]
-    fits = [name for name in manifests if name not in others]
-    raise UsageError(
-        f"{others[0]} was not trained on {dataset.name} as it is now, and numbers on different data or protocols "
-        "cannot be compared:\n"
-        + "\n".join(lines)
-        + "\n"
-        + (f"leave out {', '.join(others)}, or " if fits else "")
-        + f"train {'it' if len(others) == 1 else 'them'} again on {dataset.name}, or prepare the data as it was"
-    )
-
-
-def _identity(manifest: Mapping[str, Any]) -> str:
-    """Say in one line what data these are."""
-    protocol = ", ".join(f"{key} {value}" for key, value in manifest.get("protocol", {}).items())
-    fingerprint = str(manifest.get("fingerprint", "unknown"))[:12]
-    return f"fingerprint {fingerprint:<12}  {manifest.get('name', 'unnamed')}: {protocol or 'unknown protocol'}"

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
 
-from recvae.errors import DataError
+from recvae.bundles.bundle import Bundle
+from recvae.datasets.dataset import Dataset
+from recvae.display import html_table
+from recvae.errors import DataError, UsageError
+from recvae.evaluation.same_data import check_fits
 from recvae.interactions import HeldOut
 from recvae.metrics import METRICS, Metric, measure, parse_metrics
 from recvae.models.common.base import Model
@@ -55,42 +60,79 @@ def summarise(values: np.ndarray) -> Summary:
     return Summary(mean, se, mean - half, mean + half)
 
 
+class Evaluation(NamedTuple):
+    """What `evaluate` found; it can be unpacked: `per_user, overall = evaluate(...)`.
+
+    Parameters
+    ----------
+    per_user : dict of str to ndarray of shape (n_users,), float64
+        By metric; NaN where a user has no target.
+    overall : dict of str to float
+        Metrics over all users at once, such as coverage.
+    """
+
+    per_user: dict[str, np.ndarray]
+    overall: dict[str, float]
+
+    def summary(self, metric: str) -> Summary:
+        """Return the mean of a metric, with its interval where it has values per user."""
+        return summarise(self.per_user[metric]) if metric in self.per_user else Summary(self.overall[metric])
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each metric over the users that have a target."""
+        found = {metric: self.summary(metric).mean for metric in (*self.per_user, *self.overall)}
+        return {metric: mean for metric, mean in found.items() if mean is not None}
+
+    def __repr__(self) -> str:
+        """Return the means in one line."""
+        return f"<Evaluation: {', '.join(f'{metric} {mean:.4f}' for metric, mean in self.means.items())}>"
+
+    def _repr_html_(self) -> str:
+        summaries = {metric: self.summary(metric) for metric in self.means}
+        rows = [(metric, *(_figure(value) for value in (s.mean, s.low, s.high))) for metric, s in summaries.items()]
+        return html_table("Evaluation", ["metric", "mean", "95 % interval from", "to"], rows)
+
+
 def evaluate(
-    model: Model,
-    held_out: HeldOut,
+    model: Model | Bundle,
+    held_out: HeldOut | Dataset | tuple[Any, Any],
     metrics: str | Sequence[str | Metric] = DEFAULT_METRICS,
     progress: Progress | None = None,
     *,
+    split: str | None = None,
     max_memory: int | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+) -> Evaluation:
     """Rank all items for held-out users and measure how well their targets were found.
 
     Parameters
     ----------
-    model : Model
-        Fitted.
-    held_out : HeldOut
-        Users with fold-in and targets; items of the fold-in are never ranked.
+    model : Model or Bundle
+        Fitted; a bundle as `read_bundle` returns it.
+    held_out : Dataset, HeldOut, or tuple of two sparse matrices
+        A data set, whose test users are asked; or users with fold-in and targets. Items of the fold-in are never
+        ranked.
     metrics : str or sequence of str and Metric
         What to measure, written `name@k`; see `recvae.metrics.parse_metrics`.
     progress : Progress, optional
         Called with the users done and the users in all, such as a `ProgressBar`.
+    split : str, optional
+        Users of the data set: "test", which is the default, or "validation".
     max_memory : int, optional
         Bytes that scoring may take.
 
     Returns
     -------
-    per_user : dict of str to ndarray of shape (n_users,), float64
-        By metric; NaN where a user has no target.
-    overall : dict of str to float
-        Metrics over all users at once, such as coverage.
+    Evaluation
+        `per_user` and `overall`, `means`, and `summary(metric)` with the interval of a mean.
 
     Raises
     ------
     NotFittedError
         If the model is not fitted.
     UsageError
-        If there is no metric, or one is unknown or fails.
+        If there is no metric, one is unknown or fails, or the model is known to be of other data than the data set,
+        or to be trained on these users.
     DataError
         If no user has a target, the number of items differs, or a matrix is not one of interactions.
 
@@ -100,11 +142,13 @@ def evaluate(
     >>> from recvae import HeldOut, Popularity
     >>> model = Popularity().fit(sp.csr_matrix([[1, 1, 0], [0, 1, 1], [0, 1, 1]]))
     >>> users = HeldOut(fold_in=sp.csr_matrix([[1, 0, 0]]), targets=sp.csr_matrix([[0, 1, 0]]))
-    >>> evaluate(model, users, "recall@1")[0]["recall@1"]
+    >>> evaluate(model, users, "recall@1")
+    <Evaluation: recall@1 1.0000>
+    >>> evaluate(model, users, "recall@1").per_user["recall@1"]
     array([1.])
     """
     wanted = parse_metrics(metrics)
-    held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])  # once, so that stored zeros are no targets
+    model, held_out = _asked(model, held_out, split)
     if not held_out.has_targets:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")
     k = max(metric.k for metric in wanted)
@@ -115,7 +159,36 @@ def evaluate(
         ranked[start : start + rows], _ = model.recommend(block, k, max_memory=max_memory)  # (B, k)
         if progress is not None:
             progress(min(start + rows, held_out.n_users), held_out.n_users, "users")
-    return measure(wanted, ranked, held_out.targets)
+    return Evaluation(*measure(wanted, ranked, held_out.targets))
+
+
+def _asked(fitted: Any, users: Any, split: str | None) -> tuple[Model, HeldOut]:
+    """Return the model to ask and the checked users, of what `evaluate` is given."""
+    if not isinstance(fitted, Model | Bundle):
+        instead = f"; give .model of the {type(fitted).__name__}" if isinstance(_model_of(fitted), Model) else ""
+        raise UsageError(f"got a {type(fitted).__name__}, expected a fitted model or a bundle{instead}")
+    model = _model_of(fitted)
+    model.check_fitted()
+    if isinstance(users, Dataset):
+        split = split or "test"
+        part = users.part(split)
+        check_fits({model.name: fitted}, users, split)
+    elif split is not None:
+        raise UsageError(f"got split='{split}' with a {type(users).__name__}; only a Dataset has splits, leave it out")
+    elif isinstance(users, HeldOut | tuple):
+        part = users
+    else:
+        raise UsageError(f"got a {type(users).__name__} to measure on, expected a Dataset or HeldOut users")
+    fold_in = part.fold_in if isinstance(part, HeldOut) else part[0]
+    return model, HeldOut.of(part, np.shape(fold_in)[-1])  # once, so that stored zeros are no targets
+
+
+def _model_of(fitted: Any) -> Any:
+    return fitted if isinstance(fitted, Model) else getattr(fitted, "model", None)
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
 
 
 def main_metric(metrics: Sequence[str]) -> str:

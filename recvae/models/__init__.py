@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 # ruff: noqa: I001  (models are listed in this order)
-from recvae.errors import UsageError
+from recvae.errors import UsageError, did_you_mean
 from recvae.user_code import import_object
 from recvae.models.common.base import FitOptions as FitOptions, Model as Model
 from recvae.models.common.hyperparameters import Range as Range, hyperparameter as hyperparameter
@@ -44,8 +44,8 @@ def model_class(name: str | type[Model], models: Sequence[type[Model]] = ()) -> 
     Parameters
     ----------
     name : str or type of Model
-        Name of a registered model or of one of `models`, or `MODULE:CLASS` for a subclass of `Model`: that module is
-        imported. A class is returned as it is.
+        Name of a registered model or of one of `models`, as people write it: Mult-VAE, MultVAE and mult_vae are
+        multvae. Or `MODULE:CLASS` for a subclass of `Model`: that module is imported. A class is returned as it is.
     models : sequence of type of Model
         Models of your own that are known too.
 
@@ -62,7 +62,14 @@ def model_class(name: str | type[Model], models: Sequence[type[Model]] = ()) -> 
         return name if name in MODELS.values() else check_own_model(name)
     if ":" in name:
         return check_own_model(import_object(name, "model"), name)
-    return known_model(name, models)
+    known = dict.fromkeys([*MODELS, *(model.name for model in models)])
+    alike = [other for other in known if _letters(other) == _letters(name)]
+    return known_model(alike[0] if name not in known and len(alike) == 1 else name, models)
+
+
+def _letters(name: str) -> str:
+    """Return what makes two spellings one name: no case, no dashes, underscores and spaces."""
+    return re.sub(r"[-_\s]", "", name).casefold()
 
 
 def known_model(name: str, models: Sequence[type[Model]] = ()) -> type[Model]:
@@ -87,7 +94,7 @@ def known_model(name: str, models: Sequence[type[Model]] = ()) -> type[Model]:
     if name not in known:
         raise UsageError(
             f"got model '{name}', expected one of: {', '.join(known)} (see `recvae models`), "
-            "or MODULE:CLASS for a model of your own"
+            f"or MODULE:CLASS for a model of your own{did_you_mean(name, known)}"
         )
     return known[name]
 

@@ -11,6 +11,7 @@
     history_files   files of histories, read block by block
     answers         recommendations and explanations
     answer_files    files of recommendations; an interrupted job continues
+    shown           what a recommender shows of itself at a prompt and in a notebook
     diversity       more variety in a list
 
 Importing this package imports none of them.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from recvae.display import html_table, one_line, plural
 from recvae.errors import UsageError
 from recvae.items import DEFAULT_K, ItemIndex, check_k, ids_to_arrow, json_id
 from recvae.recommenders.histories import History
@@ -16,6 +17,8 @@ from recvae.recommenders.histories import History
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+_TITLE, _SHOWN, _USERS = 30, 3, 10  # characters of a title, items in one line, users in a notebook
 
 # Letters in shape comments: U users, R recommendations of all of them, k ranks.
 
@@ -98,6 +101,28 @@ class Recommendations:
         import pandas as pd
 
         return pd.DataFrame({"id": self.ids, "title": self.titles, "score": self.scores})
+
+    def __repr__(self) -> str:
+        """Return them in one line: how many, and the first."""
+        first = ", ".join(map(_named, self.ids[:_SHOWN], self.titles[:_SHOWN]))
+        more = ", ..." if len(self) > _SHOWN else ""
+        what = "; the most popular items, as no item of the history is known" if self.fallback else ""
+        return f"<Recommendations: {plural(len(self), 'item')}{': ' if first else ''}{first}{more}{what}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (rank + 1, str(item), title, score)
+            for rank, (item, title, score) in enumerate(zip(self.ids, self.titles, self.scores, strict=True))
+        ]
+        remarks = ["no item of the history is known: these are the most popular items"] if self.fallback else []
+        if self.unknown:
+            remarks.append(f"not in the model: {', '.join(map(str, self.unknown))}")
+        return html_table(plural(len(self), "recommendation"), ["rank", "id", "title", "score"], rows, remarks)
+
+
+def _named(item: Any, title: str | None) -> str:
+    """Return an item for people: its id, and its title if that is known."""
+    return one_line(item, _TITLE) + (f" ({one_line(title, _TITLE)})" if title else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +211,19 @@ class BatchRecommendations(Sequence[Recommendations]):
     def to_pandas(self) -> "pd.DataFrame":
         """Return the table of `to_arrow` as a data frame."""
         return self.to_arrow().to_pandas()
+
+    def __repr__(self) -> str:
+        """Return them in one line: how many users and items, and how many got the most popular items."""
+        popular = int(np.count_nonzero(self.fallback))
+        what = f"; the most popular items for {popular:,} of them" if popular else ""
+        most = plural(self.columns.shape[1], "item")
+        return f"<BatchRecommendations: {plural(len(self), 'user')}, up to {most} each{what}>"
+
+    def _repr_html_(self) -> str:
+        shown = [(str(user), found) for user, found in zip(self.users[:_USERS], self[:_USERS], strict=True)]
+        rows = [(user, "; ".join(map(_named, found.ids, found.titles))) for user, found in shown]
+        remarks = [f"the first {_USERS} of {plural(len(self), 'user')}"] if len(self) > _USERS else []
+        return html_table(f"Recommendations for {plural(len(self), 'user')}", ["user", "items"], rows, remarks)
 
 
 @dataclass(frozen=True, kw_only=True)

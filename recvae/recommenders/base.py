@@ -26,11 +26,12 @@ from recvae.recommenders.answers import (
 from recvae.recommenders.diversity import diversified
 from recvae.recommenders.histories import Histories, History, histories_of, history_of
 from recvae.recommenders.id_lists import as_list, mask_of_ids
+from recvae.recommenders.shown import ShownRecommender
 
 _CANDIDATES, _MOST_CANDIDATES = 5, 500  # per item of a diversified list; in total, unless k is larger
 
 
-class BaseRecommender(ABC):
+class BaseRecommender(ShownRecommender, ABC):
     """A recommender on external ids. Subclasses provide ranked columns, similarities and contributions."""
 
     items: ItemIndex

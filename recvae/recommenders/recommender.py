@@ -10,7 +10,7 @@ import torch
 from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.card import CARD
 from recvae.bundles.exported import INDEX
-from recvae.errors import DataError
+from recvae.errors import DataError, UsageError
 from recvae.models.common.base import Model
 from recvae.ranking import rank
 from recvae.recommenders.base import BaseRecommender
@@ -31,9 +31,10 @@ class Recommender(BaseRecommender):
     Parameters
     ----------
     model : Model
-        Fitted on `dataset`.
-    dataset : Dataset
-        Gives the item ids, titles and the manifest; its interactions are not kept.
+        Fitted.
+    dataset : Dataset, optional
+        Gives the item ids, titles and the manifest; its interactions are not kept. By default what the model keeps of
+        the data set it was fitted on.
     retrieval : Path or str, optional
         An index of the model's item vectors, written by `recvae export --format index`: items are then found by it,
         without scoring all. By default all are scored.
@@ -43,9 +44,9 @@ class Recommender(BaseRecommender):
     NotFittedError
         If the model is not fitted.
     DataError
-        If model and data set have different numbers of items.
+        If it is not the data set the model was fitted on, as far as that can be told.
     UsageError
-        If there is no index, or it is of other weights.
+        If there is no index, it is of other weights, or the model was fitted on a matrix and there is no data set.
 
     Examples
     --------
@@ -53,21 +54,32 @@ class Recommender(BaseRecommender):
     >>> from recvae.datasets.synthetic import synthetic_log
     >>> events, titles = synthetic_log(n_users=200, n_items=100, n_events=5000, seed=1)
     >>> dataset = Dataset.from_events(events, name="toy", heldout_users=20)
-    >>> recommender = Recommender(Popularity().fit(dataset.train), dataset)
+    >>> recommender = Recommender(Popularity().fit(dataset))
     >>> len(recommender.recommend(dataset.item_ids[:3], k=5).ids)
     5
     """
 
-    def __init__(self, model: Model, dataset: "Dataset", *, retrieval: Path | str | None = None) -> None:
+    def __init__(self, model: Model, dataset: "Dataset | None" = None, *, retrieval: Path | str | None = None) -> None:
         model.check_fitted()
-        items = dataset.items
+        data = dataset or model.fitted_on_
+        if data is None:
+            raise UsageError(
+                f"got {type(model).__name__} fitted on a matrix, which has no item ids; give the data set too: "
+                "Recommender(model, dataset), or fit it on a data set: fit(dataset)"
+            )
+        items = data.items
         if model.n_items_ != len(items):
             raise DataError(
                 f"got a model of {model.n_items_:,} items and a data set of {len(items):,} items; "
                 "give the data set the model was fitted on"
             )
+        if model.fitted_on_ is not None and not model.fitted_on_.is_same(data.manifest, items.ids):
+            raise DataError(
+                f"got a model fitted on {model.fitted_on_.name} and a data set of other fingerprint or items; "
+                "give the data set the model was fitted on, or none"
+            )
         retriever = None if retrieval is None else read_retriever(Path(retrieval), model)
-        self._take(Bundle(model=model, items=items, manifest=dataset.manifest), retriever=retriever)
+        self._take(Bundle(model=model, items=items, manifest=data.manifest), retriever=retriever)
 
     @classmethod
     def load(

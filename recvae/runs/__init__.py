@@ -2,6 +2,7 @@
 
     run        made, trained, resumed
     finding    the runs below a folder: by name, the newest, finished or not; without torch
+    listing    a list of runs: model, validation figure, size, state; without torch
     parts      models made of other runs
     refitting  a run trained again on its held-out users too
     repeats    the same run with other seeds

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recvae.bundles.card import CARD, RUN_STATE, read_card
-from recvae.errors import UsageError
+from recvae.errors import UsageError, did_you_mean
 
 FINISHED, INTERRUPTED, UNFINISHED = "finished", "interrupted", "unfinished"
 _REPEAT = re.compile(r"(.+)-seed-\d+(-\d+)?")
@@ -125,7 +125,8 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
         where = ", ".join(f"{folder.parent.name}/{name}" for folder in matches)
         raise UsageError(f"got run '{name}', which exists on several data sets; name one of: {where}")
     known = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in bundles) or "none"
-    raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}")
+    hint = did_you_mean(name, [one for run in bundles for one in (run.name, f"{run.parent.name}/{run.name}")])
+    raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}{hint}")
 
 
 def _newest(runs_dir: Path, bundles: list[Path], data: str | None) -> Path:

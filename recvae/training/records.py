@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self
 
+from recvae.display import html_table, one_line, plural
 from recvae.training.refits import Refit
+
+_SHOWN = 60  # epochs that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,35 @@ class History:
     stop: StopTraining | None = None
     diverged_at: int = 0
     out_of_memory_at: int = 0
+
+    def __repr__(self) -> str:
+        """Return the run in one line: epochs, the best one, how it ended."""
+        return f"<History: {plural(len(self.records), 'epoch')}{self._best()}{self._end()}>"
+
+    def _repr_html_(self) -> str:
+        step = -(-len(self.records) // _SHOWN) or 1
+        shown = [r for r in self.records if r.epoch % step == 0 or r.epoch in (1, self.best_epoch, len(self.records))]
+        names = [item.name for item in fields(EpochRecord) if item.name != "best"]
+        names = [name for name in names if any(getattr(record, name) is not None for record in self.records)]
+        rows = [[getattr(record, name) for name in names] for record in shown]
+        remarks = [f"{len(shown)} of {plural(len(self.records), 'epoch')}"] if len(shown) < len(self.records) else []
+        return html_table(f"{plural(len(self.records), 'epoch')}{self._best()}{self._end()}", names, rows, remarks)
+
+    def _best(self) -> str:
+        if not self.best_epoch:
+            return ""
+        ndcg = "" if self.best_ndcg is None else f" (validation ndcg@100 {self.best_ndcg:.4f})"
+        return f", best {self.best_epoch}{ndcg}"
+
+    def _end(self) -> str:
+        ends = {
+            "interrupted": self.interrupted,
+            "stopped early": self.stopped_early,
+            f"stopped: {one_line(self.stop.reason) if self.stop else ''}": self.stop is not None,
+            f"diverged at update {self.diverged_at:,}": bool(self.diverged_at),
+            f"out of memory at update {self.out_of_memory_at:,}": bool(self.out_of_memory_at),
+        }
+        return "".join(f", {words}" for words, is_so in ends.items() if is_so)
 
 
 @dataclass(frozen=True, kw_only=True)

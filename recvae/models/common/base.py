@@ -6,7 +6,7 @@ A model of your own states a name, a paper, `_fit` and `_score_block`; what it l
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +17,8 @@ from recvae.compute.forks import compute_on_after_forks
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
+from recvae.models.common.described import Described
+from recvae.models.common.fitted_on import FittedOn, check_parts_data, training_data
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
@@ -24,6 +26,9 @@ from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 from recvae.training.refits import Course
+
+if TYPE_CHECKING:  # a service loads models without what prepares data
+    from recvae.datasets.dataset import Dataset
 
 compute_on_after_forks()  # models are what computes on several threads
 
@@ -56,7 +61,7 @@ class FitOptions:
 
 
 @dataclass(kw_only=True)
-class Model(ScoringModel):
+class Model(Described, ScoringModel):
     """A recommender on integer columns: fields are hyperparameters, learned state ends in an underscore.
 
     The constructor only stores; `fit` checks. No model knows user ids: a user is a row of interactions.
@@ -90,6 +95,9 @@ class Model(ScoringModel):
 
     stop_: StopTraining | None = field(default=None, init=False, repr=False, compare=False)
     """What its monitor ended the last fit with before there was anything to keep."""
+
+    fitted_on_: FittedOn | None = field(default=None, init=False, repr=False, compare=False)
+    """What it keeps of the data set it was fitted on; None of a plain matrix, and of a bundle, which has it."""
 
     def check_together(self) -> None:
         """Refuse hyperparameters that are each allowed, but not with one another; nothing to refuse for most models.
@@ -136,7 +144,7 @@ class Model(ScoringModel):
 
     def fit(
         self,
-        train: sp.csr_matrix,
+        train: "sp.csr_matrix | Dataset",
         validation: HeldOut | tuple[Any, Any] | None = None,
         *,
         device: str | torch.device = "auto",
@@ -149,10 +157,11 @@ class Model(ScoringModel):
 
         Parameters
         ----------
-        train : sparse matrix of shape (n_users, n_items)
-            Stored entries are interactions, values are weights > 0 (1 for implicit feedback).
+        train : Dataset, or sparse matrix of shape (n_users, n_items)
+            Of a data set, its training rows and its validation users; the model keeps the ids and titles of the items.
+            Stored entries of a matrix are interactions, values are weights > 0 (1 for implicit feedback).
         validation : HeldOut or tuple of two sparse matrices, optional
-            Users with fold-in and targets, to choose the best epoch by.
+            With a matrix: users with fold-in and targets, to choose the best epoch by.
         device : str or torch.device
             "auto", "cpu" or "cuda"; models without a network always use the CPU.
         monitor : Monitor, optional
@@ -173,9 +182,10 @@ class Model(ScoringModel):
         Raises
         ------
         UsageError
-            If a hyperparameter has the wrong type or is out of range, or there is no such device.
+            If a hyperparameter has the wrong type or is out of range, there is no such device, validation users were
+            given with a data set, or a path or table in its place.
         DataError
-            If the interactions are not a sparse matrix of finite weights.
+            If the interactions are not a sparse matrix of finite weights, or a part was fitted on other data.
         MemoryLimitError
             If it does not fit into memory; see `check_memory`.
         TrainingError
@@ -188,6 +198,7 @@ class Model(ScoringModel):
         check_fields(self)
         check_hyperparameters(self)
         self.check_libraries()
+        train, validation, data = training_data(train, validation)
         train = as_interactions(train, "the training interactions")
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
@@ -199,8 +210,9 @@ class Model(ScoringModel):
             course=course,
         )
         self._check_parts(train, held_out)
+        check_parts_data(self.parts, data)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
-        self.n_items_ = 0  # not fitted until it has ended well
+        self.n_items_, self.fitted_on_ = 0, data  # not fitted until it has ended well
         try:
             self.stop_ = self._fit(train, held_out, options)
         except Exception as error:

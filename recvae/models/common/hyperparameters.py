@@ -5,6 +5,7 @@ line and listing what there is all follow from the declaration.
 """
 
 import dataclasses
+import inspect
 import itertools
 import sys
 import types
@@ -164,16 +165,32 @@ def hyperparameter(
 def hyperparameters_of(model: Any) -> dict[str, Hyperparameter]:
     """Return the hyperparameters of a model or model class by name, in the order of declaration."""
     model_class = model if isinstance(model, type) else type(model)
-    hints = typing.get_type_hints(model_class)
+    return _known(model_class, {field.name: (field, field.type) for field in dataclasses.fields(model_class)})
+
+
+def declared_in(model_class: type) -> dict[str, Hyperparameter]:
+    """Return the same also of a class that `dataclass` has not seen yet, with what it inherits."""
+    if "__dataclass_fields__" in vars(model_class):
+        return hyperparameters_of(model_class)
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in reversed(model_class.__mro__[1:]):
+        found |= {name: (field, field.type) for name, field in getattr(base, "__dataclass_fields__", {}).items()}
+    found |= {name: (vars(model_class).get(name), hint) for name, hint in inspect.get_annotations(model_class).items()}
+    return _known(model_class, {k: one for k, one in found.items() if isinstance(one[0], dataclasses.Field)})
+
+
+def _known(model_class: type, fields: Mapping[str, tuple[dataclasses.Field[Any], Any]]) -> dict[str, Hyperparameter]:
+    fields = {name: (field, hint) for name, (field, hint) in fields.items() if "meaning" in field.metadata}
+    hints = {name: hint for name, (_, hint) in fields.items()}
+    if any(isinstance(hint, str) for hint in hints.values()):  # a file of yours, with annotations as text
+        hints = typing.get_type_hints(model_class)
     known = {}
-    for field in dataclasses.fields(model_class):
-        if "meaning" not in field.metadata:
-            continue
-        hint = hints[field.name]
+    for name, (field, _) in fields.items():
+        hint = hints[name]
         arguments = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         plain = next(argument for argument in arguments if argument is not type(None))
-        known[field.name] = Hyperparameter(
-            name=field.name,
+        known[name] = Hyperparameter(
+            name=name,
             type=typing.get_origin(plain) or plain,
             optional=type(None) in arguments,
             default=field.default,
