@@ -188,7 +188,7 @@ class Page:
                 for r in table.rows
             ]
             body = "".join(f"<tr>{row}</tr>" for row in rows)
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+            parts.append(f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
             parts += [f"<p>{html.escape(text)}</p>" for text in _legend(table, "bold: the best")]
         parts += [f"<p>{html.escape(remark)}</p>" for remark in self.remarks]
         return "\n".join(parts)
