@@ -32,7 +32,7 @@ class Tables(HTMLParser):
         self._in_cell = False
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self.tags.append(tag)
         if tag == "table":
             self.tables.append([])

@@ -268,7 +268,7 @@ def test_what_could_not_be_written_is_refused_before_the_work(tmp_path: Path) ->
     check_writable(tmp_path / "new" / "folder" / "page.html")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     for path in (tmp_path / "file" / "page.html", tmp_path / "file" / "further" / "page.html"):
-        with pytest.raises(StorageError, match=f"could not write {path}: a file stands where a folder is needed"):
+        with pytest.raises(StorageError, match=rf"could not write {path}: a file stands where a folder is needed"):
             check_writable(path)
-    with pytest.raises(StorageError, match="could not write /proc/page.html: "):
+    with pytest.raises(StorageError, match=r"could not write /proc/page\.html: "):
         check_writable(Path("/proc/page.html"))

@@ -12,6 +12,7 @@ from recvae_cli import (
     inspect,
     models,
     plan,
+    plot,
     preprocess,
     quickstart,
     recommend,
@@ -41,6 +42,7 @@ app.command("train", cls=Verb)(train.train)
 app.command("tune", cls=Verb)(tune.tune)
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("compare", cls=Verb)(compare.compare)
+app.command("plot", cls=Verb)(plot.plot)
 app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)

@@ -153,6 +153,23 @@ def check_writable(path: Path) -> None:
             pass
 
 
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that exists, unless it may be replaced, or that could not be written; see `check_writable`.
+
+    Raises
+    ------
+    UsageError
+        If it exists, or is a folder.
+    StorageError
+        If it could not be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"got {path}, which is a folder; expected a file in it")
+    if not overwrite and path.exists():
+        raise UsageError(f"{path} exists already; give --overwrite to replace it, or choose another name")
+    check_writable(path)
+
+
 def check_name(name: str) -> str:
     """Return a name that can be the name of a folder, and is no path.
 

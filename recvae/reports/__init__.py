@@ -1,0 +1,15 @@
+"""Pictures and pages: what runs did, drawn and written for people who were not there.
+
+    canvas         colours, line styles and markers, figures without pyplot, writing them
+    curves         training curves
+    accuracy       accuracy against the number of items, by length of history, by popularity
+    popularity     popularity of recommendations, and how much of the catalogue they cover
+    latent         a map of users by their embeddings
+    groups         groups of about equal size, and their means with intervals
+    logs           what training wrote of each epoch; whether runs are on the same data
+    labels         labels of users from a file
+    measuring      the ranked items of several runs for the same users
+    pictures       the pictures by name, from what was measured
+
+Importing this package imports none of them.
+"""
