@@ -16,6 +16,7 @@ from recvae_cli import (
     preprocess,
     quickstart,
     recommend,
+    report,
     serve,
     similar,
     train,
@@ -43,6 +44,7 @@ app.command("tune", cls=Verb)(tune.tune)
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("compare", cls=Verb)(compare.compare)
 app.command("plot", cls=Verb)(plot.plot)
+app.command("report", cls=Verb)(report.report)
 app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)

@@ -10,6 +10,11 @@
     labels         labels of users from a file
     measuring      the ranked items of several runs for the same users
     pictures       the pictures by name, from what was measured
+    markup         pieces of a page: escaped texts, tables, pictures in the page's colours
+    words          data, protocol and metrics in plain words
+    examples       single users: recommendations and reasons; for whom a run does worst
+    again          commands, versions and seeds that make runs again
+    page           a report as one page
 
 Importing this package imports none of them.
 """

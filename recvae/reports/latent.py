@@ -20,7 +20,7 @@ FEWEST = 3
 """Users below which there is no plane to draw."""
 
 _MOST_PANELS = 6
-_LENGTHS = ("#00224e", "#35456c", "#7c7b78", "#bcae6c", "#fee838")  # five of cividis: from dark to light, also in grey
+LENGTHS = ("#00224e", "#35456c", "#7c7b78", "#bcae6c", "#fee838")  # five of cividis: from dark to light, also in grey
 OTHER = "all others"
 
 
@@ -116,11 +116,11 @@ Class = tuple[np.ndarray, str, dict[str, Any]]  # which users, what they are cal
 
 
 def _by_length(lengths: np.ndarray) -> list[Class]:
-    groups = groups_of(lengths, len(_LENGTHS))
+    groups = groups_of(lengths, len(LENGTHS))
     n = len(groups.sizes)
-    steps = [round(place * (len(_LENGTHS) - 1) / max(1, n - 1)) for place in range(n)]
+    steps = [round(place * (len(LENGTHS) - 1) / max(1, n - 1)) for place in range(n)]
     return [
-        (groups.of == place, label, _look(_LENGTHS[step], MARKERS[step]))
+        (groups.of == place, label, _look(LENGTHS[step], MARKERS[step]))
         for place, (label, step) in enumerate(zip(groups.labels(), steps, strict=True))
     ]
 
