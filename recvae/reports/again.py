@@ -9,7 +9,7 @@ from recvae.datasets.catalog.known import CATALOG
 from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.models import import_path, is_own
 from recvae.models.common.hyperparameters import values_of
-from recvae.reports.markup import escaped, paragraph, text_table
+from recvae.reports.markup import commands, paragraph, text_table
 from recvae.tuning.search import settings_of
 
 
@@ -24,7 +24,7 @@ def preprocess_command(manifest: Mapping[str, Any]) -> str | None:
     name = str(source.get("name", ""))
     if name == "synthetic" and "n_users" in source:
         words = [name, *_options(users=source["n_users"], items=source["n_items"], events=source["n_events"])]
-    elif name in CATALOG:
+    elif _is_known(name):
         words = [name]
     elif source.get("file"):
         words = [str(source["file"])]
@@ -44,6 +44,11 @@ def preprocess_command(manifest: Mapping[str, Any]) -> str | None:
     return shlex.join(["recvae", "preprocess", *words])
 
 
+def _is_known(name: object) -> bool:
+    """Whether `recvae preprocess` knows a data set by this name, or by NAME:PART."""
+    return str(name).partition(":")[0] in CATALOG
+
+
 def _options(**values: Any) -> list[str]:
     """Return options with their values, without those that are None."""
     given = {key: value for key, value in values.items() if value is not None}
@@ -59,7 +64,7 @@ def train_command(name: str, bundle: Bundle) -> str:
         words = ["--model", import_path(type(model)) if is_own(type(model)) else model.name]
         words += ["--data", str(bundle.manifest.get("name"))]
         words += [word for setting in settings_of(model) for word in ("--set", setting)]
-    words += ["--name", name]
+    words += ["--name", name.rpartition("/")[2]]
     return shlex.join(["recvae", "train", *words, *(["--device", device.partition(":")[0]] if device else [])])
 
 
@@ -85,19 +90,15 @@ def again(
         remarks.append(
             "The split was made elsewhere, or its source is not known; the manifest of the data has what is known."
         )
-    elif str((manifest.get("source") or {}).get("name")) not in (*CATALOG, "synthetic"):
+    elif not prepare.startswith("recvae preprocess synthetic") and not _is_known(manifest["source"].get("name")):
         remarks.append("The log is your own: add the options that say how it is read, if it needed any.")
     if manifest.get("features"):
         remarks.append("The data have features of items: add --features with the file they came from.")
     if any(bundle.model.parts for bundle in runs.values()):
         remarks.append("A blend is made of other runs, which have to be trained first.")
-    commands = [
-        *([prepare] if prepare else []),
-        *(train_command(name.rpartition("/")[2], one) for name, one in runs.items()),
-        command,
-    ]
+    lines = [*([prepare] if prepare else []), *(train_command(name, one) for name, one in runs.items()), command]
     versions = sorted(
-        {key for card in cards.values() for key in card["versions"]}, key=lambda key: (key != "recvae", key)
+        {key for card in cards.values() for key in card["versions"]}, key=lambda name: (name != "recvae", name)
     )
     rows = [
         [
@@ -114,7 +115,7 @@ def again(
             paragraph(
                 "With the same versions, the same machine and the same seeds, these commands give the same runs."
             ),
-            "<pre>" + "\n".join(map(escaped, commands)) + "</pre>",
+            commands(lines),
             *(paragraph(remark) for remark in remarks),
             text_table(["run", "made", "seed", "trained on", *versions], rows),
         ]

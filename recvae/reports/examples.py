@@ -67,8 +67,8 @@ def chosen_users(values: np.ndarray, n: int) -> list[int]:
     """
     order = np.argsort(values, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
-    places = {round(len(order) * (step + 1) / (n + 1)) for step in range(n)}
-    return [int(order[min(place, len(order) - 1)]) for place in sorted(places)] if len(order) else []
+    places = {len(order) * (step + 1) // (n + 1) for step in range(n)}
+    return [int(order[place]) for place in sorted(places)] if len(order) else []
 
 
 def examples(shown: Shown, n: int) -> str:

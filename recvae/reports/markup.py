@@ -27,7 +27,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1rem 0; font-size
 .lead { font-size: 1.0625rem; max-width: 46rem; }
 .lead li { margin: .3rem 0; }
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
-td.text, th.text { text-align: left; white-space: normal; min-width: 8rem; overflow-wrap: anywhere; }
+td.text, th.text { text-align: left; white-space: normal; min-width: 13rem; overflow-wrap: anywhere; }
 figure { margin: 1.6rem 0 2rem; }
 .picture { overflow-x: auto; }
 .picture svg { display: block; width: 100%; max-width: 46rem; min-width: 32rem; height: auto; }
@@ -35,9 +35,11 @@ figure { margin: 1.6rem 0 2rem; }
 .picture svg * { stroke-linejoin: round; stroke-linecap: butt; }
 figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .3rem; }
 .table + p { color: var(--soft); font-size: .875rem; margin: .2rem 0 1.2rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem 1rem;
+pre { white-space: pre-wrap; overflow-x: auto; padding: .8rem 1rem;
   border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   font: .8125rem/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+pre div { padding-left: 2rem; text-indent: -2rem; margin: .2rem 0; }
+pre span { display: inline-block; text-indent: 0; }
 .user { padding: .2rem 1.1rem 1rem; margin: 1rem 0; border: 1px solid var(--line); border-radius: 10px;
   background: var(--card); }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 0 2rem; }
@@ -105,6 +107,12 @@ def text_table(
     body = "".join(line(row, "td") for row in rows)
     whole = f'<div class="table"><table><thead>{line(headers, "th")}</thead><tbody>{body}</tbody></table></div>'
     return whole + (paragraph(note, "note") if note else "")
+
+
+def commands(lines: Sequence[str]) -> str:
+    """Return commands one below the other; a long one is broken between its words, and copied as one line."""
+    shown = (" ".join(f"<span>{escaped(word)}</span>" for word in line.split(" ")) for line in lines)
+    return "<pre>" + "".join(f"<div>{line}</div>" for line in shown) + "</pre>"
 
 
 def section(name: str, title: str, *parts: str) -> str:
