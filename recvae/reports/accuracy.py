@@ -178,7 +178,9 @@ def _by_group(
     for place, (_, summaries) in enumerate(series.items()):
         means, reach = bars_of(summaries)
         at = places + (place - (len(series) - 1) / 2) * step
-        axis.errorbar(at, means, yerr=reach, capsize=2.5, elinewidth=1.1, **look_of(place, linewidth=1.0))
+        axis.errorbar(
+            at, means, yerr=reach, capsize=2.5, elinewidth=1.1, clip_on=False, **look_of(place, linewidth=1.0)
+        )
     axis.set_xticks(places, list(labels))
     axis.grid(visible=False, axis="x")
     axis.set(xlabel=x, ylabel=y)

@@ -1,7 +1,7 @@
 """A report: one page on data, protocol, results, pictures, single users, failures, and how to make it all again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +182,9 @@ def _metric_per_user(comparison: Comparison) -> str:
 
 def _results(report: Report) -> str:
     page = report.comparison.page()
+    if any(len(one.seeds) > 1 for one in report.comparison.contenders):
+        remark = "Numbers are means over seeds; pictures and lists of recommendations are those of the run itself."
+        page = replace(page, remarks=[*page.remarks, remark])
     parts = [table_as_html(table) for table in page.tables]
     return "\n".join([*parts, *(paragraph(remark, "note") for remark in page.remarks)])
 
