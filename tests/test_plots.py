@@ -350,6 +350,16 @@ def test_every_user_is_on_the_map_once_with_the_mark_of_its_class() -> None:
         np.testing.assert_array_equal(line.get_xydata(), places[inside])
 
 
+def test_of_very_many_users_a_part_is_drawn_and_the_map_says_so() -> None:
+    values = np.random.default_rng(0).normal(size=(5000, 3))
+    figure = plots.latent_map({"a": values}, np.arange(5000))
+    drawn = np.concatenate([line.get_xydata() for line in all_lines(figure.axes[0])])
+    assert len(drawn) == 2000 and {tuple(one) for one in drawn} <= set(
+        map(tuple, plots.principal_components(values)[0])
+    )
+    assert figure.legends[0].get_title().get_text() == "items in the history (2,000 of 5,000 users are drawn)"
+
+
 def test_labels_colour_the_map_and_too_many_are_put_together() -> None:
     labels = [None if user % 10 == 0 else f"label {user % 9}" for user in range(N)]
     figure = plots.latent_map({"a": EMBEDDED["multvae"]}, LENGTHS, labels)

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, sync_playwright
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.splits.protocols import PROTOCOLS
-from recvae.errors import DataError, UsageError
+from recvae.errors import DataError, MemoryLimitError, UsageError
 from recvae.evaluation.comparison import compare
 from recvae.interactions import HeldOut
 from recvae.models import ALS, EASE, IALS, MODELS, MultVAE, Popularity
@@ -39,7 +39,7 @@ from recvae_cli.plot import PICTURE_NAMES
 Command = Callable[..., Any]
 METRICS = ("--metrics", "recall@5,ndcg@10")
 SMALL = ("--set", "hidden_dims=16", "--set", "latent_dim=8", "--set", "epochs=3", "--set", "batch_size=50")
-NASTY = "<script>document.title='taken'</script><b>&\"'</b>"
+NASTY = "--><script>document.title='taken'</script><b>&\"'</b>"
 
 
 class Page(HTMLParser):
@@ -311,6 +311,25 @@ def test_the_page_is_not_replaced_and_nothing_is_measured_for_what_cannot_be_wri
     assert said.code == 0 and Path("report.html").read_text().startswith("<!doctype html>"), said.err
 
 
+def test_a_baseline_of_your_own_is_in_the_page_too(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.py").write_text(
+        "from dataclasses import dataclass\nfrom recvae.models import Popularity\n"
+        "@dataclass(kw_only=True)\nclass Mine(Popularity):\n    'As popular as it is.'\n    name = 'mine'\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    assert command("train", "--model", "mine:Mine").code == 0
+    words = ("mine", "ease", "--model", "mine:Mine", "--output")
+    said = command("report", "ease", "--to", "mine:Mine", *METRICS, "--output", "first.html")
+    assert said.code == 0, said.err
+    assert ">mine</text>" in Path("first.html").read_text()
+    said = command("report", *words, "second.html", "--baselines", "none", *METRICS)
+    assert said.code == 0 and "<span>mine:Mine</span>" in Path("second.html").read_text(), said.err
+    said = command("plot", *words, "bias.svg", "--picture", "bias")
+    assert said.code == 0 and shlex.split(said.err.rpartition("next: ")[2])[-2:] == ["--model", "mine:Mine"], said.err
+
+
 # ---------------------------------------------------------------- the page itself
 
 
@@ -508,6 +527,14 @@ def test_the_command_that_trains_a_run_again(blocks: Dataset) -> None:
     assert train_command("it-2", again) == "recvae train --refit toy/it --on all --name it-2"
 
 
+def test_single_users_are_answered_within_the_memory_limit(fitted: Callable[[str], Any], blocks: Dataset) -> None:
+    recommender = Recommender(fitted("multvae"), blocks, max_memory=1)
+    with pytest.raises(MemoryLimitError, match="multvae"):
+        recommender.recommend(blocks.item_ids[:3])
+    with pytest.raises(MemoryLimitError, match="ease"):
+        report_page(made(max_memory=1))
+
+
 def test_nobody_with_a_target_cannot_be_ranked(fitted: Callable[[str], Any], blocks: Dataset) -> None:
     nobody = HeldOut(fold_in=blocks.test.fold_in, targets=sp.csr_matrix(0 * blocks.test.targets.toarray()))
     with pytest.raises(DataError, match="none of the held-out users has a target"):
@@ -551,7 +578,7 @@ def test_the_page_is_readable_in_light_and_dark_on_wide_and_narrow_screens(
     page.on("console", lambda said: wrong.append(said.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto((tmp_path / "report.html").as_uri())
-    assert len(asked) == 1 and wrong == [] and page.title().startswith("Recommenders on <script>")
+    assert len(asked) == 1 and wrong == [] and page.title().startswith("Recommenders on --><script>")
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll sideways but tables"
 
     def brightness(color: str) -> float:

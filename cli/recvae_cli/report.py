@@ -147,6 +147,7 @@ def _write(
     from recvae.bundles.bundle import read_bundle
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
+    from recvae.reports.canvas import COLORS
     from recvae.reports.page import Report, report_page
     from recvae.storage.files import write_text
 
@@ -154,11 +155,8 @@ def _write(
     dataset = Dataset.load(home)
     bundles = {name: read_bundle(folder, request.device, limit, models=models) for name, folder in named.items()}
     drawn = dict(bundles)
-    if found.baseline is not None and found.baseline not in drawn:
-        of_baseline = next(one for one in found.contenders if one.name == found.baseline)
-        drawn[found.baseline] = read_bundle(
-            home / "baselines" / of_baseline.model, request.device, limit, models=models
-        )
+    if found.baseline is not None and found.baseline not in drawn and len(drawn) < len(COLORS):
+        drawn[found.baseline] = _fitted_baseline(request, found, dataset, home)
     measured = _measured(request, drawn, dataset)
     figures, remarks = _pictures(request, named, bundles, measured, found, k)
     page = report_page(
@@ -173,9 +171,25 @@ def _write(
             n_examples=examples,
             k=min(k, len(dataset.item_ids)),
             remarks=remarks,
+            max_memory=limit,
         )
     )
     write_text(output, page)
+
+
+def _fitted_baseline(request: shared.Request, found: "Comparison", dataset: "Dataset", home: Path) -> "Bundle":
+    """Take the baseline of a comparison from the cache; one of your own, which is never kept, is fitted again."""
+    from recvae.evaluation.baselines import cached_baseline
+    from recvae.models import MODELS, model_class
+    from recvae.training.monitors import ProgressBar
+
+    words = [word.strip() for word in (*request.baselines.split(","), request.to or "")]
+    named = [model_class(word) for word in words if word in MODELS or ":" in word]
+    wanted = next(one.model for one in found.contenders if one.name == found.baseline)
+    model = next(one for one in named if one.name == wanted)
+    with ProgressBar(f"pictures of {wanted}") as bar:
+        limit = memory_limit(request.max_memory)
+        return cached_baseline(model, dataset, home / "baselines", bar, device=request.device, max_memory=limit)
 
 
 def _measured(request: shared.Request, bundles: "dict[str, Bundle]", dataset: "Dataset") -> "Measured":

@@ -27,6 +27,7 @@ th, td { padding: .35rem .8rem .35rem 0; text-align: right; vertical-align: top;
 th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
 th:first-child, td:first-child { text-align: left; }
 .note, .note p { color: var(--soft); font-size: .875rem; margin: .2rem 0; }
+.table + p { color: var(--soft); font-size: .875rem; margin: .2rem 0 1.2rem; }
 @media print {
   :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --tone: #005c55; color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 10pt; }

@@ -20,6 +20,9 @@ FEWEST = 3
 """Users below which there is no plane to draw."""
 
 _MOST_PANELS = 6
+MOST_POINTS = 2000
+"""Users in a panel; of more, as many are drawn at even steps, since further points cover one another."""
+
 LENGTHS = ("#00224e", "#35456c", "#7c7b78", "#bcae6c", "#fee838")  # five of cividis: from dark to light, also in grey
 OTHER = "all others"
 
@@ -66,6 +69,9 @@ def latent_map(
 ) -> "Figure":
     """Draw users on a plane by the first two principal components of their embeddings, a panel for each run.
 
+    The components are those of all users. Of more than 2,000 users, 2,000 at even steps are drawn, and the legend says
+    so.
+
     Parameters
     ----------
     embeddings : mapping of str to ndarray of shape (n_users, width)
@@ -99,16 +105,20 @@ def latent_map(
             )
     places = {name: principal_components(embeddings[name]) for name in names}
     classes = _by_length(lengths) if labels is None else _by_label(labels)
+    shown = np.zeros(len(lengths), dtype=bool)
+    shown[np.linspace(0, len(lengths) - 1, min(len(lengths), MOST_POINTS)).round().astype(int)] = True
     figure, axes = panels(len(names), "Map of users by their embeddings", size=(5.2, 4.2))
     for axis, (name, (xy, shares)) in zip(axes, places.items(), strict=True):
         for chosen, _, look in classes:
-            axis.plot(xy[chosen, 0], xy[chosen, 1], linestyle="", markersize=4.5, **look)
+            axis.plot(xy[chosen & shown, 0], xy[chosen & shown, 1], linestyle="", markersize=4.5, **look)
         axis.set_title(name, parse_math=False)
         axis.set(
             xlabel=f"first principal component ({shares[0]:.0%} of variance)",
             ylabel=f"second ({shares[1]:.0%} of variance)",
         )
-    _name_classes(figure, "items in the history" if labels is None else "label", classes)
+    what = "items in the history" if labels is None else "label"
+    part = "" if shown.all() else f" ({MOST_POINTS:,} of {len(shown):,} users are drawn)"
+    _name_classes(figure, what + part, classes)
     return figure
 
 

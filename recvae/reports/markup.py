@@ -34,7 +34,6 @@ figure { margin: 1.6rem 0 2rem; }
 .picture svg.wide { max-width: 60rem; }
 .picture svg * { stroke-linejoin: round; stroke-linecap: butt; }
 figcaption { color: var(--soft); font-size: .875rem; max-width: 46rem; margin-top: .3rem; }
-.table + p { color: var(--soft); font-size: .875rem; margin: .2rem 0 1.2rem; }
 pre { white-space: pre-wrap; overflow-x: auto; padding: .8rem 1rem;
   border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   font: .8125rem/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
@@ -136,14 +135,19 @@ def picture_of(figure: "Figure", name: str, caption: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style type=.*?</style>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'( id="|url\(#|href="#)', lambda found: f"{found[1]}{name}-", svg)
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda found: _THEMED.get(found[0], found[0]), svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _of_page(tag[0], name), svg)  # texts between tags stay as they are
     head, rest = svg.split(">", 1)
     head = re.sub(r' (width|height|version|xmlns:xlink|xmlns)="[^"]*"', "", head)
     is_wide = figure.get_figwidth() > 8
     head += f' role="img" aria-label="{escaped(figure.get_suptitle())}"' + _class("wide" if is_wide else "")
     drawn = f'<div class="picture">{head}>{rest.strip()}</div>'
     return f"<figure>\n{drawn}\n<figcaption>{escaped(caption)}</figcaption>\n</figure>"
+
+
+def _of_page(tag: str, name: str) -> str:
+    """Return a tag of SVG with ids that begin with a name, and the page's colours."""
+    tag = re.sub(r'( id="|url\(#|href="#)', lambda found: f"{found[1]}{name}-", tag)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _THEMED.get(found[0], found[0]), tag)
 
 
 def _class(kind: str) -> str:

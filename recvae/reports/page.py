@@ -72,6 +72,8 @@ class Report:
         Recommendations that count where a number is needed.
     remarks : sequence of str
         What could not be shown, and why.
+    max_memory : int, optional
+        Bytes that scoring may take.
     """
 
     comparison: Comparison
@@ -84,6 +86,7 @@ class Report:
     n_examples: int = 3
     k: int = 20
     remarks: Sequence[str] = ()
+    max_memory: int | None = None
 
     @property
     def best(self) -> str:
@@ -167,7 +170,7 @@ def _shown(report: Report) -> Shown:
     metric = _metric_per_user(report.comparison)
     return Shown(
         name=report.best,
-        recommender=Recommender(report.runs[report.best].model, report.dataset),
+        recommender=Recommender(report.runs[report.best].model, report.dataset, max_memory=report.max_memory),
         metric=metric,
         values=contenders[report.best].per_user[metric],
         measured=report.measured,
