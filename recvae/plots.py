@@ -1,7 +1,7 @@
 """Pictures of runs: data in, a matplotlib Figure out, nothing of pyplot's state touched.
 
 Each function takes arrays, not runs, so that it draws what any program has measured; `recvae plot` measures runs and
-draws them. Needs matplotlib: `pip install 'recvae[plot]'`.
+draws them. Needs matplotlib, of the extra `plot`.
 """
 
 from recvae.reports.accuracy import accuracy_by_history as accuracy_by_history

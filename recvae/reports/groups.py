@@ -52,7 +52,7 @@ def groups_of(numbers: np.ndarray, n: int = 5) -> Groups:
     Examples
     --------
     >>> groups_of(np.array([1, 1, 1, 2, 3, 9]), 3).labels()
-    ['1', '2–3', '9']
+    ['1', '2', '3–9']
     """
     values, counts = np.unique(numbers, return_counts=True)
     middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # of each value among all
