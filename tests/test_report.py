@@ -449,6 +449,9 @@ def test_users_are_shown_from_poor_to_good() -> None:
     assert values[chosen_users(values, 3)].tolist() == [0.2, 0.4, 0.7]
     assert chosen_users(values, 0) == [] and chosen_users(np.array([np.nan]), 3) == []
     assert chosen_users(np.array([np.nan, 1.0]), 3) == [1]
+    mostly_nothing = np.append(np.zeros(20), [0.2, 0.3, 0.9])
+    assert mostly_nothing[chosen_users(mostly_nothing, 3)].tolist() == [0, 0, 0.3]
+    assert len(set(chosen_users(np.zeros(8), 3))) == 3
 
 
 def test_a_picture_in_a_page_has_the_colours_of_the_page_and_ids_of_its_own() -> None:

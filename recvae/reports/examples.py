@@ -58,6 +58,8 @@ def title_of(items: ItemIndex, column: int) -> str:
 def chosen_users(values: np.ndarray, n: int) -> list[int]:
     """Return the rows of n users at even steps from the worst to the best: for three, at the quartiles.
 
+    Where all of these have the same value and others have a higher one, the last is the middle one of those others.
+
     Parameters
     ----------
     values : ndarray of shape (n_users,)
@@ -68,7 +70,11 @@ def chosen_users(values: np.ndarray, n: int) -> list[int]:
     order = np.argsort(values, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
     places = {len(order) * (step + 1) // (n + 1) for step in range(n)}
-    return [int(order[place]) for place in sorted(places)] if len(order) else []
+    chosen = [int(order[place]) for place in sorted(places)] if len(order) else []
+    higher = order[values[order] > values[chosen[0]]] if chosen else order[:0]
+    if len(chosen) > 1 and len(higher) and values[chosen[-1]] == values[chosen[0]]:
+        chosen[-1] = int(higher[len(higher) // 2])
+    return chosen
 
 
 def examples(shown: Shown, n: int) -> str:
@@ -90,6 +96,7 @@ def _example(shown: Shown, user: int, word: str) -> str:
     hidden = set(held_out.targets[user].indices.tolist())
     found = shown.recommender.recommend(history, k=_RECOMMENDED)
     reasons = shown.recommender.explain(history, found.ids, most=_REASONS) if history and found.ids else []
+    word = word if shown.values[user] > 0 else "nothing was found"
     lines = []
     for place, item in enumerate(found.ids):
         column = items.column_of(item)

@@ -17,7 +17,7 @@ from recvae.reports.again import again
 from recvae.reports.examples import Shown, examples, segments, worst_users
 from recvae.reports.markup import STYLE, escaped, listed, paragraph, picture_of, section
 from recvae.reports.measuring import Measured
-from recvae.reports.popularity import times_recommended
+from recvae.reports.popularity import share_text, times_recommended
 from recvae.reports.words import data_words, metric_words, protocol_words
 from recvae.version import __version__
 
@@ -160,7 +160,7 @@ def in_short(report: Report) -> list[str]:
     counts = times_recommended(report.measured.ranked[best][:, : report.k], len(report.dataset.item_ids))
     share = np.count_nonzero(counts) / len(counts)
     sentences.append(
-        f"The first {report.k} recommendations of all these users have {share:.0%} of the catalogue in them."
+        f"The first {report.k} recommendations of all these users have {share_text(share)} of the catalogue in them."
     )
     return sentences
 

@@ -74,6 +74,19 @@ def concentration(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(0, 1, len(ordered) + 1), np.append(0.0, np.cumsum(ordered) / ordered.sum())
 
 
+def share_text(share: float) -> str:
+    """Return a share of the catalogue as people read it; a small one never reads as nothing.
+
+    Examples
+    --------
+    >>> [share_text(share) for share in (0.214, 0.0432, 0.0004, 0.0)]
+    ['21%', '4.3%', 'less than 0.1%', '0%']
+    """
+    if 0 < share < 0.001:
+        return "less than 0.1%"
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
 @picture
 def popularity_bias(recommended: Mapping[str, np.ndarray], consumed: np.ndarray, k: int, n_groups: int = 8) -> "Figure":
     """Draw how popular recommendations are against how popular the items are that the same users have.
@@ -188,7 +201,7 @@ def coverage_curve(counts: Mapping[str, np.ndarray], k: int, consumed: np.ndarra
         items, share = (100 * part for part in concentration(counts[name]))
         n_listed = int(np.count_nonzero(counts[name]))
         axis.plot(items, share, markevery=[n_listed], clip_on=False, **look_of(place))
-        texts.append(f"{name}: {n_listed / n_items:.0%} of the items")
+        texts.append(f"{name}: {share_text(n_listed / n_items)} of the items")
     axis.set(
         xlim=(0, 100),
         ylim=(0, 101),
