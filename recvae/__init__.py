@@ -2,8 +2,8 @@
 
 Every model of `recvae.models` is here under its own name, without a line in this file; the other public names are in
 the table below, each with the module that defines it. Modules are public too: `recvae.errors`, `recvae.metrics`,
-`recvae.models`. Nothing is imported before it is used, since torch takes a second or more, and reading data does
-not need it.
+`recvae.models`, `recvae.plots`. Nothing is imported before it is used, since torch takes a second or more, and reading
+data does not need it.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae import errors as errors
     from recvae import metrics as metrics
     from recvae import models as models
+    from recvae import plots as plots
     from recvae.bundles.bundle import read_bundle as read_bundle
     from recvae.datasets.dataset import Dataset as Dataset
     from recvae.datasets.events import Events as Events
@@ -58,7 +59,7 @@ _HOMES = {
     "synthetic_log": "recvae.datasets.synthetic",
     "tune": "recvae.tuning",
 }
-_MODULES = ("errors", "metrics", "models")
+_MODULES = ("errors", "metrics", "models", "plots")
 _EXTRAS = {"create_app": ("fastapi", "serve")}  # names that need an optional package, and the extra that installs it
 
 

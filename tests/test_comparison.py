@@ -671,7 +671,7 @@ def test_the_help_shows_examples(command: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--format", "html"], "got --format html, expected one of: table, markdown, latex, json"),
+        (["--format", "pdf"], "got --format pdf, expected one of: table, markdown, latex, html, csv, json"),
         (["--seeds", "0"], "got 0 seeds, expected 1 or more"),
         (["--to", "nobody"], "got --to nobody, expected one of the runs compared (popularity) or a model"),
         (["--to", "popularity"], "got popularity alone, expected two or more to compare"),

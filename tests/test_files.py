@@ -19,7 +19,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from recvae.errors import StorageError, UsageError
-from recvae.storage.files import move_folder, storage_errors, write_file, write_folder, write_json, write_text
+from recvae.storage.files import (
+    check_writable,
+    move_folder,
+    storage_errors,
+    write_file,
+    write_folder,
+    write_json,
+    write_text,
+)
 from recvae.storage.integrity import sha256_of
 
 FAILURES = [RuntimeError("the block failed"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
@@ -253,3 +261,14 @@ def test_json_is_indented_utf8_and_without_nan(tmp_path: Path) -> None:
 def test_the_checksum_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 1000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(bytes(range(256)) * 1000).hexdigest()
+
+
+def test_what_could_not_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a thesis", encoding="utf-8")
+    check_writable(tmp_path / "new" / "folder" / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path in (tmp_path / "file" / "page.html", tmp_path / "file" / "further" / "page.html"):
+        with pytest.raises(StorageError, match=rf"could not write {path}: a file stands where a folder is needed"):
+            check_writable(path)
+    with pytest.raises(StorageError, match=r"could not write /proc/page\.html: "):
+        check_writable(Path("/proc/page.html"))

@@ -24,6 +24,7 @@ ORDER = [
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "latent", "runs", "tuning"),  # the numbers wing
     *("recommenders", "exports", "serving"),  # the answers wing
+    *("reports", "plots"),  # what both wings made, for people
 ]
 
 
@@ -92,7 +93,7 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "tune",
     }
     assert sorted(names | {model.__name__ for model in MODELS.values()}) == PUBLIC
-    assert dir(recvae) == sorted([*PUBLIC, "errors", "metrics", "models"])
+    assert dir(recvae) == sorted([*PUBLIC, "errors", "metrics", "models", "plots"])
     for name in PUBLIC:
         assert getattr(recvae, name).__doc__, name
 
@@ -105,7 +106,7 @@ def test_a_type_checker_knows_every_public_name() -> None:
     by_name = {alias.asname: node.module for node in imported for alias in node.names if alias.asname}
     modules = {name for name, home in by_name.items() if home == "recvae"}
     assert {name: home for name, home in by_name.items() if name not in modules} == recvae._HOMES
-    assert modules == {"errors", "metrics", "models"}
+    assert modules == {"errors", "metrics", "models", "plots"}
     assert {*by_name, "__version__"} >= set(PUBLIC) - set(vars(models))
 
 

@@ -61,6 +61,17 @@ def test_what_is_proposed_after_tuning_a_plan_or_an_export_works(elsewhere: Any,
     assert not Path("data").exists() and not Path("runs").exists()
 
 
+def test_pictures_lead_to_more_pictures_a_report_and_all_pictures(elsewhere: Any, command: Command) -> None:
+    command("train", *SMALL, *PLACES)
+    [more] = proposed(command("plot", *PLACES))
+    assert more == ["recvae", "plot", "my runs/toy/multvae", "--picture", "by-k,by-history,bias", *PLACES]
+    [report] = proposed(works(command, more))
+    assert report == ["recvae", "report", "my runs/toy/multvae", "--output", "report.html", *PLACES]
+    [pictures] = proposed(works(command, [*report, "--baselines", "none"]))
+    works(command, pictures)
+    assert Path("pictures-map.png").is_file() and not Path("data").exists() and not Path("runs").exists()
+
+
 def test_folders_are_named_to_the_verbs_that_have_them(elsewhere: Any, command: Command) -> None:
     command("train", "--model", "ease", *PLACES)
     similar, serve, inspect = proposed(command("recommend", "--items", "1,2", *RUNS))

@@ -36,7 +36,7 @@ PROSE = [
 PAGES = [
     page for page in (README, *DOCS) if re.search("^```(bash|python)$", page.read_text("utf-8"), flags=re.MULTILINE)
 ]
-PUBLIC_MODULES = {"recvae", "recvae.errors", "recvae.metrics", "recvae.models", "recvae.serving.onnx"}
+PUBLIC_MODULES = {"recvae", "recvae.errors", "recvae.metrics", "recvae.models", "recvae.plots", "recvae.serving.onnx"}
 WARNINGS = (
     "error",
     # What MLflow says of its own type hints and of an example we do not give, and SQLAlchemy of MLflow.
@@ -101,8 +101,8 @@ def test_every_program_of_a_page_is_python(page: Path) -> None:
 
 def test_the_pages_that_run_are_these() -> None:
     assert [page.name for page in PAGES] == [
-        *("README.md", "coming-from.md", "data.md", "evaluation.md", "models.md", "recommending.md", "serving.md"),
-        *("training.md", "tutorial.md"),
+        *("README.md", "coming-from.md", "data.md", "evaluation.md", "models.md", "recommending.md", "reports.md"),
+        *("serving.md", "training.md", "tutorial.md"),
     ]
 
 

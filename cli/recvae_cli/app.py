@@ -15,9 +15,11 @@ from recvae_cli import (
     likelihood,
     models,
     plan,
+    plot,
     preprocess,
     quickstart,
     recommend,
+    report,
     runs,
     segments,
     serve,
@@ -47,6 +49,8 @@ app.command("tune", cls=Verb)(tune.tune)
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("compare", cls=Verb)(compare.compare)
 app.command("runs", cls=Verb)(runs.runs)
+app.command("plot", cls=Verb)(plot.plot)
+app.command("report", cls=Verb)(report.report)
 app.command("recommend", cls=Verb)(recommend.recommend)
 app.command("similar", cls=TakesIds)(similar.similar)
 app.command("inspect", cls=Verb)(inspect.inspect)

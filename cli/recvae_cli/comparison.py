@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage"  # a copy: --help imports no library
 DEFAULT_METRICS = "recall@20,recall@50,ndcg@100"
-FORMATS = {"table": ".txt", "markdown": ".md", "latex": ".tex", "json": ".json"}
+FORMATS = {"table": ".txt", "markdown": ".md", "latex": ".tex", "html": ".html", "csv": ".csv", "json": ".json"}
 _WIDTH = 100  # columns, where the output is not a terminal that could tell
 
 Runs = list[str] | None
@@ -44,9 +44,12 @@ Split = Annotated[str, typer.Option(help="Which users: test or validation.")]
 Seeds = Annotated[int, typer.Option(metavar="N", help="Repeat each run with N seeds in total.")]
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="table, markdown, latex or json.", show_default="table, or by --output"),
+    typer.Option("--format", help="table, markdown, latex, html, csv or json.", show_default="table, or by --output"),
 ]
-Output = Annotated[Path | None, typer.Option(help="Write to this file; .md, .tex, .json and .txt choose the format.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Write to this file; .md, .tex, .html, .csv, .json and .txt choose the format."),
+]
 PerUser = Annotated[Path | None, typer.Option(help="Write one row per run and user to this Parquet file.")]
 Data = Annotated[
     str | None,
@@ -81,6 +84,7 @@ def check_request(request: Request, runs: list[str]) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
     from recvae.metrics import parse_metrics
+    from recvae.storage.files import check_writable
 
     memory_limit(request.max_memory)
     parse_metrics(request.metrics)
@@ -93,6 +97,9 @@ def check_request(request: Request, runs: list[str]) -> None:
             f"got --per-user {request.per_user}, expected a name ending in .parquet, which is what is written"
         )
     _format(request)
+    for path in (request.output, request.per_user):
+        if path is not None:
+            check_writable(path)
 
 
 def _format(request: Request) -> str:
@@ -301,13 +308,15 @@ def report(request: Request, comparison: "Comparison") -> None:
         comparison.write_per_user(request.per_user)
         say(f"per user: {request.per_user}")
     form = _format(request)
+    texts: dict[str, Callable[[], str]] = {
+        "table": lambda: _as_text(_printable(comparison, _WIDTH)),
+        "markdown": comparison.to_markdown,
+        "latex": comparison.to_latex,
+        "html": comparison.to_html,
+        "csv": comparison.to_csv,
+        "json": lambda: json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
     if request.output is not None:
-        texts: dict[str, Callable[[], str]] = {
-            "table": lambda: _as_text(_printable(comparison, _WIDTH)),
-            "markdown": comparison.to_markdown,
-            "latex": comparison.to_latex,
-            "json": lambda: json.dumps(comparison.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        }
         write_text(request.output, texts[form]())
         say(f"comparison: {request.output}")
     if request.as_json or (request.output is None and form == "json"):
@@ -315,7 +324,7 @@ def report(request: Request, comparison: "Comparison") -> None:
     elif request.output is None and form == "table":
         show(*_printable(comparison, shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH))
     elif request.output is None:
-        typer.echo(comparison.to_markdown() if form == "markdown" else comparison.to_latex(), nl=False)
+        typer.echo(texts[form](), nl=False)
 
 
 def _printable(comparison: "Comparison", width: int) -> list[Any]:

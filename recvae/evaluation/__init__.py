@@ -9,6 +9,7 @@
     comparison     contenders on the same users, tested against a baseline
     pages          what a comparison shows to people: metrics, seeds, differences and cost
     tables         tables for terminals, Markdown, LaTeX and HTML
+    documents      a comparison as a whole page of HTML, and as rows of CSV
 
 Importing this package imports none of them.
 """

@@ -18,6 +18,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.display import one_line, plural
 from recvae.errors import UsageError
 from recvae.evaluation.contenders import Contender, Fitted, fits_by_name, measure, over_seeds
+from recvae.evaluation.documents import comparison_as_csv, comparison_as_html
 from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
 from recvae.evaluation.pages import page_of
 from recvae.evaluation.same_data import check_fits
@@ -176,6 +177,14 @@ class Comparison:
     def to_latex(self) -> str:
         """Return the tables as LaTeX with booktabs; see `Page.to_latex`."""
         return self.page().to_latex()
+
+    def to_html(self) -> str:
+        """Return the tables as a whole page of HTML, which needs no other file and no network."""
+        return comparison_as_html(self)
+
+    def to_csv(self) -> str:
+        """Return one row per run and metric as CSV, the best run first; see `documents.COLUMNS`."""
+        return comparison_as_csv(self)
 
     def __str__(self) -> str:
         return self.to_markdown().rstrip()

@@ -178,20 +178,22 @@ class Page:
 
     def to_html(self) -> str:
         """Return it as HTML, for notebooks."""
-        parts = [f"<p><strong>{html.escape(self.title)}</strong></p>"]
-        for table in self.tables:
-            head = "".join(f"<th>{html.escape(header)}</th>" for header in table.headers)
-            rows = [
-                "".join(
-                    f'<td style="text-align:{"right" if c else "left"}">{_in_html(v)}</td>' for c, v in enumerate(r)
-                )
-                for r in table.rows
-            ]
-            body = "".join(f"<tr>{row}</tr>" for row in rows)
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-            parts += [f"<p>{html.escape(text)}</p>" for text in _legend(table, "bold: the best")]
+        parts = [f"<p><strong>{html.escape(self.title)}</strong></p>", *map(table_as_html, self.tables)]
         parts += [f"<p>{html.escape(remark)}</p>" for remark in self.remarks]
         return "\n".join(parts)
+
+
+def table_as_html(table: Table) -> str:
+    """Return a table and its note as HTML; all texts are escaped."""
+    head = "".join(f"<th>{html.escape(header)}</th>" for header in table.headers)
+    rows = [
+        "".join(f'<td style="text-align:{"right" if c else "left"}">{_in_html(v)}</td>' for c, v in enumerate(r))
+        for r in table.rows
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    notes = [f"<p>{html.escape(text)}</p>" for text in _legend(table, "bold: the best")]
+    whole = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return "\n".join([whole, *notes])
 
 
 def _legend(table: Table, best: str) -> Iterator[str]:

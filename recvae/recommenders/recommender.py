@@ -38,6 +38,8 @@ class Recommender(BaseRecommender):
     retrieval : Path or str, optional
         An index of the model's item vectors, written by `recvae export --format index`: items are then found by it,
         without scoring all. By default all are scored.
+    max_memory : int, optional
+        Memory limit of scoring in bytes; by default all free memory.
 
     Raises
     ------
@@ -59,7 +61,14 @@ class Recommender(BaseRecommender):
     5
     """
 
-    def __init__(self, model: Model, dataset: "Dataset | None" = None, *, retrieval: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dataset: "Dataset | None" = None,
+        *,
+        retrieval: Path | str | None = None,
+        max_memory: int | None = None,
+    ) -> None:
         model.check_fitted()
         data = dataset or model.fitted_on_
         if data is None:
@@ -79,7 +88,7 @@ class Recommender(BaseRecommender):
                 "give the data set the model was fitted on, or none"
             )
         retriever = None if retrieval is None else read_retriever(Path(retrieval), model)
-        self._take(Bundle(model=model, items=items, manifest=data.manifest), retriever=retriever)
+        self._take(Bundle(model=model, items=items, manifest=data.manifest), max_memory, retriever)
 
     @classmethod
     def load(

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,6 +130,44 @@ def check_room(path: Path, n_bytes: int) -> None:
             f"{path} needs {n_bytes / 1e9:.1f} GB of disk, where {free / 1e9:.1f} GB are free; free some space or "
             "choose another folder"
         )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is for.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be written; its folder need not exist yet, and nothing is left behind.
+
+    Raises
+    ------
+    StorageError
+        With the reason and what to do.
+    """
+    with storage_errors(path):
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that exists, unless it may be replaced, or that could not be written; see `check_writable`.
+
+    Raises
+    ------
+    UsageError
+        If it exists, or is a folder.
+    StorageError
+        If it could not be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"got {path}, which is a folder; expected a file in it")
+    if not overwrite and path.exists():
+        raise UsageError(f"{path} exists already; give --overwrite to replace it, or choose another name")
+    check_writable(path)
 
 
 def check_name(name: str) -> str:
