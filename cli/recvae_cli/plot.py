@@ -181,7 +181,7 @@ def _draw_measured(
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
-    from recvae.evaluation.contenders import check_same_data, check_unseen
+    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.reports.measuring import KS, Measured, rank_users
     from recvae.reports.pictures import MAP, MEASURED, draw
     from recvae.training.monitors import ProgressBar
