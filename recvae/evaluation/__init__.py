@@ -6,6 +6,7 @@
     baselines      baselines tuned on validation, fitted once per data set, and which of them is the strongest
     contenders     who takes part in a comparison, over one seed or several
     comparison     contenders on the same users, tested against a baseline
+    segments       users by length of history, targets by popularity
     pages          what a comparison shows to people: metrics, seeds, differences and cost
     tables         tables for terminals, Markdown, LaTeX and HTML
 

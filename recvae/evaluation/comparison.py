@@ -18,12 +18,14 @@ from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.contenders import Contender, Fitted, check_same_data, check_unseen, fits_of, measure, over_seeds
-from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
+from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, better_of, main_metric, summarise
 from recvae.evaluation.pages import page_of
+from recvae.evaluation.segments import check_by, segments_of
 from recvae.evaluation.significance import PairedTest, paired_tests
 from recvae.evaluation.tables import Page
 from recvae.items import ids_to_arrow
-from recvae.metrics import Metric, parse_metrics
+from recvae.metrics import Background, Metric, parse_metrics
+from recvae.metrics.metric import LOWER
 from recvae.progress import Progress
 from recvae.storage.files import write_file
 
@@ -50,6 +52,8 @@ class Comparison:
         Name of one of them; None for no differences.
     choice : str
         How the baseline was chosen, for the reader.
+    by : str, optional
+        What divides the segments that the contenders were measured on too; see `recvae.evaluation.segments`.
 
     Raises
     ------
@@ -66,6 +70,7 @@ class Comparison:
     contenders: list[Contender]
     baseline: str | None = None
     choice: str = ""
+    by: str | None = None
 
     def __post_init__(self) -> None:
         names = [contender.name for contender in self.contenders]
@@ -87,8 +92,9 @@ class Comparison:
 
     @property
     def ranking(self) -> list[Contender]:
-        """The contenders, the best by the main metric first."""
-        return sorted(self.contenders, key=lambda c: -(c.summary(self.main_metric).mean or 0.0))
+        """The contenders, the best by the main metric first; the highest, where no value is better."""
+        sign = 1 if better_of(self.main_metric) == LOWER else -1
+        return sorted(self.contenders, key=lambda c: sign * (c.summary(self.main_metric).mean or 0.0))
 
     def tests(self, metric: str) -> dict[str, PairedTest]:
         """Test every contender but the baseline against it.
@@ -127,6 +133,11 @@ class Comparison:
                 "weights_bytes": contender.n_bytes,
                 "parameters": contender.n_parameters,
             }
+            if self.by is not None:
+                row["segments"] = {
+                    name: {metric: asdict(summarise(found)) for metric, found in values.items()}
+                    for name, values in contender.segments.items()
+                }
             if contender.note:
                 row["note"] = contender.note
             if self.baseline is not None and contender.name != self.baseline:
@@ -144,8 +155,14 @@ class Comparison:
             "confidence": CONFIDENCE,
             "test": "two-sided paired t-test over users, Holm over runs",
             "baseline": self.baseline,
+            **({} if self.by is None else {"by": self.by, "segments": self.users_by_segment()}),
             "runs": rows,
         }
+
+    def users_by_segment(self) -> dict[str, int]:
+        """Return how many users have a target in each segment, in the order of the segments."""
+        values = self.contenders[0].segments
+        return {name: max(int((~np.isnan(v)).sum()) for v in found.values()) for name, found in values.items()}
 
     def write_per_user(self, path: Path) -> None:
         """Write one row per run and user as Parquet: run, user, and a column per metric (null without a target).
@@ -209,6 +226,7 @@ def compare(
     metrics: str | Sequence[str | Metric] = DEFAULT_METRICS,
     to: str | None = None,
     split: str = "test",
+    by: str | None = None,
     progress: Progress | None = None,
     max_memory: int | None = None,
 ) -> Comparison:
@@ -227,6 +245,8 @@ def compare(
         Name of the baseline among `models`; by default the first. A single model is measured without differences.
     split : str
         "test" or "validation".
+    by : str, optional
+        Measure by "length" of the histories or by "popularity" of the targets too.
     progress : Progress, optional
         Called with the users done, the users in all, and the name of the model; such as a `ProgressBar`.
     max_memory : int, optional
@@ -240,7 +260,8 @@ def compare(
     Raises
     ------
     UsageError
-        If a name, metric or split is unknown, there is no model, or one was made from other data or from these users.
+        If a name, metric, split or segment is unknown, there is no model, one was made from other data or from these
+        users, or a metric needs features that the items do not have.
     NotFittedError, DataError
         See `recvae.evaluation.evaluate.evaluate`.
 
@@ -256,6 +277,7 @@ def compare(
     True
     """
     wanted, held_out = parse_metrics(metrics), dataset.part(split)
+    check_by(by, wanted)
     if not isinstance(models, Mapping):
         raise UsageError(f"got a {type(models).__name__} of models, expected a dictionary: name -> fitted model")
     fits = {name: fits_of(name, made) for name, made in models.items()}
@@ -264,6 +286,8 @@ def compare(
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_same_data({name: fit.manifest for name, fit in numbered.items() if isinstance(fit, Bundle)}, dataset)
     check_unseen({name: fit.training.refit for name, fit in numbered.items() if isinstance(fit, Bundle)}, split)
+    background = background_of(dataset, split)
+    segments = segments_of(by, held_out, background)
     measured: dict[str, list[Contender]] = {name: [] for name in fits}
     for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 
@@ -273,11 +297,27 @@ def compare(
 
         is_baseline = name == baseline
         measured[name].append(
-            measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell, max_memory=max_memory)
+            measure(
+                name,
+                fit,
+                held_out,
+                wanted,
+                background=background,
+                segments=segments,
+                is_baseline=is_baseline,
+                progress=tell,
+                max_memory=max_memory,
+            )
         )
     contenders = [over_seeds(fitted) for fitted in measured.values()]
     choice = "" if baseline is None else "the first model" if to is None else "as named"
-    return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice)
+    return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice, by)
+
+
+def background_of(dataset: Dataset, split: str) -> Background:
+    """Return what metrics beyond accuracy know of a data set and of its "validation" or "test" users."""
+    features = None if dataset.features is None else dataset.features.matrix
+    return Background(train=dataset.train, fold_in=dataset.part(split).fold_in, features=features)
 
 
 def comparison_of(
@@ -287,6 +327,7 @@ def comparison_of(
     metrics: list[str],
     baseline: str | None = None,
     choice: str = "",
+    by: str | None = None,
 ) -> Comparison:
     """Put contenders together that were measured on one part of a data set; see `Comparison`."""
     held_out = dataset.part(split)
@@ -299,6 +340,7 @@ def comparison_of(
         contenders=contenders,
         baseline=baseline,
         choice=choice,
+        by=by,
     )
 
 

@@ -1,19 +1,4 @@
-"""Ranking metrics on numpy: ranked items and targets in, one value per user out.
-
-With n targets of a user and hit(j) = 1 where the item at rank j (from 1) is a target:
-
-    recall@k       hits in the first k / min(k, n)                              Liang et al. 2018, eq. 8
-    recall_all@k   hits in the first k / n                                      RecBole, LightGCN
-    ndcg@k         sum_j hit(j) / log2(j + 1), over its value for min(k, n) hits at the top
-    precision@k    hits in the first k / k
-    hit_rate@k     1 if there is any hit in the first k
-    map@k          sum_j hit(j) * precision@j / min(k, n)
-    mrr@k          1 / rank of the first hit, 0 without one
-    coverage@k     share of all items that are in anyone's first k: one value for the whole, not per user
-
-Ranking is always over all items. Users without a target have NaN and are left out of means. Lists with an item twice
-are refused. A new metric is a function of `RankedLists` and an entry in `METRICS`; your own needs neither: `Metric`.
-"""
+"""All metrics by name, your own among them: written `name@k`, read from text, measured together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,159 +10,68 @@ import scipy.sparse as sp
 
 from recvae.errors import UsageError
 from recvae.items import check_k
-from recvae.ranked_lists import RankedLists, Targets, look_up
+from recvae.metrics import accuracy, beyond, exposure
+from recvae.ranked_lists import Background, RankedLists, Targets, look_up
 from recvae.user_code import import_object
 
 MetricFunction = Callable[[np.ndarray, sp.csr_matrix, int], Any]
 """(ranked (n_users, k), targets (n_users, n_items), k) -> one float per user; see `Metric`."""
 
-# Letters in shape comments: U users, I items, k ranks.
+HIGHER, LOWER, NEITHER = 1, -1, 0
+"""Which values of a metric are better. Of NEITHER are those that say what lists are, and not how good."""
 
 
-def _recall(lists: RankedLists) -> np.ndarray:
-    return lists.hits.sum(axis=1) / np.minimum(lists.k, lists.n_targets)
-
-
-def _recall_all(lists: RankedLists) -> np.ndarray:
-    return lists.hits.sum(axis=1) / lists.n_targets
-
-
-def _ndcg(lists: RankedLists) -> np.ndarray:
-    discount = 1 / np.log2(np.arange(2, lists.k + 2))  # (k,)
-    ideal = np.append(np.nan, np.cumsum(discount))  # (k + 1,) by number of hits
-    n_ideal = np.minimum(lists.k, np.nan_to_num(lists.n_targets)).astype(np.int64)  # (U,)
-    return (lists.hits @ discount) / ideal[n_ideal]
-
-
-def _precision(lists: RankedLists) -> np.ndarray:
-    return lists.of_users_with_targets(lists.hits.sum(axis=1) / lists.k)
-
-
-def _hit_rate(lists: RankedLists) -> np.ndarray:
-    return lists.of_users_with_targets(np.asarray(lists.hits.any(axis=1)))
-
-
-def _average_precision(lists: RankedLists) -> np.ndarray:
-    precision = np.cumsum(lists.hits, axis=1) / np.arange(1, lists.k + 1)  # (U, k)
-    return (lists.hits * precision).sum(axis=1) / np.minimum(lists.k, lists.n_targets)
-
-
-def _reciprocal_rank(lists: RankedLists) -> np.ndarray:
-    rank = lists.hits.argmax(axis=1) + 1  # (U,) of the first hit
-    return lists.of_users_with_targets(np.where(lists.hits.any(axis=1), 1 / rank, 0.0))
-
-
-def _coverage(lists: RankedLists) -> float:
-    n_items = lists.targets.shape[1]
-    listed = np.zeros(n_items + 1, dtype=bool)  # (I + 1,); -1, where a list ended, marks the one too many
-    listed[lists.ranked] = True
-    return np.count_nonzero(listed[:-1]) / n_items
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Definition:
-    """How a metric is computed: one value per user, NaN where there is no target, or one value for all of them."""
+    """How a metric is computed, and which values of it are better.
 
-    function: Callable[[RankedLists], Any]
-    is_per_user: bool = True
+    Parameters
+    ----------
+    per_user : callable, optional
+        Lists -> one value per user, NaN where there is no target.
+    of_all : callable, optional
+        For a metric of all lists at once, in place of `per_user`; see `recvae.metrics.exposure.Exposure`.
+    better : int
+        HIGHER, LOWER or NEITHER.
+    needs : str
+        "" for lists and targets alone, "train" for a `Background` too, "features" for one with features of the items.
+    """
+
+    per_user: Callable[[RankedLists], np.ndarray] | None = None
+    of_all: exposure.Exposure | None = None
+    better: int = HIGHER
+    needs: str = ""
 
 
 METRICS = {
-    "recall": Definition(_recall),
-    "recall_all": Definition(_recall_all),
-    "ndcg": Definition(_ndcg),
-    "precision": Definition(_precision),
-    "hit_rate": Definition(_hit_rate),
-    "map": Definition(_average_precision),
-    "mrr": Definition(_reciprocal_rank),
-    "coverage": Definition(_coverage, is_per_user=False),
+    "recall": Definition(per_user=accuracy.recall),
+    "recall_all": Definition(per_user=accuracy.recall_all),
+    "ndcg": Definition(per_user=accuracy.ndcg),
+    "precision": Definition(per_user=accuracy.precision),
+    "hit_rate": Definition(per_user=accuracy.hit_rate),
+    "map": Definition(per_user=accuracy.average_precision),
+    "mrr": Definition(per_user=accuracy.reciprocal_rank),
+    "coverage": Definition(of_all=exposure.coverage),
+    "gini": Definition(of_all=exposure.gini, better=LOWER),
+    "novelty": Definition(per_user=beyond.novelty, better=NEITHER, needs="train"),
+    "average_popularity": Definition(per_user=beyond.average_popularity, better=NEITHER, needs="train"),
+    "relative_popularity": Definition(per_user=beyond.relative_popularity, better=NEITHER, needs="train"),
+    "tail_share": Definition(per_user=beyond.tail_share, better=NEITHER, needs="train"),
+    "tail_recall": Definition(per_user=beyond.tail_recall, needs="train"),
+    "diversity": Definition(per_user=beyond.diversity, better=NEITHER, needs="train"),
+    "feature_diversity": Definition(per_user=beyond.feature_diversity, better=NEITHER, needs="features"),
+    "popularity_miscalibration": Definition(per_user=beyond.popularity_miscalibration, better=LOWER, needs="train"),
+    "feature_miscalibration": Definition(per_user=beyond.feature_miscalibration, better=LOWER, needs="features"),
 }
 """All metrics by name."""
 
 NAMES = tuple(METRICS)
 
 
-def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return the share of reachable targets among the first k: hits / min(k, n_targets).
-
-    Parameters
-    ----------
-    ranked : ndarray of shape (n_users, >= k), integer
-        Item columns, best first, each once; -1 where a list ended.
-    targets : scipy sparse matrix of shape (n_users, n_items)
-        Entries above 0 are the targets.
-    k : int
-        Number of ranks that count, >= 1.
-
-    Returns
-    -------
-    ndarray of shape (n_users,), float64
-        Values in [0, 1]; NaN where a user has no target.
-
-    Raises
-    ------
-    UsageError, DataError
-        See `recvae.ranked_lists.look_up`.
-
-    References
-    ----------
-    Liang et al., "Variational Autoencoders for Collaborative Filtering", WWW 2018, eq. 8.
-
-    Examples
-    --------
-    >>> targets = sp.csr_matrix([[0, 1, 1, 0]])
-    >>> recall_at_k(np.array([[1, 3]]), targets, k=2)
-    array([0.5])
-    """
-    return _recall(look_up(ranked, targets, k))
-
-
-def recall_all_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return hits / n_targets, the recall of RecBole and LightGCN; below 1 by necessity where n_targets > k.
-
-    Parameters, returns and errors are those of `recall_at_k`.
-    """
-    return _recall_all(look_up(ranked, targets, k))
-
-
-def ndcg_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return the discounted gain over that of min(k, n_targets) hits at the top.
-
-    Otherwise as `recall_at_k`. Gains are binary, the discount of rank j is 1 / log2(j + 1).
-
-    References
-    ----------
-    Liang et al. 2018, section 4.2; ideal truncated at min(k, n_targets) as in their code.
-    """
-    return _ndcg(look_up(ranked, targets, k))
-
-
-def precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return hits / k. Parameters, returns and errors are those of `recall_at_k`."""
-    return _precision(look_up(ranked, targets, k))
-
-
-def hit_rate_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return 1 where any of the first k is a target, else 0. Otherwise as `recall_at_k`."""
-    return _hit_rate(look_up(ranked, targets, k))
-
-
-def average_precision_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return the mean of precision at each hit, over min(k, n_targets). Otherwise as `recall_at_k`."""
-    return _average_precision(look_up(ranked, targets, k))
-
-
-def reciprocal_rank_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
-    """Return 1 / rank of the first hit, 0 without one in the first k. Otherwise as `recall_at_k`."""
-    return _reciprocal_rank(look_up(ranked, targets, k))
-
-
-def coverage_at_k(ranked: np.ndarray, targets: Targets, k: int) -> float:
-    """Return the share of all items that appear in anyone's first k, in [0, 1].
-
-    Parameters and errors are those of `recall_at_k`; `targets` only gives the number of items.
-    """
-    return _coverage(look_up(ranked, targets, k))
+FEATURELESS = {
+    "feature_diversity": " (diversity needs none)",
+    "feature_miscalibration": " (popularity_miscalibration needs none)",
+}
 
 
 @dataclass(frozen=True)
@@ -229,17 +123,63 @@ class Metric:
 
     @property
     def is_per_user(self) -> bool:
-        """Whether it has one value per user, and so an interval."""
-        return self.function is not None or METRICS[self.name].is_per_user
+        """Whether it has one value per user; if not, it has one of all lists."""
+        return self.function is not None or METRICS[self.name].per_user is not None
 
-    def per_user(self, ranked: np.ndarray, targets: Targets) -> np.ndarray:
+    @property
+    def better(self) -> int:
+        """Which values are better: HIGHER, of your own metrics too, LOWER or NEITHER."""
+        return HIGHER if self.function is not None else METRICS[self.name].better
+
+    @property
+    def needs(self) -> str:
+        """What it needs beside lists and targets; see `Definition`."""
+        return "" if self.function is not None else METRICS[self.name].needs
+
+    def per_user(self, ranked: np.ndarray, targets: Targets, background: Background | None = None) -> np.ndarray:
         """Return one value per user, shape (n_users,), NaN where a user has no target."""
-        return self.of(look_up(ranked, targets, self.k))
+        return self.of(look_up(ranked, targets, self.k, background))
 
     def of(self, lists: RankedLists) -> Any:
-        """Return the values of lists of at least k ranks: one per user, or one for all."""
+        """Return the values of lists of at least k ranks: one per user, or one for all.
+
+        Raises
+        ------
+        UsageError
+            See `check`; also if your own fails.
+        """
         first = lists.first(self.k)
-        return METRICS[self.name].function(first) if self.function is None else _own_values(self, first)
+        if self.function is not None:
+            return _own_values(self, first)
+        self.check(lists.targets.shape[1], lists.background)
+        definition = METRICS[self.name]
+        if definition.per_user is not None:
+            return definition.per_user(first)
+        assert definition.of_all is not None  # it has one or the other
+        return exposure.of_all(definition.of_all, first)
+
+    def check(self, n_items: int, known: Background | None) -> None:
+        """Refuse to measure what cannot be measured of these items.
+
+        Raises
+        ------
+        UsageError
+            If it needs a background or features that are not there, or lists of more items than there are.
+        """
+        if self.needs and known is None:
+            raise UsageError(
+                f"got {self} without the training interactions, which it needs; pass train=dataset.train to evaluate, "
+                "or a Background"
+            )
+        if self.needs == "features" and (known is None or known.features is None):
+            raise UsageError(
+                f"got {self} for items without features, which it needs; prepare the data with --features, or leave "
+                f"it out{FEATURELESS.get(self.name, '')}"
+            )
+        if (self.needs or self.name == "gini") and self.k > n_items:
+            raise UsageError(f"got {self} for {n_items:,} items, expected a K of {n_items} or less; lower it")
+        if self.name.endswith("diversity") and self.k < 2:
+            raise UsageError(f"got {self}, expected a K of 2 or more: one item alone is not diverse")
 
 
 def _own_values(metric: Metric, lists: RankedLists) -> np.ndarray:
@@ -267,7 +207,10 @@ def _own_values(metric: Metric, lists: RankedLists) -> np.ndarray:
 
 
 def measure(
-    metrics: str | Sequence[str | Metric], ranked: np.ndarray, targets: Targets
+    metrics: str | Sequence[str | Metric],
+    ranked: np.ndarray,
+    targets: Targets,
+    background: Background | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return several metrics of the same lists; targets are looked up in them once, for all metrics.
 
@@ -279,6 +222,8 @@ def measure(
         Item columns, best first, each once; -1 where a list ended.
     targets : scipy sparse matrix of shape (n_users, n_items)
         Entries above 0 are the targets.
+    background : Background, optional
+        What metrics beyond accuracy need.
 
     Returns
     -------
@@ -290,13 +235,35 @@ def measure(
     Raises
     ------
     UsageError, DataError
-        As `recall_at_k` and `parse_metrics`; also if your own metric fails.
+        As `recall_at_k` and `parse_metrics`; also if your own metric fails, or one needs what is not given.
     """
     wanted = parse_metrics(metrics)
-    lists = look_up(ranked, targets, max(metric.k for metric in wanted))
+    lists = look_up(ranked, targets, max(metric.k for metric in wanted), background)
     per_user = {str(metric): metric.of(lists) for metric in wanted if metric.is_per_user}
     overall = {str(metric): metric.of(lists) for metric in wanted if not metric.is_per_user}
     return per_user, overall
+
+
+def resample(metrics: Sequence[Metric], ranked: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
+    """Return each metric of all lists of users drawn again and again; see `recvae.metrics.exposure.resampled`.
+
+    Parameters
+    ----------
+    metrics : sequence of Metric
+        Those that have values per user are passed over.
+    ranked, targets
+        As in `measure`.
+    """
+    wanted = [metric for metric in metrics if not metric.is_per_user]
+    if not wanted:
+        return {}
+    lists = look_up(ranked, targets, max(metric.k for metric in wanted))
+    found = {}
+    for metric in wanted:
+        function = METRICS[metric.name].of_all
+        assert function is not None  # which has no values per user
+        found[str(metric)] = exposure.resampled(function, lists.first(metric.k))
+    return found
 
 
 def parse_metrics(given: str | Sequence[str | Metric]) -> list[Metric]:
