@@ -52,7 +52,8 @@ GOLDEN = {
     # popular, medium, rare: user 0 has (0, 1, 0) and is shown (1, 1, 1) / 3, the middle is (1, 4, 1) / 6;
     # user 1 has (1, 0, 1) / 2 and is shown (0, 1, 0), nothing in common
     "popularity_miscalibration": [(math.log2(6 / 4) + 2 / 3 * math.log2(2) + 1 / 3 * math.log2(2 / 4)) / 2, 1.0],
-    # user 0 has (1/2, 1/2) of the genres and is shown (1/3, 2/3); user 1 has (1, 0): item 3 has no genre, shown (1/4, 3/4)
+    # user 0 has (1/2, 1/2) of the genres and is shown (1/3, 2/3); user 1 has (1, 0), since item 3 has no genre, and is
+    # shown (1/4, 3/4)
     "feature_miscalibration": [
         1 / 2 * math.log((1 / 2) / (0.99 / 3 + 0.01 / 2)) + 1 / 2 * math.log((1 / 2) / (0.99 * 2 / 3 + 0.01 / 2)),
         math.log(1 / (0.99 / 4 + 0.01)),
@@ -119,7 +120,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, sp.csr_matrix, Background, int]:
 def one_user(name: str, listed: list[int], history: list[int], wanted: list[int], k: int, known: Background) -> float:
     """Return a metric of one user from its definition, on dense arrays."""
     train = known.train.toarray() > 0
-    features = np.asarray(known.features.todense() if sp.issparse(known.features) else known.features)
+    features = sp.csr_matrix(known.features).toarray()
     counts, n_users = train.sum(axis=0), len(train)
     order = sorted(range(len(counts)), key=lambda item: (-counts[item], item))
     tail = set(order[round(0.2 * len(order)) :])
@@ -362,7 +363,7 @@ def test_segments_by_length_are_parts_of_the_users() -> None:
     found = segments_of("length", held_out, Background(train=fold_in, fold_in=fold_in))
     assert [(one.name, one.n_users) for one in found] == [("1 item", 2), ("2-3 items", 4), ("4-9 items", 2)]
     total = sum((one.targets for one in found), sp.csr_matrix(targets.shape))
-    assert (total != targets).nnz == 0
+    np.testing.assert_array_equal(total.toarray(), targets.toarray())
     assert segments_of(None, held_out, Background(train=fold_in, fold_in=fold_in)) == []
 
 
