@@ -145,8 +145,8 @@ def look_up(ranked: np.ndarray, targets: Targets, k: int, background: Background
     if background is not None and background.fold_in.shape != targets.shape:
         raise UsageError(
             f"got a background of {background.fold_in.shape[0]:,} users and {background.n_items:,} items for targets "
-            f"of {targets.shape[0]:,} and {targets.shape[1]:,}; its fold_in has a row for each list, its train a column "
-            "for each item"
+            f"of {targets.shape[0]:,} and {targets.shape[1]:,}; its fold_in has a row for each list, its train a "
+            "column for each item"
         )
     first = _checked(ranked[:, :k], targets.shape[1])  # (U, k)
     n_items = targets.shape[1]

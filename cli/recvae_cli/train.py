@@ -16,6 +16,7 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    SelectBy,
     command,
     imported_models,
     memory_limit,
@@ -32,9 +33,12 @@ from recvae_cli.refit import refit as train_again
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
+    from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
     from recvae.training.records import TrainingSummary
+
+_USUAL = "ndcg@100"
 
 
 def train(
@@ -59,6 +63,7 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
+    select_by: SelectBy = None,
     find_beta: Annotated[
         bool,
         typer.Option("--find-beta", help="Run a pilot with beta annealed to 1; cap beta at the best epoch's value."),
@@ -101,6 +106,7 @@ def train(
     from recvae.models import model_class
     from recvae.models.common.variational import check_has_beta
 
+    metric = None if select_by is None else _objective(select_by)
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     short = {"seed": seed, "precision": precision}
@@ -119,6 +125,7 @@ def train(
             overwrite=overwrite,
             resume=resume,
             find_beta=find_beta,
+            select_by=select_by,
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
@@ -129,20 +136,31 @@ def train(
         model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
     if resume:
-        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir)
+        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
         run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
+        run = run if metric is None else replace(run, select_by=metric)
     if find_beta:
         check_has_beta(run.model)
     if run.overwrites or run.work != run.folder:
         say_removed(run.folder)
-    say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
+    by = f" by {run.select_by.path}" if str(run.select_by) != _USUAL else ""
+    say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
     _remark_on_precision(run, device)
     _remark_on_sampling(run, dataset)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
-    _report(*_trained(run, dataset, device, limit), as_json)
+    bundle, folder = _trained(run, dataset, device, limit)
+    if metric is not None and bundle.training.select_by is None:
+        say(f"nothing was chosen on validation users: --select-by {metric.path} had no effect")
+    _report(bundle, folder, as_json)
+
+
+def _objective(select_by: str) -> "Metric":
+    from recvae.training.validation import objective
+
+    return objective(select_by)
 
 
 def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool) -> None:
@@ -212,6 +230,7 @@ def _run_to_resume(
     device: str,
     data_dir: Path,
     runs_dir: Path,
+    metric: "Metric | None",
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
     from recvae.datasets.dataset import Dataset
@@ -225,7 +244,7 @@ def _run_to_resume(
     kind = None if chosen is None else chosen.name
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
-    run = resumed_run(work, dataset, given, own)
+    run = resumed_run(work, dataset, given, own, metric)
     _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset
 
@@ -255,7 +274,10 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
 
     try:
         with ProgressBar(f"{run.model.name} pilot") as bar:
-            found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar), max_memory)
+            watch = TrainingProgress(bar)
+            found = find_beta(
+                run.model, dataset.train, dataset.validation, device, watch, max_memory, select_by=run.select_by
+            )
     except KeyboardInterrupt:
         say("interrupted in the pilot: nothing is kept")
         raise
@@ -277,7 +299,7 @@ def _show_parts(training: "TrainingSummary") -> None:
         found = ", ".join(f"{name} {value:g}" for name, value in training.from_data.items())
         show(f"{found}: from the size of the data; `recvae tune` may find better")
     if weight is not None:
-        chosen = ", chosen on validation" if training.tried is not None else ""
+        chosen = f", chosen by validation {training.select_by}" if training.tried is not None else ""
         show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")
         if weight in (0, 1):
             say(f"the {'first' if weight else 'second'} run alone ranks the same: the other one adds nothing")
@@ -299,7 +321,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
             show(training.refit.describe())
         elif training.best_epoch is not None:
             end = ", stopped early" if training.stopped_early else ""
-            show(f"best epoch {training.best_epoch} of {training.epochs}{end}, on {training.device}")
+            by = f" by validation {training.select_by}" if training.select_by else ""
+            show(f"best epoch {training.best_epoch} of {training.epochs}{by}{end}, on {training.device}")
         _show_parts(training)
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         if training.refit is None:

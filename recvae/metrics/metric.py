@@ -122,6 +122,12 @@ class Metric:
         return f"{self.name}@{self.k}"
 
     @property
+    def path(self) -> str:
+        """What `parse_metrics` reads: `name@k`, or `module:function@k` of your own."""
+        module = getattr(self.function, "__module__", None)
+        return f"{module}:{getattr(self.function, '__qualname__', self.name)}@{self.k}" if module else str(self)
+
+    @property
     def is_per_user(self) -> bool:
         """Whether it has one value per user; if not, it has one of all lists."""
         return self.function is not None or METRICS[self.name].per_user is not None

@@ -1,6 +1,7 @@
 """A training run on disk.
 
     run        made, trained, resumed
+    state      what an unfinished run writes down of itself
     finding    the runs below a folder: by name, the newest, finished or not; without torch
     parts      models made of other runs
     refitting  a run trained again on its held-out users too

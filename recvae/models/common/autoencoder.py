@@ -55,7 +55,7 @@ class Autoencoder(Model, Generic[NetworkT]):
         0.0, "part of the epochs over which the step size first rises from 0", low=0, high=1, below_high=True
     )
     patience: int = hyperparameter(
-        50, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
+        50, "epochs without a better validation NDCG@100 (or select_by) after which training stops; 0: never", low=0
     )
     averaging: float = hyperparameter(
         0.0,
@@ -235,6 +235,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             seed=self.seed,
             device=self.device_,
             course=options.course,
+            select_by=options.select_by,
         )
         try:
             self.history_ = trainer.run(options.monitor, options.checkpoint)
@@ -271,6 +272,7 @@ class Autoencoder(Model, Generic[NetworkT]):
             best_epoch=self.history_.best_epoch,
             stopped_early=self.history_.stopped_early,
             stopped=None if self.history_.stop is None else self.history_.stop.reason,
+            select_by=None if self.history_.best_value is None else self.history_.metric,
             from_data=self.from_data_ or None,
         )
 

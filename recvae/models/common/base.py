@@ -17,6 +17,7 @@ from recvae.compute.forks import compute_on_after_forks
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
+from recvae.metrics import Metric
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
@@ -24,6 +25,7 @@ from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 from recvae.training.refits import Course
+from recvae.training.validation import OBJECTIVE, check_objective, objective
 
 compute_on_after_forks()  # models are what computes on several threads
 
@@ -46,6 +48,8 @@ class FitOptions:
         Bytes that fitting may take, on the host and on a GPU each; None for what is free.
     course : Course or None
         How many epochs to train, where another run has chosen that; None for a model to choose.
+    select_by : Metric
+        What the validation users choose by: the highest mean of it is the best.
     """
 
     device: torch.device
@@ -53,6 +57,7 @@ class FitOptions:
     checkpoint: Checkpoint | None = None
     max_memory: int | None = None
     course: Course | None = None
+    select_by: Metric = OBJECTIVE
 
 
 @dataclass(kw_only=True)
@@ -144,6 +149,7 @@ class Model(ScoringModel):
         checkpoint: Checkpoint | None = None,
         max_memory: int | None = None,
         course: Course | None = None,
+        select_by: str | Metric = OBJECTIVE,
     ) -> Self:
         """Learn from training interactions, forgetting earlier fits.
 
@@ -164,6 +170,9 @@ class Model(ScoringModel):
             model is fitted and how many users are scored at a time, not what it learns.
         course : Course, optional
             How many epochs to train, where another run has chosen that; models without epochs do not need it.
+        select_by : str or Metric
+            What the validation users choose by, written `name@k`: the epoch of a network, the weight of a blend. See
+            `recvae.metrics`; your own as a `Metric`, or MODULE:FUNCTION@K.
 
         Returns
         -------
@@ -173,7 +182,8 @@ class Model(ScoringModel):
         Raises
         ------
         UsageError
-            If a hyperparameter has the wrong type or is out of range, or there is no such device.
+            If a hyperparameter has the wrong type or is out of range, there is no such device, or nothing can be
+            chosen by the metric.
         DataError
             If the interactions are not a sparse matrix of finite weights.
         MemoryLimitError
@@ -197,7 +207,9 @@ class Model(ScoringModel):
             checkpoint=checkpoint,
             max_memory=max_memory,
             course=course,
+            select_by=objective(select_by),
         )
+        check_objective(options.select_by, held_out, train)
         self._check_parts(train, held_out)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
         self.n_items_ = 0  # not fitted until it has ended well
