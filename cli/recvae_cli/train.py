@@ -139,22 +139,14 @@ def train(
         run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
         run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
-        run = run if metric is None else replace(run, select_by=metric)
+        run = replace(run, select_by=metric or run.select_by)
     if find_beta:
         check_has_beta(run.model)
-    if run.overwrites or run.work != run.folder:
-        say_removed(run.folder)
-    by = f" by {run.select_by.path}" if str(run.select_by) != _USUAL else ""
-    say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
-    _remark_on_precision(run, device)
-    _remark_on_sampling(run, dataset)
+    _say_what(run, dataset, "resuming" if resume else "training", data_dir, device)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
-    bundle, folder = _trained(run, dataset, device, limit)
-    if metric is not None and bundle.training.select_by is None:
-        say(f"nothing was chosen on validation users: --select-by {metric.path} had no effect")
-    _report(bundle, folder, as_json)
+    _report(*_trained(run, dataset, device, limit), as_json)
 
 
 def _objective(select_by: str) -> "Metric":
@@ -184,7 +176,10 @@ def _trained(run: "Run", dataset: "Dataset", device: str, max_memory: int | None
 
     try:
         with ProgressBar(run.model.name) as bar:
-            return train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
+            made = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
+        if str(run.select_by) != _USUAL and made[0].training.select_by is None:
+            say(f"nothing was chosen on validation users: --select-by {run.select_by.path} had no effect")
+        return made
     except KeyboardInterrupt:
         what_next = (
             f"run `{command('train', '--resume', *model_words(type(run.model)))}` to continue"
@@ -254,6 +249,15 @@ def _remark_on(interrupted: list[Path]) -> None:
         say(f"warning: {folder} was interrupted; its best weights so far are blended")
 
 
+def _say_what(run: "Run", dataset: "Dataset", doing: str, data_dir: Path, device: str) -> None:
+    if run.overwrites or run.work != run.folder:
+        say_removed(run.folder)
+    by = f" by {run.select_by.path}" if str(run.select_by) != _USUAL else ""
+    say(f"{doing} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
+    _remark_on_precision(run, device)
+    _remark_on_sampling(run, dataset)
+
+
 def _remark_on_precision(run: "Run", device: str) -> None:
     from recvae.compute.devices import multiplies_bfloat16, resolve_device
 
@@ -274,10 +278,8 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
 
     try:
         with ProgressBar(f"{run.model.name} pilot") as bar:
-            watch = TrainingProgress(bar)
-            found = find_beta(
-                run.model, dataset.train, dataset.validation, device, watch, max_memory, select_by=run.select_by
-            )
+            data, watch = (dataset.train, dataset.validation), TrainingProgress(bar)
+            found = find_beta(run.model, *data, device, watch, max_memory, run.select_by)
     except KeyboardInterrupt:
         say("interrupted in the pilot: nothing is kept")
         raise

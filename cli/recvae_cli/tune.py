@@ -33,6 +33,7 @@ from recvae_cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from recvae.metrics import Metric
     from recvae.training.monitors import ProgressBar
     from recvae.tuning import Trial, Tuning
 
@@ -82,20 +83,15 @@ def tune(
     from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
 
     check_optuna()
-    limit = memory_limit(max_memory)
-    chosen = model_class(model)
+    limit, metric, chosen = memory_limit(max_memory), objective(select_by or OBJECTIVE), model_class(model)
     given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, [*given, *(settings or [])])
     built = build(chosen, fixed)
-    seconds = None if timeout is None else _seconds(timeout)
-    metric = objective(select_by or OBJECTIVE)
-    folder = find_dataset(data_dir, data)
+    seconds, folder = None if timeout is None else _seconds(timeout), find_dataset(data_dir, data)
     dataset = Dataset.load(folder)
     place = runs_dir / dataset.name / check_name(name or f"{chosen.name}-tuned")
     check_deliverable(place, overwrite)
-    study = folder / "studies" / (chosen.name + _suffix(metric.path, str(OBJECTIVE)))
-    by = f" by {metric.path}" if metric != OBJECTIVE else ""
-    say(f"tuning {chosen.name} on {folder}{by}, its study is in {study}")
+    study = _place_of_study(folder, chosen.name, metric)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM is like Ctrl-C
     try:
         with ProgressBar(chosen.name) as bar:
@@ -120,14 +116,19 @@ def tune(
     run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
-    words += ["--device", device] if device != DEVICE else []
-    words += ["--select-by", metric.path] if metric != OBJECTIVE else []
+    chosen_by = [] if metric == OBJECTIVE else ["--select-by", metric.path]
+    words += [*(["--device", device] if device != DEVICE else []), *chosen_by]
     _report(found, run, command("train", *words), as_json)
 
 
-def _suffix(metric: str, usual: str) -> str:
-    """Return what the folder of a study by another metric is called: a study by each metric."""
-    return "" if metric == usual else "-by-" + re.sub(r"[^\w.]+", "-", metric)
+def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:
+    """Return the folder of a study, one for each model and metric, and say where it is."""
+    from recvae.training.validation import OBJECTIVE
+
+    usual = metric == OBJECTIVE
+    place = folder / "studies" / (model if usual else f"{model}-by-{re.sub(r'[^a-zA-Z0-9_.]+', '-', metric.path)}")
+    say(f"tuning {model} on {folder}{'' if usual else f' by {metric.path}'}, its study is in {place}")
+    return place
 
 
 def _seconds(text: str) -> float:

@@ -54,8 +54,11 @@ def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[
             f"got {n} seeds for {folder}, a refit of {training.refit.run}, whose epochs were chosen with one seed; "
             "use one seed for it, or leave it out"
         )
-    if n > 1:
-        metric_of(folder, training.select_by)  # refuses your own, which is not imported because a card names it
+    if n > 1 and ":" in (training.select_by or ""):  # code is never imported because a card names it
+        raise UsageError(
+            f"got {n} seeds for {folder}, which was chosen by {training.select_by}, a metric of your own; use one seed "
+            "for it, or leave it out"
+        )
     seeds = [values["seed"] + step for step in range(n)]
     if n > 1 and card.get("interrupted"):
         failure = training.failure

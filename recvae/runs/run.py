@@ -27,7 +27,7 @@ from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
-from recvae.training.validation import OBJECTIVE
+from recvae.training.validation import OBJECTIVE, check_objective
 
 _LOCK = "run.lock"
 _OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, _LOCK}
@@ -262,12 +262,12 @@ def train(
     size = (*dataset.train.shape, dataset.train.nnz)
     run.model.check_libraries()
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
+    check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
     _claim(run)
     with _locked(work):
         try:
-            fitted = _fit(run, dataset, device, monitor, max_memory)
-            bundle, failure = fitted.bundle(), fitted.failure
+            bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
             write_bundle(work, bundle)
         except BaseException:
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
@@ -311,8 +311,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
-    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name, "refit": run.refit}
-    write_state(work, {**state, "select_by": run.select_by.path})
+    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path}
+    write_state(work, {**identity, "hyperparameters": hyperparameters, **place})
     try:
         return fit(
             model,

@@ -67,7 +67,6 @@ def find_beta(
     device: str | torch.device = "auto",
     monitor: Monitor | None = None,
     max_memory: int | None = None,
-    *,
     select_by: str | Metric = OBJECTIVE,
 ) -> dict[str, Any]:
     """Find the cap of beta as Liang et al. 2018, section 2.2.2: anneal to 1, and note where validation is best.
