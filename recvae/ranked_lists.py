@@ -3,6 +3,7 @@
 Letters in shape comments: U users, I items, N interactions, F features, k ranks.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -61,6 +62,13 @@ class Background:
     def n_train_users(self) -> int:
         """Training users."""
         return int(self.train.shape[0])
+
+    def of_users(self, start: int, end: int) -> "Background":
+        """Return what is known for some of the lists: rows from `start` to before `end`."""
+        assert len(self.by_popularity) == self.n_items  # worked out once, for all parts
+        part = copy(self)
+        object.__setattr__(part, "fold_in", self.fold_in[start:end])
+        return part
 
     @cached_property
     def counts(self) -> np.ndarray:

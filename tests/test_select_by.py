@@ -18,7 +18,7 @@ from recvae.errors import BundleError, UsageError
 from recvae.evaluation.evaluate import evaluate, summarise
 from recvae.interactions import HeldOut
 from recvae.metrics import Background, Metric, parse_metrics
-from recvae.models import EASE, Blend, MultDAE, Popularity
+from recvae.models import ALS, EASE, Blend, MultDAE, Popularity
 from recvae.runs.refitting import chosen_by
 from recvae.runs.repeats import repeat, seeds_for
 from recvae.runs.run import new_run, train
@@ -251,6 +251,12 @@ def test_a_repeat_chooses_by_the_metric_of_its_run(workplace: Path, toy_data: Pa
     place = repeat(by_recall, 4, dataset, device="cpu", monitor=NullMonitor())
     assert place.name == "one-seed-4-2" and read_card(place)["training"]["select_by"] == "recall@5"
     assert repeat(by_recall, 4, dataset, device="cpu", monitor=NullMonitor()) == place, "used again"
+    als = train(new_run(ALS(factors=4), Path("runs/toy"), "als"), dataset, monitor=NullMonitor())[1]
+    card = read_card(als)
+    card["training"]["select_by"] = "recall@5"  # as `tune` writes it; the fit itself chooses nothing
+    (als / "recommender.json").write_text(json.dumps(card))
+    place = repeat(als, 1, dataset, monitor=NullMonitor())
+    assert repeat(als, 1, dataset, monitor=NullMonitor()) == place, "used again"
     own_metric = finished(dataset, "own", WORST)
     assert seeds_for(own_metric, 1) == [3]
     with pytest.raises(UsageError, match=r"own, which was chosen by [\w.]+:worst@4, a metric of your own; use one"):

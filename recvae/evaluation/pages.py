@@ -92,7 +92,7 @@ def _segments_table(comparison: "Comparison", by: str) -> Table:
         for place, contender in enumerate(comparison.ranking):
             cells = [_mean_cell(found[place], _best_first(metric, found), False) for metric, found in summaries.items()]
             rows.append([Cell(f"{segment}: {contender.name}"), Cell(f"{n_users:,}"), *cells])
-    return Table(headers=[by, "users", *metrics], rows=rows, note=f"{title_of(by)}; the best of each part is marked")
+    return Table(headers=[by, "users", *metrics], rows=rows, note=f"{title_of(by)}; runs are compared within a part")
 
 
 def _seeds_table(comparison: "Comparison") -> Table:

@@ -144,6 +144,7 @@ class Blend(Model):
     ) -> dict[float, float] | StopTraining:
         """Return what the validation users choose by, for each weight; each part scores each user once."""
         metric = options.select_by
+        known = background_for([metric], held_out, train)
         options.monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
         n_items = held_out.fold_in.shape[1]
@@ -157,7 +158,7 @@ class Blend(Model):
             if stop is not None:
                 return
             fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
-            background = background_for([metric], HeldOut(fold_in=fold_in, targets=targets), train)
+            background = None if known is None else known.of_users(start, end)
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
             found = [rank(_mix(first.clone(), second, w), metric.k, seen=fold_in)[0] for w in values]
             for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none

@@ -139,7 +139,9 @@ def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence
         card = read_card(folder)
         same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
         is_whole = not card.get("interrupted") and "refit" not in card["training"]
-        same_metric = (training_of(folder, card).select_by or str(OBJECTIVE)) == metric.path
+        training = training_of(folder, card)  # of an earlier version, an epoch was chosen by NDCG@100
+        chosen_by = training.select_by or (None if training.best_epoch is None else str(OBJECTIVE))
+        same_metric = chosen_by in (None, metric.path)
         return same_data and is_whole and same_metric and _is_same(_model(card, models), wanted)
     except (UsageError, BundleError, KeyError, TypeError, AttributeError):
         return False  # unfinished, damaged or of another version: not to be relied on

@@ -122,14 +122,16 @@ def validation_means(
         By metric; one that no user has a value of is left out, such as all of them without targets.
     """
     k = max(metric.k for metric in metrics)
-    lists = np.empty((validation.n_users, k), dtype=np.int32)  # (U, k)
+    parts: list[dict[str, np.ndarray]] = []
 
     def work(start: int, end: int) -> None:
         fold_in = validation.fold_in[start:end]
-        lists[start:end], _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
+        ranked, _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
+        known = None if background is None else background.of_users(start, end)
+        parts.append(measure(metrics, ranked, validation.targets[start:end], known)[0])
 
     in_blocks(validation.n_users, rows or block_rows(validation.fold_in.shape[1]), work)
-    per_user, _ = measure(metrics, lists, validation.targets, background)
+    per_user = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}  # (U,) each
     return {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
 
 
