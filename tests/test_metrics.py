@@ -391,3 +391,23 @@ def test_a_metric_is_imported_from_the_current_folder(workplace: Path, monkeypat
     ):
         with pytest.raises(UsageError, match=message):
             parse_metrics(text)
+
+
+class CountsHits:
+    """A metric that is an object, with no name of its own."""
+
+    def __call__(self, ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:  # noqa: ARG002
+        return np.ones(len(ranked))
+
+
+def test_a_metric_says_how_it_is_written(workplace: Path) -> None:
+    (workplace / "my_objects.py").write_text(
+        "import functools\n\ndef ones(ranked, targets, k, value=1):\n    return [value] * len(ranked)\n\n"
+        "twos = functools.partial(ones, value=2)\n"
+    )
+    for text in ("ndcg@10", "coverage@5", "my_objects:ones@3", "my_objects:twos@3"):
+        (metric,) = parse_metrics(text)
+        assert metric.path == text and parse_metrics(metric.path) == [metric]
+    assert Metric("reach", 3, reach).path == f"{__name__}:reach@3"
+    assert Metric("hits", 3, CountsHits()).path == "hits@3", "which nobody can import"
+    sys.modules.pop("my_objects", None)

@@ -315,6 +315,8 @@ def test_the_command_names_the_metric_everywhere(toy: Path, command: Command) ->
     assert f"best epoch {best} of 4 by validation recall@5" in said.out and f"recall@5 {max(values):.4f}" in said.out
     assert card["metrics"]["validation"]["recall@5"] == pytest.approx(max(values))
     assert "select by recall@5" in command("inspect", "multdae").out
+    page = Path("runs/toy/multdae/README.md").read_text()
+    assert "\nChosen by the highest recall@5 of the validation users.\nMade on " in page
     said = command("train", "--refit", "multdae")
     assert said.code == 0 and f"epochs ({best}) chosen by multdae on validation recall@5" in said.out
     usual = command("train", *QUICK, "--name", "usual")

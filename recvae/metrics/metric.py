@@ -1,7 +1,7 @@
 """All metrics by name, your own among them: written `name@k`, read from text, measured together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -87,7 +87,9 @@ class Metric:
     function : callable, optional
         Your own: (ranked, targets, k) -> one float per user. `ranked` has shape (n_users, k), int64: item columns, best
         first, -1 where a list ended. `targets` is a csr_matrix of shape (n_users, n_items). What is returned for users
-        without a target does not matter.
+        without a target does not matter. While training, it is called with some of the users at a time.
+    source : str
+        MODULE:NAME where it was imported from because that was typed.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class Metric:
     name: str
     k: int
     function: MetricFunction | None = None
+    source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_k(self.k)
@@ -124,8 +127,9 @@ class Metric:
     @property
     def path(self) -> str:
         """What `parse_metrics` reads: `name@k`, or `module:function@k` of your own."""
-        module = getattr(self.function, "__module__", None)
-        return f"{module}:{getattr(self.function, '__qualname__', self.name)}@{self.k}" if module else str(self)
+        module, name = (getattr(self.function, part, None) for part in ("__module__", "__qualname__"))
+        written = f"{module}:{name}" if module and name else self.source  # which an object that can be called has not
+        return f"{written or self.name}@{self.k}"
 
     @property
     def is_per_user(self) -> bool:
@@ -320,4 +324,4 @@ def _parse_metric(word: Any) -> Metric:
     if not cutoff.isdecimal() or int(cutoff) < 1:
         raise UsageError(f"got metric '{word}', expected a whole number after the @, such as {name}@20")
     function = import_object(name, "metric") if is_own else None
-    return Metric(name.partition(":")[2] if is_own else name, int(cutoff), function)
+    return Metric(name.partition(":")[2], int(cutoff), function, name) if is_own else Metric(name, int(cutoff))
