@@ -76,6 +76,7 @@ def recall_at_k(ranked: np.ndarray, targets: Targets, k: int) -> np.ndarray:
 
     Examples
     --------
+    >>> import scipy.sparse as sp
     >>> targets = sp.csr_matrix([[0, 1, 1, 0]])
     >>> recall_at_k(np.array([[1, 3]]), targets, k=2)
     array([0.5])
