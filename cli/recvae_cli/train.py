@@ -301,7 +301,7 @@ def _show_parts(training: "TrainingSummary") -> None:
         found = ", ".join(f"{name} {value:g}" for name, value in training.from_data.items())
         show(f"{found}: from the size of the data; `recvae tune` may find better")
     if weight is not None:
-        chosen = f", chosen by validation {training.select_by}" if training.tried is not None else ""
+        chosen = f", chosen on validation by {training.select_by}" if training.tried is not None else ""
         show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")
         if weight in (0, 1):
             say(f"the {'first' if weight else 'second'} run alone ranks the same: the other one adds nothing")
