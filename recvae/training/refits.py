@@ -74,8 +74,8 @@ class Refit:
         return f"settings{epochs} chosen by {self.run}{chosen}; trained on {self.on}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a card has it."""
-        return asdict(self)
+        """Return it as a card has it; a metric only where it has chosen."""
+        return {name: value for name, value in asdict(self).items() if name != "select_by" or value is not None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
