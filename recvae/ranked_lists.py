@@ -1,9 +1,11 @@
 """Ranked items and the targets of their users: what every ranking metric is computed from.
 
-Letters in shape comments: U users, I items, k ranks.
+Letters in shape comments: U users, I items, N interactions, F features, k ranks.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -11,10 +13,72 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from recvae.errors import UsageError
-from recvae.interactions import as_interactions
+from recvae.interactions import as_interactions, counts_of
 from recvae.items import check_k
 
 Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Background:
+    """What metrics beyond accuracy know of items and users: nothing of it depends on the lists.
+
+    Parameters
+    ----------
+    train : scipy sparse matrix of shape (n_train_users, n_items)
+        Training interactions; entries above 0 count, whatever their weight.
+    fold_in : scipy sparse matrix of shape (n_users, n_items)
+        The histories that the lists were made for.
+    features : scipy sparse matrix or ndarray of shape (n_items, n_features), optional
+        Features of the items.
+
+    Raises
+    ------
+    DataError
+        If the interactions are not sparse, or are of different numbers of items.
+    UsageError
+        If the features are not of these items.
+    """
+
+    train: Any
+    fold_in: Any
+    features: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", as_interactions(self.train, "the training interactions"))
+        object.__setattr__(self, "fold_in", as_interactions(self.fold_in, "the fold-in", self.n_items))
+        if self.features is not None and self.features.shape[0] != self.n_items:
+            raise UsageError(
+                f"got features of {self.features.shape[0]:,} items, expected a row for each of the {self.n_items:,} "
+                "items, in the order of their columns"
+            )
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue."""
+        return int(self.train.shape[1])
+
+    @property
+    def n_train_users(self) -> int:
+        """Training users."""
+        return int(self.train.shape[0])
+
+    def of_users(self, start: int, end: int) -> "Background":
+        """Return what is known for some of the lists: rows from `start` to before `end`."""
+        assert len(self.by_popularity) == self.n_items  # worked out once, for all parts
+        part = copy(self)
+        object.__setattr__(part, "fold_in", self.fold_in[start:end])
+        return part
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The number of training users of each item, shape (n_items,), int64."""
+        return counts_of(self.train.indices, self.n_items)
+
+    @cached_property
+    def by_popularity(self) -> np.ndarray:
+        """Item columns (n_items,), the most popular first; equally popular ones by column."""
+        return np.argsort(-self.counts, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -31,12 +95,15 @@ class RankedLists:
         NaN where a user has none.
     targets : csr_matrix of shape (n_users, n_items)
         The targets themselves.
+    background : Background, optional
+        What metrics beyond accuracy need.
     """
 
     ranked: np.ndarray
     hits: np.ndarray
     n_targets: np.ndarray
     targets: sp.csr_matrix
+    background: Background | None = None
 
     @property
     def k(self) -> int:
@@ -52,7 +119,7 @@ class RankedLists:
         return np.where(np.isnan(self.n_targets), np.nan, values)
 
 
-def look_up(ranked: np.ndarray, targets: Targets, k: int) -> RankedLists:
+def look_up(ranked: np.ndarray, targets: Targets, k: int, background: Background | None = None) -> RankedLists:
     """Check ranked items and targets, and look up which of the first k are targets.
 
     Parameters
@@ -63,12 +130,14 @@ def look_up(ranked: np.ndarray, targets: Targets, k: int) -> RankedLists:
         Entries above 0 are the targets.
     k : int
         Number of ranks that count, >= 1.
+    background : Background, optional
+        What metrics beyond accuracy need, of the same users and items.
 
     Raises
     ------
     UsageError
         If k is not a whole number >= 1, or above the ranks given, the shapes do not fit, the ranked items are not whole
-        numbers in range, or a list has an item twice.
+        numbers in range, a list has an item twice, or the background is of other users or items.
     DataError
         If `targets` are not sparse, or hold a value that is negative, NaN or infinite.
     """
@@ -81,6 +150,12 @@ def look_up(ranked: np.ndarray, targets: Targets, k: int) -> RankedLists:
             f"got ranked items of shape {ranked.shape} for {targets.shape[0]} users and k={k}, "
             f"expected shape ({targets.shape[0]}, {k} or more); rank more items or lower k"
         )
+    if background is not None and background.fold_in.shape != targets.shape:
+        raise UsageError(
+            f"got a background of {background.fold_in.shape[0]:,} users and {background.n_items:,} items for targets "
+            f"of {targets.shape[0]:,} and {targets.shape[1]:,}; its fold_in has a row for each list, its train a "
+            "column for each item"
+        )
     first = _checked(ranked[:, :k], targets.shape[1])  # (U, k)
     n_items = targets.shape[1]
     rows = np.repeat(np.arange(targets.shape[0], dtype=np.int64), np.diff(targets.indptr))
@@ -88,10 +163,10 @@ def look_up(ranked: np.ndarray, targets: Targets, k: int) -> RankedLists:
     counts = np.diff(targets.indptr).astype(np.float64)  # (U,)
     n_targets = np.where(counts > 0, counts, np.nan)  # (U,)
     if not len(wanted):
-        return RankedLists(first, np.zeros(first.shape, dtype=bool), n_targets, targets)
+        return RankedLists(first, np.zeros(first.shape, dtype=bool), n_targets, targets, background)
     keys = np.arange(len(first), dtype=np.int64)[:, None] * n_items + first  # (U, k)
     place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
-    return RankedLists(first, (wanted[place] == keys) & (first >= 0), n_targets, targets)
+    return RankedLists(first, (wanted[place] == keys) & (first >= 0), n_targets, targets, background)
 
 
 def _as_array(ranked: ArrayLike) -> np.ndarray:

@@ -30,6 +30,8 @@ PER_USER: dict[str, Callable[[np.ndarray, Any, int], np.ndarray]] = {
     "mrr": functions.reciprocal_rank_at_k,
 }
 
+OF_LISTS = [*PER_USER, "coverage"]  # gini and what needs a background is in test_beyond_accuracy.py
+
 LOG2_3 = math.log2(3)  # the discount of rank 2; that of rank 1 is 1, of rank 3 is 2
 
 # Three users, five items.  User 0 has hits at ranks 1 and 3 of 3 targets, user 1 one hit at rank 2 of 1 target and a
@@ -75,7 +77,9 @@ def test_values_are_those_worked_out_by_hand(name: str, k: int) -> None:
 
 def test_every_metric_has_a_value_worked_out_by_hand() -> None:
     assert {name for name, _ in GOLDEN} == set(PER_USER)
-    assert set(NAMES) - set(PER_USER) == {name for name in METRICS if not METRICS[name].is_per_user} == {"coverage"}
+    others = set(NAMES) - set(PER_USER)
+    assert {name for name in others if METRICS[name].per_user is None} == {"coverage", "gini"}
+    assert {name for name in others if METRICS[name].needs} == others - {"coverage", "gini"}, "in test_beyond_accuracy"
 
 
 def test_coverage_is_the_share_of_items_in_any_list() -> None:
@@ -85,9 +89,9 @@ def test_coverage_is_the_share_of_items_in_any_list() -> None:
 
 
 def test_measured_together_each_metric_is_what_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = [Metric(name, k) for k in (2, 4, 1) for name in NAMES]
+    metrics = [Metric(name, k) for k in (2, 4, 1) for name in OF_LISTS]
     looked_up = []
-    monkeypatch.setattr("recvae.metrics.look_up", lambda *given: looked_up.append(given[2]) or look_up(*given))
+    monkeypatch.setattr("recvae.metrics.metric.look_up", lambda *given: looked_up.append(given[2]) or look_up(*given))
     per_user, overall = measure(metrics, RANKED, TARGETS)
     assert looked_up == [4], "once for all, as deep as the deepest"
     assert [*per_user, *overall] == [str(m) for m in sorted(metrics, key=lambda m: not m.is_per_user)]
@@ -140,7 +144,7 @@ def test_values_are_those_of_a_plain_loop_over_users(name: str, case: tuple[np.n
     np.testing.assert_allclose(PER_USER[name](ranked, targets, k), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 @given(case=lists_and_targets())
 def test_values_lie_between_0_and_1(name: str, case: tuple[np.ndarray, sp.csr_matrix, int]) -> None:
     ranked, targets, k = case
@@ -149,7 +153,7 @@ def test_values_lie_between_0_and_1(name: str, case: tuple[np.ndarray, sp.csr_ma
     assert ((values >= 0) & (values <= 1 + 1e-12)).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 @given(ranked=st.lists(st.integers(-1, 4), min_size=1, max_size=7), wanted=st.sets(st.integers(0, 4)), data=st.data())
 def test_a_value_is_between_0_and_1_or_the_list_is_refused(
     name: str, ranked: list[int], wanted: set[int], data: st.DataObject
@@ -227,7 +231,7 @@ def test_no_metric_at_all_is_refused() -> None:
         measure([], RANKED, TARGETS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 @pytest.mark.parametrize(
     ("ranked", "k", "message"),
     [
@@ -280,21 +284,21 @@ def with_a_stored_zero(targets: sp.csr_matrix) -> sp.csr_matrix:
     return sp.csr_matrix(entries, shape=targets.shape)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 @pytest.mark.parametrize("given_as", [sp.csc_matrix, sp.coo_matrix, sp.csr_array, with_a_stored_zero])
 def test_targets_of_any_sparse_format_give_the_same_values(name: str, given_as: Callable[..., Any]) -> None:
     metric = coverage_at_k if name == "coverage" else PER_USER[name]
     np.testing.assert_array_equal(metric(RANKED, given_as(TARGETS), 2), metric(RANKED, TARGETS, 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 def test_nobody_to_rank_for_has_no_values(name: str) -> None:
     metric = coverage_at_k if name == "coverage" else PER_USER[name]
     values = metric(np.empty((0, 4), dtype=np.int64), sp.csr_matrix((0, 5)), 2)
     assert values == 0 if name == "coverage" else np.shape(values) == (0,)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_LISTS)
 def test_targets_that_are_no_interactions_are_refused(name: str) -> None:
     metric = coverage_at_k if name == "coverage" else PER_USER[name]
     with pytest.raises(DataError, match=r"^got ndarray for the targets, expected a scipy sparse matrix"):
@@ -387,3 +391,23 @@ def test_a_metric_is_imported_from_the_current_folder(workplace: Path, monkeypat
     ):
         with pytest.raises(UsageError, match=message):
             parse_metrics(text)
+
+
+class CountsHits:
+    """A metric that is an object, with no name of its own."""
+
+    def __call__(self, ranked: np.ndarray, targets: sp.csr_matrix, k: int) -> np.ndarray:  # noqa: ARG002
+        return np.ones(len(ranked))
+
+
+def test_a_metric_says_how_it_is_written(workplace: Path) -> None:
+    (workplace / "my_objects.py").write_text(
+        "import functools\n\ndef ones(ranked, targets, k, value=1):\n    return [value] * len(ranked)\n\n"
+        "twos = functools.partial(ones, value=2)\n"
+    )
+    for text in ("ndcg@10", "coverage@5", "my_objects:ones@3", "my_objects:twos@3"):
+        (metric,) = parse_metrics(text)
+        assert metric.path == text and parse_metrics(metric.path) == [metric]
+    assert Metric("reach", 3, reach).path == f"{__name__}:reach@3"
+    assert Metric("hits", 3, CountsHits()).path == "hits@3", "which nobody can import"
+    sys.modules.pop("my_objects", None)

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from recvae import Dataset, Recommender, compare, read_bundle
 from recvae.errors import BundleError, UsageError
 from recvae.models import EASE, MODELS, Blend, Model, Popularity, hyperparameter, learned, model_class
-from recvae.models.common.base import FitOptions
+from recvae.models.common.fit_options import FitOptions
 
 Command = Callable[..., Any]
 

@@ -103,9 +103,9 @@ def test_on_a_terminal_the_bar_has_the_best_so_far_and_elsewhere_each_trial_has_
         def line(self, text: str) -> None:
             said.append(text)
 
-    best = Trial(number=1, key=0, state=COMPLETE, ndcg=0.25, settings={"layers": (7, 5), "kind": None}, seconds=2.0)
-    pruned = replace(best, number=2, state=PRUNED, ndcg=0.125, epochs=3)
-    failed = replace(best, number=3, state=FAILED, ndcg=None, error="the loss became nan")
+    best = Trial(number=1, key=0, state=COMPLETE, value=0.25, settings={"layers": (7, 5), "kind": None}, seconds=2.0)
+    pruned = replace(best, number=2, state=PRUNED, value=0.125, epochs=3)
+    failed = replace(best, number=3, state=FAILED, value=None, error="the loss became nan")
     for live in (True, False):
         progress = _Progress(Bar())  # type: ignore[arg-type]
         progress._live = live

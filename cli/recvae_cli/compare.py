@@ -45,6 +45,7 @@ def compare(
     to: shared.To = None,
     metrics: shared.Metrics = shared.DEFAULT_METRICS,
     split: shared.Split = "test",
+    by: shared.By = None,
     seeds: shared.Seeds = 1,
     form: shared.Format = None,
     output: shared.Output = None,
@@ -72,6 +73,7 @@ def compare(
         baselines=baselines or (shared.BASELINES if to is None else "none"),
         metrics=metrics,
         split=split,
+        by=by,
         seeds=seeds,
         form=form,
         output=output,
@@ -93,6 +95,7 @@ def compare(
     words += [word for name in own or [] for word in ("--model", name)]
     words += [] if metrics == shared.DEFAULT_METRICS else ["--metrics", metrics]
     words += [] if split == "test" else ["--split", split]
+    words += [] if by is None else ["--by", by]
     more = ["--seeds", "3"] if seeds == 1 and _can_be_repeated(folders, 3, own) else ["--output", "comparison.tex"]
     say_next(command("compare", *words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more))
 

@@ -1,31 +1,34 @@
 """What `recvae evaluate` and `recvae compare` share: their options, and runs and baselines measured side by side."""
 
-import io
 import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recvae_cli import completion
 from recvae_cli.console import imported_models, memory_limit, say, show, show_json
+from recvae_cli.pages import WIDTH, as_text, printable
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
     from recvae.evaluation.comparison import Comparison
     from recvae.evaluation.contenders import Contender
-    from recvae.metrics import Metric
+    from recvae.metrics import Background, Metric
     from recvae.models import Model
 
-METRIC_NAMES = "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage"  # a copy: --help imports no library
+METRIC_NAMES = (  # a copy: --help imports no library
+    "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage, gini, novelty, average_popularity, "
+    "relative_popularity, tail_share, tail_recall, diversity, feature_diversity, popularity_miscalibration, "
+    "feature_miscalibration"
+)
 DEFAULT_METRICS = "recall@20,recall@50,ndcg@100"
 FORMATS = {"table": ".txt", "markdown": ".md", "latex": ".tex", "html": ".html", "csv": ".csv", "json": ".json"}
-_WIDTH = 100  # columns, where the output is not a terminal that could tell
 
 Runs = list[str] | None
 Metrics = Annotated[str, typer.Option(help=f"Of {METRIC_NAMES}, each with @K; your own function as MODULE:FUNCTION@K.")]
@@ -41,6 +44,10 @@ To = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="Which users: test or validation.")]
+By = Annotated[
+    str | None,
+    typer.Option(help="Also by parts: length (users by length of history) or popularity (targets by popularity)."),
+]
 Seeds = Annotated[int, typer.Option(metavar="N", help="Repeat each run with N seeds in total.")]
 Format = Annotated[
     str | None,
@@ -67,6 +74,7 @@ class Request:
     baselines: str
     metrics: str
     split: str
+    by: str | None
     seeds: int
     form: str | None
     output: Path | None
@@ -83,11 +91,12 @@ class Request:
 def check_request(request: Request, runs: list[str]) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
+    from recvae.evaluation.segments import check_by
     from recvae.metrics import parse_metrics
     from recvae.storage.files import check_writable
 
     memory_limit(request.max_memory)
-    parse_metrics(request.metrics)
+    check_by(request.by, parse_metrics(request.metrics))
     for run in runs if request.as_json else []:
         if run == "-" or (Path(run).suffix in FORMATS.values() and not Path(run).is_dir()):
             instead = "leave out the -" if run == "-" else f"to write a file, use --output {run}"
@@ -130,7 +139,9 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
     from recvae.evaluation.baselines import strongest
-    from recvae.evaluation.comparison import check_names, comparison_of
+    from recvae.evaluation.comparison import background_of, comparison_of
+    from recvae.evaluation.contenders import check_names
+    from recvae.evaluation.evaluate import check_needs
     from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
@@ -143,8 +154,9 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     home = find_dataset(request.data_dir, request.data or str(manifests[str(folders[0])].get("name")))
     dataset = Dataset.load(home)
     check_same_data(manifests, dataset)
-    measure = _Measure(request, dataset, home, wanted, to)
-    dataset.part(request.split)  # refuses an unknown one
+    held_out, background = dataset.part(request.split), background_of(dataset, request.split)
+    check_needs(wanted, held_out, background)
+    measure = _Measure(request, dataset, home, wanted, to, background)
     check_unseen({str(folder): training_of(folder, read_card(folder)).refit for folder in folders}, request.split)
     say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
     # All existing runs come before anything is trained: a damaged one shows at once.
@@ -157,7 +169,8 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     if once:
         say(f"measured once: {', '.join(once)} (no seed to vary)")
     baseline, choice = (to, "named with --to") if to else strongest(bundles) if bundles else (None, "")
-    return comparison_of(contenders, dataset, request.split, [str(m) for m in wanted], baseline, choice), home
+    names = [str(metric) for metric in wanted]
+    return comparison_of(contenders, dataset, request.split, names, baseline, choice, request.by), home
 
 
 def _labels(folders: list[Path]) -> list[str]:
@@ -221,8 +234,18 @@ class _Measure:
     """Measures runs and baselines with a progress bar each."""
 
     def __init__(
-        self, request: Request, dataset: "Dataset", home: Path, metrics: "list[Metric]", to: str | None
+        self,
+        request: Request,
+        dataset: "Dataset",
+        home: Path,
+        metrics: "list[Metric]",
+        to: str | None,
+        background: "Background",
     ) -> None:
+        from recvae.evaluation.segments import segments_of
+
+        self._background = background
+        self._segments = segments_of(request.by, dataset.part(request.split), background)
         self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
         self._limit, self._models = memory_limit(request.max_memory), imported_models(request.own)
         self._cache = home / "baselines"
@@ -238,6 +261,8 @@ class _Measure:
                 bundle,
                 held_out,
                 self._metrics,
+                background=self._background,
+                segments=self._segments,
                 folder=folder,
                 is_baseline=is_baseline,
                 progress=bar,
@@ -309,7 +334,7 @@ def report(request: Request, comparison: "Comparison") -> None:
         say(f"per user: {request.per_user}")
     form = _format(request)
     texts: dict[str, Callable[[], str]] = {
-        "table": lambda: _as_text(_printable(comparison, _WIDTH)),
+        "table": lambda: as_text(printable(comparison, WIDTH), WIDTH),
         "markdown": comparison.to_markdown,
         "latex": comparison.to_latex,
         "html": comparison.to_html,
@@ -319,39 +344,9 @@ def report(request: Request, comparison: "Comparison") -> None:
     if request.output is not None:
         write_text(request.output, texts[form]())
         say(f"comparison: {request.output}")
-    if request.as_json or (request.output is None and form == "json"):
+    if request.as_json:
         show_json(comparison.to_json())
     elif request.output is None and form == "table":
-        show(*_printable(comparison, shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH))
+        show(*printable(comparison, shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH))
     elif request.output is None:
         typer.echo(texts[form](), nl=False)
-
-
-def _printable(comparison: "Comparison", width: int) -> list[Any]:
-    """Return titles, tables and notes for a terminal of this width."""
-    from rich.table import Table
-
-    page = comparison.page()
-    things: list[Any] = [page.title]
-    for whole in page.tables:
-        for part in whole.narrow(width):
-            table = Table()
-            for place, header in enumerate(part.headers):
-                table.add_column(header, justify="right" if place and not part.is_ranked(place) else "left")
-            for row in part.rows:
-                table.add_row(*(cell.plain() for cell in row))
-            things.append(table)
-        things += [("* the best; " if whole.has_best else "") + whole.note, ""]
-    return [*things, *page.remarks]
-
-
-def _as_text(things: list[Any]) -> str:
-    from rich.console import Console
-
-    from recvae_cli.tables import print_whole
-
-    stream = io.StringIO()
-    console = Console(file=stream, width=_WIDTH, highlight=False, markup=False, emoji=False)
-    for thing in things:
-        print_whole(thing, console)
-    return stream.getvalue()

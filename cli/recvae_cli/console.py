@@ -47,6 +47,15 @@ MaxMemory = Annotated[
         show_default="all free memory",
     ),
 ]
+SelectBy = Annotated[
+    str | None,
+    typer.Option(
+        "--select-by",
+        metavar="METRIC",
+        help="What validation users choose by, e.g. recall@20, or MODULE:FUNCTION@K for your own.",
+        show_default="ndcg@100",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
 

@@ -28,6 +28,7 @@ class Request:
     overwrite: bool
     resume: bool
     find_beta: bool
+    select_by: str | None
     data_dir: Path
     runs_dir: Path
 
@@ -42,6 +43,7 @@ def check_request(request: Request) -> None:
             "--refit"
         )
     chosen = [f"--set {setting}" for setting in request.given] + (["--find-beta"] if request.find_beta else [])
+    chosen += [f"--select-by {request.select_by}"] if request.select_by else []
     if chosen:
         raise UsageError(
             f"got {chosen[0]} with --refit, but the settings are those of {request.run}; leave it out, or train a run "

@@ -77,6 +77,7 @@ def report(
         baselines=baselines or (shared.BASELINES if to is None else "none"),
         metrics=metrics,
         split=split,
+        by=None,
         seeds=seeds,
         form="json",  # nothing is printed; this passes the checks of the options that both verbs have
         output=None,
@@ -255,4 +256,4 @@ def _known_metric(name: str) -> str:
     """Return a metric that can be drawn at any K: the one that was named, or NDCG for one of your own."""
     from recvae.metrics import METRICS
 
-    return name if name in METRICS and METRICS[name].is_per_user else "ndcg"
+    return name if name in METRICS and METRICS[name].per_user is not None and not METRICS[name].needs else "ndcg"

@@ -18,6 +18,7 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    SelectBy,
     command,
     imported_models,
     memory_limit,
@@ -34,9 +35,12 @@ from recvae_cli.refit import refit as train_again
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
+    from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
     from recvae.training.records import TrainingSummary
+
+_USUAL = "ndcg@100"
 
 
 def train(
@@ -67,6 +71,7 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
+    select_by: SelectBy = None,
     find_beta: Annotated[
         bool,
         typer.Option("--find-beta", help="Run a pilot with beta annealed to 1; cap beta at the best epoch's value."),
@@ -112,6 +117,7 @@ def train(
     from recvae.models import model_class
     from recvae.models.common.variational import check_has_beta
 
+    metric = None if select_by is None else _objective(select_by)
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     short = {"seed": seed, "precision": precision}
@@ -130,6 +136,7 @@ def train(
             overwrite=overwrite,
             resume=resume,
             find_beta=find_beta,
+            select_by=select_by,
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
@@ -140,20 +147,23 @@ def train(
         model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
     if resume:
-        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir)
+        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
         run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
+        run = replace(run, select_by=metric or run.select_by)
     if find_beta:
         check_has_beta(run.model)
-    if run.overwrites or run.work != run.folder:
-        say_removed(run.folder)
-    say(f"{'resuming' if resume else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
-    _remark_on_precision(run, device)
-    _remark_on_sampling(run, dataset)
+    _say_what(run, dataset, "resuming" if resume else "training", data_dir, device)
     signal.signal(signal.SIGTERM, _interrupt)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
     _report(*_trained(run, dataset, device, limit), as_json)
+
+
+def _objective(select_by: str) -> "Metric":
+    from recvae.training.validation import objective
+
+    return objective(select_by)
 
 
 def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool) -> None:
@@ -177,7 +187,10 @@ def _trained(run: "Run", dataset: "Dataset", device: str, max_memory: int | None
 
     try:
         with ProgressBar(run.model.name) as bar:
-            return train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
+            made = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
+        if str(run.select_by) != _USUAL and made[0].training.select_by is None:
+            say(f"nothing was chosen on validation users: --select-by {run.select_by.path} had no effect")
+        return made
     except KeyboardInterrupt:
         what_next = (
             f"run `{command('train', '--resume', *model_words(type(run.model)))}` to continue"
@@ -223,6 +236,7 @@ def _run_to_resume(
     device: str,
     data_dir: Path,
     runs_dir: Path,
+    metric: "Metric | None",
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
     from recvae.datasets.dataset import Dataset
@@ -236,7 +250,7 @@ def _run_to_resume(
     kind = None if chosen is None else chosen.name
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
-    run = resumed_run(work, dataset, given, own)
+    run = resumed_run(work, dataset, given, own, metric)
     _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset
 
@@ -244,6 +258,15 @@ def _run_to_resume(
 def _remark_on(interrupted: list[Path]) -> None:
     for folder in interrupted:
         say(f"warning: {folder} was interrupted; its best weights so far are blended")
+
+
+def _say_what(run: "Run", dataset: "Dataset", doing: str, data_dir: Path, device: str) -> None:
+    if run.overwrites or run.work != run.folder:
+        say_removed(run.folder)
+    by = f" by {run.select_by.path}" if str(run.select_by) != _USUAL else ""
+    say(f"{doing} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
+    _remark_on_precision(run, device)
+    _remark_on_sampling(run, dataset)
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:
@@ -266,7 +289,8 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
 
     try:
         with ProgressBar(f"{run.model.name} pilot") as bar:
-            found = find_beta(run.model, dataset.train, dataset.validation, device, TrainingProgress(bar), max_memory)
+            data, watch = (dataset.train, dataset.validation), TrainingProgress(bar)
+            found = find_beta(run.model, *data, device, watch, max_memory, run.select_by)
     except KeyboardInterrupt:
         say("interrupted in the pilot: nothing is kept")
         raise
@@ -288,7 +312,7 @@ def _show_parts(training: "TrainingSummary") -> None:
         found = ", ".join(f"{name} {value:g}" for name, value in training.from_data.items())
         show(f"{found}: from the size of the data; `recvae tune` may find better")
     if weight is not None:
-        chosen = ", chosen on validation" if training.tried is not None else ""
+        chosen = f", chosen on validation by {training.select_by}" if training.tried is not None else ""
         show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")
         if weight in (0, 1):
             say(f"the {'first' if weight else 'second'} run alone ranks the same: the other one adds nothing")
@@ -310,7 +334,8 @@ def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
             show(training.refit.describe())
         elif training.best_epoch is not None:
             end = ", stopped early" if training.stopped_early else ""
-            show(f"best epoch {training.best_epoch} of {training.epochs}{end}, on {training.device}")
+            by = f" by validation {training.select_by}" if training.select_by else ""
+            show(f"best epoch {training.best_epoch} of {training.epochs}{by}{end}, on {training.device}")
         _show_parts(training)
         reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         if training.refit is None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from recvae_cli.console import (
     Json,
     MaxMemory,
     RunsDir,
+    SelectBy,
     command,
     memory_limit,
     model_words,
@@ -34,6 +35,7 @@ from recvae_cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from recvae.metrics import Metric
     from recvae.training.monitors import ProgressBar
     from recvae.tuning import Trial, Tuning
 
@@ -62,17 +64,19 @@ def tune(
     name: Annotated[str | None, typer.Option(help="Name for the best run.", show_default="MODEL-tuned")] = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
+    select_by: SelectBy = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when the search finishes.")] = False,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
-    """Search for the hyperparameters with the best validation NDCG@100, and save the best in RUNS_DIR/DATA/NAME.
+    """Search for the hyperparameters that are best on validation users, and save the best in RUNS_DIR/DATA/NAME.
 
     `recvae models NAME` shows the search space; --set fixes a hyperparameter. Hopeless trials are stopped early. The
-    study is kept in DATA_DIR/DATA/studies/MODEL. After Ctrl-C, a kill or --timeout, run the same command again to
-    continue; increase --trials to search longer. The best so far is always saved.
+    study is kept in DATA_DIR/DATA/studies/MODEL, with --select-by in MODEL-by-METRIC. After Ctrl-C, a kill or
+    --timeout, run the same command again to continue; increase --trials to search longer. The best so far is always
+    saved.
 
     \b
     Examples:
@@ -84,27 +88,26 @@ def tune(
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
+    from recvae.training.validation import OBJECTIVE, objective
     from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
 
     check_optuna()
-    limit = memory_limit(max_memory)
-    chosen = model_class(model)
+    limit, metric, chosen = memory_limit(max_memory), objective(select_by or OBJECTIVE), model_class(model)
     given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, [*given, *(settings or [])])
     built = build(chosen, fixed)
-    seconds = None if timeout is None else _seconds(timeout)
-    folder = find_dataset(data_dir, data)
+    seconds, folder = None if timeout is None else _seconds(timeout), find_dataset(data_dir, data)
     dataset = Dataset.load(folder)
     place = runs_dir / dataset.name / check_name(name or f"{chosen.name}-tuned")
     check_deliverable(place, overwrite)
-    say(f"tuning {chosen.name} on {folder}, its study is in {folder / 'studies' / chosen.name}")
+    study = _place_of_study(folder, chosen.name, metric)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM is like Ctrl-C
     try:
         with ProgressBar(chosen.name) as bar:
             found = tune(
                 model,
                 dataset,
-                folder / "studies" / chosen.name,
+                study,
                 fixed={name: getattr(built, name) for name in fixed},
                 trials=trials,
                 timeout=seconds,
@@ -113,6 +116,7 @@ def tune(
                 max_memory=limit,
                 fresh=fresh,
                 monitor=_Progress(bar),
+                select_by=metric,
             )
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue")
@@ -121,8 +125,19 @@ def tune(
     run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
-    words += ["--device", device] if device != DEVICE else []
+    chosen_by = [] if metric == OBJECTIVE else ["--select-by", metric.path]
+    words += [*(["--device", device] if device != DEVICE else []), *chosen_by]
     _report(found, run, command("train", *words), as_json)
+
+
+def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:
+    """Return the folder of a study, one for each model and metric, and say where it is."""
+    from recvae.training.validation import OBJECTIVE
+
+    usual = metric == OBJECTIVE
+    place = folder / "studies" / (model if usual else f"{model}-by-{re.sub(r'[^a-zA-Z0-9_.]+', '-', metric.path)}")
+    say(f"tuning {model} on {folder}{'' if usual else f' by {metric.path}'}, its study is in {place}")
+    return place
 
 
 def _seconds(text: str) -> float:
@@ -151,7 +166,7 @@ class _Progress:
     def trial(self, trial: "Trial", total: int, best: "Trial | None") -> None:
         """Say how a trial ended."""
         if not self._live:
-            so_far = f"; best so far {best.ndcg:.4f}, trial {best.number}" if best and best.ndcg is not None else ""
+            so_far = f"; best so far {best.value:.4f}, trial {best.number}" if best and best.value is not None else ""
             end = f", failed: {trial.error}" if trial.error else ""
             self._bar.line(f"trial {trial.number}/{total}: {_figures(trial)} ({trial.seconds:.1f} s){end}{so_far}")
 
@@ -159,13 +174,12 @@ class _Progress:
 def _figures(trial: "Trial") -> str:
     from recvae.tuning import FAILED, PRUNED, settings_text
 
-    ndcg = "nothing" if trial.state == FAILED else f"ndcg@100 {trial.ndcg or 0.0:.4f}"
+    reached = "nothing" if trial.state == FAILED else f"{trial.metric} {trial.value or 0.0:.4f}"
     pruned = f", pruned after epoch {trial.epochs}" if trial.state == PRUNED else ""
-    return f"{ndcg}{pruned}  {settings_text(trial.settings)}"
+    return f"{reached}{pruned}  {settings_text(trial.settings)}"
 
 
 def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
-    from recvae.training.validation import OBJECTIVE
     from recvae.tuning import ALL_DONE, COMPLETE, EXHAUSTED, FAILED, PRUNED
 
     counts = {state: found.count(state) for state in (COMPLETE, PRUNED, FAILED)}
@@ -176,13 +190,13 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
                 "model": found.model.name,
                 "ended": found.ended,
                 "trials": counts,
-                "top": [{key: value for key, value in asdict(t).items() if key != "key"} for t in found.top()],
+                "top": [_for_json(trial) for trial in found.top()],
                 "train": train,
             }
         )
     else:
         words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        show(f"trials: {words}; the best by validation {OBJECTIVE}:", _table(found))
+        show(f"trials: {words}; the best by validation {found.best.metric}:", _table(found))
         show(f"saved to {run}; reproduce with:\n  {train}")
     if found.ended == EXHAUSTED:
         say("every point of the search space was tried; nothing is left to search")
@@ -195,17 +209,20 @@ def _report(found: "Tuning", run: Path, train: str, as_json: bool) -> None:
     say_next(command("evaluate", run, *model_words(type(found.model))))
 
 
+def _for_json(trial: "Trial") -> dict[str, Any]:
+    return {key: value for key, value in asdict(trial).items() if key != "key"} | {"ndcg": trial.ndcg}
+
+
 def _table(found: "Tuning") -> "Table":
     from rich.table import Table
 
-    from recvae.training.validation import OBJECTIVE
     from recvae.tuning import setting_text
 
     top = found.top()
     table = Table()  # a column per trial: there are more hyperparameters than fit side by side
     for heading in ("trial", *(str(trial.number) for trial in top)):
         table.add_column(heading, justify="right" if heading != "trial" else "left")
-    table.add_row(str(OBJECTIVE), *(f"{trial.ndcg:.4f}" for trial in top))
+    table.add_row(found.best.metric, *(f"{trial.value:.4f}" for trial in top))
     if found.best.epochs:
         table.add_row("epochs", *(str(trial.epochs) for trial in top))
     for name in found.best.settings:

@@ -38,7 +38,7 @@ def model_card(card: dict[str, Any], paper: str, own: bool = False) -> str:
         for part, values in card["metrics"].items()
         for metric, value in values.items()
     )
-    refit = training.refit
+    refit, choice = training.refit, _describe_choice(training)
     if refit is not None:
         name_of = f"validation, of {_one_line(refit.run)}"
         metrics = "\n".join(f"| {name_of} | {metric} | {value:.4f} |" for metric, value in refit.metrics.items())
@@ -59,7 +59,7 @@ def model_card(card: dict[str, Any], paper: str, own: bool = False) -> str:
 
 Data: {name}, protocol: {protocol}, fingerprint `{data.get("fingerprint", "unknown")[:16]}`.
 recall@k = hits / min(k, targets) and ndcg@k with binary gains, ranked over all items, seen items left out.
-Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {card["versions"]["torch"]}.
+{choice}Made on {card["created"]} with recvae {card["versions"]["recvae"]} and torch {card["versions"]["torch"]}.
 
 ```python
 from recvae import Recommender
@@ -68,6 +68,13 @@ recommender = Recommender.load("path/to/this/folder"{", models=[...]" if own els
 recommender.recommend(["318", "296"], k=10)
 ```
 """
+
+
+def _describe_choice(training: TrainingSummary) -> str:
+    """Return a line on the metric that validation users have chosen by; empty where nothing was chosen."""
+    if training.select_by is None:
+        return ""
+    return f"Chosen by the highest {_one_line(training.select_by)} of the validation users.\n"
 
 
 def _describe_refit(refit: Refit | None) -> str:

@@ -17,15 +17,17 @@ import pyarrow.parquet as pq
 from recvae.datasets.dataset import Dataset
 from recvae.display import one_line, plural
 from recvae.errors import UsageError
-from recvae.evaluation.contenders import Contender, Fitted, fits_by_name, measure, over_seeds
+from recvae.evaluation.contenders import Contender, Fitted, check_names, fits_by_name, measure, over_seeds
 from recvae.evaluation.documents import comparison_as_csv, comparison_as_html
-from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, main_metric
+from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, better_of, main_metric, summarise
 from recvae.evaluation.pages import page_of
 from recvae.evaluation.same_data import check_fits
+from recvae.evaluation.segments import check_by, segments_of
 from recvae.evaluation.significance import PairedTest, paired_tests
 from recvae.evaluation.tables import Page
 from recvae.items import ids_to_arrow
-from recvae.metrics import Metric, parse_metrics
+from recvae.metrics import Background, Metric, parse_metrics
+from recvae.metrics.metric import LOWER
 from recvae.progress import Progress
 from recvae.storage.files import write_file
 
@@ -52,6 +54,8 @@ class Comparison:
         Name of one of them; None for no differences.
     choice : str
         How the baseline was chosen, for the reader.
+    by : str, optional
+        What divides the segments that the contenders were measured on too; see `recvae.evaluation.segments`.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class Comparison:
     contenders: list[Contender]
     baseline: str | None = None
     choice: str = ""
+    by: str | None = None
 
     def __post_init__(self) -> None:
         names = [contender.name for contender in self.contenders]
@@ -89,8 +94,9 @@ class Comparison:
 
     @property
     def ranking(self) -> list[Contender]:
-        """The contenders, the best by the main metric first."""
-        return sorted(self.contenders, key=lambda c: -(c.summary(self.main_metric).mean or 0.0))
+        """The contenders, the best by the main metric first; the highest, where no value is better."""
+        sign = 1 if better_of(self.main_metric) == LOWER else -1
+        return sorted(self.contenders, key=lambda c: sign * (c.summary(self.main_metric).mean or 0.0))
 
     def tests(self, metric: str) -> dict[str, PairedTest]:
         """Test every contender but the baseline against it.
@@ -129,6 +135,11 @@ class Comparison:
                 "weights_bytes": contender.n_bytes,
                 "parameters": contender.n_parameters,
             }
+            if self.by is not None:
+                row["segments"] = {
+                    name: {metric: asdict(summarise(found)) for metric, found in values.items()}
+                    for name, values in contender.segments.items()
+                }
             if contender.note:
                 row["note"] = contender.note
             if self.baseline is not None and contender.name != self.baseline:
@@ -146,8 +157,14 @@ class Comparison:
             "confidence": CONFIDENCE,
             "test": "two-sided paired t-test over users, Holm over runs",
             "baseline": self.baseline,
+            **({} if self.by is None else {"by": self.by, "segments": self.users_by_segment()}),
             "runs": rows,
         }
+
+    def users_by_segment(self) -> dict[str, int]:
+        """Return how many users have a target in each segment, in the order of the segments."""
+        values = self.contenders[0].segments
+        return {name: max(int((~np.isnan(v)).sum()) for v in found.values()) for name, found in values.items()}
 
     def write_per_user(self, path: Path) -> None:
         """Write one row per run and user as Parquet: run, user, and a column per metric (null without a target).
@@ -202,25 +219,6 @@ class Comparison:
         return self.page().to_html()
 
 
-def check_names(names: Sequence[str], baseline: str | None) -> None:
-    """Refuse a comparison of nothing, of two with one name, or with a baseline that takes no part or is alone.
-
-    Raises
-    ------
-    UsageError
-        If so.
-    """
-    if not names:
-        raise UsageError("got no model, expected one or more: name -> fitted model")
-    if baseline is not None and baseline not in names:
-        raise UsageError(f"got baseline '{baseline}', expected one of: {', '.join(names)}")
-    if baseline is not None and len(names) < 2:
-        raise UsageError(f"got {names[0]} alone, expected two or more to compare; name another run or baseline")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(f"got '{twice[0]}' twice, expected a different name for each")
-
-
 def compare(
     models: Mapping[str, Fitted | Sequence[Fitted]] | Sequence[Fitted | Sequence[Fitted]],
     dataset: Dataset,
@@ -228,6 +226,7 @@ def compare(
     metrics: str | Sequence[str | Metric] = DEFAULT_METRICS,
     to: str | None = None,
     split: str = "test",
+    by: str | None = None,
     progress: Progress | None = None,
     max_memory: int | None = None,
 ) -> Comparison:
@@ -247,6 +246,8 @@ def compare(
         Name of the baseline among `models`; by default the first. A single model is measured without differences.
     split : str
         "test" or "validation".
+    by : str, optional
+        Measure by "length" of the histories or by "popularity" of the targets too.
     progress : Progress, optional
         Called with the users done, the users in all, and the name of the model; such as a `ProgressBar`.
     max_memory : int, optional
@@ -260,7 +261,8 @@ def compare(
     Raises
     ------
     UsageError
-        If a name, metric or split is unknown, there is no model, or one was made from other data or from these users.
+        If a name, metric, split or segment is unknown, there is no model, one was made from other data or from these
+        users, or a metric needs features that the items do not have.
     NotFittedError, DataError
         See `recvae.evaluation.evaluate.evaluate`.
 
@@ -276,11 +278,14 @@ def compare(
     ('popularity', True)
     """
     wanted, held_out = parse_metrics(metrics), dataset.part(split)
+    check_by(by, wanted)
     fits = fits_by_name(models)
     baseline = next(iter(fits)) if to is None and len(fits) > 1 else to
     check_names(list(fits), baseline)
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_fits(numbered, dataset, split)
+    background = background_of(dataset, split)
+    segments = segments_of(by, held_out, background)
     measured: dict[str, list[Contender]] = {name: [] for name in fits}
     for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 
@@ -290,11 +295,27 @@ def compare(
 
         is_baseline = name == baseline
         measured[name].append(
-            measure(name, fit, held_out, wanted, is_baseline=is_baseline, progress=tell, max_memory=max_memory)
+            measure(
+                name,
+                fit,
+                held_out,
+                wanted,
+                background=background,
+                segments=segments,
+                is_baseline=is_baseline,
+                progress=tell,
+                max_memory=max_memory,
+            )
         )
     contenders = [over_seeds(fitted) for fitted in measured.values()]
     choice = "" if baseline is None else "the first model" if to is None else "as named"
-    return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice)
+    return comparison_of(contenders, dataset, split, [str(metric) for metric in wanted], baseline, choice, by)
+
+
+def background_of(dataset: Dataset, split: str) -> Background:
+    """Return what metrics beyond accuracy know of a data set and of its "validation" or "test" users."""
+    features = None if dataset.features is None else dataset.features.matrix
+    return Background(train=dataset.train, fold_in=dataset.part(split).fold_in, features=features)
 
 
 def comparison_of(
@@ -304,6 +325,7 @@ def comparison_of(
     metrics: list[str],
     baseline: str | None = None,
     choice: str = "",
+    by: str | None = None,
 ) -> Comparison:
     """Put contenders together that were measured on one part of a data set; see `Comparison`."""
     held_out = dataset.part(split)
@@ -316,6 +338,7 @@ def comparison_of(
         contenders=contenders,
         baseline=baseline,
         choice=choice,
+        by=by,
     )
 
 

@@ -10,9 +10,12 @@ import numpy as np
 from recvae.bundles.bundle import WEIGHTS, Bundle
 from recvae.errors import UsageError
 from recvae.evaluation.baselines import describe_choice
-from recvae.evaluation.evaluate import Summary, evaluate, summarise
+from recvae.evaluation.evaluate import Summary, check_needs, rank_all, summarise, summarise_resampled
+from recvae.evaluation.segments import Segment
 from recvae.interactions import HeldOut
-from recvae.metrics import Metric
+from recvae.metrics import Background, Metric
+from recvae.metrics import measure as measure_lists
+from recvae.metrics.metric import resample
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import hyperparameters_of, values_of
 from recvae.progress import Progress
@@ -36,6 +39,10 @@ class Contender:
         Values of each per-user metric, NaN where a user has no target; means over the seeds.
     overall : dict of str to float
         Values of metrics that are not per user; means over the seeds.
+    resampled : dict of str to ndarray of shape (n_resamples,)
+        The same of users drawn again, from which their intervals are made.
+    segments : dict of str to dict of str to ndarray of shape (n_users,)
+        By segment and metric, values per user as in `per_user`; NaN where a user has no target in the segment.
     is_baseline : bool
         Whether it takes part as a baseline.
     note : str
@@ -59,6 +66,8 @@ class Contender:
     hyperparameters: dict[str, Any]
     per_user: dict[str, np.ndarray]
     overall: dict[str, float] = field(default_factory=dict)
+    resampled: dict[str, np.ndarray] = field(default_factory=dict)
+    segments: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     is_baseline: bool = False
     note: str = ""
     trained_on: str = "train"
@@ -69,8 +78,10 @@ class Contender:
     n_parameters: int = 0
 
     def summary(self, metric: str) -> Summary:
-        """Return the mean of a metric, with its interval where it has values per user."""
-        return summarise(self.per_user[metric]) if metric in self.per_user else Summary(self.overall[metric])
+        """Return the mean of a metric, or its value of all lists, with its interval."""
+        if metric in self.per_user:
+            return summarise(self.per_user[metric])
+        return summarise_resampled(self.overall[metric], self.resampled.get(metric))
 
     def seed_sd(self, metric: str) -> float | None:
         """Return the standard deviation over seeds of the mean of a metric, None with fewer than two."""
@@ -84,6 +95,8 @@ def measure(
     held_out: HeldOut,
     metrics: Sequence[Metric],
     *,
+    background: Background | None = None,
+    segments: Sequence[Segment] = (),
     folder: Path | None = None,
     is_baseline: bool = False,
     progress: Progress | None = None,
@@ -101,6 +114,10 @@ def measure(
         The users to ask.
     metrics : sequence of Metric
         What to measure.
+    background : Background, optional
+        What metrics beyond accuracy need.
+    segments : sequence of Segment
+        Parts of the users or targets to measure too, by metrics with values per user.
     folder : Path, optional
         Where the bundle is.
     is_baseline : bool
@@ -117,7 +134,11 @@ def measure(
     """
     bundle = fitted if isinstance(fitted, Bundle) else None
     model = bundle.model if bundle else cast(Model, fitted)
-    per_user, overall = evaluate(model, held_out, metrics, progress, max_memory=max_memory)
+    held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])
+    check_needs(metrics, held_out, background)
+    ranked = rank_all(model, held_out, metrics, progress, max_memory=max_memory)
+    per_user, overall = measure_lists(metrics, ranked, held_out.targets, background)
+    of_users = [metric for metric in metrics if metric.is_per_user] if segments else []
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
@@ -128,6 +149,8 @@ def measure(
         hyperparameters=values,
         per_user=per_user,
         overall=overall,
+        resampled=resample(metrics, ranked, held_out.targets),
+        segments={one.name: measure_lists(of_users, ranked, one.targets, background)[0] for one in segments},
         is_baseline=is_baseline,
         note=f"{name}: {refit.describe()}" if refit else describe_choice(bundle) if is_baseline and bundle else "",
         trained_on=refit.on if refit else "train",
@@ -238,7 +261,31 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
         first,
         per_user={metric: np.mean([fit.per_user[metric] for fit in fits], axis=0) for metric in first.per_user},
         overall={metric: float(np.mean([fit.overall[metric] for fit in fits])) for metric in first.overall},
+        resampled={metric: np.mean([fit.resampled[metric] for fit in fits], axis=0) for metric in first.resampled},
+        segments={
+            name: {metric: np.mean([fit.segments[name][metric] for fit in fits], axis=0) for metric in values}
+            for name, values in first.segments.items()
+        },
         seeds=seeds,
         seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
         seconds=float(np.mean(times)) if times else None,
     )
+
+
+def check_names(names: Sequence[str], baseline: str | None) -> None:
+    """Refuse a comparison of nothing, of two with one name, or with a baseline that takes no part or is alone.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    if not names:
+        raise UsageError("got no model, expected one or more: name -> fitted model")
+    if baseline is not None and baseline not in names:
+        raise UsageError(f"got baseline '{baseline}', expected one of: {', '.join(names)}")
+    if baseline is not None and len(names) < 2:
+        raise UsageError(f"got {names[0]} alone, expected two or more to compare; name another run or baseline")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"got '{twice[0]}' twice, expected a different name for each")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
@@ -13,7 +13,8 @@ from recvae.display import html_table
 from recvae.errors import DataError, UsageError
 from recvae.evaluation.same_data import check_fits
 from recvae.interactions import HeldOut
-from recvae.metrics import METRICS, Metric, measure, parse_metrics
+from recvae.metrics import METRICS, Background, Metric, measure, parse_metrics
+from recvae.metrics.metric import HIGHER
 from recvae.models.common.base import Model
 from recvae.progress import Progress
 from recvae.ranking import block_rows
@@ -26,12 +27,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over users with its standard error and 95 % interval; the latter None for a single value.
+    """A mean over users, or a value of all lists, with its standard error and 95 % interval; None of a single value.
 
     Parameters
     ----------
     mean, se, low, high : float or None
-        Student's t interval of the mean over the users that have a target.
+        Student's t interval of the mean over the users that have a target; of a value of all lists, that of the
+        standard deviation over resamples of the users.
     """
 
     mean: float | None
@@ -94,6 +96,23 @@ class Evaluation(NamedTuple):
         return html_table("Evaluation", ["metric", "mean", "95 % interval from", "to"], rows)
 
 
+def summarise_resampled(value: float, resampled: np.ndarray | None) -> Summary:
+    """Return a value of all lists with the standard error and the 95 % interval that resampling of users gives.
+
+    Parameters
+    ----------
+    value : float
+        Of all users.
+    resampled : ndarray of shape (n_resamples,), optional
+        Of users drawn with replacement; without them, the value is alone.
+    """
+    if resampled is None or len(resampled) < 2:
+        return Summary(value)
+    se = float(resampled.std(ddof=1))
+    half = float(ndtri((1 + CONFIDENCE) / 2)) * se
+    return Summary(value, se, value - half, value + half)
+
+
 def evaluate(
     model: Model | Bundle,
     held_out: HeldOut | Dataset | tuple[Any, Any],
@@ -101,6 +120,8 @@ def evaluate(
     progress: Progress | None = None,
     *,
     split: str | None = None,
+    train: Any = None,
+    features: Any = None,
     max_memory: int | None = None,
 ) -> Evaluation:
     """Rank all items for held-out users and measure how well their targets were found.
@@ -118,6 +139,11 @@ def evaluate(
         Called with the users done and the users in all, such as a `ProgressBar`.
     split : str, optional
         Users of the data set: "test", which is the default, or "validation".
+    train : sparse matrix of shape (n_train_users, n_items), optional
+        Training interactions, which novelty, diversity and the like are measured by; by default those of the data set.
+    features : sparse matrix or ndarray of shape (n_items, n_features), optional
+        Features of the items, with `train`; for `feature_diversity` and `feature_miscalibration`. By default those of
+        the data set.
     max_memory : int, optional
         Bytes that scoring may take.
 
@@ -131,8 +157,8 @@ def evaluate(
     NotFittedError
         If the model is not fitted.
     UsageError
-        If there is no metric, one is unknown or fails, or the model is known to be of other data than the data set,
-        or to be trained on these users.
+        If there is no metric, one is unknown, fails or needs what is not given, or the model is known to be of other
+        data than the data set, or to be trained on these users.
     DataError
         If no user has a target, the number of items differs, or a matrix is not one of interactions.
 
@@ -148,10 +174,61 @@ def evaluate(
     array([1.])
     """
     wanted = parse_metrics(metrics)
-    model, held_out = _asked(model, held_out, split)
+    model, held_out, dataset = _asked(model, held_out, split)
+    if dataset is not None and train is None:
+        train = dataset.train
+        features = dataset.features.matrix if features is None and dataset.features is not None else features
+    background = None if train is None else Background(train=train, fold_in=held_out.fold_in, features=features)
+    check_needs(wanted, held_out, background)
+    ranked = rank_all(model, held_out, wanted, progress, max_memory=max_memory)
+    return Evaluation(*measure(wanted, ranked, held_out.targets, background))
+
+
+def check_needs(metrics: Sequence[Metric], held_out: HeldOut, background: Background | None) -> None:
+    """Refuse metrics that cannot be measured of these users, before anything is ranked.
+
+    Raises
+    ------
+    UsageError
+        If a metric needs training interactions or features that are not given, or more ranks than there are items.
+    DataError
+        If no user has a target.
+    """
     if not held_out.has_targets:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")
-    k = max(metric.k for metric in wanted)
+    for metric in metrics:
+        metric.check(held_out.fold_in.shape[1], background)
+
+
+def rank_all(
+    model: Model,
+    held_out: HeldOut,
+    metrics: Sequence[Metric],
+    progress: Progress | None = None,
+    *,
+    max_memory: int | None = None,
+) -> np.ndarray:
+    """Rank all items for held-out users, as deep as the metrics look.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted.
+    held_out : HeldOut
+        Checked.
+    metrics : sequence of Metric
+        At least one.
+    progress : Progress, optional
+        Called with the users done and the users in all.
+    max_memory : int, optional
+        Bytes that scoring may take.
+
+    Returns
+    -------
+    ndarray of shape (n_users, k), int32
+        Item columns, best first, -1 where a list ended; items of the fold-in are left out.
+    """
+    k = max(metric.k for metric in metrics)
     ranked = np.empty((held_out.n_users, k), dtype=np.int32)  # (U, k)
     rows = block_rows(held_out.fold_in.shape[1])
     for start in range(0, held_out.n_users, rows):
@@ -159,11 +236,17 @@ def evaluate(
         ranked[start : start + rows], _ = model.recommend(block, k, max_memory=max_memory)  # (B, k)
         if progress is not None:
             progress(min(start + rows, held_out.n_users), held_out.n_users, "users")
-    return Evaluation(*measure(wanted, ranked, held_out.targets))
+    return ranked
 
 
-def _asked(fitted: Any, users: Any, split: str | None) -> tuple[Model, HeldOut]:
-    """Return the model to ask and the checked users, of what `evaluate` is given."""
+def better_of(metric: str) -> int:
+    """Return which values of a metric written `name@k` are better; higher ones of your own."""
+    known = METRICS.get(metric.partition("@")[0])
+    return HIGHER if known is None else known.better
+
+
+def _asked(fitted: Any, users: Any, split: str | None) -> tuple[Model, HeldOut, Dataset | None]:
+    """Return the model to ask, the checked users and their data set, of what `evaluate` is given."""
     if not isinstance(fitted, Model | Bundle):
         instead = f"; give .model of the {type(fitted).__name__}" if isinstance(_model_of(fitted), Model) else ""
         raise UsageError(f"got a {type(fitted).__name__}, expected a fitted model or a bundle{instead}")
@@ -180,7 +263,8 @@ def _asked(fitted: Any, users: Any, split: str | None) -> tuple[Model, HeldOut]:
     else:
         raise UsageError(f"got a {type(users).__name__} to measure on, expected a Dataset or HeldOut users")
     fold_in = part.fold_in if isinstance(part, HeldOut) else part[0]
-    return model, HeldOut.of(part, np.shape(fold_in)[-1])  # once, so that stored zeros are no targets
+    dataset = users if isinstance(users, Dataset) else None
+    return model, HeldOut.of(part, np.shape(fold_in)[-1]), dataset  # once, so that stored zeros are no targets
 
 
 def _model_of(fitted: Any) -> Any:
@@ -192,14 +276,15 @@ def _figure(value: float | None) -> str | None:
 
 
 def main_metric(metrics: Sequence[str]) -> str:
-    """Return the metric that decides: the last NDCG, else the first that has values per user, else the first.
+    """Return the metric that decides: the last NDCG, else the first that has values per user and should be high.
 
     Parameters
     ----------
     metrics : sequence of str
-        Written `name@k`; at least one.
+        Written `name@k`; at least one. Where none is as said, the first with values per user decides, else the first.
     """
     ndcg = [metric for metric in metrics if metric.startswith("ndcg@")]
-    overall = {name for name, definition in METRICS.items() if not definition.is_per_user}
+    overall = {name for name, definition in METRICS.items() if definition.per_user is None}
     per_user = [metric for metric in metrics if metric.partition("@")[0] not in overall]
-    return (ndcg[-1:] or per_user[:1] or [*metrics])[0]
+    high = [metric for metric in per_user if better_of(metric) == HIGHER]
+    return (ndcg[-1:] or high[:1] or per_user[:1] or [*metrics])[0]

@@ -9,11 +9,12 @@ from recvae.datasets.dataset import Dataset
 from recvae.datasets.joining import join
 from recvae.errors import TrainingError
 from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
-from recvae.metrics import parse_metrics
+from recvae.metrics import Metric, parse_metrics
 from recvae.models.common.base import Model
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, TrainingSummary
 from recvae.training.refits import Refit
+from recvae.training.validation import OBJECTIVE, objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Fit:
         Bytes that scoring may take.
     failure : TrainingError, optional
         What ended training, where the model has its best weights so far nevertheless.
+    select_by : Metric
+        What validation users choose by, which the bundle is measured with too.
     """
 
     model: Model
@@ -39,6 +42,7 @@ class Fit:
     training: TrainingSummary
     max_memory: int | None = None
     failure: TrainingError | None = None
+    select_by: Metric = OBJECTIVE
 
     def bundle(self, **facts: Any) -> Bundle:
         """Measure the model on the validation users, and return it with everything needed to recommend.
@@ -65,7 +69,9 @@ class Fit:
         held_out, means = self.dataset.validation, dict[str, float]()
         refit = self.training.refit
         if held_out.has_targets and not (refit and refit.has_seen("validation")):
-            per_user, _ = evaluate(self.model, held_out, parse_metrics(DEFAULT_METRICS), max_memory=self.max_memory)
+            metrics = parse_metrics([*DEFAULT_METRICS.split(","), self.select_by])
+            train = self.dataset.train if self.select_by.needs else None
+            per_user, _ = evaluate(self.model, held_out, metrics, train=train, max_memory=self.max_memory)
             means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
         return Bundle(
             model=self.model,
@@ -85,6 +91,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     max_memory: int | None = None,
     refit: Refit | None = None,
+    select_by: str | Metric = OBJECTIVE,
 ) -> Fit:
     """Fit a model to a data set, as `train`, `tune` and baselines all do.
 
@@ -104,6 +111,8 @@ def fit(
         Bytes that fitting and scoring may take; see `Model.fit`.
     refit : Refit, optional
         What another run has chosen, to train that again on its held-out users too; nothing is chosen then.
+    select_by : str or Metric
+        What the validation users choose by; see `Model.fit`.
 
     Returns
     -------
@@ -118,6 +127,7 @@ def fit(
         See `Model.fit` and `Checkpoint`.
     """
     dataset = dataset if refit is None else replace(dataset, train=join(dataset, refit.on), train_user_ids=None)
+    metric = objective(select_by)
     started = time.perf_counter()
     failure: TrainingError | None = None
     try:
@@ -129,6 +139,7 @@ def fit(
             checkpoint=checkpoint,
             max_memory=max_memory,
             course=None if refit is None else refit.course,
+            select_by=metric,
         )
     except TrainingError as error:
         if not model.n_items_:
@@ -140,4 +151,6 @@ def fit(
     training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped, refit=refit)
     if failure is not None:
         training = replace(training, interrupted=True, failure=str(failure))
-    return Fit(model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure)
+    return Fit(
+        model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure, select_by=metric
+    )

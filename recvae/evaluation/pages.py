@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recvae.compute.memory import human_bytes
-from recvae.evaluation.evaluate import Summary
+from recvae.evaluation.evaluate import Summary, better_of, summarise
+from recvae.evaluation.segments import title_of
 from recvae.evaluation.significance import ALPHA
 from recvae.evaluation.tables import DAGGER, Cell, Page, Table, human_count, human_seconds
+from recvae.metrics.metric import LOWER, NEITHER
 
 if TYPE_CHECKING:
     from recvae.evaluation.comparison import Comparison
@@ -38,6 +40,8 @@ def page_of(comparison: "Comparison") -> Page:
     tables = [_metrics_table(comparison), _cost_table(comparison)]
     if any(len(contender.seeds) > 1 for contender in comparison.contenders):
         tables.insert(1, _seeds_table(comparison))
+    if comparison.by is not None:
+        tables.insert(1, _segments_table(comparison, comparison.by))
     return Page(
         title=f"{name}: {comparison.n_users:,} {comparison.split} users{left_out}; {protocol}; "
         f"fingerprint {fingerprint}",
@@ -51,8 +55,7 @@ def _metrics_table(comparison: "Comparison") -> Table:
     for metric in comparison.metrics:
         tests = comparison.tests(metric)
         summaries = {contender.name: contender.summary(metric) for contender in comparison.ranking}
-        means = sorted({s.mean for s in summaries.values() if s.mean is not None}, reverse=True)
-        means = means if len(summaries) > 1 else []  # alone, it is neither the best nor the worst
+        means = _best_first(metric, list(summaries.values()))
         columns.append(
             [
                 _mean_cell(summary, means, name in tests and tests[name].significant)
@@ -67,6 +70,29 @@ def _metrics_table(comparison: "Comparison") -> Table:
         rows=[[Cell(c.name), *on, *cells] for c, on, *cells in zip(comparison.ranking, data, *columns, strict=True)],
         note="mean ± half of its 95 % interval over users" + (differs if comparison.baseline is not None else ""),
     )
+
+
+def _best_first(metric: str, summaries: list[Summary]) -> list[float]:
+    """Return the means of several runs, the best first; none where none is the best."""
+    better = better_of(metric)
+    if len(summaries) < 2 or better == NEITHER:  # alone, it is neither the best nor the worst
+        return []
+    return sorted({s.mean for s in summaries if s.mean is not None}, reverse=better != LOWER)
+
+
+def _segments_table(comparison: "Comparison", by: str) -> Table:
+    """Return a row for each segment and run; runs that can be compared stand together."""
+    metrics = [metric for metric in comparison.metrics if metric in comparison.contenders[0].per_user]
+    rows = []
+    for segment, n_users in comparison.users_by_segment().items():
+        summaries = {
+            metric: [summarise(contender.segments[segment][metric]) for contender in comparison.ranking]
+            for metric in metrics
+        }
+        for place, contender in enumerate(comparison.ranking):
+            cells = [_mean_cell(found[place], _best_first(metric, found), False) for metric, found in summaries.items()]
+            rows.append([Cell(f"{segment}: {contender.name}"), Cell(f"{n_users:,}"), *cells])
+    return Table(headers=[by, "users", *metrics], rows=rows, note=f"{title_of(by)}; runs are compared within a part")
 
 
 def _seeds_table(comparison: "Comparison") -> Table:

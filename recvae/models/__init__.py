@@ -10,7 +10,8 @@ from collections.abc import Sequence
 # ruff: noqa: I001  (models are listed in this order)
 from recvae.errors import UsageError, did_you_mean
 from recvae.user_code import import_object
-from recvae.models.common.base import FitOptions as FitOptions, Model as Model
+from recvae.models.common.base import Model as Model
+from recvae.models.common.fit_options import FitOptions as FitOptions
 from recvae.models.common.hyperparameters import Range as Range, hyperparameter as hyperparameter
 from recvae.models.common.learned import learned as learned
 

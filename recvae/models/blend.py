@@ -18,13 +18,13 @@ from torch import nn
 from recvae.compute.memory import Needs, in_blocks, rows_within
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
-from recvae.metrics import ndcg_at_k
-from recvae.models.common.base import FitOptions, Model
+from recvae.models.common.base import Model
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.ranking import block_rows, rank
 from recvae.training.records import StopTraining, TrainingSummary
-from recvae.training.validation import OBJECTIVE
+from recvae.training.validation import background_for
 
 # Letters in shape comments: I items, B users of a block.
 
@@ -105,16 +105,24 @@ class Blend(Model):
         for name, part in self.parts.items():
             fitted = part
             if not part.n_items_:
-                fitted = replace(part).fit(train, validation, device=options.device, max_memory=options.max_memory)
+                fitted = replace(part).fit(
+                    train,
+                    validation,
+                    device=options.device,
+                    max_memory=options.max_memory,
+                    select_by=options.select_by,
+                )
             if fitted.n_items_ != train.shape[1]:
                 raise DataError(
                     f"the {name} part of the blend has {fitted.n_items_:,} items, the training data have "
                     f"{train.shape[1]:,}; blend models of the same data set"
                 )
             self.parts_[name] = fitted
-        return self._choose_weight(validation, options)
+        return self._choose_weight(train, validation, options)
 
-    def _choose_weight(self, held_out: HeldOut | None, options: FitOptions) -> StopTraining | None:
+    def _choose_weight(
+        self, train: sp.csr_matrix, held_out: HeldOut | None, options: FitOptions
+    ) -> StopTraining | None:
         """Use the weight as given, or the best of `WEIGHTS` on validation, unless the monitor stops that."""
         tried: dict[float, float] | StopTraining = {}
         if self.weight is not None:
@@ -123,16 +131,21 @@ class Blend(Model):
             options.monitor.advance(1, None)
         else:
             assert held_out is not None  # `_check_parts` has refused it
-            tried = self._ndcg_by_weight(held_out, options)
+            tried = self._means_by_weight(train, held_out, options)
             if isinstance(tried, StopTraining):
                 return tried
             self.weight_ = max(tried, key=tried.__getitem__)
-        by_weight = {str(weight): ndcg for weight, ndcg in tried.items()}
-        self.summary_ = TrainingSummary(weight=self.weight_, tried=by_weight or None)
+        by_weight = {str(weight): mean for weight, mean in tried.items()}
+        select_by = options.select_by.path if by_weight else None
+        self.summary_ = TrainingSummary(weight=self.weight_, tried=by_weight or None, select_by=select_by)
         return None
 
-    def _ndcg_by_weight(self, held_out: HeldOut, options: FitOptions) -> dict[float, float] | StopTraining:
-        """Return the validation NDCG@100 of each weight; each part scores each user once."""
+    def _means_by_weight(
+        self, train: sp.csr_matrix, held_out: HeldOut, options: FitOptions
+    ) -> dict[float, float] | StopTraining:
+        """Return what the validation users choose by, for each weight; each part scores each user once."""
+        metric = options.select_by
+        known = background_for([metric], held_out, train)
         options.monitor.start(held_out.n_users, [])
         values: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
         n_items = held_out.fold_in.shape[1]
@@ -146,10 +159,11 @@ class Blend(Model):
             if stop is not None:
                 return
             fold_in, targets = held_out.fold_in[start:end], held_out.targets[start:end]
+            background = None if known is None else known.of_users(start, end)
             first, second = self._standardised(fold_in)  # (B, I), (B, I)
-            found = [rank(_mix(first.clone(), second, w), OBJECTIVE.k, seen=fold_in)[0] for w in values]
+            found = [rank(_mix(first.clone(), second, w), metric.k, seen=fold_in)[0] for w in values]
             for of_users, ranked in zip(values.values(), found, strict=True):  # all of a block, or none
-                of_users.append(ndcg_at_k(ranked, targets, OBJECTIVE.k))
+                of_users.append(metric.per_user(ranked, targets, background))
             stop = options.monitor.advance(end, None)
 
         in_blocks(held_out.n_users, rows, work)

@@ -23,7 +23,8 @@ from recvae.compute.inverse import invert
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FitOptions, Model
+from recvae.models.common.base import Model
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import scorer_of
 from recvae.models.common.hyperparameters import Space, hyperparameter

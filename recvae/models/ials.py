@@ -40,8 +40,8 @@ from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
 from recvae.errors import TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FitOptions
 from recvae.models.common.factors import FactorModel, item_factors_of
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned

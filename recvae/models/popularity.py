@@ -9,7 +9,8 @@ import torch
 
 from recvae.compute.memory import Needs
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FitOptions, Model
+from recvae.models.common.base import Model
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import ConstantScorer
 from recvae.models.common.learned import learned

@@ -113,7 +113,7 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     epochs: int = hyperparameter(50, "epochs, each of encoder_passes + decoder_passes passes over the users", low=1)
     learning_rate: float = hyperparameter(5e-4, "step size of both Adam optimisers", low=0)
     patience: int = hyperparameter(
-        15, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
+        15, "epochs without a better validation NDCG@100 (or select_by) after which training stops; 0: never", low=0
     )
     hidden_dim: int = hyperparameter(600, "width of the encoder's layers", low=1)
     depth: int = hyperparameter(5, "hidden layers of the encoder", low=1)

@@ -29,7 +29,8 @@ from torch import nn
 from recvae.compute.memory import Needs, check_memory
 from recvae.compute.sparse_inverse import TABLE_BYTES, inverse_factor, kept_entries, largest_entries, working_bytes
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FEWER_ITEMS, FitOptions, Model
+from recvae.models.common.base import FEWER_ITEMS, Model
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.graphs import FactorsScorer
 from recvae.models.common.hyperparameters import Space, hyperparameter

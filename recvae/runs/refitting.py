@@ -113,6 +113,7 @@ def _chosen(
         n_users=dataset.train.shape[0],
         epochs=epochs,
         metrics=bundle.metrics.get("validation", {}),
+        select_by=bundle.training.select_by,
     )
     parts = {
         role: _chosen_part(folder, role, bundle, find_run(runs_dir, getattr(model, role), dataset.name), models)

@@ -8,12 +8,15 @@ from recvae.bundles.bundle import read_bundle, training_of
 from recvae.bundles.card import RUN_STATE, read_card
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
+from recvae.metrics import Metric
 from recvae.models import known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
 from recvae.runs.finding import repeats_of
 from recvae.runs.run import Run, new_run, resumed_run, train
+from recvae.runs.state import metric_of
 from recvae.training.records import Monitor
+from recvae.training.validation import OBJECTIVE
 
 
 def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[int]:
@@ -50,6 +53,11 @@ def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[
         raise UsageError(
             f"got {n} seeds for {folder}, a refit of {training.refit.run}, whose epochs were chosen with one seed; "
             "use one seed for it, or leave it out"
+        )
+    if n > 1 and ":" in (training.select_by or ""):  # code is never imported because a card names it
+        raise UsageError(
+            f"got {n} seeds for {folder}, which was chosen by {training.select_by}, a metric of your own; use one seed "
+            "for it, or leave it out"
         )
     seeds = [values["seed"] + step for step in range(n)]
     if n > 1 and card.get("interrupted"):
@@ -107,13 +115,14 @@ def repeat(
     """
     card = read_card(folder)
     wanted = _model(card, models, seed=seed)
+    metric = metric_of(folder, training_of(folder, card).select_by)
     folder = folder if folder.name.strip(".") else folder.resolve()
     existing = repeats_of(folder, seed)
     for other in existing:
-        if _is_finished(other, wanted, dataset, models):
+        if _is_finished(other, wanted, dataset, models, metric):
             return other
-    unfinished = (run for other in existing if (run := _resumed(other, wanted, dataset, models)) is not None)
-    run = next(unfinished, None) or new_run(wanted, folder.parent, f"{folder.name}-seed-{seed}")
+    unfinished = (run for other in existing if (run := _resumed(other, wanted, dataset, models, metric)) is not None)
+    run = next(unfinished, None) or new_run(wanted, folder.parent, f"{folder.name}-seed-{seed}", select_by=metric)
     bundle, place = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
     if bundle.interrupted:
         raise KeyboardInterrupt
@@ -124,22 +133,27 @@ def _model(card: dict[str, Any], models: Sequence[type[Model]], **changes: Any) 
     return build(known_model(str(card["model"]), models), card["hyperparameters"] | changes, effects=False)
 
 
-def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]]) -> bool:
-    """Whether a folder has a finished bundle of this model, its hyperparameters and these data."""
+def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]], metric: Metric) -> bool:
+    """Whether a folder has a finished bundle of this model, its hyperparameters and these data, chosen so."""
     try:
         card = read_card(folder)
         same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
         is_whole = not card.get("interrupted") and "refit" not in card["training"]
-        return same_data and is_whole and _is_same(_model(card, models), wanted)
+        training = training_of(folder, card)  # of an earlier version, an epoch was chosen by NDCG@100
+        chosen_by = training.select_by or (None if training.best_epoch is None else str(OBJECTIVE))
+        same_metric = chosen_by in (None, metric.path)
+        return same_data and is_whole and same_metric and _is_same(_model(card, models), wanted)
     except (UsageError, BundleError, KeyError, TypeError, AttributeError):
         return False  # unfinished, damaged or of another version: not to be relied on
 
 
-def _resumed(folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]]) -> Run | None:
+def _resumed(
+    folder: Path, wanted: Model, dataset: Dataset, models: Sequence[type[Model]], metric: Metric
+) -> Run | None:
     if not (folder / RUN_STATE).is_file():
         return None
     try:
-        run = resumed_run(folder, dataset, models=models)
+        run = resumed_run(folder, dataset, models=models, select_by=metric)
     except (UsageError, BundleError):
         return None
     return run if run.refit is None and _is_same(run.model, wanted) else None

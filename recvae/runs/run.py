@@ -4,13 +4,11 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 `checkpoint.safetensors`; the bundle is written at the end, its card last. A folder without card is unfinished.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
@@ -18,16 +16,18 @@ from recvae.compute.devices import resolve_device
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, OutOfMemoryError, UsageError
 from recvae.evaluation.fitting import Fit, fit
+from recvae.metrics import Metric
 from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
-from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
-from recvae.storage.integrity import UNREADABLE
+from recvae.runs.state import metric_of, read_state, write_state
+from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
+from recvae.training.validation import OBJECTIVE, check_objective
 
 _LOCK = "run.lock"
 _OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, _LOCK}
@@ -53,6 +53,8 @@ class Run:
         Whether an unfinished run in `work` may be removed.
     refit : Refit, optional
         What another run has chosen, to train that again on its held-out users too.
+    select_by : Metric
+        What the validation users choose by.
     """
 
     model: Model
@@ -61,9 +63,17 @@ class Run:
     resumes: bool = False
     overwrites: bool = False
     refit: Refit | None = None
+    select_by: Metric = OBJECTIVE
 
 
-def new_run(model: Model, parent: Path, name: str, overwrite: bool = False, refit: Refit | None = None) -> Run:
+def new_run(
+    model: Model,
+    parent: Path,
+    name: str,
+    overwrite: bool = False,
+    refit: Refit | None = None,
+    select_by: Metric = OBJECTIVE,
+) -> Run:
     """Choose a folder for a new run.
 
     Parameters
@@ -78,6 +88,8 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False, refi
         Replace the run of that name instead, once the new one is whole.
     refit : Refit, optional
         See `Run`.
+    select_by : Metric
+        What the validation users choose by.
 
     Raises
     ------
@@ -88,9 +100,9 @@ def new_run(model: Model, parent: Path, name: str, overwrite: bool = False, refi
     if overwrite:
         check_replaceable(folder, CARD, RUN_STATE)
         work = parent / f".{name}.new" if (folder / CARD).is_file() else folder
-        return Run(model=model, folder=folder, work=work, overwrites=True, refit=refit)
+        return Run(model=model, folder=folder, work=work, overwrites=True, refit=refit, select_by=select_by)
     folder = _free(folder)
-    return Run(model=model, folder=folder, work=folder, refit=refit)
+    return Run(model=model, folder=folder, work=folder, refit=refit, select_by=select_by)
 
 
 def _free(folder: Path) -> Path:
@@ -141,7 +153,7 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
         work = run.path
         if data not in (None, work.parent.name) or _is_locked(work):
             continue
-        known = _read_state(work / RUN_STATE)
+        known = read_state(work / RUN_STATE)
         if model in (None, known["model"]) and name in (None, known["folder"]):
             return work
     what = " ".join(word for word in ("no unfinished", model or "", "run", name or "") if word)
@@ -149,7 +161,13 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     raise UsageError(f"{what} {where}; train without --resume")
 
 
-def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), models: Sequence[type[Model]] = ()) -> Run:
+def resumed_run(
+    work: Path,
+    dataset: Dataset,
+    settings: Sequence[str] = (),
+    models: Sequence[type[Model]] = (),
+    select_by: Metric | None = None,
+) -> Run:
     """Continue an unfinished run.
 
     Parameters
@@ -162,6 +180,8 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
         Hyperparameters to change, "name=value" each; only `epochs` and `patience` may.
     models : sequence of type of Model
         Models of your own that the run may train.
+    select_by : Metric, optional
+        What the validation users choose by, which must be that of the run; your own has to be given.
 
     Returns
     -------
@@ -171,11 +191,11 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
     Raises
     ------
     UsageError
-        If a hyperparameter may not change.
+        If a hyperparameter may not change, or the run chooses by another metric.
     BundleError
         If it was started on other data, or its state cannot be read.
     """
-    state = _read_state(work / RUN_STATE)
+    state = read_state(work / RUN_STATE)
     if state["fingerprint"] != dataset.fingerprint:
         raise BundleError(
             f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
@@ -197,21 +217,14 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
             "train again without --resume"
         )
     model = build(chosen, state["hyperparameters"] | changes, effects=False)
-    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True, refit=state["refit"])
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
-        return {**known, "refit": None if state.get("refit") is None else Refit.from_json(state["refit"])}
-    except UNREADABLE as error:
-        raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
-
-
-def _write_state(work: Path, state: dict[str, Any]) -> None:
-    refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    write_json(work / RUN_STATE, {**{key: value for key, value in state.items() if key != "refit"}, **refit})
+    return Run(
+        model=model,
+        folder=work.parent / state["folder"],
+        work=work,
+        resumes=True,
+        refit=state["refit"],
+        select_by=metric_of(work, state["select_by"], select_by),
+    )
 
 
 def train(
@@ -249,12 +262,12 @@ def train(
     size = (*dataset.train.shape, dataset.train.nnz)
     run.model.check_libraries()
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
+    check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
     _claim(run)
     with _locked(work):
         try:
-            fitted = _fit(run, dataset, device, monitor, max_memory)
-            bundle, failure = fitted.bundle(), fitted.failure
+            bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
             write_bundle(work, bundle)
         except BaseException:
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
@@ -263,7 +276,7 @@ def train(
         folder = run.folder
         if bundle.interrupted and work != folder:
             folder = _free(folder)  # the finished run stays
-            _write_state(work, {**_read_state(work / RUN_STATE), "folder": folder.name})
+            write_state(work, {**read_state(work / RUN_STATE), "folder": folder.name})
         with storage_errors(folder):
             if work != folder:
                 move_folder(work, folder)
@@ -297,9 +310,9 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
-    before = _read_state(work / RUN_STATE) if run.resumes else None
-    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name, "refit": run.refit}
-    _write_state(work, state)
+    before = read_state(work / RUN_STATE) if run.resumes else None
+    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path}
+    write_state(work, {**identity, "hyperparameters": hyperparameters, **place})
     try:
         return fit(
             model,
@@ -314,10 +327,11 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             ),
             max_memory=max_memory,
             refit=run.refit,
+            select_by=run.select_by,
         )
     except (UsageError, BundleError):
         if before is not None:  # a change that was refused is not kept
-            _write_state(work, before)
+            write_state(work, before)
         raise
 
 

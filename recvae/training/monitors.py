@@ -79,7 +79,7 @@ class ProgressBar:
 
 
 class TrainingProgress:
-    """A monitor that shows epoch, loss, KL, beta, validation NDCG and speed.
+    """A monitor that shows epoch, loss, KL, beta, what epochs are chosen by, and speed.
 
     Parameters
     ----------
@@ -108,8 +108,9 @@ class TrainingProgress:
         if beta is not None:
             kl = None if self._last is None else self._last.kl
             words += [*([] if kl is None else [f"KL {kl:.1f}"]), f"beta {beta:.3f}"]
-        if self._last is not None and self._best is not None and self._last.ndcg is not None:
-            words.insert(1, f"ndcg@100 {self._last.ndcg:.4f} (best {self._best.ndcg:.4f} at {self._best.epoch})")
+        if self._last is not None and self._best is not None and self._last.value is not None:
+            best = f"best {self._best.value:.4f} at {self._best.epoch}"
+            words.insert(1, f"{self._last.metric} {self._last.value:.4f} ({best})")
         if self._last is not None:
             words.append(f"{self._last.users_per_second:,.0f} users/s")
         self._bar(epochs_done, self._epochs, "  ".join(words))

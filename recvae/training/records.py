@@ -1,11 +1,12 @@
 """What is known of a run: a record per epoch, how it went as a whole, and monitors that follow it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from recvae.display import html_table, one_line, plural
 from recvae.training.refits import Refit
+from recvae.training.validation import OBJECTIVE
 
 _SHOWN = 60  # epochs that a notebook shows
 
@@ -27,7 +28,7 @@ class EpochRecord:
     ndcg : float or None
         Validation NDCG@100, None without validation users.
     best : bool
-        Whether it is higher than in every epoch before, or there is none.
+        Whether `value` is higher than in every epoch before, or there is none.
     seconds, users_per_second : float
         Time of the epoch's training, and its speed.
     active_units : int or None
@@ -37,6 +38,10 @@ class EpochRecord:
     mutual_information : float or None
         Nats that codes tell of who the user is; likewise. All three are of the fold-in of at most 1,000 validation
         users; without validation, of training users.
+    metric : str
+        What the epoch to keep is chosen by, as `recvae.metrics.Metric.path` has it.
+    value : float or None
+        Its mean over the validation users.
     """
 
     epoch: int
@@ -51,6 +56,12 @@ class EpochRecord:
     active_units: int | None = None
     kl_per_dimension: list[float] | None = None
     mutual_information: float | None = None
+    metric: str = str(OBJECTIVE)
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric == str(OBJECTIVE):  # also of an earlier version, which has no other
+            object.__setattr__(self, "value", self.ndcg)
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,10 @@ class History:
         The epoch whose weights were kept, 0 before the first.
     best_ndcg : float or None
         Its validation NDCG@100.
+    metric : str
+        What it was chosen by, as `recvae.metrics.Metric.path` has it.
+    best_value : float or None
+        Its mean over the validation users.
     interrupted : bool
         Whether the run was stopped by hand before its end.
     stopped_early : bool
@@ -93,6 +108,8 @@ class History:
     records: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best_ndcg: float | None = None
+    metric: str = str(OBJECTIVE)
+    best_value: float | None = None
     interrupted: bool = False
     stopped_early: bool = False
     stop: StopTraining | None = None
@@ -115,8 +132,8 @@ class History:
     def _best(self) -> str:
         if not self.best_epoch:
             return ""
-        ndcg = "" if self.best_ndcg is None else f" (validation ndcg@100 {self.best_ndcg:.4f})"
-        return f", best {self.best_epoch}{ndcg}"
+        reached = "" if self.best_value is None else f" (validation {self.metric} {self.best_value:.4f})"
+        return f", best {self.best_epoch}{reached}"
 
     def _end(self) -> str:
         ends = {
@@ -127,6 +144,22 @@ class History:
             f"out of memory at update {self.out_of_memory_at:,}": bool(self.out_of_memory_at),
         }
         return "".join(f", {words}" for words, is_so in ends.items() if is_so)
+
+    def to_progress(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it, as JSON has it."""
+        kept = ("best_epoch", "best_ndcg", "metric", "best_value")
+        return {name: getattr(self, name) for name in kept} | {"records": [asdict(record) for record in self.records]}
+
+    @classmethod
+    def of_progress(cls, progress: Mapping[str, Any]) -> Self:
+        """Read back what `to_progress` returned, of this version or an earlier one, which chose by NDCG@100."""
+        return cls(
+            records=[EpochRecord(**record) for record in progress["records"]],
+            best_epoch=progress["best_epoch"],
+            best_ndcg=progress["best_ndcg"],
+            metric=progress.get("metric", str(OBJECTIVE)),
+            best_value=progress.get("best_value", progress["best_ndcg"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +184,8 @@ class TrainingSummary:
         Whether training was ended by hand or by a failure, so that more of it could do better.
     failure : str, optional
         What ended it: the loss was no longer a number, or memory ran out.
+    select_by : str, optional
+        The metric of the validation users that has chosen the epoch, or the weight of a blend.
     weight : float, optional
         Of a blend: the weight of the first run.
     pruning : dict, optional
@@ -158,7 +193,7 @@ class TrainingSummary:
     from_data : dict, optional
         Hyperparameters that were left to the data, and what they became.
     tried : dict or list of dict, optional
-        Validation NDCG@100 by weight of a blend, or of each point of a baseline's grid.
+        What `select_by` was for each weight of a blend, or validation NDCG@100 of each point of a baseline's grid.
     grid : dict, optional
         Of a tuned baseline: the values tried of each hyperparameter.
     chosen_on : str, optional
@@ -184,6 +219,7 @@ class TrainingSummary:
     stopped: str | None = None
     interrupted: bool = False
     failure: str | None = None
+    select_by: str | None = None
     weight: float | None = None
     pruning: dict[str, Any] | None = None
     from_data: dict[str, Any] | None = None
@@ -235,7 +271,7 @@ _KINDS: dict[str, tuple[Any, str]] = {  # of what others compute with, print or 
     **dict.fromkeys(("seconds", "weight"), (int | float, "a number")),
     **dict.fromkeys(("epochs", "best_epoch", "trial"), (int, "a whole number")),
     **dict.fromkeys(("stopped_early", "interrupted"), (bool, "true or false")),
-    **dict.fromkeys(("device", "precision", "stopped", "failure", "chosen_on", "study"), (str, "a text")),
+    **dict.fromkeys(("device", "precision", "stopped", "failure", "select_by", "chosen_on", "study"), (str, "a text")),
     **dict.fromkeys(("pruning", "from_data", "grid", "refit"), (dict, "an object")),
     "tried": (dict | list, "an object or a list"),
     "searched": (list, "a list"),

@@ -45,6 +45,8 @@ class Refit:
         Epochs it has chosen; None for a model without epochs.
     metrics : dict of str to float
         Its means over the validation users, who are not held out any more.
+    select_by : str or None
+        The metric by which it has chosen its epochs; None where it chose none, or does not say.
     """
 
     run: str
@@ -53,6 +55,7 @@ class Refit:
     n_users: int
     epochs: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    select_by: str | None = None
 
     @property
     def course(self) -> Course | None:
@@ -66,12 +69,13 @@ class Refit:
     def describe(self) -> str:
         """Say in one line what was chosen by what, and what was trained on."""
         epochs = "" if self.epochs is None else f" and epochs ({self.epochs})"
-        chosen = " on validation" if self.metrics else ""
+        metric = f" {self.select_by}" if self.select_by else ""
+        chosen = f" on validation{metric}" if self.metrics else ""
         return f"settings{epochs} chosen by {self.run}{chosen}; trained on {self.on}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a card has it."""
-        return asdict(self)
+        """Return it as a card has it; a metric only where it has chosen."""
+        return {name: value for name, value in asdict(self).items() if name != "select_by" or value is not None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -85,6 +89,7 @@ class Refit:
         known = {name: values[name] for name in (item.name for item in fields(cls)) if name in values}
         found = cls(**known)
         kinds: dict[str, Any] = {"run": str, "made": str, "n_users": int, "epochs": int | None, "metrics": dict}
+        kinds["select_by"] = str | None
         for name, kind in kinds.items():
             if not isinstance(value := getattr(found, name), kind) or isinstance(value, bool):
                 raise TypeError(f"got {name} {value!r:.60} of a refit")

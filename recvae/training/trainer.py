@@ -17,6 +17,7 @@ from recvae.compute.allocator import kept_blocks
 from recvae.compute.memory import is_out_of_memory
 from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
 from recvae.interactions import HeldOut
+from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage
 from recvae.training.batches import SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState
@@ -26,7 +27,7 @@ from recvae.training.row_adam import RowAdam
 from recvae.training.schedules import stretched
 from recvae.training.step_sizes import StepSizes
 from recvae.training.task import Phase, Task
-from recvae.training.validation import validation_ndcg
+from recvae.training.validation import OBJECTIVE, look_at, other_metric
 
 # Letters in shape comments: B users of a batch, U users, I items.
 
@@ -52,6 +53,8 @@ class Trainer:
         Share of the running mean of weights that validation sees and that is kept; see `WeightAverage`.
     course : Course, optional
         How many of the epochs to train, where another run has chosen that.
+    select_by : Metric
+        What the epoch to keep is chosen by, the highest mean over the validation users.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class Trainer:
         device: torch.device,
         averaging: float = 0.0,
         course: Course | None = None,
+        select_by: Metric = OBJECTIVE,
     ) -> None:
         self.task = task
-        self.validation = validation
+        self.validation, self.metric = validation, select_by
         self.looked_at = train if validation is None else validation.fold_in  # whose codes are looked at
+        self.look = look_at(validation, select_by, train)
         self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device
         self.batches = SparseBatches(train, batch_size, device)
@@ -84,7 +89,7 @@ class Trainer:
         shuffle_seed, noise_seed = np.random.SeedSequence(seed).generate_state(2, dtype=np.uint64)
         self.shuffle = torch.Generator().manual_seed(int(shuffle_seed >> 1))
         self.noise = torch.Generator(device).manual_seed(int(noise_seed >> 1))
-        self.history = History()
+        self.history = History(metric=select_by.path)
         self.updates = 0
         self._has_kl = False
         self.average = WeightAverage(task.network, averaging)
@@ -114,6 +119,8 @@ class Trainer:
                     f"{checkpoint.path} does not fit this run ({error}); "
                     "resume on the kind of device it was started on, or train again without --resume"
                 ) from error
+            if self.history.metric != self.metric.path:
+                raise BundleError(f"{checkpoint.path} {other_metric(self.history.metric, self.metric)}")
         done = len(self.history.records)
         if done > self.epochs:
             raise UsageError(f"got epochs={self.epochs}, but {done} are done already; expected {done} or more")
@@ -188,13 +195,13 @@ class Trainer:
         beta = None if self.beta is None else self.beta(self.updates - 1)
         self.average.add(epoch)
         with self.average.in_place():
-            held_out, task = self.validation, self.task
-            ndcg = None if held_out is None else validation_ndcg(task.score, held_out, task.rows)
-            latent = None if task.latent is None else task.latent(self.looked_at)
-            best = self._keep_if_best(epoch, ndcg)
+            ndcg, value = self.look(self.task.score, self.task.rows)
+            latent = None if self.task.latent is None else self.task.latent(self.looked_at)
+            best = self._keep_if_best(epoch, ndcg, value)
         speed = self.passes * self.batches.n_users / seconds
+        known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
         of_latent = {} if latent is None else asdict(latent)
-        return EpochRecord(epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed, **of_latent)
+        return EpochRecord(*known, **of_latent, metric=self.metric.path, value=value)
 
     def _passes_of_an_epoch(self) -> Iterator[Phase]:
         for phase in self.task.phases:
@@ -229,12 +236,12 @@ class Trainer:
                 break
         return torch.stack(rows)
 
-    def _keep_if_best(self, epoch: int, ndcg: float | None) -> bool:
-        best = self.history.best_ndcg
-        if ndcg is not None and best is not None and ndcg <= best:
+    def _keep_if_best(self, epoch: int, ndcg: float | None, value: float | None) -> bool:
+        best = self.history.best_value
+        if value is not None and best is not None and value <= best:
             return False
         self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
-        self.history.best_ndcg, self.history.best_epoch = ndcg, epoch
+        self.history.best_value, self.history.best_ndcg, self.history.best_epoch = value, ndcg, epoch
         return True
 
     def _weights_are_finite(self) -> bool:
@@ -251,12 +258,7 @@ class Trainer:
             average=self.average.mean,
             optimizers={phase.name: phase.optimizer.state_dict()["state"] for phase in self.task.phases},
             generators={"shuffle": self.shuffle.get_state(), "noise": self.noise.get_state()},
-            progress={
-                "updates": self.updates,
-                "best_epoch": self.history.best_epoch,
-                "best_ndcg": self.history.best_ndcg,
-                "records": [asdict(record) for record in self.history.records],
-            },
+            progress={"updates": self.updates, **self.history.to_progress()},
         )
 
     def _restore(self, state: TrainingState) -> None:
@@ -270,8 +272,4 @@ class Trainer:
         self.average.mean = {name: value.to(self.device) for name, value in state.average.items()}
         progress: dict[str, Any] = state.progress
         self.updates = progress["updates"]
-        self.history = History(
-            records=[EpochRecord(**record) for record in progress["records"]],
-            best_epoch=progress["best_epoch"],
-            best_ndcg=progress["best_ndcg"],
-        )
+        self.history = History.of_progress(progress)

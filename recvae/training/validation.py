@@ -1,27 +1,107 @@
 """What validation users choose by: epochs, weights of a blend, hyperparameters.
 
-Letters in shape comments: U users.
+Letters in shape comments: U users, B users of a block, k ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from recvae.compute.memory import in_blocks
+from recvae.errors import UsageError
 from recvae.interactions import HeldOut
-from recvae.metrics import Metric, ndcg_at_k
+from recvae.metrics import METRICS, Background, Metric, measure, parse_metrics
+from recvae.metrics.metric import HIGHER
 from recvae.ranking import block_rows, rank
 
 OBJECTIVE = Metric("ndcg", 100)
-"""What validation users choose by: epochs, weights of a blend, hyperparameters."""
+"""What validation users choose by, where nothing else is asked for."""
+
+Score = Callable[[sp.csr_matrix], torch.Tensor]
+"""Block of users -> scores of shape (n_users, n_items)."""
 
 
-def validation_ndcg(
-    score: Callable[[sp.csr_matrix], torch.Tensor], validation: HeldOut, rows: int | None = None
-) -> float | None:
-    """Return the mean NDCG@100 of the validation users, None if none of them has a target.
+def objective(given: str | Metric) -> Metric:
+    """Return a metric to choose by: one whose mean over users should be high.
+
+    Parameters
+    ----------
+    given : str or Metric
+        Written `name@k`, or MODULE:FUNCTION@K for your own, whose higher values count as better.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown or several, has no values per user, or says nothing of how good a list is.
+    """
+    found = parse_metrics([given] if isinstance(given, Metric) else given)
+    if len(found) > 1:
+        raise UsageError(f"got {len(found)} metrics to choose by ({given}), expected one; choose by {found[0]} alone")
+    (metric,) = found
+    if not metric.is_per_user:
+        raise UsageError(
+            f"got {metric} to choose by, which is of all lists at once, expected a metric with a value per user; use "
+            f"{_choices()}"
+        )
+    if metric.better != HIGHER:
+        raise UsageError(
+            f"got {metric} to choose by, but a list with more of it is not better, expected one of: {_choices()}; or "
+            "a function of your own that is higher for what you want"
+        )
+    return metric
+
+
+def _choices() -> str:
+    names = [name for name, known in METRICS.items() if known.per_user is not None and known.better == HIGHER]
+    return ", ".join(names)
+
+
+def check_objective(metric: Metric, validation: HeldOut | None, train: sp.csr_matrix) -> None:
+    """Refuse to begin what could choose nothing in the end: the metric is tried on some lists of the validation users.
+
+    Parameters
+    ----------
+    metric : Metric
+        From `objective`.
+    validation : HeldOut, optional
+        Checked; without any, or without targets, nothing is chosen.
+    train : csr_matrix of shape (n_train_users, n_items)
+        Training interactions.
+
+    Raises
+    ------
+    UsageError
+        If it looks at more ranks than there are items, fails, or no validation user has a value of it.
+    """
+    n_items = train.shape[1]
+    if metric == OBJECTIVE or validation is None or not validation.has_targets:
+        return
+    if metric.k > n_items:
+        raise UsageError(f"got {metric} to choose by, expected a K of {n_items} or less: there are {n_items:,} items")
+    first = np.tile(np.arange(metric.k), (validation.n_users, 1))  # (U, k)
+    if np.isnan(metric.per_user(first, validation.targets, background_for([metric], validation, train))).all():
+        raise UsageError(
+            f"got {metric} to choose by, but no validation user has a value of it; choose by another, or hold out more "
+            "users"
+        )
+
+
+def background_for(metrics: Sequence[Metric], validation: HeldOut, train: Any) -> Background | None:
+    """Return what metrics beyond accuracy need of these users, None where none of these is one."""
+    return Background(train=train, fold_in=validation.fold_in) if any(metric.needs for metric in metrics) else None
+
+
+def validation_means(
+    score: Score,
+    validation: HeldOut,
+    metrics: Sequence[Metric] = (OBJECTIVE,),
+    rows: int | None = None,
+    background: Background | None = None,
+) -> dict[str, float]:
+    """Return means over the validation users, each ranked once.
 
     Parameters
     ----------
@@ -29,16 +109,68 @@ def validation_ndcg(
         Block of users -> Tensor of shape (n_users, n_items).
     validation : HeldOut
         Checked.
+    metrics : sequence of Metric
+        With values per user.
     rows : int, optional
         How many users to score at a time; None for as many as `block_rows` says.
+    background : Background, optional
+        From `background_for`.
+
+    Returns
+    -------
+    dict of str to float
+        By metric; one that no user has a value of is left out, such as all of them without targets.
     """
-    values = []
+    k = max(metric.k for metric in metrics)
+    parts: list[dict[str, np.ndarray]] = []
 
     def work(start: int, end: int) -> None:
         fold_in = validation.fold_in[start:end]
-        ranked, _ = rank(score(fold_in), OBJECTIVE.k, seen=fold_in)
-        values.append(ndcg_at_k(ranked, validation.targets[start:end], OBJECTIVE.k))
+        ranked, _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
+        known = None if background is None else background.of_users(start, end)
+        parts.append(measure(metrics, ranked, validation.targets[start:end], known)[0])
 
     in_blocks(validation.n_users, rows or block_rows(validation.fold_in.shape[1]), work)
-    per_user = np.concatenate(values)  # (U,)
-    return None if np.isnan(per_user).all() else float(np.nanmean(per_user))
+    per_user = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}  # (U,) each
+    return {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
+
+
+Look = Callable[[Score, int | None], tuple[float | None, float | None]]
+"""(scores of a block of users, users at a time) -> NDCG@100 of the validation users, and the metric to choose by."""
+
+
+def look_at(validation: HeldOut | None, metric: Metric, train: Any) -> Look:
+    """Return a function that looks at the validation users; it returns None of what none of them has.
+
+    Parameters
+    ----------
+    validation : HeldOut, optional
+        Checked.
+    metric : Metric
+        From `objective`.
+    train : csr_matrix of shape (n_train_users, n_items)
+        Training interactions.
+    """
+    if validation is None:
+        return lambda score, rows: (None, None)  # noqa: ARG005
+    metrics = [OBJECTIVE] if metric == OBJECTIVE else [OBJECTIVE, metric]
+    background = background_for(metrics, validation, train)
+
+    def look(score: Score, rows: int | None) -> tuple[float | None, float | None]:
+        means = validation_means(score, validation, metrics, rows, background)
+        return means.get(str(OBJECTIVE)), means.get(str(metric))
+
+    return look
+
+
+def other_metric(chosen_by: str, metric: Metric) -> str:
+    """Say that a run cannot be continued with another metric than it has."""
+    return (
+        f"has chosen its epochs by {chosen_by}, this run chooses by {metric.path}; resume with the same metric, or "
+        "train again without --resume"
+    )
+
+
+def validation_ndcg(score: Score, validation: HeldOut, rows: int | None = None) -> float | None:
+    """Return the mean NDCG@100 of the validation users, None if none of them has a target; see `validation_means`."""
+    return validation_means(score, validation, rows=rows).get(str(OBJECTIVE))

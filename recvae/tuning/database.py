@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import BundleError, StorageError, UsageError, requires_extra
+from recvae.metrics import Metric
 from recvae.storage.files import locked, storage_errors, write_file
+from recvae.training.validation import OBJECTIVE
 from recvae.tuning.search import Search
 from recvae.tuning.study import ID, Study, counted
 
@@ -41,7 +43,9 @@ def check_optuna() -> None:
 
 
 @contextmanager
-def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = False) -> Iterator[Study]:
+def open_study(
+    folder: Path, search: Search, fingerprint: str, *, fresh: bool = False, select_by: Metric = OBJECTIVE
+) -> Iterator[Study]:
     """Open the study of a folder, or begin one, and lock it for this process.
 
     Parameters
@@ -54,6 +58,8 @@ def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = 
         Of the data; a study is never continued on other data.
     fresh : bool
         Whether to forget an older study.
+    select_by : Metric
+        What is searched for; a study by another metric is another study.
 
     Yields
     ------
@@ -76,11 +82,13 @@ def open_study(folder: Path, search: Search, fingerprint: str, *, fresh: bool = 
     refusal = f"{folder} is being tuned by another process; wait until it is done, or stop it"
     with locked(folder / _LOCK, refusal), _quiet():
         identity = {"model": search.model_class.name, "data": fingerprint[:12], **search.describe()}
+        if select_by != OBJECTIVE:  # which studies of earlier versions do not say
+            identity["select_by"] = select_by.path
         if fresh or not path.exists() or _is_empty_and_other(path, identity):
             _forget(folder)
             _create(path, identity)
         with _database(path) as study, _writing(path):
-            yield Study(study, search)
+            yield Study(study, search, select_by)
 
 
 @contextmanager
@@ -166,7 +174,9 @@ def _is_empty_and_other(path: Path, identity: Mapping[str, Any]) -> bool:
     wanted = {"format": FORMAT_VERSION, **identity}
     different = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if different and n_trials:
-        words = [f"{name}: {found.get(name, 'unknown')}, now {wanted.get(name, 'unknown')}" for name in different]
+        unsaid = {"select_by": str(OBJECTIVE)}
+        before, now = ({**dict.fromkeys(different, "unknown"), **unsaid, **one} for one in (found, wanted))
+        words = [f"{name}: {before[name]}, now {now[name]}" for name in different]
         raise UsageError(
             f"{path.parent} holds a study of something else ({'; '.join(words)}); continue with the same settings, "
             f"or start over with --fresh, which forgets its {n_trials} trials"

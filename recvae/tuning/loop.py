@@ -16,12 +16,13 @@ from recvae.compute.memory import is_out_of_memory
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
 from recvae.evaluation.fitting import Fit, fit
+from recvae.metrics import Metric
 from recvae.models import is_own, model_class
 from recvae.models.common.base import Model
 from recvae.storage.files import write_folder
 from recvae.training.monitors import LogFile
 from recvae.training.records import EpochRecord, StopTraining
-from recvae.training.validation import OBJECTIVE
+from recvae.training.validation import OBJECTIVE, check_objective, objective
 from recvae.tuning.database import BEST, check_optuna, open_study
 from recvae.tuning.interrupts import Shield
 from recvae.tuning.result import ALL_DONE, EXHAUSTED, INTERRUPTED, OUT_OF_TIME, NullTuningMonitor, Tuning, TuningMonitor
@@ -42,8 +43,9 @@ def tune(
     max_memory: int | None = None,
     fresh: bool = False,
     monitor: TuningMonitor | None = None,
+    select_by: str | Metric = OBJECTIVE,
 ) -> Tuning:
-    """Search for the hyperparameters with the best validation NDCG@100, or continue a search.
+    """Search for the hyperparameters that are best on the validation users, by NDCG@100, or continue a search.
 
     Parameters
     ----------
@@ -69,6 +71,8 @@ def tune(
         Whether to forget an older study of that folder.
     monitor : TuningMonitor, optional
         Follows the search.
+    select_by : str or Metric
+        What trials and their epochs are chosen by; see `Model.fit`. A folder holds the study of one metric.
 
     Returns
     -------
@@ -89,10 +93,12 @@ def tune(
     StorageError
         If it cannot be written.
     """
-    search = Search(model_class(name), dict(fixed or {}))
+    search, metric = Search(model_class(name), dict(fixed or {})), objective(select_by)
     _check(search.model_class, dataset, trials, timeout, seed)
+    check_objective(metric, dataset.validation, dataset.train)
     resolve_device(device)
-    with Shield() as shield, open_study(folder, search, dataset.fingerprint, fresh=fresh) as study:
+    opened = open_study(folder, search, dataset.fingerprint, fresh=fresh, select_by=metric)
+    with Shield() as shield, opened as study:
         tuner = _Tuner(
             study=study,
             shield=shield,
@@ -151,9 +157,9 @@ class _TrialMonitor:
     def epoch(self, record: EpochRecord) -> StopTraining | None:
         """Stop a trial that is worse than most."""
         self.records.append(record)
-        if record.ndcg is not None:
+        if record.value is not None:
             with self._tuner.shield.closed():
-                is_hopeless = self._trial.is_hopeless(record.epoch, record.ndcg)
+                is_hopeless = self._trial.is_hopeless(record.epoch, record.value)
             if is_hopeless:
                 self.stop = _HOPELESS
         return self.stop
@@ -204,13 +210,16 @@ class _Tuner:
         )
 
     def _kept(self) -> dict[int, float]:
-        """Return the NDCG by trial of the bundle that is kept, if it is whole."""
+        """Return the value by trial of the bundle that is kept, if it is whole."""
         try:
             bundle = read_bundle(self.place, models=_own(self.study.search.model_class))
             trial = bundle.training.trial
-            return {} if trial is None else {trial: bundle.metrics["validation"][str(OBJECTIVE)]}
+            return {} if trial is None else {trial: self._value(bundle)}
         except (UsageError, BundleError, KeyError):
             return {}
+
+    def _value(self, bundle: Bundle) -> float:
+        return bundle.metrics["validation"][str(self.study.metric)]
 
     def is_out_of_time(self) -> bool:
         """Whether the time of this call is over."""
@@ -258,16 +267,23 @@ class _Tuner:
             self.study.fail(trial, str(error))
             return True
         trial.note(seconds=time.monotonic() - started)
-        ndcg = bundle.metrics["validation"][str(OBJECTIVE)]
-        if self.best is None or ndcg > (self.best.ndcg or 0.0):
+        value = self._value(bundle)
+        if self.best is None or self.best.value is None or value > self.best.value:
             self._write(bundle, watch.records)
-        self.study.complete(trial, ndcg)
+        self.study.complete(trial, value)
         return True
 
     def _fit(self, model: Model, watch: _TrialMonitor | None = None) -> Fit:
         """Fit a model; one that was interrupted, or whose training failed, is no result."""
         with self.shield.opened():
-            fitted = fit(model, self.dataset, device=self.device, monitor=watch, max_memory=self.max_memory)
+            fitted = fit(
+                model,
+                self.dataset,
+                device=self.device,
+                monitor=watch,
+                max_memory=self.max_memory,
+                select_by=self.study.metric,
+            )
             if fitted.failure is not None:
                 raise fitted.failure
             if fitted.training.interrupted:
@@ -278,7 +294,8 @@ class _Tuner:
         """Measure a model on the validation users, and note which trial it is."""
         searched = list(self.study.search.space)
         with self.shield.opened():
-            return fitted.bundle(chosen_on="validation", searched=searched, trial=key, study=self.study.id)
+            how = {"chosen_on": "validation", "select_by": self.study.metric.path}
+            return fitted.bundle(**how, searched=searched, trial=key, study=self.study.id)
 
     def _write(self, bundle: Bundle, records: list[EpochRecord]) -> None:
         with write_folder(self.place, CARD) as aside:

@@ -1,5 +1,6 @@
 """The result of a search, monitors that follow it, and how the best becomes a run like any other."""
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Tuning:
     model : Model
         The best one's hyperparameters, not fitted.
     best : Trial
-        The one with the highest validation NDCG@100.
+        The one with the highest mean over the validation users; `best.metric` names the metric.
     trials : list of Trial
         All finished ones, of earlier calls too.
     begun_with : int
@@ -70,7 +71,7 @@ class Tuning:
     def top(self, n: int = 5) -> list[Trial]:
         """Return the n best complete trials, the best first."""
         complete = [trial for trial in self.trials if trial.state == COMPLETE]
-        return sorted(complete, key=lambda trial: -(trial.ndcg or 0.0))[:n]
+        return sorted(complete, key=lambda trial: math.inf if trial.value is None else -trial.value)[:n]
 
 
 def deliver(tuning: Tuning, parent: Path, name: str, overwrite: bool = False) -> Path:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recvae.metrics import Metric
 from recvae.models.common.hyperparameters import Range
+from recvae.training.validation import OBJECTIVE
 from recvae.tuning.search import Point, Search, settings_text
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class Trial:
         Number in the database, where trials that were stopped have one too.
     state : str
         "complete", "pruned" (hopeless, so not trained to its end) or "failed" (its training failed).
-    ndcg : float or None
-        Validation NDCG@100; of a pruned trial the best so far, None of a failed one.
+    value : float or None
+        Mean of the metric over the validation users; of a pruned trial the best so far, None of a failed one.
     settings : dict
         The hyperparameters that are searched.
     epochs : int
@@ -51,16 +53,24 @@ class Trial:
         How long it took.
     error : str
         Why it failed.
+    metric : str
+        What is searched for, as `recvae.metrics.Metric.path` has it.
     """
 
     number: int
     key: int
     state: str
-    ndcg: float | None
+    value: float | None
     settings: Point
     epochs: int = 0
     seconds: float = 0.0
     error: str = ""
+    metric: str = str(OBJECTIVE)
+
+    @property
+    def ndcg(self) -> float | None:
+        """The value where it is NDCG@100, None where the search is by another metric."""
+        return self.value if self.metric == str(OBJECTIVE) else None
 
 
 class OpenTrial:
@@ -91,17 +101,17 @@ class OpenTrial:
             n_min_trials=_COMPLETE_BEFORE_PRUNING,  # also late, where only trials that did not end early can be asked
         )
 
-    def is_hopeless(self, epoch: int, ndcg: float) -> bool:
+    def is_hopeless(self, epoch: int, value: float) -> bool:
         """Note what an epoch reached, and return whether the best so far is below the median of the others'.
 
         Parameters
         ----------
         epoch : int
             From 1.
-        ndcg : float
-            Validation NDCG@100.
+        value : float
+            What is searched for, of the validation users.
         """
-        self._best = max(self._best, ndcg)  # the best is what is kept in the end, a single epoch is noisy
+        self._best = max(self._best, value)  # the best is what is kept in the end, a single epoch is noisy
         self._trial.report(self._best, epoch)
         return epoch < self._epochs and self._trial.should_prune()
 
@@ -120,10 +130,12 @@ class Study:
         Loaded.
     search : Search
         What is searched.
+    metric : Metric
+        By what.
     """
 
-    def __init__(self, study: "optuna.Study", search: Search) -> None:
-        self._study, self.search = study, search
+    def __init__(self, study: "optuna.Study", search: Search, metric: Metric = OBJECTIVE) -> None:
+        self._study, self.search, self.metric = study, search, metric
         self._values = {
             name: {_encoded(value): value for value in domain}
             for name, domain in search.space.items()
@@ -140,9 +152,9 @@ class Study:
         return [self._trial(number, trial) for number, trial in enumerate(counted(self._study), start=1)]
 
     def best(self) -> Trial | None:
-        """Return the complete trial with the highest NDCG, the first of equals, None without any."""
+        """Return the complete trial with the highest value, the first of equals, None without any."""
         complete = [trial for trial in self.trials() if trial.state == COMPLETE]
-        return max(complete, key=lambda trial: trial.ndcg or 0.0, default=None)
+        return max(complete, key=lambda trial: -math.inf if trial.value is None else trial.value, default=None)
 
     def settle(self, finished: Mapping[int, float]) -> None:
         """Close the trials that a stop or a kill has left open.
@@ -150,7 +162,7 @@ class Study:
         Parameters
         ----------
         finished : mapping of int to float
-            NDCG by key of the trials known to have been fitted; the others never count.
+            Value by key of the trials known to have been fitted; the others never count.
         """
         from optuna.trial import TrialState
 
@@ -216,9 +228,9 @@ class Study:
         self._study.enqueue_trial({name: _encoded(value) for name, value in point.items()})
         return OpenTrial(self._study, self._study.ask(self._distributions()))
 
-    def complete(self, trial: OpenTrial, ndcg: float) -> None:
+    def complete(self, trial: OpenTrial, value: float) -> None:
         """Write down what a trial reached."""
-        self._study.tell(trial.key, ndcg)
+        self._study.tell(trial.key, value)
 
     def prune(self, trial: OpenTrial) -> None:
         """Write down that a trial was hopeless."""
@@ -239,11 +251,12 @@ class Study:
             number=number,
             key=trial.number,
             state=FAILED if "error" in facts else trial.state.name.lower(),
-            ndcg=trial.value,
+            value=trial.value,
             settings=self._decoded(trial.params),
             epochs=len(trial.intermediate_values),
             seconds=facts.get("seconds", 0.0),
             error=facts.get("error", ""),
+            metric=self.metric.path,
         )
 
     def _decoded(self, parameters: Mapping[str, Any]) -> Point:

@@ -4,6 +4,7 @@
     base              what every model is: how it is fitted, saved and loaded
     described         docstring with hyperparameters, one line at a prompt, a table in a notebook
     fitted_on         what a model keeps of the data set it was fitted on
+    fit_options       how a model is fitted
     scoring           what a fitted model can be asked: scores, lists, reasons, embeddings
     sparse_scores     sums of sparse item-item weights
     vectors           scores as inner products of users' and items' vectors

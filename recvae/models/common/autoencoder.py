@@ -18,8 +18,9 @@ from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.errors import OutOfMemoryError, TrainingError
 from recvae.interactions import HeldOut
-from recvae.models.common.base import FEWER_ITEMS, FitOptions
+from recvae.models.common.base import FEWER_ITEMS
 from recvae.models.common.densities import DensityModel
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import BatchFootprint, check_batches, network_needs
 from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
@@ -58,7 +59,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         0.0, "part of the epochs over which the step size first rises from 0", low=0, high=1, below_high=True
     )
     patience: int = hyperparameter(
-        50, "epochs without a better validation NDCG@100 after which training stops; 0: never", low=0
+        50, "epochs without a better validation NDCG@100 (or select_by) after which training stops; 0: never", low=0
     )
     averaging: float = hyperparameter(
         0.0,
@@ -239,6 +240,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             seed=self.seed,
             device=self.device_,
             course=options.course,
+            select_by=options.select_by,
         )
         try:
             self.history_ = trainer.run(options.monitor, options.checkpoint)
@@ -275,6 +277,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             best_epoch=self.history_.best_epoch,
             stopped_early=self.history_.stopped_early,
             stopped=None if self.history_.stop is None else self.history_.stop.reason,
+            select_by=None if self.history_.best_value is None else self.history_.metric,
             from_data=self.from_data_ or None,
         )
 

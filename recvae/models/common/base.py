@@ -17,7 +17,9 @@ from recvae.compute.forks import compute_on_after_forks
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, as_interactions
+from recvae.metrics import Metric
 from recvae.models.common.described import Described
+from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.fitted_on import FittedOn, check_parts_data, training_data
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
@@ -26,6 +28,7 @@ from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 from recvae.training.refits import Course
+from recvae.training.validation import OBJECTIVE, check_objective, objective
 
 if TYPE_CHECKING:  # a service loads models without what prepares data
     from recvae.datasets.dataset import Dataset
@@ -33,31 +36,6 @@ if TYPE_CHECKING:  # a service loads models without what prepares data
 compute_on_after_forks()  # models are what computes on several threads
 
 FEWER_ITEMS = "or leave out rare items (recvae preprocess --min-item-users)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How a model is fitted.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where to compute; the CPU for a model that uses no device.
-    monitor : Monitor
-        Follows the run.
-    checkpoint : Checkpoint or None
-        Where to keep the state after each epoch.
-    max_memory : int or None
-        Bytes that fitting may take, on the host and on a GPU each; None for what is free.
-    course : Course or None
-        How many epochs to train, where another run has chosen that; None for a model to choose.
-    """
-
-    device: torch.device
-    monitor: Monitor
-    checkpoint: Checkpoint | None = None
-    max_memory: int | None = None
-    course: Course | None = None
 
 
 @dataclass(kw_only=True)
@@ -152,6 +130,7 @@ class Model(Described, ScoringModel):
         checkpoint: Checkpoint | None = None,
         max_memory: int | None = None,
         course: Course | None = None,
+        select_by: str | Metric = OBJECTIVE,
     ) -> Self:
         """Learn from training interactions, forgetting earlier fits.
 
@@ -173,6 +152,9 @@ class Model(Described, ScoringModel):
             model is fitted and how many users are scored at a time, not what it learns.
         course : Course, optional
             How many epochs to train, where another run has chosen that; models without epochs do not need it.
+        select_by : str or Metric
+            What the validation users choose by, written `name@k`: the epoch of a network, the weight of a blend. See
+            `recvae.metrics`; your own as a `Metric`, or MODULE:FUNCTION@K.
 
         Returns
         -------
@@ -182,8 +164,8 @@ class Model(Described, ScoringModel):
         Raises
         ------
         UsageError
-            If a hyperparameter has the wrong type or is out of range, there is no such device, validation users were
-            given with a data set, or a path or table in its place.
+            If a hyperparameter has the wrong type or is out of range, there is no such device, nothing can be chosen
+            by the metric, validation users were given with a data set, or a path or table in its place.
         DataError
             If the interactions are not a sparse matrix of finite weights, or a part was fitted on other data.
         MemoryLimitError
@@ -208,7 +190,9 @@ class Model(Described, ScoringModel):
             checkpoint=checkpoint,
             max_memory=max_memory,
             course=course,
+            select_by=objective(select_by),
         )
+        check_objective(options.select_by, held_out, train)
         self._check_parts(train, held_out)
         check_parts_data(self.parts, data)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)

@@ -8,11 +8,13 @@ import torch
 
 from recvae.errors import TrainingError, UsageError
 from recvae.interactions import HeldOut, as_interactions
+from recvae.metrics import Metric
 from recvae.models.common.autoencoder import Autoencoder, NetworkT
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.training.records import Monitor
 from recvae.training.schedules import NAMES, Schedule, schedule, steps_of_rise
+from recvae.training.validation import OBJECTIVE
 
 _CYCLES = 4  # of a cyclical schedule, by default
 
@@ -65,6 +67,7 @@ def find_beta(
     device: str | torch.device = "auto",
     monitor: Monitor | None = None,
     max_memory: int | None = None,
+    select_by: str | Metric = OBJECTIVE,
 ) -> dict[str, Any]:
     """Find the cap of beta as Liang et al. 2018, section 2.2.2: anneal to 1, and note where validation is best.
 
@@ -82,6 +85,8 @@ def find_beta(
         Follows the pilot.
     max_memory : int, optional
         Bytes that the pilot may take; see `Model.fit`.
+    select_by : str or Metric
+        What the best epoch is chosen by; see `Model.fit`.
 
     Returns
     -------
@@ -101,7 +106,7 @@ def find_beta(
     if not held_out.has_targets:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
     pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES, decay="none").fit(
-        train, validation, device=device, monitor=monitor, max_memory=max_memory
+        train, validation, device=device, monitor=monitor, max_memory=max_memory, select_by=select_by
     )
     if pilot.history_.stop is not None:
         raise TrainingError(f"the pilot was stopped ({pilot.history_.stop.reason}), so there is no beta to use")

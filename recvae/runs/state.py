@@ -1,0 +1,64 @@
+"""What a run writes down of itself while it is unfinished, `run.json`, and the metric that it chooses by."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recvae.bundles.card import RUN_STATE
+from recvae.errors import BundleError, UsageError
+from recvae.metrics import Metric
+from recvae.storage.files import write_json
+from recvae.storage.integrity import UNREADABLE
+from recvae.training.refits import Refit
+from recvae.training.validation import OBJECTIVE, objective
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what a run has written down.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read.
+    """
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+        refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
+        return {**known, "refit": refit, "select_by": state.get("select_by")}
+    except UNREADABLE as error:
+        raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
+
+
+def write_state(work: Path, state: dict[str, Any]) -> None:
+    """Write it down in the folder of a run."""
+    refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
+    write_json(work / RUN_STATE, {**{key: value for key, value in state.items() if key != "refit"}, **refit})
+
+
+def metric_of(run: Path, written: str | None, given: Metric | None = None) -> Metric:
+    """Return the metric that a run has written down, whose code is never imported because a file names it.
+
+    Parameters
+    ----------
+    run : Path
+        For messages.
+    written : str or None
+        As `recvae.metrics.Metric.path` has it; None for NDCG@100, of an earlier version.
+    given : Metric, optional
+        What was asked for, which must be the same; a metric of your own has to be.
+
+    Raises
+    ------
+    UsageError
+        If it is not, or is your own and not given.
+    """
+    written = written or str(OBJECTIVE)
+    if given is not None and given.path != written:
+        raise UsageError(
+            f"got {given.path} to choose by, but {run} chooses by {written}, which cannot change; leave it out, or "
+            "train again without --resume"
+        )
+    if given is None and ":" in written:
+        raise UsageError(f"{run} chooses by your own metric; add --select-by {written}")
+    return given or objective(written)
