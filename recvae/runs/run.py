@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from recvae.runs.finding import list_runs
 from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names, write_json
 from recvae.storage.integrity import UNREADABLE
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.details import DetailedMonitor, failed
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
@@ -53,6 +54,8 @@ class Run:
         Whether an unfinished run in `work` may be removed.
     refit : Refit, optional
         What another run has chosen, to train that again on its held-out users too.
+    tracking : dict of str to str
+        Where its training is followed in other programs, to go on there when it is resumed; no bundle has it.
     """
 
     model: Model
@@ -61,6 +64,7 @@ class Run:
     resumes: bool = False
     overwrites: bool = False
     refit: Refit | None = None
+    tracking: dict[str, str] = field(default_factory=dict)
 
 
 def new_run(model: Model, parent: Path, name: str, overwrite: bool = False, refit: Refit | None = None) -> Run:
@@ -197,13 +201,15 @@ def resumed_run(work: Path, dataset: Dataset, settings: Sequence[str] = (), mode
             "train again without --resume"
         )
     model = build(chosen, state["hyperparameters"] | changes, effects=False)
-    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True, refit=state["refit"])
+    kept = {"refit": state["refit"], "tracking": state["tracking"]}
+    return Run(model=model, folder=work.parent / state["folder"], work=work, resumes=True, **kept)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
+        known["tracking"] = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
         return {**known, "refit": None if state.get("refit") is None else Refit.from_json(state["refit"])}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
@@ -211,7 +217,8 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def _write_state(work: Path, state: dict[str, Any]) -> None:
     refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    write_json(work / RUN_STATE, {**{key: value for key, value in state.items() if key != "refit"}, **refit})
+    kept = {key: value for key, value in state.items() if key != "refit" and not (key == "tracking" and not value)}
+    write_json(work / RUN_STATE, {**kept, **refit})
 
 
 def train(
@@ -228,7 +235,7 @@ def train(
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor
-        Follows training; the log file is written too.
+        Follows training; the log file is written too. A `DetailedMonitor` is given the bundle.
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model.fit`.
 
@@ -256,7 +263,9 @@ def train(
             fitted = _fit(run, dataset, device, monitor, max_memory)
             bundle, failure = fitted.bundle(), fitted.failure
             write_bundle(work, bundle)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(monitor, DetailedMonitor):
+                monitor.ended(failed(error))  # also where the fit itself went well
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
                 shutil.rmtree(work, ignore_errors=True)
             raise
@@ -271,6 +280,8 @@ def train(
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
+    if isinstance(monitor, DetailedMonitor):
+        monitor.saved(bundle, folder)
     if failure is not None:
         raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
@@ -298,7 +309,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = _read_state(work / RUN_STATE) if run.resumes else None
-    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name, "refit": run.refit}
+    state = {**identity, "hyperparameters": hyperparameters, "folder": run.folder.name}
+    state |= {"refit": run.refit, "tracking": run.tracking}
     _write_state(work, state)
     try:
         return fit(
