@@ -24,6 +24,7 @@ ORDER = [
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "latent", "runs", "tuning"),  # the numbers wing
     *("recommenders", "exports", "serving"),  # the answers wing
+    "tracking",  # of the numbers wing, and hands the other one on to MLflow
 ]
 
 
@@ -76,10 +77,13 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "Explanation",
         "Filters",
         "HeldOut",
+        "MLflowMonitor",
         "Model",
+        "MonitorList",
         "ProgressBar",
         "Recommendations",
         "Recommender",
+        "TensorBoardMonitor",
         "TrainingProgress",
         "__version__",
         "compare",

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle
-from recvae.bundles.card import CARD, RUN_LOG
+from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, names_of
+from recvae.bundles.card import CARD, RUN_LOG, read_card
 from recvae.errors import UsageError, requires_extra
+from recvae.models import MODELS
 from recvae.models.common.hyperparameters import values_of
 from recvae.tracking.figures import EVERY_EPOCH, figures_of, final_figures, outcome, outcome_text, step_sizes_of
 from recvae.training.details import DetailedMonitor, EpochDetails
@@ -27,6 +28,9 @@ KEY = "recvae.key"
 
 MODEL = "recommender"
 """Name of the model among the artifacts of a run."""
+
+BUNDLE = "bundle"
+"""Name of the bundle in that model; of a model of your own, which MLflow cannot load, among the artifacts."""
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 _LONGEST = 500  # characters of a value, as MLflow takes it everywhere
@@ -143,7 +147,7 @@ class MLflowMonitor(DetailedMonitor):
     def add_bundle(self, folder: Path | str) -> None:
         """Add a bundle to the run, as the model `recommender` that `mlflow.pyfunc.load_model` loads.
 
-        Its input is a table with the columns user and item, and maybe weight; its output that of
+        Of a model of your own, which MLflow could not load, the files of the bundle alone. Its input is a table with the columns user and item, and maybe weight; its output that of
         `recommend_batch(...).to_pandas()`.
 
         Parameters
@@ -160,9 +164,14 @@ class MLflowMonitor(DetailedMonitor):
             raise UsageError("got a bundle before any fit, expected a run to add it to; pass the monitor to fit first")
         if not (Path(folder) / CARD).is_file():
             raise UsageError(f"got {folder}, which has no {CARD}; give the folder of a finished run")
+        is_known = all(name in MODELS for name in names_of(read_card(Path(folder))))
         with tempfile.TemporaryDirectory() as place, _quick():
-            save_model(Path(folder), Path(place) / MODEL)
-            self._client.log_artifacts(self.run_id, str(Path(place) / MODEL), MODEL)
+            if is_known:
+                save_model(Path(folder), Path(place) / MODEL)
+            else:
+                _copy(Path(folder), Path(place) / BUNDLE)
+            what = MODEL if is_known else BUNDLE
+            self._client.log_artifacts(self.run_id, str(Path(place) / what), what)
 
     def _existing(self) -> "Run | None":
         """Return the run with this monitor's key, None without one."""
@@ -234,23 +243,27 @@ def save_model(folder: Path, target: Path) -> None:
 
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow asks for type hints and for an example
-        copy = Path(place) / "bundle"
-        copy.mkdir()
-        for name in (WEIGHTS, ITEMS, README, RUN_LOG, CARD):
-            if (folder / name).is_file():
-                shutil.copy2(folder / name, copy / name)
+        copy = _copy(folder, Path(place) / BUNDLE)
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"bundle": str(copy)},
+            artifacts={BUNDLE: str(copy)},
             signature=signature(),
             pip_requirements=["recvae"],
         )
     saved = Model.load(str(target))
     flavor = saved.flavors["python_function"]
-    flavor["artifacts"]["bundle"]["uri"] = folder.resolve().name
+    flavor["artifacts"][BUNDLE]["uri"] = folder.resolve().name
     flavor["model_code_path"] = "pyfunc.py"
     saved.save(str(target / "MLmodel"))
+
+
+def _copy(folder: Path, target: Path) -> Path:
+    target.mkdir()
+    for name in (WEIGHTS, ITEMS, README, RUN_LOG, CARD):
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, target / name)
+    return target
 
 
 def signature() -> Any:
