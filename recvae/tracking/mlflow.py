@@ -75,7 +75,8 @@ class MLflowMonitor(DetailedMonitor):
         key: str | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        with requires_extra("track", "MLflowMonitor"):
+        with requires_extra("track", "MLflowMonitor"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow warns of its own type hints
             import mlflow.pyfunc  # before training, not after the last epoch
             import sqlalchemy  # noqa: F401  (of the default store)
         self.uri = uri or mlflow.get_tracking_uri()
@@ -147,8 +148,9 @@ class MLflowMonitor(DetailedMonitor):
     def add_bundle(self, folder: Path | str) -> None:
         """Add a bundle to the run, as the model `recommender` that `mlflow.pyfunc.load_model` loads.
 
-        Of a model of your own, which MLflow could not load, the files of the bundle alone. Its input is a table with the columns user and item, and maybe weight; its output that of
-        `recommend_batch(...).to_pandas()`.
+        Its input is a table with the columns user and item, and maybe weight; its output that of
+        `recommend_batch(...).to_pandas()`. Of a model of your own, which MLflow could not load, the files of the
+        bundle are added alone.
 
         Parameters
         ----------
@@ -269,16 +271,24 @@ def _copy(folder: Path, target: Path) -> Path:
 def signature() -> Any:
     """Return what a recommender takes and gives as MLflow has it: ids are numbers or words, as the data has them."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
     kinds = {bool: "boolean", int: "long", float: "double"}
-    columns = [ColSpec(AnyType(), "user"), ColSpec(AnyType(), "item"), ColSpec(AnyType(), "weight", required=False)]
-    answers = {"rank": "long", "id": AnyType(), "title": AnyType(), "score": "float", "fallback": "boolean"}
+    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in ("user", "item")]
+    columns.append(ColSpec(AnyType(), "weight", required=False))
+    answers = {
+        "user": AnyType(),
+        "rank": "long",
+        "id": AnyType(),
+        "title": AnyType(),
+        "score": "float",
+        "fallback": "boolean",
+    }
     parameters = [ParamSpec(name, kinds[type(value)], value) for name, value in _PARAMETERS.items()]
     return ModelSignature(
         inputs=Schema(columns),
-        outputs=Schema([ColSpec(AnyType(), "user"), *(ColSpec(kind, name) for name, kind in answers.items())]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in answers.items()]),
         params=ParamSchema(parameters),
     )
 

@@ -19,7 +19,7 @@ class RecommenderModel(PythonModel):
 
         self.recommender = Recommender.load(context.artifacts["bundle"])
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         """Recommend items to each user of a table; see `Recommender.recommend_batch` for the parameters."""
         return self.recommender.recommend_batch(model_input, **(params or {})).to_pandas()
 

@@ -1,6 +1,7 @@
 """Training in TensorBoard: curves by epoch, histograms of the codes, and the vectors of items with their titles."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,7 @@ class TensorBoardMonitor(DetailedMonitor):
         from torch.utils.tensorboard import SummaryWriter
 
         is_new = not any(self.folder.glob(_EVENTS))
+        _wait_for_a_later_name(self.folder)
         purge, self._purge = self._purge, None
         self._writer = SummaryWriter(str(self.folder), purge_step=None if is_new else purge)
         return self._writer
@@ -189,15 +191,23 @@ class TensorBoardMonitor(DetailedMonitor):
             self._writer = None
 
 
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Wait for the next second if a file is of this one: TensorBoard reads files by name, and may mix up these two."""
+    seconds = {path.name.split(".")[3] for path in folder.glob(_EVENTS)}
+    while f"{int(time.time()):010d}" in seconds:
+        time.sleep(0.05)
+
+
 def _epochs_in(folder: Path) -> set[int]:
     """Return the epochs whose figures a folder shows."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-    from tensorboard.compat.proto.event_pb2 import SessionLog
+    from tensorboard.compat.proto import event_pb2
 
+    start: int = event_pb2.SessionLog.START  # pyright: ignore[reportAttributeAccessIssue]  (made by protobuf)
     found: set[int] = set()
     for path in sorted(folder.glob(_EVENTS)):
         for event in EventFileLoader(str(path)).Load():
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            if event.HasField("session_log") and event.session_log.status == start:
                 found = {step for step in found if step < event.step}
             found |= {event.step for value in event.summary.value if value.tag == EVERY_EPOCH}
     return found
