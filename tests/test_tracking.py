@@ -288,6 +288,22 @@ def test_titles_stay_in_one_cell_and_the_most_popular_items_are_taken(
     assert chosen_items(items, 99).tolist() == list(range(32))
 
 
+def test_the_vectors_of_every_model_are_written_or_left_out(
+    model_name: str, fitted: Callable[[str], Any], blocks: Dataset, tmp_path: Path
+) -> None:
+    TensorBoardMonitor(tmp_path).add_items(fitted(model_name), blocks.items)
+    has_layer = model_name == "vasp" or fitted(model_name).has_item_vectors
+    assert bool(list(tmp_path.rglob("tensors.tsv"))) == has_layer
+
+
+def test_small_vectors_of_elsa_are_no_matrix_and_are_left_out(
+    blocks: Dataset, make_model: Make, tmp_path: Path
+) -> None:
+    model = make_model("elsa", entries=2, epochs=1).fit(blocks.train, monitor=TensorBoardMonitor(tmp_path))
+    TensorBoardMonitor(tmp_path).add_items(model, blocks.items)
+    assert not list(tmp_path.rglob("*.tsv"))
+
+
 def test_no_vectors_are_written_where_there_are_none_or_none_are_wanted(
     fitted: Callable[[str], Any], blocks: Dataset, tmp_path: Path
 ) -> None:
@@ -427,7 +443,7 @@ def _away(*arguments: Any, **named: Any) -> None:
 
 def test_a_place_that_does_not_work_is_refused_before_training(store: str, blocks: Dataset, make_model: Make) -> None:
     with pytest.raises(UsageError, match=r"got nonsense://x for MLflow, which cannot be used .*; start its server"):
-        MLflowMonitor("nonsense://x")
+        MLflowMonitor("nonsense://me:secret@x")
     with pytest.raises(UsageError, match=r"got a bundle before any fit, expected a run to add it to"):
         MLflowMonitor(store).add_bundle(".")
     import mlflow
@@ -524,6 +540,8 @@ def test_the_command_refuses_without_a_library_before_it_trains(
             said = command("train", "--model", "ease", option)
         assert said.code == 2 and said.err.count("\n") == 1
         assert said.err.startswith(f"error: {option} needs a library") and "pip install 'recvae[track]'" in said.err
+    said = command("train", "--model", "ease", "--mlflow", "http://me:secret@localhost:1")
+    assert said.code == 2 and "got a password in --mlflow" in said.err and "secret" not in said.err
     said = command("train", "--model", "ease", "--mlflow", "nonsense://x")
     assert said.code == 2 and "got nonsense://x for MLflow, which cannot be used" in said.err
     assert not Path("runs").exists()
@@ -589,19 +607,21 @@ class _Interrupts(NullMonitor):
             raise self._error
 
 
+@pytest.mark.parametrize("is_typed_again", [False, True])
 def test_an_interrupted_run_is_marked_and_goes_on_where_it_was_without_saying_where(
-    toy: Path, command: Command, store: str, monkeypatch: pytest.MonkeyPatch
+    is_typed_again: bool, toy: Path, command: Command, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from recvae.training import monitors
 
+    places = ("--mlflow", store, "--tensorboard", "tb")
     with monkeypatch.context() as patch:
         patch.setattr(monitors, "TrainingProgress", lambda _: _Interrupts(at=2))
-        said = command("train", *SHORT, "--set", "epochs=4", "--mlflow", store, "--tensorboard", "tb")
+        said = command("train", *SHORT, "--set", "epochs=4", *places)
     assert said.code == 0 and "interrupted" in said.out, said.err
     run = only_run()
     assert run.info.status == "KILLED" and run.data.tags["recvae.outcome"] == "interrupted"
     assert texts("tb/toy/multvae", "outcome") == ["interrupted"]
-    said = command("train", "--resume")
+    said = command("train", "--resume", *(places if is_typed_again else ()))
     assert said.code == 0, said.err
     curves = as_curves(log_of(Path("runs/toy/multvae")))
     assert [step for step, _ in curves[EVERY_EPOCH]] == [1, 2, 3, 4]
@@ -610,7 +630,7 @@ def test_an_interrupted_run_is_marked_and_goes_on_where_it_was_without_saying_wh
     assert {name: shown[name] for name in curves} == close_to(curves) and {n: sent[n] for n in curves} == curves
     assert run.info.status == "FINISHED" and run.data.tags["recvae.outcome"] == "finished"
     assert texts("tb/toy/multvae", "outcome")[-1] == "finished"
-    assert [one.step for one in events("tb/toy/multvae").Histograms("latent/mean")][-2:] == [3, 4]
+    assert [one.step for one in events("tb/toy/multvae").Histograms("latent/mean")] == [1, 2, 3, 4]
 
 
 def test_a_run_that_diverges_or_fails_is_marked(

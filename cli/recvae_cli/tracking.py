@@ -3,6 +3,7 @@
 import os
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae_cli.console import Verb, say
@@ -29,24 +30,33 @@ class Tracks(Verb):
 
 def check_tracking(tensorboard: str | None, mlflow: str | None) -> None:
     """Refuse before anything else what needs a library that is not installed."""
-    from recvae.errors import requires_extra
+    from urllib.parse import urlsplit
+
+    from recvae.errors import UsageError, requires_extra
 
     if tensorboard is not None:
         with requires_extra("track", "--tensorboard"):
             import tensorboard as _
     if mlflow is not None:
+        if urlsplit(mlflow).password:
+            raise UsageError(
+                "got a password in --mlflow, which the run would keep in its folder until it is finished; set "
+                "MLFLOW_TRACKING_URI and give --mlflow alone"
+            )
         with requires_extra("track", "--mlflow"):
             import mlflow as _  # noqa: F401
 
 
 def tracked(run: "Run", data: str, tensorboard: str | None, mlflow: str | None) -> "Run":
-    """Return a run that knows where it is followed: where it was before it was resumed, and where is typed now."""
+    """Return a run that knows where it is followed: where it was before it was resumed, or another place typed now."""
     from uuid import uuid4
 
     places = dict(run.tracking)
     if tensorboard is not None:
-        places["tensorboard"] = os.path.join(tensorboard or _PLACES["--tensorboard"], data, run.folder.name)  # noqa: PTH118
-    if mlflow is not None:
+        home = Path(tensorboard or _PLACES["--tensorboard"]) / data
+        if Path(places.get("tensorboard", "")).parent != home:
+            places["tensorboard"] = str(home / run.folder.name)
+    if mlflow is not None and mlflow != places.get("mlflow"):
         places |= {"mlflow": mlflow, "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or data}
         places |= {"name": run.folder.name, "key": uuid4().hex}
     return replace(run, tracking=places)
@@ -66,5 +76,5 @@ def monitors_of(run: "Run") -> "list[Monitor]":
         which = {name: run.tracking[name] for name in ("experiment", "name", "key") if name in run.tracking}
         monitor = MLflowMonitor(uri or None, **{"experiment": "recvae", **which}, tell=say)
         found.append(monitor)
-        say(f"figures in {monitor.uri}, experiment {which.get('experiment')}")
+        say(f"figures in {monitor.place}, experiment {which.get('experiment')}")
     return found

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from recvae.bundles.bundle import Bundle
+from recvae.errors import UsageError
 from recvae.items import ItemIndex
 from recvae.training.details import EpochDetails
 from recvae.training.records import EpochRecord, TrainingSummary
@@ -76,11 +77,14 @@ def item_vectors(model: Any) -> np.ndarray | None:
     Parameters
     ----------
     model : Model
-        Fitted. Of an autoencoder, the weights of the last layer.
+        Fitted. Of most autoencoders, they are the weights of the last layer.
     """
-    if hasattr(model, "item_embeddings"):
-        return model.item_embeddings()
-    return model.item_vectors()[0] if model.has_item_vectors else None
+    if model.has_item_vectors:
+        return model.item_vectors()[0]
+    try:
+        return model.item_embeddings() if hasattr(model, "item_embeddings") else None
+    except UsageError:  # there are vectors, and they are no matrix
+        return None
 
 
 def chosen_items(items: ItemIndex, n: int) -> np.ndarray:

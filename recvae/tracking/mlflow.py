@@ -1,6 +1,7 @@
 """Training in MLflow: hyperparameters, metrics by epoch, and at the end the bundle as a model that recommends."""
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -79,14 +80,15 @@ class MLflowMonitor(DetailedMonitor):
             warnings.simplefilter("ignore")  # MLflow warns of its own type hints
             import mlflow.pyfunc  # before training, not after the last epoch
             import sqlalchemy  # noqa: F401  (of the default store)
-        self.uri = uri or mlflow.get_tracking_uri()
+        uri = uri or mlflow.get_tracking_uri()
+        self.place = re.sub(r"//[^/@]*@", "//", uri)  # for messages: without a password
         self.run_id: str | None = None
         self._name, self._key, self._tell = name, key, tell or _warn
         self._unsent: list[tuple[int, dict[str, float]]] = []
         self._sizes: dict[str, float] = {}
         self._last, self._lost = 0, False
         with self._beginning():
-            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
             if found is not None and found.lifecycle_stage != "active":
                 raise UsageError(f"got the experiment {experiment}, which was deleted in MLflow; use another name")
@@ -212,8 +214,8 @@ class MLflowMonitor(DetailedMonitor):
             raise
         except Exception as error:  # of MLflow, its database or the network
             raise UsageError(
-                f"got {self.uri} for MLflow, which cannot be used ({_line(error)}); start its server, or give another "
-                "place such as sqlite:///mlflow.db"
+                f"got {self.place} for MLflow, which cannot be used ({_line(error)}); start its server, or give "
+                "another place such as sqlite:///mlflow.db"
             ) from error
 
     @contextmanager
@@ -226,7 +228,7 @@ class MLflowMonitor(DetailedMonitor):
         except Exception as error:  # of MLflow, its database or the network
             if what or not self._lost:
                 instead = what or "the figures of this epoch are sent again after the next one"
-                self._tell(f"warning: MLflow at {self.uri} cannot be used ({_line(error)}); {instead}")
+                self._tell(f"warning: MLflow at {self.place} cannot be used ({_line(error)}); {instead}")
             self._lost = True
 
 
