@@ -688,3 +688,26 @@ def test_records_of_earlier_versions_have_the_figures_they_have() -> None:
         *(EVERY_EPOCH, "training/reconstruction", "speed/seconds", "speed/users_per_second")
     }
     assert len(asdict(record)) >= 12
+
+
+def test_each_trial_of_a_search_is_followed(toy: Path, command: Command, store: str) -> None:
+    import mlflow
+
+    words = ("tune", "--model", "multdae", "--trials", "2", "--set", "epochs=2", "--set", "latent_dim=4")
+    said = command(*words, "--tensorboard", "--mlflow", store)
+    assert said.code == 0, said.err
+    client = mlflow.MlflowClient()
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    runs = {str(run.info.run_name): run for run in client.search_runs(experiments)}
+    assert sorted(runs) == ["multdae-tuned-0", "multdae-tuned-1"]
+    best = json.loads(Path("runs/toy/multdae-tuned/recommender.json").read_text())
+    reached = [runs[f"multdae-tuned-{number}"].data.metrics["final/ndcg_at_100"] for number in (0, 1)]
+    assert best["metrics"]["validation"]["ndcg@100"] == max(reached)
+    for number in (0, 1):
+        curves = scalars(f"tensorboard/toy/multdae-tuned/trial-{number}")
+        assert [step for step, _ in curves[EVERY_EPOCH]] == [1, 2]
+        assert curves["final/ndcg_at_100"] == [(2, pytest.approx(reached[number], rel=1e-6))]
+        run = runs[f"multdae-tuned-{number}"]
+        assert run.info.status == "FINISHED" and not client.list_artifacts(run.info.run_id)
+    said = command(*words, "--fresh", "--mlflow", "nonsense://x")
+    assert said.code == 2 and "got nonsense://x for MLflow, which cannot be used" in said.err

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from recvae_cli.console import Verb, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recvae.models import Model
     from recvae.runs.run import Run
     from recvae.training.records import Monitor
 
@@ -60,6 +63,33 @@ def tracked(run: "Run", data: str, tensorboard: str | None, mlflow: str | None) 
         places |= {"mlflow": mlflow, "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or data}
         places |= {"name": run.folder.name, "key": uuid4().hex}
     return replace(run, tracking=places)
+
+
+def follower_of_trials(
+    data: str, name: str, tensorboard: str | None, mlflow: str | None
+) -> "Callable[[int, Model], Monitor] | None":
+    """Return what gives a monitor for each trial of a search, by its number; None where none is asked for."""
+    if tensorboard is None and mlflow is None:
+        return None
+
+    def follow(number: int, model: "Model") -> "Monitor":  # noqa: ARG001  (every follower's signature)
+        found: list[Monitor] = []
+        if tensorboard is not None:
+            from recvae.tracking.tensorboard import TensorBoardMonitor
+
+            home = Path(tensorboard or _PLACES["--tensorboard"]) / data / name
+            found.append(TensorBoardMonitor(home / f"trial-{number}"))
+        if mlflow is not None:
+            from recvae.tracking.mlflow import MLflowMonitor
+
+            experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or data
+            found.append(MLflowMonitor(mlflow or None, experiment=experiment, name=f"{name}-{number}", tell=say))
+        return MonitorList(*found)
+
+    from recvae.training.monitors import MonitorList
+
+    follow(0, None)  # type: ignore[arg-type]  (a place that does not work is refused before the search)
+    return follow
 
 
 def monitors_of(run: "Run") -> "list[Monitor]":

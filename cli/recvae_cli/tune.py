@@ -28,6 +28,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.tracking import check_tracking, follower_of_trials
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +56,14 @@ def tune(
     device: Device = DEVICE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when the search finishes.")] = False,
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(metavar="[FOLDER]", help="Write the curves of each trial for TensorBoard, in FOLDER/DATA/NAME."),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="[URI]", help="Log parameters and metrics of each trial to MLflow, as a run."),
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
@@ -75,9 +84,9 @@ def tune(
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
-    from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
+    from recvae.tuning import check_deliverable, deliver, place_of, settings_of, tune
 
-    check_optuna()
+    _check_libraries(tensorboard, mlflow)
     limit = memory_limit(max_memory)
     chosen = model_class(model)
     given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
@@ -104,6 +113,7 @@ def tune(
                 max_memory=limit,
                 fresh=fresh,
                 monitor=_Progress(bar),
+                follow=follower_of_trials(dataset.name, place.name, tensorboard, mlflow),
             )
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue")
@@ -114,6 +124,14 @@ def tune(
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
     words += ["--device", device] if device != DEVICE else []
     _report(found, run, command("train", *words), as_json)
+
+
+def _check_libraries(tensorboard: str | None, mlflow: str | None) -> None:
+    """Refuse before anything else what needs a library that is not installed."""
+    from recvae.tuning import check_optuna
+
+    check_optuna()
+    check_tracking(tensorboard, mlflow)
 
 
 def _seconds(text: str) -> float:

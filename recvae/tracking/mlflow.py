@@ -138,14 +138,15 @@ class MLflowMonitor(DetailedMonitor):
             self._client.set_tag(run_id, "recvae.outcome", outcome_text(summary)[:_LONGEST])
             self._client.set_terminated(run_id, _STATUS[outcome(summary)])
 
-    def saved(self, bundle: Bundle, folder: Path) -> None:
+    def saved(self, bundle: Bundle, folder: Path | None) -> None:
         """Add the validation metrics of the model that is kept, the data it was trained on, and the bundle."""
-        with self._sending(f"the run there lacks the bundle {folder}") as run_id:
+        with self._sending(f"the run there lacks what it reached, and the bundle {folder or ''}".rstrip()) as run_id:
             self._send_one(run_id, self._last, final_figures(bundle))
             for name in ("name", "fingerprint"):
                 if bundle.manifest.get(name):
                     self._client.set_tag(run_id, f"recvae.data.{name}", str(bundle.manifest[name])[:_LONGEST])
-            self.add_bundle(folder)
+            if folder is not None:
+                self.add_bundle(folder)
 
     def add_bundle(self, folder: Path | str) -> None:
         """Add a bundle to the run, as the model `recommender` that `mlflow.pyfunc.load_model` loads.

@@ -121,12 +121,15 @@ class TensorBoardMonitor(DetailedMonitor):
         with storage_errors(self.folder):
             self._close()
 
-    def saved(self, bundle: Bundle, folder: Path) -> None:  # noqa: ARG002  (every monitor's signature)
+    def saved(self, bundle: Bundle, folder: Path | None) -> None:
         """Write the validation metrics of the model that is kept, and its item vectors."""
         with self._opened() as writer:
             for name, value in final_figures(bundle).items():
                 writer.add_scalar(name, value, self._last)
-        self.add_items(bundle.model, bundle.items)
+        if folder is not None:
+            self.add_items(bundle.model, bundle.items)
+        with storage_errors(self.folder):
+            self._close()
 
     def add_items(self, model: Any, items: ItemIndex) -> None:
         """Write item vectors for the projector, with id, title and number of training users of each.

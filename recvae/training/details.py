@@ -64,15 +64,15 @@ class DetailedMonitor:
     def ended(self, summary: TrainingSummary) -> None:
         """Note how the fit ended; `interrupted` and `failure` say whether before its time."""
 
-    def saved(self, bundle: Any, folder: Path) -> None:
-        """Note that a run has left its bundle, after `ended`.
+    def saved(self, bundle: Any, folder: Path | None) -> None:
+        """Note that a run has left its bundle, or that a trial was measured; after `ended`.
 
         Parameters
         ----------
         bundle : Bundle
             The fitted model with its items and its validation metrics.
-        folder : Path
-            Where it is.
+        folder : Path or None
+            Where it is, None of a trial, which is not kept.
         """
 
 

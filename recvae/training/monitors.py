@@ -196,7 +196,7 @@ class MonitorList(DetailedMonitor):
         for monitor in self._detailed:
             monitor.ended(summary)
 
-    def saved(self, bundle: Any, folder: Path) -> None:
+    def saved(self, bundle: Any, folder: Path | None) -> None:
         """Pass it on."""
         for monitor in self._detailed:
             monitor.saved(bundle, folder)
