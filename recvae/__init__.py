@@ -34,6 +34,9 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.recommenders.answers import Recommendations as Recommendations
     from recvae.recommenders.recommender import Recommender as Recommender
     from recvae.serving.app import create_app as create_app
+    from recvae.tracking.mlflow import MLflowMonitor as MLflowMonitor
+    from recvae.tracking.tensorboard import TensorBoardMonitor as TensorBoardMonitor
+    from recvae.training.monitors import MonitorList as MonitorList
     from recvae.training.monitors import ProgressBar as ProgressBar
     from recvae.training.monitors import TrainingProgress as TrainingProgress
     from recvae.tuning import tune as tune
@@ -46,9 +49,12 @@ _HOMES = {
     "Explanation": "recvae.recommenders.answers",
     "Filters": "recvae.datasets.events",
     "HeldOut": "recvae.interactions",
+    "MLflowMonitor": "recvae.tracking.mlflow",
+    "MonitorList": "recvae.training.monitors",
     "ProgressBar": "recvae.training.monitors",
     "Recommendations": "recvae.recommenders.answers",
     "Recommender": "recvae.recommenders.recommender",
+    "TensorBoardMonitor": "recvae.tracking.tensorboard",
     "TrainingProgress": "recvae.training.monitors",
     "compare": "recvae.evaluation.comparison",
     "create_app": "recvae.serving.app",

@@ -25,6 +25,7 @@ ORDER = [
     *("evaluation", "latent", "runs", "tuning"),  # the numbers wing
     *("recommenders", "exports", "serving"),  # the answers wing
     *("reports", "plots"),  # what both wings made, for people
+    "tracking",  # of the numbers wing, and hands the other one on to MLflow
 ]
 
 
@@ -77,10 +78,13 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "Explanation",
         "Filters",
         "HeldOut",
+        "MLflowMonitor",
         "Model",
+        "MonitorList",
         "ProgressBar",
         "Recommendations",
         "Recommender",
+        "TensorBoardMonitor",
         "TrainingProgress",
         "__version__",
         "compare",

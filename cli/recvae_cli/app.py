@@ -29,6 +29,7 @@ from recvae_cli import (
 )
 from recvae_cli.console import Verb, Verbs
 from recvae_cli.ids import TakesIds
+from recvae_cli.tracking import Tracks
 
 app = typer.Typer(
     name="recvae",
@@ -44,8 +45,8 @@ app.command("datasets", cls=Verb)(datasets.datasets)
 app.command("preprocess", cls=Verb)(preprocess.preprocess)
 app.command("models", cls=Verb)(models.models)
 app.command("plan", cls=Verb)(plan.plan)
-app.command("train", cls=Verb)(train.train)
-app.command("tune", cls=Verb)(tune.tune)
+app.command("train", cls=Tracks)(train.train)
+app.command("tune", cls=Tracks)(tune.tune)
 app.command("evaluate", cls=Verb)(evaluate.evaluate)
 app.command("compare", cls=Verb)(compare.compare)
 app.command("runs", cls=Verb)(runs.runs)

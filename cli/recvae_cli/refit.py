@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
+from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
+    from recvae.runs.run import Run
     from recvae.training.records import Monitor
 
 
@@ -29,6 +31,8 @@ class Request:
     resume: bool
     find_beta: bool
     select_by: str | None
+    tensorboard: str | None
+    mlflow: str | None
     data_dir: Path
     runs_dir: Path
 
@@ -67,6 +71,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     from recvae.runs.refitting import chosen_by, name_of, refit_run
 
     check_request(request)
+    check_tracking(request.tensorboard, request.mlflow)
     on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
     limit, own = memory_limit(request.max_memory), imported_models(request.models)
     folder = find_run(request.runs_dir, request.run, request.data)
@@ -85,7 +90,7 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
             overwrite=request.overwrite,
             device=request.device,
             max_memory=limit,
-            watch=_watch,
+            watch=lambda run: _watch(run, dataset.name, request),
             models=own,
             tell=_say_part,
         )
@@ -104,8 +109,11 @@ def _say_part(role: str, folder: Path, is_new: bool) -> None:
 
 
 @contextmanager
-def _watch(title: str) -> "Iterator[Monitor]":
-    from recvae.training.monitors import ProgressBar, TrainingProgress
+def _watch(run: "Run", data: str, request: Request) -> "Iterator[tuple[Run, Monitor]]":
+    from recvae.training.monitors import MonitorList, ProgressBar, TrainingProgress
 
-    with ProgressBar(title) as bar:
-        yield TrainingProgress(bar)
+    if not run.resumes:  # which knows where it is followed
+        run = tracked(run, data, request.tensorboard, request.mlflow)
+    followers = monitors_of(run)
+    with ProgressBar(run.model.name) as bar:
+        yield run, MonitorList(TrainingProgress(bar), *followers)

@@ -31,6 +31,7 @@ from recvae_cli.console import (
 )
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
+from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
-    from recvae.training.records import TrainingSummary
+    from recvae.training.records import Monitor, TrainingSummary
 
 _USUAL = "ndcg@100"
 
@@ -97,20 +98,33 @@ def train(
         bool,
         typer.Option(help="Resume the latest interrupted run, or the one named by --name."),
     ] = False,
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FOLDER]", help="Write curves, histograms and item vectors for TensorBoard, in FOLDER/DATA/NAME."
+        ),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[URI]", help="Log parameters, metrics and the bundle to MLflow, e.g. sqlite:///mlflow.db."
+        ),
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
 ) -> None:
     """Train a model on a prepared data set, and save it in RUNS_DIR/DATA/NAME.
 
-    After Ctrl-C, the best weights so far are kept, and --resume continues. --refit trains a finished run again on the
-    validation users too (--on all: and the test users), as RUN-refit.
+    After Ctrl-C, the best weights so far are kept, and --resume continues, also in TensorBoard and MLflow. --refit
+    trains a finished run again on the validation users too (--on all: and the test users), as RUN-refit.
 
     \b
     Examples:
       recvae train --model multvae --set latent_dim=100 --set epochs=50
       recvae train --model ease --data ml-1m --max-memory 8GB
       recvae train --model blend --set first=recvae --set second=ease
+      recvae train --tensorboard --mlflow
       recvae train --resume
       recvae train --refit ml-1m/multvae
     """
@@ -122,8 +136,8 @@ def train(
     own = imported_models([name for name in others if name is not None])
     short = {"seed": seed, "precision": precision}
     given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
+    signal.signal(signal.SIGTERM, _interrupt)
     if refit is not None:
-        signal.signal(signal.SIGTERM, _interrupt)
         request = RefitRequest(
             run=refit,
             on=on,
@@ -137,12 +151,15 @@ def train(
             resume=resume,
             find_beta=find_beta,
             select_by=select_by,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
         _report(*train_again(request), as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta)
+    check_tracking(tensorboard, mlflow)
     if model is not None:
         model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
@@ -153,11 +170,21 @@ def train(
         run = replace(run, select_by=metric or run.select_by)
     if find_beta:
         check_has_beta(run.model)
-    _say_what(run, dataset, "resuming" if resume else "training", data_dir, device)
-    signal.signal(signal.SIGTERM, _interrupt)
+    run = tracked(run, dataset.name, tensorboard, mlflow)
+    _announce(run, dataset, data_dir, device)
+    followers = monitors_of(run)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
-    _report(*_trained(run, dataset, device, limit), as_json)
+    _report(*_trained(run, dataset, device, limit, followers), as_json)
+
+
+def _announce(run: "Run", dataset: "Dataset", data_dir: Path, device: str) -> None:
+    """Say what is trained, and what is worth a remark."""
+    if run.overwrites or run.work != run.folder:
+        say_removed(run.folder)
+    say(f"{'resuming' if run.resumes else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
+    _remark_on_precision(run, device)
+    _remark_on_sampling(run, dataset)
 
 
 def _objective(select_by: str) -> "Metric":
@@ -180,14 +207,17 @@ def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bo
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
 
 
-def _trained(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "tuple[Bundle, Path]":
+def _trained(
+    run: "Run", dataset: "Dataset", device: str, max_memory: int | None, followers: "list[Monitor]"
+) -> "tuple[Bundle, Path]":
     """Train a run with a progress bar, and say what to do where it was interrupted."""
     from recvae.runs.run import train
-    from recvae.training.monitors import ProgressBar, TrainingProgress
+    from recvae.training.monitors import MonitorList, ProgressBar, TrainingProgress
 
     try:
         with ProgressBar(run.model.name) as bar:
-            made = train(run, dataset, device=device, monitor=TrainingProgress(bar), max_memory=max_memory)
+            monitor = MonitorList(TrainingProgress(bar), *followers)
+            made = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
         if str(run.select_by) != _USUAL and made[0].training.select_by is None:
             say(f"nothing was chosen on validation users: --select-by {run.select_by.path} had no effect")
         return made

@@ -31,6 +31,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.tracking import check_tracking, follower_of_trials
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +68,14 @@ def tune(
     select_by: SelectBy = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when the search finishes.")] = False,
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(metavar="[FOLDER]", help="Write the curves of each trial for TensorBoard, in FOLDER/DATA/NAME."),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="[URI]", help="Log parameters and metrics of each trial to MLflow, as a run."),
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     runs_dir: RunsDir = RUNS_DIR,
     as_json: Json = False,
@@ -89,9 +98,9 @@ def tune(
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
     from recvae.training.validation import OBJECTIVE, objective
-    from recvae.tuning import check_deliverable, check_optuna, deliver, place_of, settings_of, tune
+    from recvae.tuning import check_deliverable, deliver, place_of, settings_of, tune
 
-    check_optuna()
+    _check_libraries(tensorboard, mlflow)
     limit, metric, chosen = memory_limit(max_memory), objective(select_by or OBJECTIVE), model_class(model)
     given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, [*given, *(settings or [])])
@@ -117,6 +126,7 @@ def tune(
                 fresh=fresh,
                 monitor=_Progress(bar),
                 select_by=metric,
+                follow=follower_of_trials(dataset.name, place.name, tensorboard, mlflow),
             )
     except KeyboardInterrupt:
         say("interrupted; run the same command again to continue")
@@ -138,6 +148,14 @@ def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:
     place = folder / "studies" / (model if usual else f"{model}-by-{re.sub(r'[^a-zA-Z0-9_.]+', '-', metric.path)}")
     say(f"tuning {model} on {folder}{'' if usual else f' by {metric.path}'}, its study is in {place}")
     return place
+
+
+def _check_libraries(tensorboard: str | None, mlflow: str | None) -> None:
+    """Refuse before anything else what needs a library that is not installed."""
+    from recvae.tuning import check_optuna
+
+    check_optuna()
+    check_tracking(tensorboard, mlflow)
 
 
 def _seconds(text: str) -> float:

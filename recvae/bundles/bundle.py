@@ -160,7 +160,7 @@ def read_bundle(
     """
     folder, models = Path(folder), [models] if isinstance(models, type) else models
     card = read_card(folder)
-    for name in _names_of(card):
+    for name in names_of(card):
         if name not in MODELS and name not in [model.name for model in models]:
             raise unknown_model(folder, name)
     for state in check_files(folder, card).values():
@@ -216,11 +216,11 @@ def training_of(folder: Path, card: dict[str, Any]) -> TrainingSummary:
         raise damaged(folder, f"{CARD}: {error}") from error
 
 
-def _names_of(card: dict[str, Any]) -> list[str]:
+def names_of(card: dict[str, Any]) -> list[str]:
     """Return the names of the models that a card speaks of: its own, and those it is made of."""
     parts = card.get("parts")
     nested = [part for part in parts.values() if isinstance(part, dict)] if isinstance(parts, dict) else []
-    return [str(card.get("model")), *(name for part in nested for name in _names_of(part))]
+    return [str(card.get("model")), *(name for part in nested for name in names_of(part))]
 
 
 def _build(folder: Path, card: dict[str, Any], models: Sequence[type[Model]]) -> Model:

@@ -26,7 +26,7 @@ from recvae.runs.run import Run, new_run, resumed_run, train
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 
-Watch = Callable[[str], AbstractContextManager[Monitor]]
+Watch = Callable[[Run], AbstractContextManager[tuple[Run, Monitor]]]
 Tell = Callable[[str, Path, bool], None]
 
 
@@ -208,7 +208,7 @@ def refit_run(
     max_memory : int, optional
         Bytes that fitting may take; see `Model.fit`.
     watch : callable
-        Name of what is trained -> a context manager that gives a monitor.
+        Run -> a context manager that gives this run, maybe with its `tracking`, and a monitor.
     models : sequence of type of Model
         Models of your own that the run may hold.
     tell : callable
@@ -240,7 +240,7 @@ def refit_run(
         model = replace(model, **names, parts={})
         load_parts(model, runs_dir, dataset, device, models, chosen.refit)
     run = new_run(model, parent, name_of(chosen, name), overwrite, chosen.refit)
-    with watch(model.name) as monitor:
+    with watch(run) as (run, monitor):
         return train(run, dataset, monitor=monitor, **how)
 
 
@@ -258,7 +258,7 @@ def _train_part(
     if run is None or part.parts:
         bundle, place = refit_run(part, dataset, runs_dir, **how, watch=watch, models=models, tell=tell)
     else:
-        with watch(run.model.name) as monitor:
+        with watch(run) as (run, monitor):
             bundle, place = train(run, dataset, monitor=monitor, **how)
     if bundle.interrupted:
         raise KeyboardInterrupt

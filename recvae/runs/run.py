@@ -7,7 +7,7 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
@@ -24,6 +24,7 @@ from recvae.runs.finding import list_runs
 from recvae.runs.state import metric_of, read_state, write_state
 from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
+from recvae.training.details import DetailedMonitor, failed
 from recvae.training.monitors import LogFile, MonitorList
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
@@ -55,6 +56,8 @@ class Run:
         What another run has chosen, to train that again on its held-out users too.
     select_by : Metric
         What the validation users choose by.
+    tracking : dict of str to str
+        Where its training is followed in other programs, to go on there when it is resumed; no bundle has it.
     """
 
     model: Model
@@ -64,6 +67,7 @@ class Run:
     overwrites: bool = False
     refit: Refit | None = None
     select_by: Metric = OBJECTIVE
+    tracking: dict[str, str] = field(default_factory=dict)
 
 
 def new_run(
@@ -224,6 +228,7 @@ def resumed_run(
         resumes=True,
         refit=state["refit"],
         select_by=metric_of(work, state["select_by"], select_by),
+        tracking=state["tracking"],
     )
 
 
@@ -241,7 +246,7 @@ def train(
     device : str
         "auto", "cpu" or "cuda".
     monitor : Monitor
-        Follows training; the log file is written too.
+        Follows training; the log file is written too. A `DetailedMonitor` is given the bundle.
     max_memory : int, optional
         Bytes that fitting and scoring may take; see `Model.fit`.
 
@@ -269,7 +274,9 @@ def train(
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
             write_bundle(work, bundle)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(monitor, DetailedMonitor):
+                monitor.ended(failed(error))  # also where the fit itself went well
             if not (work / FILE_NAME).exists() and not (work / CARD).exists():
                 shutil.rmtree(work, ignore_errors=True)
             raise
@@ -284,6 +291,8 @@ def train(
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / _LOCK).unlink(missing_ok=True)
+    if isinstance(monitor, DetailedMonitor):
+        monitor.saved(bundle, folder)
     if failure is not None:
         raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
@@ -312,7 +321,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
     place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path}
-    write_state(work, {**identity, "hyperparameters": hyperparameters, **place})
+    write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
         return fit(
             model,

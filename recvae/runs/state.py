@@ -25,7 +25,8 @@ def read_state(path: Path) -> dict[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
         known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
         refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
-        return {**known, "refit": refit, "select_by": state.get("select_by")}
+        tracking = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
+        return {**known, "refit": refit, "select_by": state.get("select_by"), "tracking": tracking}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
 
@@ -33,7 +34,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def write_state(work: Path, state: dict[str, Any]) -> None:
     """Write it down in the folder of a run."""
     refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    write_json(work / RUN_STATE, {**{key: value for key, value in state.items() if key != "refit"}, **refit})
+    kept = {key: value for key, value in state.items() if key != "refit" and not (key == "tracking" and not value)}
+    write_json(work / RUN_STATE, {**kept, **refit})
 
 
 def metric_of(run: Path, written: str | None, given: Metric | None = None) -> Metric:

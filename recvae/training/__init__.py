@@ -13,6 +13,7 @@
     averaging         a running mean of the weights over epochs
     refits            training again what a run has chosen: for how long, on which users
     records           a record per epoch, the summary of a run, and what a monitor is
+    details           monitors that are told more: codes, how training ended, the bundle
     monitors          progress on a terminal, `log.jsonl`
     checkpoints       the state after an epoch, to resume from
     validation        what validation users choose by

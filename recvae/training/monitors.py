@@ -6,14 +6,15 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from recvae.storage.files import storage_errors
-from recvae.training.records import EpochRecord, Monitor, StopTraining
+from recvae.training.details import DetailedMonitor, EpochDetails
+from recvae.training.records import EpochRecord, Monitor, StopTraining, TrainingSummary
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -153,8 +154,8 @@ class LogFile:
             file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
 
 
-class MonitorList:
-    """Several monitors as one: each gets every call, and any of them may stop training.
+class MonitorList(DetailedMonitor):
+    """Several monitors as one: each gets every call that it knows, and any of them may stop training.
 
     Parameters
     ----------
@@ -164,6 +165,7 @@ class MonitorList:
 
     def __init__(self, *monitors: Monitor) -> None:
         self._monitors = monitors
+        self._detailed = [monitor for monitor in monitors if isinstance(monitor, DetailedMonitor)]
 
     def start(self, epochs: int, done: list[EpochRecord]) -> None:
         """Pass it on."""
@@ -179,3 +181,23 @@ class MonitorList:
         """Pass it on; return the first wish to stop."""
         wishes = [monitor.epoch(record) for monitor in self._monitors]
         return next((wish for wish in wishes if wish is not None), None)
+
+    def fitting(self, model: Any) -> None:
+        """Pass it on to those that it concerns, as all below."""
+        for monitor in self._detailed:
+            monitor.fitting(model)
+
+    def details(self, details: EpochDetails) -> None:
+        """Pass it on."""
+        for monitor in self._detailed:
+            monitor.details(details)
+
+    def ended(self, summary: TrainingSummary) -> None:
+        """Pass it on."""
+        for monitor in self._detailed:
+            monitor.ended(summary)
+
+    def saved(self, bundle: Any, folder: Path | None) -> None:
+        """Pass it on."""
+        for monitor in self._detailed:
+            monitor.saved(bundle, folder)

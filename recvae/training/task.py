@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from recvae.training.batches import SparseBatch
-from recvae.training.latents import LatentRecord
 from recvae.training.schedules import Schedule
 
 
@@ -78,8 +77,8 @@ class Task:
         Total number of updates -> Schedule of the share of the optimisers' step size, or None for all of it always.
     rows : int, optional
         How many users to score at a time; None for as many as `block_rows` says.
-    latent : callable, optional
-        Rows of users -> how the latent space is used by them, after each epoch.
+    codes : callable, optional
+        Rows of users -> mean and logvar of the codes of the first of them, see `LatentRecord.of`; after each epoch.
     """
 
     network: nn.Module
@@ -88,4 +87,4 @@ class Task:
     score: Callable[[sp.csr_matrix], torch.Tensor]
     step_size: Callable[[int], Schedule | None] = lambda _: None
     rows: int | None = None
-    latent: Callable[[sp.csr_matrix], LatentRecord] | None = None
+    codes: Callable[[sp.csr_matrix], tuple[torch.Tensor, torch.Tensor | None]] | None = None

@@ -21,6 +21,8 @@ from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage
 from recvae.training.batches import SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState
+from recvae.training.details import DetailedMonitor, EpochDetails
+from recvae.training.latents import LatentRecord
 from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
@@ -92,6 +94,7 @@ class Trainer:
         self.history = History(metric=select_by.path)
         self.updates = 0
         self._has_kl = False
+        self._codes: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)  # of the last epoch
         self.average = WeightAverage(task.network, averaging)
         self.best_weights = self._weights()
 
@@ -147,6 +150,7 @@ class Trainer:
             self.history.records.append(record)
             if checkpoint is not None:
                 checkpoint.save(self._state())
+            self._tell_details(epoch, monitor)
             self.history.stop = monitor.epoch(record)
             if self.history.stop is not None:
                 return
@@ -196,12 +200,20 @@ class Trainer:
         self.average.add(epoch)
         with self.average.in_place():
             ndcg, value = self.look(self.task.score, self.task.rows)
-            latent = None if self.task.latent is None else self.task.latent(self.looked_at)
+            self._codes = (None, None) if self.task.codes is None else self.task.codes(self.looked_at)
             best = self._keep_if_best(epoch, ndcg, value)
         speed = self.passes * self.batches.n_users / seconds
         known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
-        of_latent = {} if latent is None else asdict(latent)
+        mean, logvar = self._codes
+        of_latent = {} if mean is None else asdict(LatentRecord.of(mean, logvar))
         return EpochRecord(*known, **of_latent, metric=self.metric.path, value=value)
+
+    def _tell_details(self, epoch: int, monitor: Monitor) -> None:
+        """Hand over what is there anyway, once, to a monitor that has asked for it."""
+        (mean, logvar), self._codes = self._codes, (None, None)
+        if isinstance(monitor, DetailedMonitor):
+            sizes = {phase.name: float(phase.optimizer.param_groups[0]["lr"]) for phase in self.task.phases}
+            monitor.details(EpochDetails(epoch=epoch, step_sizes=sizes, mean=mean, logvar=logvar))
 
     def _passes_of_an_epoch(self) -> Iterator[Phase]:
         for phase in self.task.phases:

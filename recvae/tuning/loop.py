@@ -4,7 +4,7 @@ The best bundle so far is on disk before the study names it: what a stop or a ki
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from recvae.metrics import Metric
 from recvae.models import is_own, model_class
 from recvae.models.common.base import Model
 from recvae.storage.files import write_folder
-from recvae.training.monitors import LogFile
-from recvae.training.records import EpochRecord, StopTraining
+from recvae.training.details import DetailedMonitor
+from recvae.training.monitors import LogFile, MonitorList
+from recvae.training.records import EpochRecord, Monitor, NullMonitor, StopTraining
 from recvae.training.validation import OBJECTIVE, check_objective, objective
 from recvae.tuning.database import BEST, check_optuna, open_study
 from recvae.tuning.interrupts import Shield
@@ -44,6 +45,7 @@ def tune(
     fresh: bool = False,
     monitor: TuningMonitor | None = None,
     select_by: str | Metric = OBJECTIVE,
+    follow: Callable[[int, Model], Monitor] | None = None,
 ) -> Tuning:
     """Search for the hyperparameters that are best on the validation users, by NDCG@100, or continue a search.
 
@@ -73,6 +75,8 @@ def tune(
         Follows the search.
     select_by : str or Metric
         What trials and their epochs are chosen by; see `Model.fit`. A folder holds the study of one metric.
+    follow : callable, optional
+        Number of a trial in the study's database, model -> a monitor that follows its training.
 
     Returns
     -------
@@ -109,6 +113,7 @@ def tune(
             device=device,
             max_memory=max_memory,
             monitor=monitor or NullTuningMonitor(),
+            follow=follow or (lambda _number, _model: NullMonitor()),
         )
         return tuner.run(seed)
 
@@ -178,6 +183,7 @@ class _Tuner:
     device: str
     max_memory: int | None
     monitor: TuningMonitor
+    follow: Callable[[int, Model], Monitor]
     done: int = field(default=0, init=False)
     best: Trial | None = field(default=None, init=False)
 
@@ -249,9 +255,9 @@ class _Tuner:
     def _try(self, trial: OpenTrial, model: Model) -> bool:
         """Fit a point and write down what it reached; False if the time was over before that."""
         started = time.monotonic()
-        watch = _TrialMonitor(self, trial)
+        watch, follower = _TrialMonitor(self, trial), self.follow(trial.key, model)
         try:
-            fitted = self._fit(model, watch)
+            fitted = self._fit(model, MonitorList(watch, follower))
             if watch.stop is _NO_TIME:
                 return False
             if watch.stop is _HOPELESS:
@@ -259,6 +265,8 @@ class _Tuner:
                 self.study.prune(trial)
                 return True
             bundle = self._bundle(fitted, trial.key)
+            if isinstance(follower, DetailedMonitor):
+                follower.saved(bundle, None)
         except MemoryLimitError:
             raise  # says what is free now, and nothing of the point: another call may have more
         except Exception as error:
@@ -273,7 +281,7 @@ class _Tuner:
         self.study.complete(trial, value)
         return True
 
-    def _fit(self, model: Model, watch: _TrialMonitor | None = None) -> Fit:
+    def _fit(self, model: Model, watch: Monitor | None = None) -> Fit:
         """Fit a model; one that was interrupted, or whose training failed, is no result."""
         with self.shield.opened():
             fitted = fit(

@@ -227,7 +227,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             step_size=self._step_size,
             score=self._score_block,
             rows=self._rows_while_training(train, options.max_memory),
-            latent=self._latent_record,
+            codes=self._codes_while_training,
         )
         trainer = Trainer(
             task,

@@ -26,6 +26,7 @@ from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.training.checkpoints import Checkpoint
+from recvae.training.details import watched
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 from recvae.training.refits import Course
 from recvae.training.validation import OBJECTIVE, check_objective, objective
@@ -198,7 +199,8 @@ class Model(Described, ScoringModel):
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
         self.n_items_, self.fitted_on_ = 0, data  # not fitted until it has ended well
         try:
-            self.stop_ = self._fit(train, held_out, options)
+            with watched(options.monitor, self):
+                self.stop_ = self._fit(train, held_out, options)
         except Exception as error:
             refuse_own_code(self, "_fit", error)
             raise

@@ -16,7 +16,7 @@ from recvae.errors import UsageError
 from recvae.models.common.base import Model
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.latents import ACTIVE, LOOKED_AT, LatentRecord, active_units, kl_per_dimension, mutual_information
+from recvae.training.latents import ACTIVE, LOOKED_AT, active_units, kl_per_dimension, mutual_information
 
 _MOST_USERS = 2000  # whose posteriors are compared with one another
 
@@ -269,10 +269,9 @@ class CodeModel(Model):
         return self.network_.output.weight.detach().cpu().numpy().copy()
 
     @torch.no_grad()
-    def _latent_record(self, user_items: sp.csr_matrix) -> LatentRecord:
-        """Return how the latent space is used by the first of some users, while it is trained."""
-        self._stop_training()
-        return LatentRecord.of(*self._posterior(user_items[:LOOKED_AT]))
+    def _codes_while_training(self, user_items: sp.csr_matrix) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return mean and logvar of the first of some users, for the log."""
+        return self._posterior(user_items[:LOOKED_AT])
 
     def _stop_training(self) -> None:
         if self.network_.training:  # looked up once: telling every layer takes longer than some of them
