@@ -108,7 +108,9 @@ BUDGETS = {
         **_strong(555),
         trials=24,
         timeouts={"": "7m", "recvae": "12m"},
-        fixed=SMALL_DATA | {name: ["epochs=60", "decay=cosine", *AVERAGED] for name in ("ae", "multdae")},
+        fixed=SMALL_DATA
+        | {name: ["epochs=60", "decay=cosine", *AVERAGED] for name in ("ae", "multdae")}
+        | {"recvae": ["epochs=20", "decay=cosine", "batch_size=500", *AVERAGED]},
         closed={"ease": "10m", "edlae": "12m", "sansa": "6m", "infae": "6m", "als": "6m", "ials": "6m"},
         left_out=TOO_SLOW,
     ),

@@ -102,9 +102,7 @@ def check_request(request: Request, runs: list[str]) -> None:
             instead = "leave out the -" if run == "-" else f"to write a file, use --output {run}"
             raise UsageError(f"got --json {run}, but --json takes no file, it prints to the standard output; {instead}")
     if request.per_user is not None and request.per_user.suffix not in (".parquet", ".pq"):
-        raise UsageError(
-            f"got --per-user {request.per_user}, expected a name ending in .parquet, which is what is written"
-        )
+        raise UsageError(f"got --per-user {request.per_user}, expected a name ending in .parquet, which is written")
     _format(request)
     for path in (request.output, request.per_user):
         if path is not None:

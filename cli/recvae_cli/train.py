@@ -24,14 +24,11 @@ from recvae_cli.console import (
     memory_limit,
     model_words,
     say,
-    say_next,
-    say_removed,
-    show,
-    show_json,
 )
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
+from recvae_cli.trained import USUAL, announce, report
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -39,9 +36,7 @@ if TYPE_CHECKING:
     from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
-    from recvae.training.records import Monitor, TrainingSummary
-
-_USUAL = "ndcg@100"
+    from recvae.training.records import Monitor
 
 
 def train(
@@ -156,7 +151,7 @@ def train(
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
-        _report(*train_again(request), as_json)
+        report(*train_again(request), as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
@@ -171,20 +166,11 @@ def train(
     if find_beta:
         check_has_beta(run.model)
     run = tracked(run, dataset.name, tensorboard, mlflow)
-    _announce(run, dataset, data_dir, device)
+    announce(run, dataset, data_dir, device)
     followers = monitors_of(run)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
-    _report(*_trained(run, dataset, device, limit, followers), as_json)
-
-
-def _announce(run: "Run", dataset: "Dataset", data_dir: Path, device: str) -> None:
-    """Say what is trained, and what is worth a remark."""
-    if run.overwrites or run.work != run.folder:
-        say_removed(run.folder)
-    say(f"{'resuming' if run.resumes else 'training'} {run.model.name} on {data_dir / dataset.name} -> {run.folder}")
-    _remark_on_precision(run, device)
-    _remark_on_sampling(run, dataset)
+    report(*_trained(run, dataset, device, limit, followers), as_json)
 
 
 def _objective(select_by: str) -> "Metric":
@@ -218,7 +204,7 @@ def _trained(
         with ProgressBar(run.model.name) as bar:
             monitor = MonitorList(TrainingProgress(bar), *followers)
             made = train(run, dataset, device=device, monitor=monitor, max_memory=max_memory)
-        if str(run.select_by) != _USUAL and made[0].training.select_by is None:
+        if str(run.select_by) != USUAL and made[0].training.select_by is None:
             say(f"nothing was chosen on validation users: --select-by {run.select_by.path} had no effect")
         return made
     except KeyboardInterrupt:
@@ -290,28 +276,6 @@ def _remark_on(interrupted: list[Path]) -> None:
         say(f"warning: {folder} was interrupted; its best weights so far are blended")
 
 
-def _say_what(run: "Run", dataset: "Dataset", doing: str, data_dir: Path, device: str) -> None:
-    if run.overwrites or run.work != run.folder:
-        say_removed(run.folder)
-    by = f" by {run.select_by.path}" if str(run.select_by) != _USUAL else ""
-    say(f"{doing} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
-    _remark_on_precision(run, device)
-    _remark_on_sampling(run, dataset)
-
-
-def _remark_on_precision(run: "Run", device: str) -> None:
-    from recvae.compute.devices import multiplies_bfloat16, resolve_device
-
-    if getattr(run.model, "precision", "auto") == "bfloat16" and not multiplies_bfloat16(resolve_device(device)):
-        say("this processor has no instructions for bfloat16: it works, but float32 would be faster")
-
-
-def _remark_on_sampling(run: "Run", dataset: "Dataset") -> None:
-    draws, n_items = getattr(run.model, "sampled_items", 0), len(dataset.item_ids)
-    if getattr(run.model, "sampling", "none") != "none" and draws >= n_items:
-        say(f"{draws:,} sampled items of {n_items:,}: all items (sampling=none) would need less time and memory")
-
-
 def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> "Run":
     """Train a pilot to find the cap of beta, and return the run with it."""
     from recvae.models.common.variational import find_beta
@@ -333,47 +297,3 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
 def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal handler's signature)
     """Treat a scheduler's SIGTERM as Ctrl-C: keep the best so far."""
     raise KeyboardInterrupt
-
-
-def _show_parts(training: "TrainingSummary") -> None:
-    """Say how a blend is weighed, what was left to the data, or what pruning cost."""
-    pruning, weight = training.pruning, training.weight
-    if training.from_data:
-        found = ", ".join(f"{name} {value:g}" for name, value in training.from_data.items())
-        show(f"{found}: from the size of the data; `recvae tune` may find better")
-    if weight is not None:
-        chosen = f", chosen on validation by {training.select_by}" if training.tried is not None else ""
-        show(f"weight {weight:g} for the first run, {1 - weight:.3g} for the second{chosen}")
-        if weight in (0, 1):
-            say(f"the {'first' if weight else 'second'} run alone ranks the same: the other one adds nothing")
-    if pruning is not None and pruning["ndcg@100 before"] is not None:
-        before, after = pruning["ndcg@100 before"], pruning["ndcg@100 after"]
-        show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")
-
-
-def _report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
-    training, metrics = bundle.training, bundle.metrics.get("validation", {})
-    if as_json:
-        content = {"folder": str(folder), "model": bundle.model.name, "interrupted": bundle.interrupted}
-        show_json({**content, "training": training.to_json(), "metrics": bundle.metrics})
-    else:
-        if bundle.interrupted:
-            resume = command("train", "--resume", *model_words(type(bundle.model)))
-            show(f"interrupted: the best weights so far are kept; run `{resume}` to continue")
-        if training.refit is not None:
-            show(training.refit.describe())
-        elif training.best_epoch is not None:
-            end = ", stopped early" if training.stopped_early else ""
-            by = f" by validation {training.select_by}" if training.select_by else ""
-            show(f"best epoch {training.best_epoch} of {training.epochs}{by}{end}, on {training.device}")
-        _show_parts(training)
-        reached = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        if training.refit is None:
-            show(f"validation: {reached or 'no user has a target'}")
-        show(f"saved to {folder} after {training.seconds or 0.0:.1f} s of training")
-        whole = training.refit is None and not bundle.interrupted and bool(metrics)
-        is_steady = getattr(bundle.model, "decay", "none") == "none"  # else the last epochs are the best by plan
-        if training.epochs and training.epochs == training.best_epoch and whole and is_steady:
-            say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
-    verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"
-    say_next(command(verb, folder, *model_words(type(bundle.model))))

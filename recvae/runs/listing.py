@@ -14,11 +14,12 @@ from typing import Any
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.runs.finding import UNFINISHED, RunFolder, list_runs
+from recvae.runs.state import LOCK
 from recvae.storage.integrity import UNREADABLE as UNREADABLE_JSON
 
 TRAINING, UNREADABLE = "training", "unreadable"
 OBJECTIVE = "ndcg@100"  # a copy: the metric that training validates by
-_LOCK = "run.lock"
+
 _REMAINS = ("weights.safetensors", "checkpoint.safetensors", RUN_LOG)  # of a run that is neither a bundle nor resumable
 
 
@@ -171,7 +172,7 @@ def is_being_trained(folder: Path) -> bool:
     try:
         import fcntl  # imported here: not every system has it
 
-        with (folder / _LOCK).open() as file:
+        with (folder / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -6,7 +6,6 @@ While it trains, a run's folder holds `run.json` (what it is), `log.jsonl` (a li
 
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
-from recvae.runs.state import metric_of, read_state, write_state
-from recvae.storage.files import check_replaceable, locked, move_folder, storage_errors, taken_names
+from recvae.runs.state import LOCK, is_locked, locked_run, metric_of, read_state, write_state
+from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.details import DetailedMonitor, failed
 from recvae.training.monitors import LogFile, MonitorList
@@ -30,8 +29,7 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, check_objective
 
-_LOCK = "run.lock"
-_OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, _LOCK}
+_OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
 _LATER = "; where more memory is free, run `recvae train --resume` to continue"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
@@ -155,7 +153,7 @@ def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None =
     """
     for run in reversed([run for run in list_runs(runs_dir) if run.can_resume]):
         work = run.path
-        if data not in (None, work.parent.name) or _is_locked(work):
+        if data not in (None, work.parent.name) or is_locked(work):
             continue
         known = read_state(work / RUN_STATE)
         if model in (None, known["model"]) and name in (None, known["folder"]):
@@ -270,7 +268,7 @@ def train(
     check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
     _claim(run)
-    with _locked(work):
+    with locked_run(work):
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
             write_bundle(work, bundle)
@@ -290,7 +288,7 @@ def train(
             if not bundle.interrupted or not isinstance(failure, OutOfMemoryError | None):
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
-            (folder / _LOCK).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
     if isinstance(monitor, DetailedMonitor):
         monitor.saved(bundle, folder)
     if failure is not None:
@@ -302,7 +300,7 @@ def _claim(run: Run) -> None:
     """Make the folder of a new run, or tidy up that of one to continue."""
     with storage_errors(run.work):
         if run.overwrites and run.work.is_dir():
-            with _locked(run.work):
+            with locked_run(run.work):
                 shutil.rmtree(run.work)
         run.work.mkdir(parents=True, exist_ok=run.resumes)
         for half_written in run.work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
@@ -342,18 +340,3 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         if before is not None:  # a change that was refused is not kept
             write_state(work, before)
         raise
-
-
-def _locked(work: Path) -> AbstractContextManager[None]:
-    """Keep a run for this process."""
-    return locked(work / _LOCK, f"{work} is being trained by another process; wait for it, or use another --name")
-
-
-def _is_locked(work: Path) -> bool:
-    if not (work / _LOCK).exists():
-        return False
-    try:
-        with _locked(work):
-            return False
-    except UsageError:
-        return True

@@ -1,16 +1,19 @@
 """What a run writes down of itself while it is unfinished, `run.json`, and the metric that it chooses by."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from recvae.bundles.card import RUN_STATE
 from recvae.errors import BundleError, UsageError
 from recvae.metrics import Metric
-from recvae.storage.files import write_json
+from recvae.storage.files import locked, write_json
 from recvae.storage.integrity import UNREADABLE
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, objective
+
+LOCK = "run.lock"
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -64,3 +67,19 @@ def metric_of(run: Path, written: str | None, given: Metric | None = None) -> Me
     if given is None and ":" in written:
         raise UsageError(f"{run} chooses by your own metric; add --select-by {written}")
     return given or objective(written)
+
+
+def locked_run(work: Path) -> AbstractContextManager[None]:
+    """Keep a run for this process."""
+    return locked(work / LOCK, f"{work} is being trained by another process; wait for it, or use another --name")
+
+
+def is_locked(work: Path) -> bool:
+    """Whether another process trains it."""
+    if not (work / LOCK).exists():
+        return False
+    try:
+        with locked_run(work):
+            return False
+    except UsageError:
+        return True
