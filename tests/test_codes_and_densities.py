@@ -17,7 +17,7 @@ from recvae.errors import DataError, NotFittedError, UsageError
 from recvae.models import AE, ELSA, MODELS, VASP, HVamp, MultDAE, MultVAE, RecVAE
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.codes import CodeModel
-from recvae.training.latents import active_units, kl_per_dimension, mutual_information
+from recvae.training.latents import active_units, collapse, kl_beyond_free_bits, kl_per_dimension, mutual_information
 
 RNG = np.random.default_rng(0)
 N_ITEMS = 30
@@ -321,3 +321,35 @@ def test_models_without_what_is_asked_are_refused() -> None:
         fitted("multvae", likelihood="bernoulli").target_log_likelihood(ROWS, ROWS)
     with pytest.raises(DataError, match="items"):
         ELBO_MODEL.encode(ROWS[:, :4])
+
+
+@pytest.mark.parametrize("free", [0.0, 0.3])
+def test_free_bits_count_only_what_exceeds_them(free: float) -> None:
+    """sum_d max(free, mean over users of KL_d); below that, no gradient pulls a unit to the prior."""
+    rng = np.random.default_rng(0)
+    mean = torch.from_numpy(rng.normal(size=(20, 4)) * [0.01, 0.1, 1, 3]).requires_grad_()
+    logvar = torch.from_numpy(rng.normal(size=(20, 4)) * 0.01)
+    found = kl_beyond_free_bits(mean, logvar, free)
+    of_units = 0.5 * (mean.detach().numpy() ** 2 + np.exp(logvar.numpy()) - logvar.numpy() - 1).mean(axis=0)
+    assert found.item() == pytest.approx(np.maximum(of_units, free).sum())
+    found.backward()
+    assert mean.grad is not None
+    assert ((mean.grad != 0).any(dim=0).numpy() == (of_units > free)).all()
+
+
+def test_free_bits_keep_units_in_use_under_a_heavy_prior() -> None:
+    heavy: dict[str, Any] = {"beta": 5.0, "anneal": "constant", "epochs": 40, "learning_rate": 0.01}
+    collapsed, kept = fitted("multvae", **heavy), fitted("multvae", **heavy, free_bits=0.5)
+    assert collapsed.kl_per_dimension(ROWS).sum() < 0.1
+    assert kept.kl_per_dimension(ROWS).sum() > 1
+    assert kept.active_units(ROWS) > collapsed.active_units(ROWS)
+
+
+def test_a_collapsed_space_is_named_with_what_to_change() -> None:
+    assert collapse(0, 200, 0.3) == collapse(9, 200, 0.3).replace("9 of", "0 of")  # type: ignore[union-attr]
+    assert "0 of 200 latent units differ" in str(collapse(0, 200, 0.3))
+    assert "free_bits=0.1" in str(collapse(0, 200, 0.3))
+    assert collapse(10, 200, 3.0) is None
+    assert collapse(1, 4, 3.0) is None
+    assert collapse(0, 200, None) is None, "codes that are points have no prior to collapse to"
+    assert collapse(None, 200, 3.0) is None

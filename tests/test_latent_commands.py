@@ -145,3 +145,11 @@ def test_models_without_codes_say_which_have_them(toy: Path, command: Command, v
     assert said.code == 2
     assert "got ease, which has no" in said.err
     assert "use multvae" in said.err
+
+
+def test_training_warns_of_a_collapsed_space_and_only_then(toy: Path, command: Command) -> None:
+    words = ("--model", "multvae", "--set", "hidden_dims=16", "--set", "latent_dim=6", "--set", "epochs=15")
+    heavy = command("train", *words, "--set", "beta=50", "--set", "anneal=constant")
+    assert "latent units differ between users: the latent space has collapsed" in heavy.err
+    usual = command("train", *words, "--set", "learning_rate=0.01", "--set", "beta=0.1", "--overwrite")
+    assert "collapsed" not in usual.err

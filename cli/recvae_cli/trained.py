@@ -8,6 +8,7 @@ from recvae_cli.console import command, model_words, say, say_next, say_removed,
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset
+    from recvae.models import Model
     from recvae.runs.run import Run
     from recvae.training.records import TrainingSummary
 
@@ -55,6 +56,19 @@ def _show_parts(training: "TrainingSummary") -> None:
         show(f"pruned to {pruning['kept']:.2%} of the weights: validation ndcg@100 {before:.4f} -> {after:.4f}")
 
 
+def _warn_of_collapse(model: "Model") -> None:
+    """Say so where the weights that were kept use next to nothing of their latent space."""
+    from recvae.models.common.autoencoder import Autoencoder
+    from recvae.training.latents import collapse
+
+    if isinstance(model, Autoencoder) and model.history_.best_epoch:
+        record = model.log_[model.history_.best_epoch - 1]
+        kl = None if record.kl_per_dimension is None else sum(record.kl_per_dimension)
+        warning = collapse(record.active_units, len(record.kl_per_dimension or []), kl)
+        if warning is not None:
+            say(f"warning: {warning}")
+
+
 def report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
     """Say how training went, and what may come next."""
     training, metrics = bundle.training, bundle.metrics.get("validation", {})
@@ -80,5 +94,6 @@ def report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         is_steady = getattr(bundle.model, "decay", "none") == "none"  # else the last epochs are the best by plan
         if training.epochs and training.epochs == training.best_epoch and whole and is_steady:
             say(f"the last epoch was the best: training longer may help: --set epochs={2 * training.epochs}")
+        _warn_of_collapse(bundle.model)
     verb = "serve" if training.refit is not None and training.refit.has_seen("test") else "evaluate"
     say_next(command(verb, folder, *model_words(type(bundle.model))))

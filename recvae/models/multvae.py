@@ -21,6 +21,7 @@ from recvae.models.common.likelihood import TIED, LikelihoodChoice
 from recvae.models.common.networks import SparseLinear, TiedLinear, dropout, layers, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
+from recvae.training.latents import kl_beyond_free_bits
 from recvae.training.losses import kl_to_standard_normal
 from recvae.training.step_sizes import DECAYS
 from recvae.training.task import Losses
@@ -120,6 +121,9 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
         0.5, "share of a user's items hidden from the encoder", low=0, high=1, below_high=True
     )
     beta: float = hyperparameter(0.2, "highest weight of the KL term", low=0)
+    free_bits: float = hyperparameter(
+        0.0, "nats of each latent unit, on average over a batch, that the KL term does not count", low=0
+    )
     tied: bool = hyperparameter(False, TIED)
 
     def check_together(self) -> None:
@@ -140,4 +144,5 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
         hidden = network.decode(sample(mean, logvar, generator))  # (B, D) -> (B, H)
         reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
-        return Losses(reconstruction + beta * kl, reconstruction, kl)
+        counted = kl_beyond_free_bits(mean, logvar, self.free_bits) if self.free_bits else kl
+        return Losses(reconstruction + beta * counted, reconstruction, kl)

@@ -16,6 +16,30 @@ ACTIVE = 0.01
 LOOKED_AT = 1000  # users, after each epoch
 
 
+_FEW = 0.05  # share of units in use, below which the space has collapsed
+
+
+def collapse(active: int | None, latent_dim: int, kl: float | None) -> str | None:
+    """Say that a latent space has collapsed, and what to try; None where it has not.
+
+    Parameters
+    ----------
+    active : int or None
+        Units that differ between users.
+    latent_dim : int
+        All units.
+    kl : float or None
+        Mean KL divergence of a user, None where codes are points.
+    """
+    if active is None or kl is None or active >= max(1, math.ceil(_FEW * latent_dim)):
+        return None
+    return (
+        f"{active} of {latent_dim} latent units differ between users: the latent space has collapsed, and users are "
+        "hardly told apart; lower the weight of the KL term (beta, gamma) or let it grow more slowly "
+        "(anneal_fraction), set free_bits=0.1 (multvae), or fewer latent_dim"
+    )
+
+
 @dataclass(frozen=True)
 class LatentRecord:
     """How a latent space is used after an epoch.
@@ -62,6 +86,22 @@ def kl_per_dimension(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
         Parameters of the posteriors.
     """
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1).mean(dim=0)  # (U, D) -> (D,)
+
+
+def kl_beyond_free_bits(mean: torch.Tensor, logvar: torch.Tensor, free: float) -> torch.Tensor:
+    """Return the KL divergence that counts where each latent unit has some for nothing, shape ().
+
+    sum_d max(free, mean over users of KL_d), Kingma et al., Improved Variational Inference with Inverse Autoregressive
+    Flow, NeurIPS 2016, eq. 15: below that, a unit is not pulled to the prior, so that it may stay in use.
+
+    Parameters
+    ----------
+    mean, logvar : Tensor of shape (n_users, latent_dim)
+        Parameters of the posterior.
+    free : float
+        Nats of each unit, 0 or more.
+    """
+    return kl_per_dimension(mean, logvar).clamp(min=free).sum()  # (U, D) -> (D,) -> ()
 
 
 def active_units(mean: torch.Tensor, threshold: float = ACTIVE) -> torch.Tensor:
