@@ -35,14 +35,14 @@ from recvae.models.common.base import Model
 
 K = 100
 HIDDEN, LATENT = 100, 50
-NETWORK = {"hidden_dims": (HIDDEN,), "latent_dim": LATENT, "epochs": 80, "patience": 15, "learning_rate": 1e-3}
+NETWORK = {"hidden_dims": (HIDDEN,), "latent_dim": LATENT, "epochs": 150, "patience": 15, "learning_rate": 1e-3}
 VAE = {"decay": "none", "warmup": 0.0, "anneal_fraction": 0.25}  # a constant step size, as the others have
 MODELS: dict[str, type[Model]] = {"ae": AE, "multdae": MultDAE, "multvae": MultVAE}
 DROPPED = (0.0, 0.25, 0.5, 0.75, 0.9)
 ADDED = (0.0, 0.25, 0.5, 1.0, 2.0)
 FOLLOWED = ("ndcg", "beta", "active_units", "mutual_information")  # of each epoch
 FEW = 3  # seeds of what is measured beside the sides themselves
-PARTS = ("sides", "noise", "latent", "hidden", "probes")
+PARTS = ("sides", "noise", "beta", "latent", "hidden", "probes")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ NOISES = (
     *({"noise": "gaussian", "noise_level": level} for level in (0.01, 0.05)),
     *({"noise": "salt-and-pepper", "noise_level": level} for level in (0.01, 0.05)),
 )
+PRICES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # beta, from the first update on
 WIDTHS = {"latent": (5, 15, 150), "hidden": (25, 400)}  # the others are at the widths that all have
 
 
@@ -123,7 +124,7 @@ class Bench:
         self.dataset, self.genres, self.notebook, self.epochs = dataset, genres, notebook, epochs
         self.inputs = dict(noisy_inputs(dataset.test))
 
-    def fit(self, side: Side, seed: int, **more: Any) -> tuple[Model, str]:
+    def planned(self, side: Side, seed: int, **more: Any) -> tuple[Model, str]:
         """Return a model that is not fitted, and what it is called in the notebook."""
         settings = {**NETWORK, **side.settings, **more, "seed": seed, "epochs": self.epochs}
         model = MODELS[side.model](**settings)
@@ -138,7 +139,7 @@ class Bench:
 
     def measured(self, side: Side, seed: int, probed: bool = False, **more: Any) -> dict[str, Any]:
         """Return the figures of a fit, taken before or now."""
-        model, key = self.fit(side, seed, **more)
+        model, key = self.planned(side, seed, **more)
         figures = self.notebook.found["fits"].get(key)
         if figures is not None and (not probed or "probe" in figures):
             return figures
@@ -212,7 +213,7 @@ class Bench:
     def run(self, parts: Sequence[str], seeds: int) -> dict[str, list[tuple[str, str, list[dict[str, Any]]]]]:
         """Measure parts and return, by part, side, setting and the figures of each seed."""
         best = {side.name: self.chosen(side) for side in SIDES}
-        names = ("AE", "DAE", "VAE", "Mult-VAE")
+        names = ("AE", "DAE", "VAE")
         plain = [side for side in SIDES if side.name in names]
         found: dict[str, list[tuple[str, str, list[dict[str, Any]]]]] = {}
 
@@ -230,6 +231,8 @@ class Bench:
                 kind, level = setting["noise"], setting.get("dropout", setting.get("noise_level"))
                 more = {"dropout": 0.5, **setting}
                 note("noise", SIDES[1], f"{kind} {level:g}", min(seeds, FEW), **more)
+        for beta in PRICES if "beta" in parts else ():
+            note("beta", SIDES[2], f"{beta:g}", min(seeds, FEW), beta=beta, anneal_fraction=0.0)
         for part, name in (("latent", "latent_dim"), ("hidden", "hidden_dims")):
             usual = {"latent": LATENT, "hidden": HIDDEN}[part]
             for width in sorted((*WIDTHS[part], usual)) if part in parts else ():

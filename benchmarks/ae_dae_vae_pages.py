@@ -51,8 +51,8 @@ def tables(found: Found, baselines: dict[str, Any]) -> Iterator[tuple[str, str]]
                 "seeds",
                 "NDCG@100",
                 "targets",
-                "copied",
-                "copied, training users",
+                "own row",
+                "own row, training users",
                 "active units",
             ]
             rows = [
@@ -65,6 +65,8 @@ def tables(found: Found, baselines: dict[str, Any]) -> Iterator[tuple[str, str]]
                 for side, label, figures in found[part]
             ]
             yield title, _table(head, rows)
+    if "beta" in found:
+        yield "The price of a code", _prices(found["beta"])
     if "probes" in baselines:
         yield "Genres from item vectors, mean ROC-AUC", _probes(found.get("probes", []), baselines["probes"])
 
@@ -95,6 +97,33 @@ def _sides(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: dict[st
         f"{first['most_information']:.2f} nats."
     )
     return f"{_table(columns, body)}\n\n{note}"
+
+
+def _prices(rows: list[tuple[str, str, list[dict[str, Any]]]]) -> str:
+    head = [
+        "beta",
+        "NDCG@100",
+        "targets",
+        "rows, ELBO",
+        "KL, nats",
+        "mutual information",
+        "active units",
+        "KL above .01",
+    ]
+    body = [
+        [
+            label,
+            cell([one["ndcg"] for one in figures], 4),
+            cell([one["targets"] for one in figures], 0),
+            cell([one["rows"]["ELBO"] for one in figures], 0),
+            cell([one["kl"] for one in figures], 1),
+            cell([one["information"] for one in figures], 2),
+            cell([one["active_units"] for one in figures], 1),
+            cell([sum(value > 0.01 for value in one["kl_per_dimension"]) for one in figures], 1),
+        ]
+        for _, label, figures in rows
+    ]
+    return _table(head, body)
 
 
 def _robustness(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: dict[str, Any]) -> str:
@@ -132,7 +161,7 @@ def draw(found: Found, baselines: dict[str, Any], folder: Path) -> Iterator[Path
     pictures = {
         "sides": (_draw_sides, "sides"),
         "noise": (_draw_robustness, "sides"),
-        "collapse": (_draw_collapse, "sides"),
+        "collapse": (_draw_collapse, "beta"),
         "widths": (_draw_widths, "latent"),
         "probes": (_draw_probes, "probes"),
     }
@@ -195,21 +224,21 @@ def _draw_robustness(found: Found, baselines: dict[str, Any]) -> Any:
 
 
 def _draw_collapse(found: Found, baselines: dict[str, Any]) -> Any:  # noqa: ARG001  (networks only)
+    from matplotlib import colormaps
+
     figure = _figure(10, 3.2)
     sizes, active, told = figure.subplots(1, 3)
-    for side, _, figures in found["sides"]:
-        first, color = figures[0], COLORS[side]
+    for place, (_, label, figures) in enumerate(found["beta"]):
+        first, color = figures[0], colormaps["viridis"](0.9 * place / max(len(found["beta"]) - 1, 1))
         epochs = range(1, len(first["epochs"]) + 1)
-        active.plot(epochs, [one["active_units"] for one in first["epochs"]], color=color, label=side)
-        if first["kl_per_dimension"] is not None:
-            kl = sorted(first["kl_per_dimension"], reverse=True)
-            sizes.plot(range(1, len(kl) + 1), kl, color=color)
-            told.plot(epochs, [one["mutual_information"] for one in first["epochs"]], color=color)
-    told.axhline(found["sides"][0][2][0]["most_information"], color=BASELINE, linestyle=":")
-    sizes.set(xlabel="latent unit, in order", ylabel="KL, nats", ylim=(0, None))
+        kl = sorted(first["kl_per_dimension"], reverse=True)
+        sizes.plot(range(1, len(kl) + 1), np.maximum(kl, 1e-5), color=color, label=f"beta {label}")
+        active.plot(epochs, [one["active_units"] for one in first["epochs"]], color=color)
+        told.plot(epochs, [one["mutual_information"] for one in first["epochs"]], color=color)
+    sizes.set(xlabel="latent unit, in order", ylabel="KL, nats", yscale="log")
     active.set(xlabel="epoch", ylabel="active units", ylim=(0, None))
     told.set(xlabel="epoch", ylabel="mutual information, nats", ylim=(0, None))
-    active.legend(frameon=False, fontsize=8)
+    sizes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -77,6 +77,7 @@ def test_it_runs_continues_and_refuses_figures_of_other_data(
     monkeypatch.setattr(sides, "WIDTHS", {"latent": (3,), "hidden": (6,)})
     monkeypatch.setattr(sides, "LATENT", 5)
     monkeypatch.setattr(sides, "NOISES", sides.NOISES[::3])
+    monkeypatch.setattr(sides, "PRICES", sides.PRICES[::6])
     monkeypatch.setattr(sides, "FEW", 1)
     dataset.save(tmp_path / "toy")
     call = [f"--data={tmp_path / 'toy'}", "--genres=x", "--seeds=2", "--epochs=2", f"--results={tmp_path / 'r.json'}"]

@@ -23,7 +23,7 @@ from scipy.sparse.linalg import svds
 from recvae.datasets.features import ItemFeatures
 from recvae.errors import DataError, UsageError, requires_extra
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1)
 """Inverse strengths of the L2 penalty, of which an inner cross-validation takes the best for each fit."""
 
 _INNER_FOLDS = 3
