@@ -127,10 +127,15 @@ def _prices(rows: list[tuple[str, str, list[dict[str, Any]]]]) -> str:
 
 
 def _robustness(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: dict[str, Any]) -> str:
-    names = list(rows[0][2][0]["noisy"])
-    body = [[side, *(cell([one["noisy"][name] for one in figures], 4) for name in names)] for side, _, figures in rows]
-    body.append(["EASE", *(f"{baselines['ease']['noisy'][name]:.4f}".removeprefix("0") for name in names)])
-    return _table(["", *names], body)
+    parts = []
+    for kind, word in (("dropped", "hidden"), ("added", "added")):
+        names = [name for name in rows[0][2][0]["noisy"] if name.startswith(kind)]
+        body = [
+            [side, *(cell([one["noisy"][name] for one in figures], 4) for name in names)] for side, _, figures in rows
+        ]
+        body.append(["EASE", *(cell([baselines["ease"]["noisy"][name]], 4) for name in names)])
+        parts.append(_table(["", *(f"{100 * float(name.split()[1]):.0f} % {word}" for name in names)], body))
+    return "\n\n".join(parts)
 
 
 def _probe_rows(rows: list[tuple[str, str, list[dict[str, Any]]]], others: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -218,7 +223,7 @@ def _draw_robustness(found: Found, baselines: dict[str, Any]) -> Any:
             "share of the fold-in that is hidden" if kind == "dropped" else "random items added, share of the fold-in"
         )
         axis.set(xlabel=what, ylim=(0, None))
-    figure.axes[0].set_ylabel("NDCG@100")
+    figure.axes[0].set(ylabel="NDCG@100", ylim=(0, None))  # shared, so once all is drawn
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -238,7 +243,7 @@ def _draw_collapse(found: Found, baselines: dict[str, Any]) -> Any:  # noqa: ARG
     sizes.set(xlabel="latent unit, in order", ylabel="KL, nats", yscale="log")
     active.set(xlabel="epoch", ylabel="active units", ylim=(0, None))
     told.set(xlabel="epoch", ylabel="mutual information, nats", ylim=(0, None))
-    sizes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 
