@@ -222,8 +222,10 @@ def _draw_robustness(found: Found, baselines: dict[str, Any]) -> Any:
         what = (
             "share of the fold-in that is hidden" if kind == "dropped" else "random items added, share of the fold-in"
         )
-        axis.set(xlabel=what, ylim=(0, None))
-    figure.axes[0].set(ylabel="NDCG@100", ylim=(0, None))  # shared, so once all is drawn
+        axis.set_xlabel(what)
+    measured = [baselines["ease"], *(one for _, _, figures in found["sides"] for one in figures)]
+    highest = max(max(one["noisy"].values()) for one in measured)
+    figure.axes[0].set(ylabel="NDCG@100", ylim=(0, 1.05 * highest))
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
 
