@@ -1,0 +1,276 @@
+"""What item vectors know of the items' features, such as genres: linear probes.
+
+A logistic regression tells items with a feature from those without it, by their vectors alone. It is measured on items
+that it was not fitted on. The ROC-AUC is the chance that an item with the feature is ranked above one without it: .5
+is guessing, 1 is perfect. A vector that a straight cut can read has the feature in it; a low value does not say that
+the feature is absent, only that it is not on a straight line.
+
+How sure the mean over features is, a bootstrap over items says. Vectors that are probed with the same features and
+seed are compared item by item; see `Probe.difference`.
+
+Letters in shape comments: I items, D width of a vector, F features, P items with the feature in a fold, Q without,
+R rows of weights of the items.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import svds
+
+from recvae.datasets.features import ItemFeatures
+from recvae.errors import DataError, UsageError, requires_extra
+
+PENALTIES = (1e-3, 1e-2, 1e-1)
+"""Inverse strengths of the L2 penalty, of which an inner cross-validation takes the best for each fit."""
+
+_INNER_FOLDS = 3
+_AT_A_TIME = 64  # resamples, so that what is multiplied stays small
+_BOUNDS = (2.5, 97.5)  # of a 95 % interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """How well features are read from item vectors.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The features that were probed.
+    left_out : tuple of str
+        Features that too few items have, or that too few lack.
+    aucs : ndarray of shape (n_features,), float64
+        ROC-AUC of each.
+    n_items, width : int
+        How many items, and how wide a vector is.
+    resampled : ndarray of shape (n_resamples,), float64
+        The mean over features when items are drawn again with replacement.
+    key : tuple
+        Features, folds and seed; probes with the same key are compared item by item.
+    """
+
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    aucs: np.ndarray
+    n_items: int
+    width: int
+    resampled: np.ndarray = field(repr=False)
+    key: tuple[Any, ...] = field(repr=False)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the ROC-AUC over features."""
+        return float(self.aucs.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean over items: percentiles of the bootstrap."""
+        low, high = np.percentile(self.resampled, _BOUNDS)
+        return float(low), float(high)
+
+    def difference(self, other: "Probe") -> tuple[float, float, float]:
+        """Return by how much this mean is above another, and the 95 % interval of it, for the same items.
+
+        Parameters
+        ----------
+        other : Probe
+            Of other vectors of the same items, with the same features, folds and seed.
+
+        Raises
+        ------
+        UsageError
+            If it is of other items, features, folds or another seed.
+        """
+        if self.key != other.key:
+            raise UsageError("got probes of different features, folds or seeds, expected the same; probe both alike")
+        low, high = np.percentile(self.resampled - other.resampled, _BOUNDS)
+        return self.mean - other.mean, float(low), float(high)
+
+
+def probe(
+    vectors: np.ndarray,
+    features: ItemFeatures | sp.csr_matrix | np.ndarray,
+    names: Sequence[str] | None = None,
+    *,
+    folds: int = 5,
+    least: int = 20,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Probe:
+    """Measure how well features are read from item vectors by logistic regression.
+
+    Each number of a vector is standardised first. The strength of the penalty is chosen within the items that are
+    fitted on. ROC-AUC is taken within each fold, since two fits have no common scale.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_items, width)
+        A vector for each item, such as `model.item_embeddings()`.
+    features : ItemFeatures, or matrix of shape (n_items, n_features)
+        1 for an item that has the feature, 0 for others, such as `dataset.features`.
+    names : sequence of str, optional
+        Which features to probe, by default all of them; of a matrix, names for its columns.
+    folds : int
+        Parts of the items, each measured with a fit on the others, 2 or more.
+    least : int
+        Items that must have a feature, and that must lack it; others are left out. At least twice the folds.
+    resamples : int
+        Of the bootstrap over items, 100 or more.
+    seed : int
+        Of folds and resamples, 0 or more.
+
+    Returns
+    -------
+    Probe
+
+    Raises
+    ------
+    UsageError
+        If a parameter is out of range, a name is unknown, or scikit-learn is missing.
+    DataError
+        If vectors or features cannot be used, or no feature has enough items.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> vectors = rng.standard_normal((200, 4))
+    >>> found = probe(vectors, (vectors[:, :1] > 0), ["first is positive"], resamples=100)
+    >>> found.names, found.mean > 0.9
+    (('first is positive',), True)
+    """
+    _check_options(folds, least, resamples, seed)
+    points = np.asarray(vectors)
+    if points.ndim != 2 or points.dtype.kind not in "fiu" or not points.size:
+        raise DataError(f"got vectors of shape {points.shape}, expected numbers of shape (n_items, width)")
+    if not np.isfinite(points).all():
+        raise DataError("got item vectors that are not finite, expected numbers; look for NaN in them")
+    labels, known = _labels(features, names, len(points))
+    counts = labels.sum(axis=0)  # (F,)
+    enough = np.minimum(counts, len(points) - counts) >= least
+    if not enough.any():
+        raise DataError(f"got no feature that {least} items have and {least} lack; probe others, or lower `least`")
+    labels = labels[:, enough]  # (I, F)
+    rng = np.random.default_rng(seed)
+    weights = np.ones((1 + resamples, len(points)), np.int16)  # (1 + R, I), the first of them all items once
+    for row in weights[1:]:
+        row[:] = rng.multinomial(len(points), np.full(len(points), 1 / len(points)))
+    with requires_extra("latent", "probing item vectors"):
+        import sklearn  # noqa: F401
+    aucs = np.stack(
+        [_of_feature(points, labels[:, column], weights, folds, seed) for column in range(labels.shape[1])], axis=1
+    )  # (1 + R, F)
+    return Probe(
+        names=tuple(name for name, kept in zip(known, enough, strict=True) if kept),
+        left_out=tuple(name for name, kept in zip(known, enough, strict=True) if not kept),
+        aucs=aucs[0],
+        n_items=len(points),
+        width=points.shape[1],
+        resampled=aucs[1:].mean(axis=1),
+        key=(np.packbits(labels).tobytes(), labels.shape, folds, resamples, seed),
+    )
+
+
+def narrowed(matrix: np.ndarray | sp.csr_matrix, width: int, *, seed: int = 0) -> np.ndarray:
+    """Return rows in fewer numbers by a truncated SVD: U S, the best of that width by squared error.
+
+    It makes rows of any width comparable: those of EASE's items x items weights, or the items of a users x items
+    matrix, transposed.
+
+    Parameters
+    ----------
+    matrix : matrix of shape (n_rows, n_columns)
+        Not centred.
+    width : int
+        Numbers of a row that is returned, at least 1 and below both sides of the matrix.
+    seed : int
+        Of the start vector.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, width), float64
+        The direction that says most first.
+
+    Raises
+    ------
+    UsageError
+        If the width is out of range.
+    DataError
+        If the matrix has entries that are not finite.
+    """
+    least = min(matrix.shape)
+    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width < least:
+        raise UsageError(f"got width={width!r} for a matrix of shape {matrix.shape}, expected 1 to {least - 1}")
+    wide = matrix.astype(np.float64)
+    if not np.isfinite(wide.data if sp.issparse(wide) else wide).all():
+        raise DataError("got a matrix that is not finite, expected numbers; look for NaN in it")
+    start = np.random.default_rng(seed).standard_normal(least)
+    left, values, _ = svds(wide, k=width, v0=start)
+    order = np.argsort(-values, kind="stable")
+    return left[:, order] * values[order]  # (I, D)
+
+
+def _check_options(folds: int, least: int, resamples: int, seed: int) -> None:
+    limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, 2 * folds))
+    for name, value, lowest in limits:
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise UsageError(f"got {name}={value!r}, expected a whole number >= {lowest}; give one")
+
+
+def _labels(
+    features: ItemFeatures | sp.csr_matrix | np.ndarray, names: Sequence[str] | None, n_items: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return who has which feature, (n_items, n_features), bool, and the names of the features."""
+    matrix = features.matrix if isinstance(features, ItemFeatures) else features
+    if matrix.ndim != 2 or matrix.shape[0] != n_items:
+        raise DataError(f"got features of shape {matrix.shape}, expected a row for each of the {n_items:,} items")
+    if isinstance(features, ItemFeatures):
+        known = features.names
+        wanted = known if names is None else tuple(names)
+        missing = [name for name in wanted if name not in known]
+        if missing:
+            raise UsageError(f"got unknown feature {missing[0]!r}, expected some of {', '.join(known[:10])}")
+        matrix = matrix[:, [known.index(name) for name in wanted]]
+    else:
+        wanted = tuple(map(str, range(matrix.shape[1]))) if names is None else tuple(names)
+        if len(wanted) != matrix.shape[1]:
+            raise UsageError(f"got {len(wanted)} names for {matrix.shape[1]} features, expected a name for each")
+    dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)  # (I, F)
+    if not np.isin(dense, (0, 1)).all():
+        raise DataError("got features that are not 0 or 1, expected genres or the like; name those in `names`")
+    return dense.astype(bool), wanted
+
+
+def _of_feature(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the ROC-AUC of one feature with each row of weights of the items, (n_weights,)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    above, pairs = np.zeros((2, len(weights)))
+    for fitted, measured in StratifiedKFold(folds, shuffle=True, random_state=seed).split(points, labels):
+        fit = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        inner = StratifiedKFold(_INNER_FOLDS, shuffle=True, random_state=seed)
+        search = GridSearchCV(fit, {"logisticregression__C": PENALTIES}, cv=inner, scoring="roc_auc")
+        scores = search.fit(points[fitted], labels[fitted]).decision_function(points[measured])
+        found = _pairs(np.asarray(scores), labels[measured], weights[:, measured])
+        above, pairs = above + found[0], pairs + found[1]
+    return above / pairs
+
+
+def _pairs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many pairs are in the right order, ties counted half, and how many there are, by weights."""
+    order = np.argsort(scores[~labels], kind="stable")
+    lower = np.searchsorted(scores[~labels][order], scores[labels], "left")  # (P,)
+    not_higher = np.searchsorted(scores[~labels][order], scores[labels], "right")
+    right = np.empty(len(weights))
+    for start in range(0, len(weights), _AT_A_TIME):
+        block = weights[start : start + _AT_A_TIME].astype(np.float64)  # (R, P + Q)
+        below = np.pad(block[:, ~labels][:, order].cumsum(axis=1), ((0, 0), (1, 0)))  # (R, 1 + Q)
+        right[start : start + len(block)] = (block[:, labels] * (below[:, lower] + below[:, not_higher]) / 2).sum(
+            axis=1
+        )
+    with_it = weights[:, labels].sum(axis=1, dtype=np.float64)  # (R, P) -> (R,)
+    return right, with_it * weights[:, ~labels].sum(axis=1, dtype=np.float64)

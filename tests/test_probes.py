@@ -1,0 +1,178 @@
+"""Linear probes of item vectors: planted features are found, random vectors are worth .5, bad input is refused."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import roc_auc_score
+
+from recvae import EASE
+from recvae.datasets.features import ItemFeatures
+from recvae.errors import DataError, UsageError
+from recvae.latent.probes import _pairs, narrowed, probe
+
+N_ITEMS, WIDTH = 300, 8
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((N_ITEMS, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def planted(vectors: np.ndarray) -> np.ndarray:
+    """Return two features that are on a line of the vectors, one of them with noise."""
+    rng = np.random.default_rng(2)
+    axes = rng.standard_normal((WIDTH, 2))
+    return vectors @ axes + np.array([0, 4]) * rng.standard_normal((N_ITEMS, 2)) > 0.5
+
+
+def test_planted_features_are_found_and_noise_lowers_them(vectors: np.ndarray, planted: np.ndarray) -> None:
+    found = probe(vectors, planted, ["clear", "noisy"], resamples=200)
+    assert found.names == ("clear", "noisy")
+    assert found.aucs[0] > 0.98
+    assert 0.6 < found.aucs[1] < 0.9
+    low, high = found.interval
+    assert low < found.mean < high < 1
+    assert found.mean == pytest.approx(found.aucs.mean())
+    assert (found.n_items, found.width) == (N_ITEMS, WIDTH)
+
+
+def test_random_vectors_are_worth_a_guess(planted: np.ndarray) -> None:
+    means, holds = [], 0
+    for seed in range(6):
+        noise = np.random.default_rng(100 + seed).standard_normal((N_ITEMS, WIDTH))
+        found = probe(noise, planted, resamples=200, seed=seed)
+        means.append(found.mean)
+        low, high = found.interval
+        holds += low <= 0.5 <= high
+    assert np.mean(means) == pytest.approx(0.5, abs=0.03)
+    assert holds >= 4
+
+
+def test_a_vector_far_from_zero_and_one_of_no_variance_do_no_harm(vectors: np.ndarray, planted: np.ndarray) -> None:
+    moved = np.hstack([1e4 + 1e3 * vectors.astype(np.float64), np.ones((N_ITEMS, 1))])
+    found = probe(moved, planted, resamples=100)
+    assert found.aucs == pytest.approx(probe(vectors, planted, resamples=100).aucs, abs=1e-3)
+
+
+def test_the_figure_is_the_roc_auc_of_scikit_learn_also_with_weights_and_ties() -> None:
+    rng = np.random.default_rng(3)
+    scores, labels = rng.integers(0, 6, 80).astype(float), rng.random(80) < 0.3
+    weights = np.vstack([np.ones(80), rng.multinomial(80, np.full(80, 1 / 80), size=70)])
+    above, pairs = _pairs(scores, labels, weights)
+    for row in (0, 1, 70):
+        expected = roc_auc_score(labels, scores, sample_weight=weights[row])
+        assert above[row] / pairs[row] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_seed_others(vectors: np.ndarray, planted: np.ndarray) -> None:
+    first, again, other = (probe(vectors, planted, resamples=100, seed=seed) for seed in (4, 4, 5))
+    assert np.array_equal(first.aucs, again.aucs)
+    assert np.array_equal(first.resampled, again.resampled)
+    assert not np.array_equal(first.aucs, other.aucs)
+
+
+def test_differences_are_of_the_same_items(vectors: np.ndarray, planted: np.ndarray) -> None:
+    whole = probe(vectors, planted, resamples=200)
+    noise = probe(np.random.default_rng(9).standard_normal((N_ITEMS, 3)), planted, resamples=200)
+    mean, low, high = whole.difference(noise)
+    assert mean == pytest.approx(whole.mean - noise.mean)
+    assert 0 < low < mean < high
+    assert whole.difference(whole) == (0, 0, 0)
+    with pytest.raises(UsageError, match="got probes of different features, folds or seeds, expected the same"):
+        whole.difference(probe(vectors, planted, resamples=200, seed=1))
+    with pytest.raises(UsageError, match="got probes of different features"):
+        whole.difference(probe(vectors, ~planted, resamples=200))
+
+
+def test_features_of_a_data_set_are_taken_by_name_and_rare_ones_are_left_out(
+    vectors: np.ndarray, planted: np.ndarray
+) -> None:
+    rare = np.arange(N_ITEMS) < 19
+    year = np.arange(N_ITEMS)
+    matrix = np.column_stack([year, planted[:, 0], rare, ~rare]).astype(np.float32)
+    names = ("year", "genre=A", "genre=B", "genre=C")
+    for given in (matrix, sp.csr_matrix(matrix)):
+        features = ItemFeatures(matrix=given, names=names)
+        found = probe(vectors, features, ("genre=C", "genre=A", "genre=B"), resamples=100)
+        assert found.names == ("genre=A",)
+        assert found.left_out == ("genre=C", "genre=B")
+        assert found.aucs[0] > 0.98
+        with pytest.raises(UsageError, match=r"got unknown feature 'genre=Z', expected some of year, genre=A"):
+            probe(vectors, features, ["genre=Z"])
+        with pytest.raises(DataError, match="got features that are not 0 or 1, expected genres or the like"):
+            probe(vectors, features)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1}, r"got folds=1, expected a whole number >= 2"),
+        ({"folds": True}, r"got folds=True"),
+        ({"least": 9}, r"got least=9, expected a whole number >= 10"),
+        ({"resamples": 99}, r"got resamples=99, expected a whole number >= 100"),
+        ({"seed": -1}, r"got seed=-1, expected a whole number >= 0"),
+        ({"names": ["one"]}, r"got 1 names for 2 features, expected a name for each"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    vectors: np.ndarray, planted: np.ndarray, options: dict, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        probe(vectors, planted, **options)
+
+
+def test_vectors_and_features_that_cannot_be_used_are_refused(vectors: np.ndarray, planted: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"got vectors of shape \(300,\), expected numbers of shape"):
+        probe(vectors[:, 0], planted)
+    with pytest.raises(DataError, match=r"got vectors of shape \(300, 0\)"):
+        probe(vectors[:, :0], planted)
+    broken = vectors.copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(DataError, match="got item vectors that are not finite"):
+        probe(broken, planted)
+    with pytest.raises(DataError, match=r"got features of shape \(299, 2\), expected a row for each of the 300 items"):
+        probe(vectors, planted[1:])
+    with pytest.raises(DataError, match="got no feature that 20 items have and 20 lack"):
+        probe(vectors, np.zeros((N_ITEMS, 2)))
+    with pytest.raises(DataError, match="got features that are not 0 or 1"):
+        probe(vectors, np.full((N_ITEMS, 1), np.nan))
+
+
+def test_without_scikit_learn_it_says_how_to_install_it(
+    vectors: np.ndarray, planted: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UsageError, match=r"probing item vectors needs .*'recvae\[latent\]'"):
+        probe(vectors, planted)
+
+
+def test_narrowed_rows_keep_the_inner_products_that_the_best_low_rank_does() -> None:
+    matrix = np.random.default_rng(5).standard_normal((30, 20))
+    left, values, _ = np.linalg.svd(matrix)
+    for given in (matrix, sp.csr_matrix(matrix), sp.csr_matrix(matrix.astype(np.float32))):
+        found = narrowed(given, 4)
+        best = left[:, :4] * values[:4]
+        assert found.shape == (30, 4)
+        assert found @ found.T == pytest.approx(best @ best.T, abs=1e-4)
+        assert (found**2).sum(axis=0) == pytest.approx(values[:4] ** 2, rel=1e-5)
+    assert np.array_equal(narrowed(matrix, 4), narrowed(matrix, 4))
+
+
+def test_the_weights_of_ease_tell_blocks_of_items_apart() -> None:
+    rng = np.random.default_rng(6)
+    kind = np.arange(60) % 2
+    rows = rng.random((400, 60)) < np.where(kind == rng.integers(0, 2, (400, 1)), 0.3, 0.05)
+    weights = EASE(l2=10.0).fit(sp.csr_matrix(rows, dtype=np.float32)).similarity_
+    assert probe(narrowed(weights, 4), kind[:, None], resamples=100).mean > 0.95
+
+
+def test_a_width_out_of_range_and_a_matrix_with_nan_are_refused() -> None:
+    matrix = np.ones((5, 3))
+    for width in (0, 3, 2.0, True):
+        with pytest.raises(UsageError, match=r"expected 1 to 2"):
+            narrowed(matrix, width)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="got a matrix that is not finite"):
+        narrowed(np.where(np.eye(5, 3) > 0, np.nan, 1.0), 1)
