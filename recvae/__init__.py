@@ -28,6 +28,12 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.evaluation.evaluate import evaluate as evaluate
     from recvae.exports.writing import export as export
     from recvae.interactions import HeldOut as HeldOut
+    from recvae.latent.anomalies import AnomalyDetector as AnomalyDetector
+    from recvae.latent.generation import generate as generate
+    from recvae.latent.generation import realism as realism
+    from recvae.latent.likelihood import likelihood as likelihood
+    from recvae.latent.probes import probe as probe
+    from recvae.latent.segments import find_segments as find_segments
     from recvae.models import *  # noqa: F403
     from recvae.recommenders.answers import BatchRecommendations as BatchRecommendations
     from recvae.recommenders.answers import Explanation as Explanation
@@ -42,6 +48,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.tuning import tune as tune
 
 _HOMES = {
+    "AnomalyDetector": "recvae.latent.anomalies",
     "BatchRecommendations": "recvae.recommenders.answers",
     "Comparison": "recvae.evaluation.comparison",
     "Dataset": "recvae.datasets.dataset",
@@ -60,8 +67,13 @@ _HOMES = {
     "create_app": "recvae.serving.app",
     "evaluate": "recvae.evaluation.evaluate",
     "export": "recvae.exports.writing",
+    "find_segments": "recvae.latent.segments",
+    "generate": "recvae.latent.generation",
+    "likelihood": "recvae.latent.likelihood",
+    "probe": "recvae.latent.probes",
     "read_bundle": "recvae.bundles.bundle",
     "read_events": "recvae.datasets.logs",
+    "realism": "recvae.latent.generation",
     "synthetic_log": "recvae.datasets.synthetic",
     "tune": "recvae.tuning",
 }

@@ -321,8 +321,8 @@ def test_a_card_that_says_next_to_nothing_is_damaged(sound: Path, scratch: Path,
 
 def test_a_bundle_of_another_version_names_it(sound: Path, scratch: Path) -> None:
     folder = copy_of(sound, scratch)
-    change_card(folder, hyperparameters={"free_bits": 2}, versions={"recvae": "9.9"})
-    with pytest.raises(BundleError, match=r"unknown hyperparameter 'free_bits'.*written by recvae 9.9, this is"):
+    change_card(folder, hyperparameters={"free_nats": 2}, versions={"recvae": "9.9"})
+    with pytest.raises(BundleError, match=r"unknown hyperparameter 'free_nats'.*written by recvae 9.9, this is"):
         read_bundle(folder)
 
 

@@ -71,6 +71,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_the_public_names_are_these_and_every_model() -> None:
     names = {
+        "AnomalyDetector",
         "BatchRecommendations",
         "Comparison",
         "Dataset",
@@ -91,8 +92,13 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "create_app",
         "evaluate",
         "export",
+        "find_segments",
+        "generate",
+        "likelihood",
+        "probe",
         "read_bundle",
         "read_events",
+        "realism",
         "synthetic_log",
         "tune",
     }

@@ -129,8 +129,7 @@ def train(
     metric = None if select_by is None else _objective(select_by)
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
-    short = {"seed": seed, "precision": precision}
-    given = [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
+    given = _given(settings, {"seed": seed, "precision": precision})
     signal.signal(signal.SIGTERM, _interrupt)
     if refit is not None:
         request = RefitRequest(
@@ -155,9 +154,8 @@ def train(
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
-    if model is not None:
-        model_class(model)  # an unknown one is refused before anything else
     limit = memory_limit(max_memory)
+    model_class(model or "multvae")  # an unknown one is refused before anything else
     if resume:
         run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
@@ -167,10 +165,14 @@ def train(
         check_has_beta(run.model)
     run = tracked(run, dataset.name, tensorboard, mlflow)
     announce(run, dataset, data_dir, device)
-    followers = monitors_of(run)
     if find_beta:
         run = _with_found_beta(run, dataset, device, limit)
-    report(*_trained(run, dataset, device, limit, followers), as_json)
+    report(*_trained(run, dataset, device, limit, monitors_of(run)), as_json)
+
+
+def _given(settings: list[str] | None, short: dict[str, Any]) -> list[str]:
+    """Return all settings as they would be given with --set."""
+    return [*(settings or []), *(f"{known}={value}" for known, value in short.items() if value is not None)]
 
 
 def _objective(select_by: str) -> "Metric":

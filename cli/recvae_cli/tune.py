@@ -102,8 +102,8 @@ def tune(
 
     _check_libraries(tensorboard, mlflow)
     limit, metric, chosen = memory_limit(max_memory), objective(select_by or OBJECTIVE), model_class(model)
-    given = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
-    fixed = parse_settings(chosen, [*given, *(settings or [])])
+    seeded = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
+    fixed = parse_settings(chosen, seeded + (settings or []))
     built = build(chosen, fixed)
     seconds, folder = None if timeout is None else _seconds(timeout), find_dataset(data_dir, data)
     dataset = Dataset.load(folder)
@@ -134,9 +134,8 @@ def tune(
     say_removed(place_of(found, place.parent, place.name, overwrite))
     run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
-    words += [word for setting in settings_of(found.model) for word in ("--set", setting)]
-    chosen_by = [] if metric == OBJECTIVE else ["--select-by", metric.path]
-    words += [*(["--device", device] if device != DEVICE else []), *chosen_by]
+    words += [word for setting in settings_of(found.model) for word in ("--set", setting)] + _chosen_by(metric)
+    words += ["--device", device] if device != DEVICE else []
     _report(found, run, command("train", *words), as_json)
 
 
@@ -148,6 +147,13 @@ def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:
     place = folder / "studies" / (model if usual else f"{model}-by-{re.sub(r'[^a-zA-Z0-9_.]+', '-', metric.path)}")
     say(f"tuning {model} on {folder}{'' if usual else f' by {metric.path}'}, its study is in {place}")
     return place
+
+
+def _chosen_by(metric: "Metric") -> list[str]:
+    """Return the option that names a metric, nothing for the usual one."""
+    from recvae.training.validation import OBJECTIVE
+
+    return [] if metric == OBJECTIVE else ["--select-by", metric.path]
 
 
 def _check_libraries(tensorboard: str | None, mlflow: str | None) -> None:

@@ -11,6 +11,7 @@ PAGES = {
     "data": ("Data", ("datasets", "interactions")),
     "training": ("Training", ("training", "tuning")),
     "evaluation": ("Evaluation", ("evaluation",)),
+    "latent": ("The inside of a model", ("latent",)),
     "recommending": ("Recommending", ("recommenders",)),
     "serving": ("Bundles, exports and serving", _SERVING),
 }

@@ -15,6 +15,16 @@ _METRICS = {
     "map": "the precision at each hit among the first {k}, averaged over the hidden items that could be found",
     "mrr": "1 divided by the rank of the first hit, 0 without one among the first {k}",
     "coverage": "share of all items that are among anyone's first {k}",
+    "gini": "how unequally the first {k} are spread over all items: 0 where all are shown as often, near 1 for a few",
+    "novelty": "-log2 of the share of training users who know an item, averaged over the first {k}",
+    "average_popularity": "training users who know an item, averaged over the first {k}",
+    "relative_popularity": "that, divided by the same average over the user's own history",
+    "tail_share": "share of the first {k} that are not among the most popular fifth of all items",
+    "tail_recall": "recall of the hidden items that are not among the most popular fifth of all items",
+    "diversity": "1 - the cosine of what users two items have in common, averaged over pairs of the first {k}",
+    "feature_diversity": "1 - the cosine of the features of two items, averaged over pairs of the first {k}",
+    "popularity_miscalibration": "how far popular, medium and rare items have other shares than in the history, 0 to 1",
+    "feature_miscalibration": "how far features have other shares than in the history (Steck's KL divergence)",
 }
 
 

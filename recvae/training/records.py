@@ -132,7 +132,8 @@ class History:
     def _best(self) -> str:
         if not self.best_epoch:
             return ""
-        reached = "" if self.best_value is None else f" (validation {self.metric} {self.best_value:.4f})"
+        best = self.best_ndcg if self.best_value is None else self.best_value
+        reached = "" if best is None else f" (validation {self.metric} {best:.4f})"
         return f", best {self.best_epoch}{reached}"
 
     def _end(self) -> str:
