@@ -349,6 +349,7 @@ def test_a_collapsed_space_is_named_with_what_to_change() -> None:
     assert collapse(0, 200, 0.3) == collapse(9, 200, 0.3).replace("9 of", "0 of")  # type: ignore[union-attr]
     assert "0 of 200 latent units differ" in str(collapse(0, 200, 0.3))
     assert "free_bits=0.1" in str(collapse(0, 200, 0.3))
+    assert "28 of 50 latent units differ between users, with 0.6 nats in all" in str(collapse(28, 50, 0.6))
     assert collapse(10, 200, 3.0) is None
     assert collapse(1, 4, 3.0) is None
     assert collapse(0, 200, None) is None, "codes that are points have no prior to collapse to"

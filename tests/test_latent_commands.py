@@ -81,7 +81,7 @@ def test_made_up_users_can_be_preprocessed_like_any_log(run: Path, command: Comm
     said = command("generate", "--users", "60", "--output", output, "--seed", "3")
     assert said.code == 0, said.err
     table = pd.read_csv(output) if ending == "csv" else pd.read_parquet(output)
-    assert table["user"].nunique() == 60
+    assert len(set(table["user"].tolist())) == 60
     assert set(table["item"].tolist()) <= set(Dataset.load("data/toy").item_ids.tolist())
     assert len(table.drop_duplicates()) == len(table)
     assert said.err.splitlines()[-1].startswith(f"next: recvae preprocess {output}")
@@ -150,6 +150,6 @@ def test_models_without_codes_say_which_have_them(toy: Path, command: Command, v
 def test_training_warns_of_a_collapsed_space_and_only_then(toy: Path, command: Command) -> None:
     words = ("--model", "multvae", "--set", "hidden_dims=16", "--set", "latent_dim=6", "--set", "epochs=15")
     heavy = command("train", *words, "--set", "beta=50", "--set", "anneal=constant")
-    assert "latent units differ between users: the latent space has collapsed" in heavy.err
+    assert "nats in all: the latent space has collapsed" in heavy.err
     usual = command("train", *words, "--set", "learning_rate=0.01", "--set", "beta=0.1", "--overwrite")
     assert "collapsed" not in usual.err

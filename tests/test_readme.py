@@ -101,8 +101,8 @@ def test_every_program_of_a_page_is_python(page: Path) -> None:
 
 def test_the_pages_that_run_are_these() -> None:
     assert [page.name for page in PAGES] == [
-        *("README.md", "coming-from.md", "data.md", "evaluation.md", "models.md", "recommending.md", "reports.md"),
-        *("serving.md", "training.md", "tutorial.md"),
+        *("README.md", "coming-from.md", "data.md", "evaluation.md", "latent.md", "models.md", "recommending.md"),
+        *("reports.md", "serving.md", "training.md", "tutorial.md"),
     ]
 
 

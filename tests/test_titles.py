@@ -3,12 +3,17 @@
 import gzip
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.titles import read_titles
 from recvae.errors import DataError, UsageError
@@ -123,3 +128,10 @@ def test_a_parquet_file_without_usable_titles_is_refused(tmp_path: Path, content
     (tmp_path / "films").write_bytes(content)
     with pytest.raises(DataError, match=f"^{re.escape(f'{tmp_path}/films{message}')}$"):
         read_titles([tmp_path / "films"])
+
+
+@pytest.mark.parametrize("titles", [["One", "Two"], np.array(["One", "Two"])])
+def test_titles_without_ids_are_refused(titles: Any, random_log: Callable[..., Events]) -> None:
+    kind = type(titles).__name__
+    with pytest.raises(UsageError, match=f"got titles as {kind}, expected a mapping from item id to title; write e.g."):
+        Dataset.from_events(random_log(), name="made", titles=titles, heldout_users=3)

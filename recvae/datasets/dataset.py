@@ -210,7 +210,7 @@ class Dataset(ShownDataset):
         UsageError
             If the name cannot be the name of a folder.
         """
-        known_titles = titles_of(split.item_ids.tolist(), titles) if titles else None
+        known_titles = None if titles is None else titles_of(split.item_ids.tolist(), titles)
         manifest = {
             "format": FORMAT_VERSION,
             "name": check_name(name),

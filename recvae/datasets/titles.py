@@ -12,6 +12,7 @@ from recvae.datasets.reading.id_column import MISSING, IdColumn
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table
+from recvae.errors import UsageError
 from recvae.ids import plain_id, spellings
 
 
@@ -96,7 +97,17 @@ def titles_of(items: Iterable[Any], titles: Mapping[Any, str]) -> np.ndarray:
         Item ids.
     titles : mapping
         Titles by item id, however the ids are written: 12, "12" and 12.0 are one id.
+
+    Raises
+    ------
+    UsageError
+        If it is a list or an array, which does not say whose title each is.
     """
+    if not isinstance(titles, Mapping):
+        raise UsageError(
+            f"got titles as {type(titles).__name__}, expected a mapping from item id to title; "
+            "write e.g. titles=dict(zip(ids, titles))"
+        )
     by_id = {plain_id(item): title for item, title in titles.items()}
     known = ((by_id.get(one) for one in spellings(item) if one in by_id) for item in items)
     return np.array([next(titles, None) for titles in known], dtype=object)

@@ -16,7 +16,7 @@ ACTIVE = 0.01
 LOOKED_AT = 1000  # users, after each epoch
 
 
-_FEW = 0.05  # share of units in use, below which the space has collapsed
+_FEW, _LITTLE = 0.05, 1.0  # share of units in use, and nats in all, below which the space has collapsed
 
 
 def collapse(active: int | None, latent_dim: int, kl: float | None) -> str | None:
@@ -31,11 +31,11 @@ def collapse(active: int | None, latent_dim: int, kl: float | None) -> str | Non
     kl : float or None
         Mean KL divergence of a user, None where codes are points.
     """
-    if active is None or kl is None or active >= max(1, math.ceil(_FEW * latent_dim)):
+    if active is None or kl is None or (active >= max(1, math.ceil(_FEW * latent_dim)) and kl >= _LITTLE):
         return None
     return (
-        f"{active} of {latent_dim} latent units differ between users: the latent space has collapsed, and users are "
-        "hardly told apart; lower the weight of the KL term (beta, gamma) or let it grow more slowly "
+        f"{active} of {latent_dim} latent units differ between users, with {kl:.2g} nats in all: the latent space has "
+        "collapsed, and users are hardly told apart; lower the weight of the KL term (beta, gamma) or let it grow more slowly "
         "(anneal_fraction), set free_bits=0.1 (multvae), or fewer latent_dim"
     )
 
