@@ -35,8 +35,8 @@ def collapse(active: int | None, latent_dim: int, kl: float | None) -> str | Non
         return None
     return (
         f"{active} of {latent_dim} latent units differ between users, with {kl:.2g} nats in all: the latent space has "
-        "collapsed, and users are hardly told apart; lower the weight of the KL term (beta, gamma) or let it grow more slowly "
-        "(anneal_fraction), set free_bits=0.1 (multvae), or fewer latent_dim"
+        "collapsed, and users are hardly told apart; lower the weight of the KL term (beta, gamma) or let it grow "
+        "more slowly (anneal_fraction), set free_bits=0.1 (multvae), or fewer latent_dim"
     )
 
 
