@@ -9,7 +9,7 @@ from recvae.models.common.hyperparameters import hyperparameters_of
 _SERVING = ("bundles", "exports", "serving")
 PAGES = {
     "data": ("Data", ("datasets", "interactions")),
-    "training": ("Training", ("training", "tuning")),
+    "training": ("Training", ("training", "tuning", "tracking")),
     "evaluation": ("Evaluation", ("evaluation",)),
     "latent": ("The inside of a model", ("latent",)),
     "recommending": ("Recommending", ("recommenders",)),
@@ -30,7 +30,7 @@ def pages() -> dict[str, str]:
             raise LookupError(f"recvae.{name} is in {home}, and no page of docs/site/reference.py has that folder")
         found[f"reference/{page}.md"] += _entry(name, f"recvae.{name}")
     found["reference/serving.md"] += "## Without PyTorch\n\n::: recvae.serving.onnx\n" + _MODULE
-    for module in ("metrics", "errors"):
+    for module in ("metrics", "errors", "plots"):
         found[f"reference/{module}.md"] = f"# {module.title()}\n\n::: recvae.{module}\n{_MODULE}"
     found["reference/models.md"] = _models()
     return found
