@@ -12,18 +12,16 @@ def check_table(path: Path, overwrite: bool) -> None:
     Raises
     ------
     UsageError
-        If its ending is unknown, it is there already, or its folder is not.
+        If its ending is unknown, or it is there already.
+    StorageError
+        If it could not be written.
     """
     from recvae.errors import UsageError
+    from recvae.storage.files import check_new_file
 
     if path.suffix.lower() not in _ENDINGS:
         raise UsageError(f"got --output {path}, expected a name that ends in {' or '.join(_ENDINGS)}")
-    if path.is_dir():
-        raise UsageError(f"got --output {path}, which is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already; name another file, or add --overwrite")
-    if not path.resolve().parent.is_dir():
-        raise UsageError(f"got --output {path}, whose folder does not exist; make it first")
+    check_new_file(path, overwrite)
 
 
 def write_table(path: Path, columns: dict[str, list[Any]]) -> None:
