@@ -27,7 +27,7 @@ from recvae import MultVAE
 from recvae.compute.matmul import linear_product
 from recvae.evaluation.evaluate import evaluate
 from recvae.interactions import HeldOut
-from recvae.metrics import NAMES, parse_metrics
+from recvae.metrics import METRICS, NAMES, parse_metrics
 from recvae.models.common.networks import initialise
 from recvae.models.multvae import MultVAENetwork
 from recvae.training.validation import validation_ndcg
@@ -103,7 +103,7 @@ def measure(held_out: HeldOut, rounds: int, warm_up: int) -> tuple[dict[str, Tim
     """
     n_items = held_out.fold_in.shape[1]
     model = untrained(n_items)
-    metrics = parse_metrics([f"{name}@{min(k, n_items)}" for name in NAMES for k in CUTOFFS])
+    metrics = parse_metrics([f"{name}@{min(k, n_items)}" for name in NAMES if not METRICS[name].needs for k in CUTOFFS])
     sides: dict[str, Callable[[], object]] = {
         "evaluate": lambda: evaluate(model, held_out, metrics),
         "validation": lambda: validation_ndcg(model._score_block, held_out),

@@ -17,9 +17,15 @@ from recvae.datasets.splits import base as splits
 from recvae.datasets.splits.protocols import split_events
 from recvae.evaluation.evaluate import DEFAULT_METRICS
 from recvae.items import DEFAULT_K
+from recvae.latent.anomalies import AnomalyDetector
+from recvae.latent.generation import generate
+from recvae.latent.likelihood import likelihood
+from recvae.latent.segments import find_segments
 from recvae.models import Model
 from recvae.recommenders.answers import Request
 from recvae.recommenders.recommender import Recommender
+from recvae.reports.page import Report
+from recvae.reports.pictures import draw
 from recvae.runs.planning import SECONDS
 from recvae.serving.onnx import OnnxRecommender
 from recvae.serving.schemas import Question
@@ -59,6 +65,21 @@ OWNERS: dict[tuple[str, str], Any] = {
     ("serve", "workers"): Settings.workers,
     ("serve", "format_"): Settings.format,
     ("serve", "device"): Settings.device,
+    ("plot", "k"): _default(draw, "k"),
+    ("report", "k"): Report.k,
+    ("report", "examples"): Report.n_examples,
+    ("likelihood", "samples"): _default(likelihood, "n_samples"),
+    ("likelihood", "seed"): _default(likelihood, "seed"),
+    ("anomalies", "k"): DEFAULT_K,
+    ("anomalies", "contamination"): _default(AnomalyDetector, "contamination"),
+    ("anomalies", "samples"): _default(AnomalyDetector, "n_samples"),
+    ("anomalies", "seed"): _default(AnomalyDetector, "seed"),
+    ("generate", "users"): _default(generate, "n"),
+    ("generate", "seed"): _default(generate, "seed"),
+    ("segments", "n"): _default(find_segments, "n"),
+    ("segments", "named_by"): _default(find_segments, "named_by"),
+    ("segments", "seeds"): _default(find_segments, "seeds"),
+    ("segments", "seed"): _default(find_segments, "seed"),
 }
 COMMAND = {  # what the command alone has
     "data_dir": console.DATA_DIR,

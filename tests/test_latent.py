@@ -299,7 +299,7 @@ def test_maps_keep_what_differs_most() -> None:
         (lambda _: generate(ALS(), TRAIN, 5), UsageError, "got als, which has no codes to draw"),
         (lambda _: generate(ELSA(), TRAIN, 5), UsageError, "got elsa, which has no codes to draw"),
         (lambda _: generate(MultVAE(), TRAIN, 5), NotFittedError, "not fitted yet"),
-        (lambda _: realism(sp.csr_matrix((3, 4)), TRAIN, TRAIN), DataError, "got no interactions to compare"),
+        (lambda _: realism(sp.csr_matrix((3, 60)), TRAIN, TRAIN), DataError, "got no interactions to compare"),
         (lambda _: find_segments(Popularity(), TRAIN), UsageError, "got popularity, which has no vectors of users"),
         (lambda m: find_segments(m, TRAIN, 1), UsageError, "got groups=1, expected a whole number >= 2"),
         (lambda m: find_segments(m, TRAIN, 3, seeds=0), UsageError, "got seeds=0, expected a whole number >= 1"),
@@ -330,3 +330,44 @@ def test_a_missing_library_is_named_with_its_extra(multvae: MultVAE, monkeypatch
         find_segments(multvae, TRAIN)
     with pytest.raises(UsageError, match=r"recvae\[umap\]"):
         project(np.zeros((5, 3)), "umap")
+
+
+def test_stored_zeros_and_unsorted_columns_change_nothing(multvae: MultVAE) -> None:
+    """A stored zero is no interaction: neither in lengths, nor in what stands out, nor where rows are compared."""
+    detector = AnomalyDetector(multvae).fit(block_users(100, 9))
+    padded = OTHERS.copy()
+    dense = padded.toarray()
+    extra = sp.coo_matrix((np.zeros(len(dense)), (np.arange(len(dense)), (dense == 0).argmax(axis=1))), dense.shape)
+    rows = np.append(np.repeat(np.arange(len(dense)), np.diff(padded.indptr)), extra.row)[::-1]
+    columns, values = np.append(padded.indices, extra.col)[::-1], np.append(padded.data, extra.data)[::-1]
+    order = np.argsort(rows, kind="stable")
+    given = sp.csr_matrix((values[order], columns[order], np.append(0, np.cumsum(np.bincount(rows)))), dense.shape)
+    assert given.nnz == padded.nnz + len(dense)
+    np.testing.assert_allclose(detector.decision_function(given), detector.decision_function(padded), atol=1e-4)
+    np.testing.assert_allclose(detector.p_values(given), detector.p_values(padded))
+    assert detector.surprises(given).nnz == padded.nnz
+    assert realism(given, OTHERS, OTHERS).copies == realism(OTHERS, given, given).copies == 1
+
+
+def test_copied_profiles_replace_items_by_ones_the_donor_does_not_have() -> None:
+    donor = sp.csr_matrix(np.eye(1, 60, dtype=np.float32) * 0 + (np.arange(60) < 40))
+    rows = plant("copied", np.full(20, 10), np.ones(60), donor, seed=1)
+    assert (rows[:, 40:].getnnz(axis=1) == 2).all()
+
+
+def test_figures_without_a_number_are_null() -> None:
+    one = sp.csr_matrix(np.eye(4, dtype=np.float32))
+    assert realism(one, one, one).to_json()["co_occurrence"] is None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40, True, 0.5])
+def test_seeds_that_libraries_do_not_take_are_refused(multvae: MultVAE, seed: Any) -> None:
+    for ask in (
+        lambda: generate(multvae, TRAIN, 5, seed=seed),
+        lambda: find_segments(multvae, TRAIN, seed=seed),
+        lambda: multvae.mutual_information(TRAIN, seed=seed),
+        lambda: AnomalyDetector(multvae, seed=seed),
+        lambda: plant("random", np.array([2]), np.ones(9), seed=seed),
+    ):
+        with pytest.raises(UsageError, match=f"got seed={seed}, expected a whole number, 0 or more and below"):
+            ask()

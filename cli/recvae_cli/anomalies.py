@@ -40,7 +40,7 @@ def anomalies(
     k: Annotated[int, typer.Option("-k", "--k", help="How many of the oddest users to show.")] = 10,
     contamination: Annotated[
         float, typer.Option("--contamination", help="Share of users taken for odd, above 0 and at most 0.5.")
-    ] = 0.05,
+    ] = 0.1,
     score: Annotated[
         str, typer.Option("--score", help="What is odd: reconstruction, prediction or likelihood.")
     ] = "reconstruction",
@@ -116,12 +116,12 @@ def _users(opened: "Opened", split: str) -> "tuple[np.ndarray, Any]":
 
 
 def _columns(detector: "AnomalyDetector", ids: "np.ndarray", rows: Any) -> dict[str, list[Any]]:
-    scores = detector.decision_function(rows)
+    scores, shares = detector.scores_and_p_values(rows)
     return {
         "user": ids.tolist(),
         "items": rows.getnnz(axis=1).tolist(),
         "score": scores.tolist(),
-        "share_as_odd": detector.p_values(rows).tolist(),
+        "share_as_odd": shares.tolist(),
         "is_odd": (scores > detector.threshold_).tolist(),
     }
 

@@ -75,19 +75,26 @@ def generate(
     if source not in SOURCES:
         raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
     opened = open_run(
-        run, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, runs_dir=runs_dir
+        run,
+        data=data,
+        own=own,
+        max_memory=max_memory,
+        device=device,
+        data_dir=data_dir,
+        runs_dir=runs_dir,
+        split="validation" if compare else None,  # whom EASE is asked about
     )
     model, train = opened.bundle.model, opened.dataset.train
     say(f"making up {users:,} users like those of {opened.dataset.name}, by {opened.folder}")
     made = make(model, train, users, source, components=components, seed=seed)
-    if compare:
-        figures = _all_ways(opened, users, components, seed, {source: made})
-    else:
-        figures = {source: realism(made, train, train)}
     if output is not None:
         ids, of_rows = opened.dataset.items.ids, made.nonzero()
         write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
         say(f"{output}: {users:,} users, {made.nnz:,} interactions")
+    if compare:
+        figures = _all_ways(opened, users, components, seed, {source: made})
+    else:
+        figures = {source: realism(made, train, train)}
     if as_json:
         found = {name: figure.to_json() for name, figure in figures.items()}
         show_json({"folder": str(opened.folder), "users": users, "interactions": int(made.nnz), "figures": found})
@@ -121,7 +128,7 @@ def _all_ways(
         rows = made.get(way)
         if rows is None:
             rows = make(opened.bundle.model, train, n, way, components=components, seed=seed)
-        figures[way] = realism(rows, others, train, held_out)
+        figures[way] = realism(rows[:n_real], others, train, held_out)  # as many as real ones
     return figures
 
 
@@ -134,5 +141,6 @@ def _table(figures: "dict[str, Realism]") -> object:
         table.add_column("EASE trained on them: ndcg@100 of real users")
     for name, one in figures.items():
         row = [f"{one.popularity:.1%}", f"{one.lengths:.1%}", f"{one.co_occurrence:.3f}", f"{one.copies:.1%}"]
-        table.add_row(name, *row, *([] if one.ndcg is None else [f"{one.ndcg:.4f}"]))
+        reached = "-" if one.ndcg is None or one.ndcg != one.ndcg else f"{one.ndcg:.4f}"
+        table.add_row(name, *row, *([reached] if measured else []))
     return table

@@ -94,7 +94,7 @@ def _table(found: "Segments", items: "ItemIndex") -> object:
             f"{items.title_of(column) or items.ids[column]} ({lift:.1f})"
             for column, lift in zip(one.items.tolist(), one.lifts.tolist(), strict=True)
         ]
-        names = "\n".join(named) or "nothing: its users have fewer of all items"
+        names = "\n".join(named) or "no item that a tenth of them have is liked more than elsewhere"
         table.add_row(str(number), f"{one.n_users:,}", f"{one.share:.1%}", f"{one.mean_length:.0f}", names)
     return table
 

@@ -19,7 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import DataError, NotFittedError, UsageError
+from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
+from recvae.models.common.codes import check_seed, draws_of
 from recvae.models.common.densities import DensityModel
 
 SCORES = ("reconstruction", "prediction", "likelihood")
@@ -107,6 +109,7 @@ class AnomalyDetector:
             raise UsageError(f"got score={score!r}, expected one of {', '.join(SCORES)}")
         if not isinstance(neighbours, int) or neighbours < _LEAST_REFERENCE:
             raise UsageError(f"got neighbours={neighbours}, expected {_LEAST_REFERENCE} or more; give e.g. 100")
+        check_seed(seed)
         self.model = model
         self.contamination = contamination
         self.score = score
@@ -197,10 +200,14 @@ class AnomalyDetector:
         NotFittedError
             Before `fit`.
         """
+        return self.scores_and_p_values(user_items)[1]
+
+    def scores_and_p_values(self, user_items: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `decision_function` and `p_values` do, in half the time; parameters and errors are the same."""
         reference = self._check_fitted()
         raw, lengths = self._raw(user_items)
         as_odd = (reference.near(lengths) >= raw[:, None]).sum(axis=1)  # (U, W) -> (U,)
-        return np.where(lengths > 0, (1 + as_odd) / (1 + reference.window), 1.0)
+        return self._calibrated(raw, lengths), np.where(lengths > 0, (1 + as_odd) / (1 + reference.window), 1.0)
 
     def surprises(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
         """Return how surprising each interaction of a user is to the model: -log p(i | z) at the mean of q(z | x).
@@ -215,7 +222,10 @@ class AnomalyDetector:
         csr_matrix of shape (n_users, n_items), float32
             Nats at the user's own items; what stands out in a history.
         """
-        rows = sp.csr_matrix(user_items, dtype=np.float32)
+        rows = self._rows(user_items)
+        likelihood = self.model._likelihood()
+        if likelihood is None or likelihood[0] != "multinomial":
+            raise UsageError(f"got {self.model.name} without a multinomial likelihood, which says what stands out")
         values = np.empty(rows.nnz, np.float32)
         step = max(1, self.model.rows_at_a_time())
         for start in range(0, rows.shape[0], step):
@@ -233,16 +243,21 @@ class AnomalyDetector:
             raise NotFittedError("this AnomalyDetector is not fitted yet; call fit(users) with users to compare with")
         return self._reference
 
+    def _rows(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
+        """Return checked rows: a stored zero is no interaction, and counts nowhere."""
+        self.model.check_fitted()
+        return as_interactions(user_items, "the users", self.model.n_items_)
+
     def _raw(self, user_items: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean surprise of each user's interactions, and how many these are, each (n_users,)."""
+        rows = self._rows(user_items)
         options: dict[str, Any] = {"seed": self.seed}
         if self.score == "reconstruction":
-            log_p = self.model.reconstruction(user_items, self.n_samples, **options)
+            log_p = self.model.reconstruction(rows, self.n_samples, **options)
         elif self.score == "likelihood":
-            log_p = self.model.log_likelihood(user_items, self.n_samples, **options)
+            log_p = self.model.log_likelihood(rows, self.n_samples, **options)
         else:
-            log_p = self._foreseen(sp.csr_matrix(user_items, dtype=np.float32))
-        rows = sp.csr_matrix(user_items)
+            log_p = self._foreseen(rows)
         weights = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()  # (U,)
         return -log_p / np.maximum(weights, 1e-12), rows.getnnz(axis=1)
 
@@ -250,7 +265,7 @@ class AnomalyDetector:
         """Return the sum of log p of each part of a row given the others, (n_users,)."""
         parts = np.empty(rows.nnz, np.int64)
         for user, (start, end) in enumerate(zip(rows.indptr[:-1], rows.indptr[1:], strict=True)):
-            source = np.random.Generator(np.random.Philox(key=[self.seed, user]))  # whatever users are beside
+            source = draws_of(self.seed, user, of="items")  # whatever users are beside
             parts[start:end] = source.permutation(end - start) % _PARTS
         total = np.zeros(rows.shape[0])
         for part in range(_PARTS):

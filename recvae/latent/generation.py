@@ -2,7 +2,8 @@
 
 Where codes come from:
 
-    prior           N(0, I). With a beta below 1, codes of users are not spread like that, and what comes is poor.
+    prior           N(0, I), the prior of multvae; recvae and hvamp were trained with others. With a beta below 1,
+                    codes of users are not spread like that, and what comes is poor.
     mixture         a mixture of normal distributions, fitted to users' mean codes together with the logarithm of
                     their lengths, so that a long history comes from the code of somebody with a long one
     interpolation   a point between the mean codes of two users, drawn evenly, and a length between theirs
@@ -22,7 +23,7 @@ from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import HeldOut, as_interactions
 from recvae.metrics import ndcg_at_k
 from recvae.models.common.base import Model
-from recvae.models.common.codes import CodeModel
+from recvae.models.common.codes import CodeModel, check_seed
 from recvae.models.ease import EASE
 
 SOURCES = ("mixture", "prior", "interpolation")
@@ -36,7 +37,7 @@ _REGULARISATION = 1e-3  # of covariances, as a part of the mean variance
 def generate(
     model: Model,
     users: sp.csr_matrix,
-    n: int,
+    n: int = 1000,
     source: str = "mixture",
     *,
     components: int | None = None,
@@ -77,6 +78,7 @@ def generate(
         raise UsageError(f"got {model.name}, which has no codes to draw; use multvae, recvae, hvamp, multdae or ae")
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise UsageError(f"got {n!r} histories to make, expected a whole number >= 1; give e.g. 1000")
+    check_seed(seed)
     if source not in SOURCES:
         raise UsageError(f"got source {source!r}, expected one of {', '.join(SOURCES)}")
     model.check_fitted()
@@ -155,8 +157,8 @@ class Realism:
     ndcg: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the figures by name."""
-        return dict(vars(self))
+        """Return the figures by name, null where there is no number."""
+        return {name: value if value is not None and np.isfinite(value) else None for name, value in vars(self).items()}
 
 
 def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held_out: HeldOut | None = None) -> Realism:
@@ -182,7 +184,9 @@ def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held
     DataError
         If there are no interactions to compare.
     """
-    made, real = as_interactions(made, "the made-up users"), as_interactions(real, "the real users")
+    made = as_interactions(made, "the made-up users")
+    real = as_interactions(real, "the real users", made.shape[1])
+    train = as_interactions(train, "the training users", made.shape[1])
     if not made.nnz or not real.nnz:
         raise DataError("got no interactions to compare, expected some in both; make more users, or longer ones")
     shares = [np.bincount(rows.indices, minlength=rows.shape[1]) / rows.nnz for rows in (made, real)]  # (I,)
@@ -214,7 +218,7 @@ def _agreement(made: sp.csr_matrix, real: sp.csr_matrix, popularity: np.ndarray)
         counts = (part.T @ part).toarray()  # a few hundred items squared
         length = np.sqrt(np.maximum(counts.diagonal(), 1))
         pairs.append((counts / length[:, None] / length)[np.triu_indices(len(chosen), 1)])
-    if min(values.std() for values in pairs) == 0:
+    if len(chosen) < 2 or min(values.std() for values in pairs) == 0:
         return float("nan")
     return float(np.corrcoef(*pairs)[0, 1])
 

@@ -20,6 +20,7 @@ from scipy.special import stdtrit
 from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.evaluation.evaluate import CONFIDENCE
+from recvae.evaluation.same_data import check_fits
 from recvae.interactions import HeldOut
 from recvae.models.common.base import Model
 from recvae.models.common.densities import DensityModel
@@ -88,8 +89,10 @@ class Likelihood:
         Latent units that differ between these users, and how many there are.
     kl : float or None
         Mean KL divergence of a user, in nats; None where codes are points.
-    mutual_information, most_information : float or None
-        Nats that codes tell of who the user is, and what that is at most with so many users.
+    mutual_information : float or None
+        Nats that codes tell of who the user is; None where codes are points.
+    most_information : float
+        What that is at most with so many users.
     """
 
     rows: dict[str, Perplexity]
@@ -146,12 +149,13 @@ def likelihood(
     Raises
     ------
     UsageError
-        If the model is no autoencoder, or has another likelihood; with those that have.
+        If the model is no autoencoder, has another likelihood, or is known to be of other data.
     NotFittedError
         Before `fit`.
     """
     if not isinstance(model, DensityModel):
         raise UsageError(f"got {model.name}, which has no likelihood; use multvae, recvae, hvamp, multdae or ae")
+    check_fits({model.name: model}, dataset, split)
     held_out = dataset.part(split)
     whole = sp.csr_matrix(held_out.fold_in + held_out.targets)
     options: Mapping[str, Any] = {"n_samples": n_samples, "seed": seed, "max_memory": max_memory}
@@ -180,7 +184,7 @@ def likelihood(
         active_units=model.active_units(whole, max_memory=max_memory),
         latent_dim=model.embed(whole[:1]).shape[1],
         kl=float(model.kl(whole, max_memory=max_memory).sum(axis=1).mean()) if known else None,
-        mutual_information=model.mutual_information(whole, max_memory=max_memory) if known else None,
+        mutual_information=model.mutual_information(whole, seed=seed, max_memory=max_memory) if known else None,
         most_information=float(np.log(min(held_out.n_users, 2000))),
     )
 

@@ -3,7 +3,7 @@
     random      items drawn evenly
     average     items drawn in proportion to their popularity, with no taste behind them
     bandwagon   half of it the most popular items of all, the rest drawn evenly
-    copied      a real user's history in which a fifth of the items are others, drawn evenly
+    copied      a part of a real user's history in which a fifth of the items are others, drawn evenly
 
 These are the profiles of shilling attacks (Mobasher et al., ACM TOIT 2007), for interactions without ratings.
 
@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import DataError, UsageError
+from recvae.models.common.codes import check_seed
 
 PROFILES = ("random", "average", "bandwagon", "copied")
 _REPLACED = 5  # one item in so many, of a copied history
@@ -56,7 +57,7 @@ def plant(
         raise UsageError(f"got lengths from {wanted.min()} to {wanted.max()}, expected 1 to {n_items:,}, the items")
     if kind == "copied" and donors is None:
         raise UsageError("got profile 'copied' without donors, expected histories to copy; give donors=")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     chance = (popularity + 1) / (popularity + 1).sum()  # (I,)
     by_popularity = np.argsort(-popularity, kind="stable")
     rows = []
@@ -81,7 +82,8 @@ def _copied(donors: sp.csr_matrix, length: int, rng: np.random.Generator) -> np.
     long_enough = np.flatnonzero(donors.getnnz(axis=1) >= length)
     if not len(long_enough):
         raise DataError(f"got no history of {length} items to copy, expected one; ask for shorter ones")
-    items = rng.permutation(donors[rng.choice(long_enough)].indices)[:length]
-    others = np.setdiff1d(np.arange(donors.shape[1]), items)
+    history = donors[rng.choice(long_enough)].indices
+    items = rng.permutation(history)[:length]
+    others = np.setdiff1d(np.arange(donors.shape[1]), history)  # not the donor's own
     n_others = min(max(1, length // _REPLACED), len(others))
     return np.concatenate([items[n_others:], rng.choice(others, n_others, replace=False)])

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
+from recvae.models.common.codes import check_seed
 
 PROJECTIONS = ("pca", "umap")
 _USERS_EACH = 10  # at least, on average
@@ -77,7 +78,7 @@ def find_segments(
     users: sp.csr_matrix,
     n: int = 8,
     *,
-    named_by: int = 5,
+    named_by: int = 3,
     seeds: int = 5,
     seed: int = 0,
     max_memory: int | None = None,
@@ -119,6 +120,7 @@ def find_segments(
     for name, value, least in (("groups", n, 2), ("named_by", named_by, 1), ("seeds", seeds, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"got {name}={value!r}, expected a whole number >= {least}; give one")
+    check_seed(seed)
     model.check_fitted()
     rows = as_interactions(users, "the users", model.n_items_)
     if rows.shape[0] < _USERS_EACH * n:

@@ -91,17 +91,18 @@ class CodeModel(Model):
         """
         rows = self._check_histories(user_items)
         width = self._code_width()
-        mean, logvar = np.empty((2, rows.shape[0], width), np.float32)  # (U, D), (U, D)
+        mean = np.empty((rows.shape[0], width), np.float32)  # (U, D)
+        logvar = np.empty_like(mean) if self.has_distribution else None
 
         @torch.no_grad()
         def work(start: int, end: int) -> None:
             found = self._posterior(rows[start:end])
             mean[start:end] = found[0].cpu().numpy()
-            if found[1] is not None:
+            if logvar is not None and found[1] is not None:
                 logvar[start:end] = found[1].cpu().numpy()
 
         in_blocks(len(mean), self.rows_at_a_time(max_memory), work)
-        return Posterior(mean, logvar if self.has_distribution else None)
+        return Posterior(mean, logvar)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the score of every item given codes: `decode(encode(x).mean)` is `score(x)`.
@@ -135,9 +136,10 @@ class CodeModel(Model):
         return scores
 
     def sample(self, lengths: np.ndarray, *, codes: np.ndarray | None = None, seed: int = 0) -> sp.csr_matrix:
-        """Draw histories: a code from the prior, then as many different items as are asked for.
+        """Draw histories: a code from N(0, I), then as many different items as are asked for.
 
-        Items are drawn one after the other in proportion to the softmax of the logits, none twice. With a beta
+        N(0, I) is the prior of multvae; recvae and hvamp are trained with others. Items are drawn one after the other
+        in proportion to the softmax of the logits, none twice, also where the likelihood is bernoulli. With a beta
         below 1, codes of users are not spread as the prior says, and histories drawn from it are poor; see
         `recvae.latent.generation` for codes that are.
 
@@ -260,7 +262,7 @@ class CodeModel(Model):
         """
         mean, logvar = self._distribution(user_items, max_memory)
         chosen = np.unique(np.linspace(0, len(mean) - 1, min(_MOST_USERS, len(mean)), dtype=np.int64))
-        noise = np.random.default_rng(seed).standard_normal((len(chosen), mean.shape[1]))
+        noise = np.random.default_rng(check_seed(seed)).standard_normal((len(chosen), mean.shape[1]))
         return mutual_information(*(torch.from_numpy(part) for part in (mean[chosen], logvar[chosen], noise)))
 
     def item_embeddings(self) -> np.ndarray:
@@ -320,10 +322,16 @@ class CodeModel(Model):
         return torch.from_numpy(points)
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed of draws; refuse (UsageError) what is no whole number from 0 to 2^31 - 1, as libraries take."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UsageError(f"got seed={seed!r}, expected a whole number, 0 or more and below 2^31; give one such as 0")
+    return int(seed)
+
+
 def draws_of(seed: int, row: int, of: str = "codes") -> np.random.Generator:
     """Return the source of a user's draws, the same whatever users are beside it."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise UsageError(f"got seed={seed!r}, expected a whole number, 0 or more; give one such as 0")
+    check_seed(seed)
     return np.random.Generator(np.random.Philox(key=[seed, 2 * row + (of == "items")]))
 
 

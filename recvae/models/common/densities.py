@@ -22,7 +22,7 @@ from recvae.models.common.codes import CodeModel, draws_of
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.training.losses import output_nll, sum_of_each
 
-_DRAWS_AT_A_TIME = 16  # of noise
+_DRAWS_AT_A_TIME, _NOISE_BYTES = 16, 64 << 20  # of noise, at most
 
 Measure = Callable[[torch.Tensor, int, int], torch.Tensor]
 """What the last layer is given (n_users, width), first user and the one after the last -> a number of each user."""
@@ -226,8 +226,9 @@ class DensityModel(CodeModel):
             nonlocal known
             draw = self.network_.draws(self._batch(rows[start:end]))
             sources = [draws_of(seed, row) for row in range(start, end)]
-            for first in range(0, n_samples, _DRAWS_AT_A_TIME):
-                n = min(_DRAWS_AT_A_TIME, n_samples - first)
+            at_a_time = max(1, min(_DRAWS_AT_A_TIME, _NOISE_BYTES // (4 * width * (end - start))))
+            for first in range(0, n_samples, at_a_time):
+                n = min(at_a_time, n_samples - first)
                 noise = np.stack([source.standard_normal((n, width), np.float32) for source in sources])  # (B, n, D)
                 for k, of_draw in enumerate(torch.from_numpy(noise).to(self.device_).unbind(dim=1), first):
                     z, ratio = draw(of_draw)  # (B, D), (B,)
@@ -237,7 +238,8 @@ class DensityModel(CodeModel):
                         ratios[start:end, k] = ratio.double().cpu().numpy()
 
         self._stop_training()
-        in_blocks(rows.shape[0], self.rows_at_a_time(max_memory), work)
+        most = max(1, _NOISE_BYTES // (4 * width))  # users whose noise of one draw is held
+        in_blocks(rows.shape[0], min(self.rows_at_a_time(max_memory), most), work)
         return values, ratios if known else None
 
     def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
