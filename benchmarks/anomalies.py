@@ -55,7 +55,7 @@ def _isolation_forest(train: sp.csr_matrix) -> Score:
 
 def _pyod(train: sp.csr_matrix) -> Score:
     """Train on some users, dense, which is the only way it takes them."""
-    from pyod.models.auto_encoder import AutoEncoder
+    from pyod.models.auto_encoder import AutoEncoder  # type: ignore[import-not-found]  (no package of this one needs it)
 
     chosen = np.random.default_rng(0).permutation(train.shape[0])[:_TRAINED_ON]
     model = AutoEncoder(random_state=0, verbose=0).fit(train[chosen].toarray())

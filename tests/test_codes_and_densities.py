@@ -178,7 +178,8 @@ def test_targets_are_foreseen_by_the_softmax_over_items_not_in_the_fold_in() -> 
     fold_in, targets = ROWS.copy(), ROWS.copy()
     hidden = np.random.default_rng(1).random(ROWS.nnz) < 0.4
     fold_in.data[hidden], targets.data[~hidden] = 0, 0
-    fold_in.eliminate_zeros(), targets.eliminate_zeros()
+    fold_in.eliminate_zeros()
+    targets.eliminate_zeros()
     expected = []
     for seen, wanted, scores in zip(
         fold_in.toarray(), targets.toarray(), model.score(fold_in).astype(float), strict=True

@@ -170,7 +170,7 @@ def project(vectors: np.ndarray, how: str = "pca", *, seed: int = 0) -> np.ndarr
         raise DataError(f"got vectors of shape {vectors.shape}, expected 3 or more of 2 or more dimensions for a map")
     if how == "umap":
         with requires_extra("umap", "a map by UMAP"):
-            from umap import UMAP
+            from umap import UMAP  # type: ignore[import-not-found]
         return np.asarray(UMAP(random_state=seed, n_jobs=1).fit_transform(vectors), dtype=np.float64)
     centred = vectors.astype(np.float64) - vectors.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)  # (D, D), in order of what they explain, least first
