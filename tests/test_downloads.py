@@ -20,7 +20,7 @@ from recvae.errors import DownloadError, StorageError
 def made_up_zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("ml-1m/ratings.dat", b"1::30::5::1000\n" * 50_000)
+        archive.writestr(zipfile.ZipInfo("ml-1m/ratings.dat"), b"1::30::5::1000\n" * 50_000)  # of a fixed date
     return buffer.getvalue()
 
 
@@ -103,7 +103,7 @@ def test_progress_without_a_known_total(server: Server, tmp_path: Path) -> None:
     assert {total for _, total in seen} == {None}
 
 
-@pytest.mark.parametrize("md5", [MD5, None])
+@pytest.mark.parametrize("md5", [MD5, None], ids=["with its md5", "without"])
 def test_finished_file_is_used_again_without_a_request(md5: str | None, server: Server, tmp_path: Path) -> None:
     first = download(server.dataset(md5=md5), tmp_path)
     assert download(server.dataset(md5=md5), tmp_path) == first
