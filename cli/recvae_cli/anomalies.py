@@ -11,8 +11,10 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    ItsData,
     Json,
     MaxMemory,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -33,9 +35,7 @@ _STANDING_OUT = 3  # items named of a user
 
 
 def anomalies(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     split: Annotated[str, typer.Option("--split", help="Whose users: test, validation or train.")] = "test",
     k: Annotated[int, typer.Option("-k", "--k", help="How many of the oddest users to show.")] = 10,
     contamination: Annotated[
@@ -50,7 +50,7 @@ def anomalies(
         Path | None, typer.Option("--output", help="Table with a row for each user: .csv or .parquet.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    data: Annotated[str | None, typer.Option("--data", help="Data set, if it has another name now.")] = None,
+    data: ItsData = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,

@@ -29,6 +29,10 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of trained run
 DataSet = Annotated[
     str | None, typer.Option(help="Name of a data set; by default the newest.", autocompletion=completion.datasets)
 ]
+ItsData = Annotated[
+    str | None,
+    typer.Option("--data", help="Data set, if it has another name now.", autocompletion=completion.datasets),
+]
 OneRun = Annotated[
     str | None,
     typer.Argument(

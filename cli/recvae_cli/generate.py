@@ -11,8 +11,10 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    ItsData,
     Json,
     MaxMemory,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -28,9 +30,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     users: Annotated[int, typer.Option("--users", help="How many users to make up.")] = 1000,
     source: Annotated[
         str, typer.Option("--from", metavar="WAY", help="Where codes come from: mixture, prior or interpolation.")
@@ -46,7 +46,7 @@ def generate(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all draws.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    data: Annotated[str | None, typer.Option("--data", help="Data set, if it has another name now.")] = None,
+    data: ItsData = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,

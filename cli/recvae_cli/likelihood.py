@@ -10,8 +10,10 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    ItsData,
     Json,
     MaxMemory,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -27,13 +29,11 @@ if TYPE_CHECKING:
 
 
 def likelihood(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     split: Annotated[str, typer.Option("--split", help="Held-out users: test or validation.")] = "test",
     samples: Annotated[int, typer.Option("--samples", help="Draws of each user's code, for a tighter bound.")] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
-    data: Annotated[str | None, typer.Option("--data", help="Data set, if it has another name now.")] = None,
+    data: ItsData = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,

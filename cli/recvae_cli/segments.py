@@ -11,8 +11,10 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    ItsData,
     Json,
     MaxMemory,
+    OneRun,
     OwnModels,
     RunsDir,
     command,
@@ -29,16 +31,14 @@ if TYPE_CHECKING:
 
 
 def segments(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, DATA/NAME or NAME of a run; by default the newest.")
-    ] = None,
+    run: OneRun = None,
     n: Annotated[int, typer.Option("--groups", "-n", help="How many groups, 2 or more.")] = 8,
     named_by: Annotated[int, typer.Option("--named-by", help="Items that a group is named by.")] = 3,
     seeds: Annotated[int, typer.Option("--seeds", help="Other seeds of k-means, to see how stable groups are.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of k-means.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", help="The group of each user: .csv or .parquet.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    data: Annotated[str | None, typer.Option("--data", help="Data set, if it has another name now.")] = None,
+    data: ItsData = None,
     own: OwnModels = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,

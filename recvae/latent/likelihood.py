@@ -23,6 +23,7 @@ from recvae.evaluation.evaluate import CONFIDENCE
 from recvae.evaluation.same_data import check_fits
 from recvae.interactions import HeldOut
 from recvae.models.common.base import Model
+from recvae.models.common.codes import MOST_COMPARED
 from recvae.models.common.densities import DensityModel
 
 
@@ -185,7 +186,7 @@ def likelihood(
         latent_dim=model.embed(whole[:1]).shape[1],
         kl=float(model.kl(whole, max_memory=max_memory).sum(axis=1).mean()) if known else None,
         mutual_information=model.mutual_information(whole, seed=seed, max_memory=max_memory) if known else None,
-        most_information=float(np.log(min(held_out.n_users, 2000))),
+        most_information=float(np.log(min(held_out.n_users, MOST_COMPARED))),
     )
 
 

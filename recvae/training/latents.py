@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from recvae.training.losses import log_normal
+from recvae.training.losses import kl_of_units, log_normal
 
 ACTIVE = 0.01
 """Variance over users above which a latent unit counts as active: Burda et al., ICLR 2016, section 5.2."""
@@ -85,7 +85,7 @@ def kl_per_dimension(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     mean, logvar : Tensor of shape (n_users, latent_dim)
         Parameters of the posteriors.
     """
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).mean(dim=0)  # (U, D) -> (D,)
+    return kl_of_units(mean, logvar).mean(dim=0)  # (U, D) -> (D,)
 
 
 def kl_beyond_free_bits(mean: torch.Tensor, logvar: torch.Tensor, free: float) -> torch.Tensor:

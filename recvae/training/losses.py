@@ -322,7 +322,12 @@ def kl_to_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Ten
     Tensor of shape (n_users,)
         At least 0.
     """
-    return 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(dim=1)  # (B, D) -> (B,)
+    return kl_of_units(mean, logvar).sum(dim=1)  # (B, D) -> (B,)
+
+
+def kl_of_units(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Return the terms of `kl_to_standard_normal`, one for each latent dimension, shape (n_users, latent_dim)."""
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
 
 
 def log_normal(z: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ Encoders get whole rows, no noise is added. Where codes have a distribution, the
 Letters in shape comments: U users, B users of a block, I items, D width of the codes, H of the last layer.
 """
 
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from recvae.models.common.base import Model
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.latents import ACTIVE, LOOKED_AT, active_units, kl_per_dimension, mutual_information
+from recvae.training.losses import kl_of_units
 
-_MOST_USERS = 2000  # whose posteriors are compared with one another
+MOST_COMPARED = 2000  # whose posteriors are compared with one another
 
 
 class Posterior(NamedTuple):
@@ -56,9 +58,9 @@ class CodeModel(Model):
         """Whether scores are made of codes alone."""
         return isinstance(self._a_network(), ProductNetwork)
 
+    @abstractmethod
     def _network(self, n_items: int) -> Any:
         """Return the network, not initialised."""
-        raise NotImplementedError
 
     def _a_network(self) -> Any:
         if self.n_items_:
@@ -216,7 +218,7 @@ class CodeModel(Model):
             Before `fit`.
         """
         mean, logvar = self._distribution(user_items, max_memory)
-        return 0.5 * (mean**2 + np.exp(logvar) - logvar - 1)  # (U, D)
+        return kl_of_units(torch.from_numpy(mean), torch.from_numpy(logvar)).numpy()  # (U, D)
 
     def kl_per_dimension(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
         """Return the mean over users of `kl`, shape (latent_dim,), float64; parameters and errors are the same."""
@@ -261,7 +263,7 @@ class CodeModel(Model):
             See `kl`.
         """
         mean, logvar = self._distribution(user_items, max_memory)
-        chosen = np.unique(np.linspace(0, len(mean) - 1, min(_MOST_USERS, len(mean)), dtype=np.int64))
+        chosen = np.unique(np.linspace(0, len(mean) - 1, min(MOST_COMPARED, len(mean)), dtype=np.int64))
         noise = np.random.default_rng(check_seed(seed)).standard_normal((len(chosen), mean.shape[1]))
         return mutual_information(*(torch.from_numpy(part) for part in (mean[chosen], logvar[chosen], noise)))
 
