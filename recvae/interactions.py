@@ -17,6 +17,8 @@ from recvae.errors import DataError
 
 _CHUNK = 1 << 22
 _SORTED_ALONE = 1 << 20  # integers that one core sorts before a thread has started
+LEAST_WEIGHT, MOST_WEIGHT = 1e-9, 1e9
+"""What an interaction may weigh: float32 holds squares of these, and sums over millions of users."""
 
 
 def interactions(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
@@ -97,7 +99,7 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
     Parameters
     ----------
     matrix : scipy sparse matrix of shape (n_users, n_items)
-        Any sparse format and number type. Stored zeros are dropped; duplicates are summed.
+        Any sparse format and real number type. Stored zeros are dropped; duplicates are summed.
     name : str
         What messages call it.
     n_items : int, optional
@@ -111,15 +113,19 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
     Raises
     ------
     DataError
-        If it is not sparse, has no rows or columns, has the wrong number of columns, or holds a value that
-        is negative, NaN or infinite.
+        If it is not sparse, has no rows or columns, has the wrong number of columns, or holds a value that is no real
+        number, negative, NaN, infinite, or not 0 and outside of `LEAST_WEIGHT` to `MOST_WEIGHT`.
     """
     if not sp.issparse(matrix):
         raise DataError(
             f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "
             "wrap it with scipy.sparse.csr_matrix(...)"
         )
-    csr = sp.csr_matrix(cast(Any, matrix), dtype=np.float32)
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"got values of type {matrix.dtype} in {name}, expected numbers; convert them to float32")
+    # First floats, then rows: small integers would overflow where scipy adds duplicates up.
+    wide = matrix.dtype.kind == "f" and matrix.dtype.itemsize > 4
+    csr = sp.csr_matrix(cast(Any, matrix).astype(matrix.dtype if wide else np.float32, copy=False))
     if csr.shape[0] == 0:
         raise DataError(f"got no users (rows) in {name}, expected at least one")
     if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):
@@ -128,13 +134,29 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
             f"got {csr.shape[1]:,} items (columns) in {name}, expected {expected}; "
             "use the item columns the model was fitted on"
         )
-    if csr.nnz and not (np.isfinite(csr.data).all() and csr.data.min() >= 0):
-        raise DataError(f"{name} hold negative, NaN or infinite values, expected weights > 0; drop those entries")
+    _check_weights(csr.data, name)
+    csr = csr.astype(np.float32, copy=False)
     if not csr.has_canonical_format or not csr.data.all():
         csr = csr.copy()  # the caller's matrix stays as it is
         csr.sum_duplicates()
         csr.eliminate_zeros()
     return csr
+
+
+def _check_weights(weights: np.ndarray, name: str) -> None:
+    """Refuse stored values (N,) with which a model would compute nonsense."""
+    if not len(weights):
+        return
+    least, most = weights.min(), weights.max()  # NaN if any is
+    if not (least >= 0 and most < np.inf):
+        raise DataError(f"{name} hold negative, NaN or infinite values, expected weights > 0; drop those entries")
+    if least < LEAST_WEIGHT:
+        least = weights.min(where=weights > 0, initial=most)
+    if most > MOST_WEIGHT or 0 < least < LEAST_WEIGHT:
+        raise DataError(
+            f"got weights from {least:.3g} to {most:.3g} in {name}, expected 0, or {LEAST_WEIGHT:g} to "
+            f"{MOST_WEIGHT:g}; are these ids or times? Divide all by one number, and set what is too small to 0"
+        )
 
 
 def whole_and_without_each(history: sp.csr_matrix, start: int, end: int) -> sp.csr_matrix:

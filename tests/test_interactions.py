@@ -1,5 +1,6 @@
 """Matrices from outside: what is taken as it is, what is put right, what is refused."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from recvae.errors import DataError
-from recvae.interactions import HeldOut, as_interactions, interactions
+from recvae.interactions import LEAST_WEIGHT, MOST_WEIGHT, HeldOut, as_interactions, interactions
+from recvae.models import MODELS
 
 POSITIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), unique=True)
 
@@ -48,6 +50,22 @@ def test_duplicates_are_added_up_and_stored_zeros_dropped_without_touching_the_a
     assert messy.indices.tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("form", [sp.coo_matrix, sp.coo_array])
+def test_duplicates_of_small_integers_are_added_up_as_numbers(form: Any) -> None:
+    often = form((np.full(300, 1, dtype=np.uint8), (np.zeros(300, int), np.zeros(300, int))), shape=(1, 2))
+    assert as_interactions(often).toarray().tolist() == [[300, 0]]
+
+
+@pytest.mark.parametrize("weight", [LEAST_WEIGHT, MOST_WEIGHT])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "blend"])
+def test_every_model_computes_with_the_least_and_the_greatest_weight(name: str, weight: float) -> None:
+    train = sp.csr_matrix((np.random.default_rng(0).random((60, 25)) < 0.3) * weight)
+    epochs = {"epochs": 1} if "epochs" in {item.name for item in fields(MODELS[name])} else {}
+    scores = MODELS[name](**epochs).fit(train).score(train[:5])
+    assert np.isfinite(scores).all()
+    assert scores.std(dtype=np.float64) > 0
+
+
 def test_a_matrix_that_is_right_is_not_copied() -> None:
     matrix = sp.csr_matrix(np.eye(3, dtype=np.float32))
     assert np.shares_memory(as_interactions(matrix).data, matrix.data)
@@ -63,8 +81,32 @@ def test_a_matrix_that_is_right_is_not_copied() -> None:
         (sp.csr_matrix([[1, -1, 0]]), "the x hold negative, NaN or infinite values, expected weights > 0; drop those"),
         (sp.csr_matrix([[1, np.nan, 0]]), "the x hold negative, NaN or infinite values"),
         (sp.csr_matrix([[1, np.inf, 0]]), "the x hold negative, NaN or infinite values"),
+        (sp.csr_matrix([[1, 1j, 0]]), "got values of type complex128 in the x, expected numbers; convert them"),
+        (
+            sp.csr_matrix([[1, 1.7e9, 0]]),
+            r"got weights from 1 to 1\.7e\+09 in the x, expected 0, or 1e-09 to 1e\+09",
+        ),
+        (sp.csr_matrix([[1, 1_700_000_000, 0]]), r"got weights from 1 to 1\.7e\+09 in the x"),
+        (sp.csr_matrix([[1, 1e300, 0]]), r"got weights from 1 to 1e\+300 in the x"),
+        (
+            sp.csr_matrix(([1, 1e-50, 0], ([0, 0, 0], [0, 1, 2]))),
+            "got weights from 1e-50 to 1 in.*too small to 0",
+        ),
     ],
-    ids=["dense", "list", "no users", "other items", "negative", "NaN", "infinite"],
+    ids=[
+        "dense",
+        "list",
+        "no users",
+        "other items",
+        "negative",
+        "NaN",
+        "infinite",
+        "complex",
+        "times",
+        "whole times",
+        "beyond float32",
+        "0 in float32",
+    ],
 )
 def test_a_matrix_that_is_wrong_is_refused(matrix: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
