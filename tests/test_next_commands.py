@@ -1,5 +1,6 @@
 """The command that each verb proposes next: it works as it is printed, wherever data sets and runs are kept."""
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,23 @@ def test_what_is_proposed_after_tuning_a_plan_or_an_export_works(elsewhere: Any,
     serve, _ = proposed(command("export", "als", "--format", "index", *PLACES))
     assert serve == ["recvae", "serve", "my runs/toy/als", "--format", "index", *RUNS]
     assert not Path("data").exists() and not Path("runs").exists()
+
+
+def test_an_index_of_a_model_of_ones_own_is_loaded_with_its_class(
+    elsewhere: Any, command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("next_models.py").write_text(
+        "from typing import ClassVar\n\nfrom recvae.models import ALS\n\n\n"
+        'class Mine(ALS):\n    name: ClassVar[str] = "mine"\n',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(Path.cwd())
+    assert command("train", "--model", "next_models:Mine", *PLACES).code == 0
+    words = ("--format", "index", "--model", "next_models:Mine", "--output", "ones own")
+    [(program, option, code)] = proposed(command("export", "mine", *words, *PLACES))
+    assert (program, option) == ("python", "-c")
+    exec(code, {})
+    assert len(json.loads(capsys.readouterr().out)) == 5
 
 
 def test_pictures_lead_to_more_pictures_a_report_and_all_pictures(elsewhere: Any, command: Command) -> None:

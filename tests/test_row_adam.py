@@ -102,6 +102,22 @@ def test_a_step_that_nobody_read_for_is_right_as_well() -> None:
     torch.testing.assert_close(ours, dense, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_dense", [1, 30, 500])
+def test_dense_gradients_may_come_first(n_dense: int) -> None:
+    ours, dense = nn.Parameter(drawn(7, 3)), nn.Parameter(drawn(7, 3))
+    one, other = RowAdam([ours], lr=0.05), torch.optim.Adam([dense], lr=0.05)
+    for step in range(n_dense + 20):
+        rows = [step % 3, 4]
+        gradient = drawn(7, 3, seed=step) if step < n_dense else drawn(2, 3, seed=step)
+        ours.grad = gradient if step < n_dense else touching(gradient, rows)
+        dense.grad = gradient.clone() if step < n_dense else added_up(gradient, rows)
+        one.read(ours, torch.tensor(rows))
+        one.step()
+        other.step()
+    one.catch_up()
+    torch.testing.assert_close(ours, dense, rtol=1e-5, atol=1e-5)
+
+
 def test_dense_gradients_are_adams_also_between_sparse_ones() -> None:
     ours, dense = nn.Parameter(drawn(7, 3)), nn.Parameter(drawn(7, 3))
     one, other = RowAdam([ours], lr=0.05), torch.optim.Adam([dense], lr=0.05)

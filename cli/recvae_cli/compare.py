@@ -23,6 +23,8 @@ from recvae_cli.console import (
     say_next,
 )
 
+_MORE_SEEDS = 3  # that are proposed where there is one
+
 
 def compare(
     runs: Annotated[
@@ -96,7 +98,8 @@ def compare(
     words += [] if metrics == shared.DEFAULT_METRICS else ["--metrics", metrics]
     words += [] if split == "test" else ["--split", split]
     words += [] if by is None else ["--by", by]
-    more = ["--seeds", "3"] if seeds == 1 and _can_be_repeated(folders, 3, own) else ["--output", "comparison.tex"]
+    repeated = seeds == 1 and _can_be_repeated(folders, _MORE_SEEDS, own)
+    more = ["--seeds", str(_MORE_SEEDS)] if repeated else ["--output", "comparison.tex"]
     say_next(command("compare", *words, *(["--seeds", str(seeds)] if seeds > 1 else []), *more))
 
 

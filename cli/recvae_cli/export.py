@@ -144,9 +144,13 @@ def _say_next(folder: Path, made: "ModelExport", output: Path | None, own: list[
     if made.card["format"] == "index":
         models = [word for name in own for word in ("--model", name)]  # the run itself is loaded
         where = "True" if output is None else repr(str(made.folder))
-        load = f"from recvae import Recommender; r = Recommender.load({str(folder)!r}, retrieval={where})"
+        classes = [name.partition(":")[::2] for name in own]
+        imported = "".join(f"from {module} import {name}; " for module, name in classes)
+        given = f", models=[{', '.join(name for _, name in classes)}]" if classes else ""
+        load = (
+            f"from recvae import Recommender; {imported}r = Recommender.load({str(folder)!r}{given}, retrieval={where})"
+        )
     else:
         load = f"from recvae.serving.onnx import OnnxRecommender; r = OnnxRecommender.load({str(made.folder)!r})"
     serve = [command("serve", folder, "--format", made.folder.name, *models)] if output is None else []
-    ask = [] if models else [python(f"{load}; print(r.recommend(r.item_ids[:2], k=5).ids)")]
-    say_next(*serve, *ask)
+    say_next(*serve, python(f"{load}; print(r.recommend(r.item_ids[:2], k=5).ids)"))

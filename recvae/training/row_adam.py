@@ -151,10 +151,12 @@ class RowAdam(torch.optim.Optimizer):
         if not state:
             state["step"] = torch.tensor(0.0)  # PyTorch loads a state of this name as it is
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            if gradient.is_sparse:
-                # The step that each row is at; a float, as it would be after it was loaded, exact up to 2^24.
-                state["last"] = torch.zeros(len(parameter), device=parameter.device)  # (R,)
-                state["ways"] = torch.zeros(_TERMS, device=parameter.device)  # W by step, longer than there are steps
+        if gradient.is_sparse and "last" not in state:
+            step = int(state["step"])  # of dense gradients, which moved all rows
+            # The step that each row is at; a float, as it would be after it was loaded, exact up to 2^24.
+            state["last"] = torch.full((len(parameter),), float(step), device=parameter.device)  # (R,)
+            # W by step, longer than there are steps
+            state["ways"] = torch.zeros(max(_TERMS, 2 * step), device=parameter.device)
         every = [parameter.data, state["exp_avg"], state["exp_avg_sq"]]
         if not gradient.is_sparse:
             self.catch_up(parameter)
