@@ -79,18 +79,20 @@ def figures(ordinary: np.ndarray, odd: np.ndarray, ratio: float) -> tuple[np.nda
         Ordinary users to one odd user. Users are weighted so, for average precision depends on it: by chance it is
         1 / (1 + ratio).
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    rng, truth = np.random.default_rng(0), np.repeat([0, 1], [len(ordinary), len(odd)])
-    weights = np.where(truth, 1.0, ratio * len(odd) / len(ordinary))
-
-    def of(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-        values = np.concatenate([one, other])
-        precision = average_precision_score(truth, values, sample_weight=weights)
-        return float(roc_auc_score(truth, values)), float(precision)
-
-    draws = [of(rng.choice(ordinary, len(ordinary)), rng.choice(odd, len(odd))) for _ in range(_RESAMPLES)]
-    return np.array(of(ordinary, odd)), 1.96 * np.std(draws, axis=0, ddof=1)
+    rng, n_ordinary = np.random.default_rng(0), len(ordinary)
+    times = np.ones((1 + _RESAMPLES, n_ordinary + len(odd)))  # how often each user is drawn, first as they are
+    for row in times[1:]:
+        row[:n_ordinary] = np.bincount(rng.integers(n_ordinary, size=n_ordinary), minlength=n_ordinary)
+        row[n_ordinary:] = np.bincount(rng.integers(len(odd), size=len(odd)), minlength=len(odd))
+    values, place = np.unique(-np.concatenate([ordinary, odd]), return_inverse=True)  # the oddest first
+    by_value = sp.csr_matrix((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(values)))
+    honest, found = (times[:, part] @ by_value[part] for part in (slice(n_ordinary), slice(n_ordinary, None)))
+    wrong, right = np.cumsum(honest, axis=1), np.cumsum(found, axis=1)  # (1 + resamples, values)
+    area = (found * (wrong[:, -1:] - wrong + honest / 2)).sum(axis=1) / (n_ordinary * len(odd))
+    charged = ratio * len(odd) / n_ordinary * wrong
+    shares = right / np.maximum(right + charged, 1e-12)  # precision, where that score is the threshold
+    both = np.stack([area, (found * shares).sum(axis=1) / len(odd)])  # (2, 1 + resamples)
+    return both[:, 0], 1.96 * both[:, 1:].std(axis=1, ddof=1)
 
 
 def similar(lengths: np.ndarray, wanted: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from recvae import Dataset, MultVAE, Recommender, synthetic_log
@@ -440,6 +441,15 @@ def test_average_precision_of_odd_users_is_for_one_share_of_them_whatever_the_nu
         np.testing.assert_allclose(same, [0.5, 1 / 3.5])
         (area, precision), half = anomalies.figures(rng.random(n_ordinary), 2 + rng.random(n_odd), 2.5)
         assert area == precision == 1 and (half == 0).all()
+    ordinary, odd = rng.integers(0, 30, 60).astype(float), rng.integers(10, 40, 25).astype(float)  # with ties
+    truth, weights = np.repeat([0, 1], [60, 25]), np.repeat([2.5 * 25 / 60, 1.0], [60, 25])
+    expected = [
+        roc_auc_score(truth, np.r_[ordinary, odd]),
+        average_precision_score(truth, np.r_[ordinary, odd], sample_weight=weights),
+    ]
+    found, half = anomalies.figures(ordinary, odd, 2.5)
+    np.testing.assert_allclose(found, expected)
+    assert (half > 0.01).all()
     mixed = anomalies.figures(np.array([0.0, 2.0]), np.array([1.0, 3.0]), 3.0)[0]
     np.testing.assert_allclose(mixed, [0.75, 0.5 * 1 + 0.5 * 2 / (2 + 3)])
 
