@@ -26,7 +26,7 @@ from recvae.latent.likelihood import likelihood
 from recvae.training.schedules import NAMES
 
 MODELS: dict[str, type[MultVAE] | type[RecVAE]] = {"multvae": MultVAE, "recvae": RecVAE}
-WEIGHTS = {"multvae": (0.2, 1.0), "recvae": (0.005, 0.05)}  # of the KL term: the default, and a high one
+WEIGHTS = {"multvae": (0.2, 1.0, 5.0), "recvae": (0.005, 0.05)}  # of the KL term: the default, and higher ones
 FREE_BITS = (0.0, 0.1, 0.5)
 RISES = {"linear": 0.85, "cosine": 0.85, "cyclical": 0.5}  # the package's default; of cycles, that of Fu et al.
 MAIN = "linear"  # with which free bits are tried

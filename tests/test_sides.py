@@ -112,7 +112,7 @@ def test_schedules_are_compared_one_thing_at_a_time_and_figures_are_kept(
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
     schedules = importlib.import_module("schedules")
-    assert [len(list(schedules.cells("multvae", full))) for full in (False, True)] == [12, 24]
+    assert [len(list(schedules.cells("multvae", full))) for full in (False, True)] == [18, 36]
     assert len(list(schedules.cells("recvae", full=True))) == 8  # which has no free bits
     monkeypatch.setitem(schedules.WEIGHTS, "multvae", (0.4,))
     dataset.save(tmp_path / "toy")
