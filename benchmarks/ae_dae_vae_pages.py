@@ -33,7 +33,8 @@ def cell(values: Sequence[float | None], digits: int) -> str:
     return text[0] if np.isnan(half) else f"{text[0]} ± {text[1]}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -64,7 +65,7 @@ def tables(found: Found, baselines: dict[str, Any]) -> Iterator[tuple[str, str]]
                 ]
                 for side, label, figures in found[part]
             ]
-            yield title, _table(head, rows)
+            yield title, table(head, rows)
     if "beta" in found:
         yield "The price of a code", _prices(found["beta"])
     if "probes" in baselines:
@@ -96,7 +97,7 @@ def _sides(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: dict[st
         f"{'' if whole is None else f', of rows {whole:.1f}'}. Most mutual information: "
         f"{first['most_information']:.2f} nats."
     )
-    return f"{_table(columns, body)}\n\n{note}"
+    return f"{table(columns, body)}\n\n{note}"
 
 
 def _prices(rows: list[tuple[str, str, list[dict[str, Any]]]]) -> str:
@@ -123,7 +124,7 @@ def _prices(rows: list[tuple[str, str, list[dict[str, Any]]]]) -> str:
         ]
         for _, label, figures in rows
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _robustness(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: dict[str, Any]) -> str:
@@ -134,7 +135,7 @@ def _robustness(rows: list[tuple[str, str, list[dict[str, Any]]]], baselines: di
             [side, *(cell([one["noisy"][name] for one in figures], 4) for name in names)] for side, _, figures in rows
         ]
         body.append(["EASE", *(cell([baselines["ease"]["noisy"][name]], 4) for name in names)])
-        parts.append(_table(["", *(f"{100 * float(name.split()[1]):.0f} % {word}" for name in names)], body))
+        parts.append(table(["", *(f"{100 * float(name.split()[1]):.0f} % {word}" for name in names)], body))
     return "\n\n".join(parts)
 
 
@@ -158,7 +159,7 @@ def _probes(rows: list[tuple[str, str, list[dict[str, Any]]]], others: dict[str,
         gap = "-" if name == "truncated SVD" else f"{mean - mean_of:+.3f} [{less:+.3f}, {more:+.3f}]"
         body.append([name, f"{mean:.3f} [{low:.3f}, {high:.3f}]".replace("0.", "."), gap.replace("0.", ".")])
     n = len(next(iter(others.values()))["aucs"])
-    return _table(["item vectors", f"mean ROC-AUC of {n} genres", "minus that of truncated SVD"], body)
+    return table(["item vectors", f"mean ROC-AUC of {n} genres", "minus that of truncated SVD"], body)
 
 
 def draw(found: Found, baselines: dict[str, Any], folder: Path) -> Iterator[Path]:

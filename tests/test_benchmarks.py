@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from recvae import Dataset, MultVAE, Recommender
+from recvae import Dataset, MultVAE, Recommender, synthetic_log
 from recvae.models.multvae import MultVAENetwork
 from recvae.training.batches import whole_batch
 
@@ -396,3 +397,63 @@ def test_the_benchmark_of_retrieval_refuses_what_it_cannot_do(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         importlib.import_module("retrieval").main(["--run=x", "--data=y", "--times=0"])
     assert "must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.fixture
+def anomalies(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = importlib.import_module("anomalies")
+    monkeypatch.setattr(module, "_pyod", lambda _: lambda rows: rows.getnnz(axis=1).astype(float))  # not installed
+    for name, value in {"_PLANTED": 20, "_RESAMPLES": 5, "_WIDTH": 5}.items():
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+def test_odd_users_are_looked_for_by_length_among_all_users_and_among_those_of_similar_length(
+    anomalies: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events, _ = synthetic_log(n_users=300, n_items=100, n_events=6000, seed=1)
+    data = Dataset.from_events(events, name="odd", heldout_users=40)
+    data.save(tmp_path / "odd")
+    run = tmp_path / "run"
+    Recommender(MultVAE(hidden_dims=(16,), latent_dim=8, epochs=2).fit(data.train), data).save(run)
+    given = [str(run), f"--data={tmp_path / 'odd'}", "--lengths"]
+    anomalies.main([*given, "5", "9"])
+    drawn, near, every = capsys.readouterr().out.split("\n\n")[1:]
+    assert "random | average | bandwagon | copied" in drawn and len(drawn.splitlines()) == 2 + 7
+    own = (data.test.fold_in + data.test.targets).getnnz(axis=1)
+    close = own[(own >= 7) & (own <= 12)]  # 9 x 3/4 = 6.75
+    assert f"| 9 ({len(close)} users, {close.min()} to {close.max()}) | length | " in near
+    assert len(near.splitlines()) == len(every.splitlines()) == 2 + 2 * 7
+    area = np.mean((own > 9) + (own == 9) / 2)  # a shorter user is taken for odder
+    assert re.search(rf"^\| 9 \| length \| {area:.3f} ± ", every, re.M)
+    anomalies.main(given)
+    assert capsys.readouterr().out.rstrip().endswith(drawn.rstrip())
+    for length in ("5000", "0", "-3"):
+        with pytest.raises(SystemExit):
+            anomalies.main([*given, length])
+        assert f"got --lengths {length}, expected a length that at least two" in capsys.readouterr().err
+
+
+def test_average_precision_of_odd_users_is_for_one_share_of_them_whatever_the_numbers(anomalies: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    for n_ordinary, n_odd in ((50, 200), (400, 100)):
+        same = anomalies.figures(np.ones(n_ordinary), np.ones(n_odd), 2.5)[0]
+        np.testing.assert_allclose(same, [0.5, 1 / 3.5])
+        (area, precision), half = anomalies.figures(rng.random(n_ordinary), 2 + rng.random(n_odd), 2.5)
+        assert area == precision == 1 and (half == 0).all()
+    ordinary, odd = rng.integers(0, 30, 60).astype(float), rng.integers(10, 40, 25).astype(float)  # with ties
+    truth, weights = np.repeat([0, 1], [60, 25]), np.repeat([2.5 * 25 / 60, 1.0], [60, 25])
+    expected = [
+        roc_auc_score(truth, np.r_[ordinary, odd]),
+        average_precision_score(truth, np.r_[ordinary, odd], sample_weight=weights),
+    ]
+    found, half = anomalies.figures(ordinary, odd, 2.5)
+    np.testing.assert_allclose(found, expected)
+    assert (half > 0.01).all()
+    mixed = anomalies.figures(np.array([0.0, 2.0]), np.array([1.0, 3.0]), 3.0)[0]
+    np.testing.assert_allclose(mixed, [0.75, 0.5 * 1 + 0.5 * 2 / (2 + 3)])
+
+
+def test_users_of_similar_length_are_those_within_a_ratio(anomalies: ModuleType) -> None:
+    lengths = np.array([1, 8, 9, 12, 15, 16, 17, 1000])
+    assert lengths[anomalies.similar(lengths, 12)].tolist() == [9, 12, 15, 16]

@@ -1,4 +1,4 @@
-"""The comparison of AE, DAE and VAE: it runs, continues, gives all sides the same input, and measures what it says."""
+"""The comparisons of AE, DAE and VAE, and of schedules: they run, continue, and measure what they say."""
 
 import importlib
 import json
@@ -105,6 +105,88 @@ def test_it_runs_continues_and_refuses_figures_of_other_data(
     (tmp_path / "r.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(SystemExit, match="has figures of other data; give another --results"):
         sides.main(call)
+
+
+def test_schedules_are_compared_one_thing_at_a_time_and_figures_are_kept(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    schedules = importlib.import_module("schedules")
+    assert [len(list(schedules.cells("multvae", full))) for full in (False, True)] == [18, 36]
+    assert len(list(schedules.cells("recvae", full=True))) == 8  # which has no free bits
+    monkeypatch.setitem(schedules.WEIGHTS, "multvae", (0.4,))
+    dataset.save(tmp_path / "toy")
+    results = tmp_path / "r.json"
+    call = [f"--data={tmp_path / 'toy'}", "--seeds=2", "--epochs=2", f"--results={results}"]
+    schedules.main(call)
+    said = capsys.readouterr().out
+    table = said.split("\n\n")[2]
+    assert [line.split(" | ")[:3] for line in table.splitlines()[2:]] == [
+        ["| 0.4", "linear", "0"],
+        ["| 0.4", "linear", "0.1"],
+        ["| 0.4", "linear", "0.5"],
+        ["| 0.4", "constant", "0"],
+        ["| 0.4", "cosine", "0"],
+        ["| 0.4", "cyclical", "0"],
+    ]
+    fits = json.loads(results.read_text(encoding="utf-8"))["fits"]
+    assert len(fits) == 12
+    for key, figures in fits.items():
+        settings = json.loads(key)[1]
+        assert settings["anneal"] != "constant" or figures["weight"] == 0.4
+        if settings["seed"] == 0:
+            model = MultVAE(**settings).fit(dataset.train, dataset.validation, device="cpu")
+            per_user, _ = evaluate(model, dataset.test, "ndcg@100")
+            assert figures["ndcg"] == pytest.approx(np.nanmean(per_user["ndcg@100"]))
+            assert figures["weight"] == model.log_[figures["best_epoch"] - 1].beta
+    monkeypatch.setattr(schedules, "likelihood", None)  # what was measured is not measured again
+    schedules.main(call)
+    assert table in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        schedules.main([*call, "--seeds=0"])
+    assert "--seeds must be 1 or more" in capsys.readouterr().err
+
+
+def test_rules_of_stopping_read_logs_and_a_fitted_curve_is_that_of_exact_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    stopping = importlib.import_module("stopping")
+    epochs = np.arange(1, 31)
+    power, rate = stopping.EXPONENTS[10], stopping.RATES[15]
+    for values, powers in ((0.4 - 0.3 * epochs**-power, True), (0.4 - 0.3 * np.exp(-rate * epochs), False)):
+        assert stopping.foreseen(values[:12], 30, powers) == pytest.approx(values[-1], abs=1e-9)
+        assert stopping.foreseen(values[:12], 30, powers, first=6) == pytest.approx(values[-1], abs=1e-9)
+    assert stopping.foreseen(-epochs / 100, 40, powers=True) == pytest.approx(-epochs.mean() / 100)  # never falls
+
+    late = np.array([0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.4, 0.2])
+    assert stopping.stopped(stopping.Curve(late, 8, False), stopping.by_patience(3)) == pytest.approx((5 / 8, 0.25))
+    assert stopping.stopped(stopping.Curve(late, 8, False), stopping.by_patience(5)) == (1, 0)
+    risen = stopping.Curve(0.4 - 0.3 * np.exp(-2.0 * epochs), 30, False)
+    share, lost = stopping.stopped(risen, stopping.by_curve(powers=False, least=5))
+    assert share == 5 / 30 and 0 < lost < 0.001
+    assert stopping.stopped(risen, stopping.by_curve(powers=False, least=5, patience=30)) == (1, 0)
+
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "log.jsonl").write_text("\n".join(json.dumps({"ndcg": value}) for value in late), encoding="utf-8")
+    (run / "recommender.json").write_text(json.dumps({"hyperparameters": {"epochs": 9, "decay": "cosine"}}))
+    figures = {
+        "fits": {'["ae", {"epochs": 8}]': {"epochs": [{"ndcg": value} for value in late + 0.01]}, "baselines": {}}
+    }
+    (tmp_path / "sides.json").write_text(json.dumps(figures), encoding="utf-8")
+    assert [(one.planned, one.decays) for one in stopping.curves([run.parent, tmp_path / "sides.json"])] == [
+        (9, True),
+        (8, False),
+    ]
+    stopping.main([str(run.parent), str(run), str(tmp_path / "sides.json")])
+    said = capsys.readouterr().out
+    assert "1 runs whose step size stays, 8 epochs" in said and "1 runs whose step size falls to 0" in said
+    assert "| patience 3 | 62 % | 25.00 % | 25.0 % | 1 of 1 |" in said
+    assert "The best of the first 50% of epochs is 25.0% below the best, on average." in said
+    with pytest.raises(SystemExit):
+        stopping.main([str(tmp_path / "nothing")])
+    assert "got no run of more than 5 epochs" in capsys.readouterr().err
 
 
 def _genres(dataset: Dataset) -> ItemFeatures:
