@@ -15,7 +15,8 @@ from recvae.latent.anomalies import SCORES, AnomalyDetector
 from recvae.latent.generation import SOURCES, generate, realism
 from recvae.latent.likelihood import Perplexity, likelihood
 from recvae.latent.profiles import PROFILES, plant
-from recvae.latent.segments import find_segments, project
+from recvae.latent.projections import project
+from recvae.latent.segments import find_segments
 from recvae.models import AE, ALS, EASE, ELSA, HVamp, Model, MultDAE, MultVAE, Popularity
 
 N_BLOCKS, BLOCK = 4, 15
@@ -305,7 +306,7 @@ def test_maps_keep_what_differs_most() -> None:
         (lambda m: find_segments(m, TRAIN, 3, seeds=0), UsageError, "got seeds=0, expected a whole number >= 1"),
         (lambda m: find_segments(m, TRAIN[:20], 3), DataError, "got 20 users for 3 groups, expected 30 or more"),
         (lambda _: project(np.zeros((5, 3)), "tsne"), UsageError, "got projection 'tsne', expected one of pca, umap"),
-        (lambda _: project(np.zeros((2, 3))), DataError, r"got vectors of shape \(2, 3\), expected 3 or more"),
+        (lambda _: project(np.zeros((2, 3))), DataError, r"got embeddings of shape \(2, 3\), expected 3 rows"),
         (lambda _: plant("copied", np.array([2]), np.ones(9)), UsageError, "got profile 'copied' without donors"),
         (lambda _: plant("sly", np.array([2]), np.ones(9)), UsageError, "got profile 'sly', expected one of random"),
         (
@@ -329,7 +330,7 @@ def test_a_missing_library_is_named_with_its_extra(multvae: MultVAE, monkeypatch
     with pytest.raises(UsageError, match=r"recvae\[latent\]"):
         find_segments(multvae, TRAIN)
     with pytest.raises(UsageError, match=r"recvae\[umap\]"):
-        project(np.zeros((5, 3)), "umap")
+        project(np.eye(5), "umap")
 
 
 def test_stored_zeros_and_unsorted_columns_change_nothing(multvae: MultVAE) -> None:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recvae_cli.console import imported_models, memory_limit
+from recvae_cli.console import imported_models, memory_limit, say
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -78,3 +78,11 @@ def open_run(
         dataset.part(split)  # refuses an unknown one
         check_unseen({str(folder): training_of(folder, card).refit}, split)
     return Opened(folder, read_bundle(folder, device, limit, models=imported_models(own)), dataset, limit)
+
+
+def train_users(dataset: "Dataset") -> list[Any]:
+    """Return the ids of training users; where none were kept, "row 0" and so on, with a remark: a number is no id."""
+    if dataset.train_user_ids is not None:
+        return dataset.train_user_ids.tolist()
+    say(f"{dataset.name} has no ids of its training users; they are called by their rows, from 'row 0'")
+    return [f"row {row}" for row in range(dataset.train.shape[0])]

@@ -1,5 +1,7 @@
 """`recvae segments`: groups of users in the latent space of a run, and what sets them apart."""
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,9 @@ from recvae_cli.console import (
 if TYPE_CHECKING:
     from recvae.items import ItemIndex
     from recvae.latent.segments import Segments
+    from recvae_cli.opening import Opened
+
+_PAGES, _PICTURES = (".html", ".htm"), (".png", ".svg", ".pdf")  # a copy: --help imports no library
 
 
 def segments(
@@ -36,7 +41,16 @@ def segments(
     named_by: Annotated[int, typer.Option("--named-by", help="Items that a group is named by.")] = 3,
     seeds: Annotated[int, typer.Option("--seeds", help="Other seeds of k-means, to see how stable groups are.")] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of k-means.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", help="The group of each user: .csv or .parquet.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help=f"The group of each user: .csv, .parquet; a page: .html; a map: {', '.join(_PICTURES)}."
+        ),
+    ] = None,
+    how: Annotated[
+        str | None,
+        typer.Option("--map", metavar="WAY", help="How a page or map is drawn: pca or umap.", show_default="pca"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     data: ItsData = None,
     own: OwnModels = None,
@@ -55,51 +69,138 @@ def segments(
     Examples:
       recvae segments ml-1m/multvae
       recvae segments ml-1m/multvae --groups 5 --output groups.csv
+      recvae segments ml-1m/multvae --groups 5 --output groups.html
+      recvae segments ml-1m/multvae --output groups.png --map umap
     """
-    import numpy as np
-
     from recvae.latent.segments import find_segments
+    from recvae.reports.segments import ON_PAGE
     from recvae_cli.opening import open_run
-    from recvae_cli.tables_out import check_table, write_table
 
-    if output is not None:
-        check_table(output, overwrite)
+    _check(output, overwrite, how)
     opened = open_run(
         run, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, runs_dir=runs_dir
     )
     train = opened.dataset.train
     say(f"grouping {train.shape[0]:,} training users of {opened.dataset.name}, by {opened.folder}")
     found = find_segments(
-        opened.bundle.model, train, n, named_by=named_by, seeds=seeds, seed=seed, max_memory=opened.max_memory
+        opened.bundle.model,
+        train,
+        n,
+        named_by=max(named_by, ON_PAGE) if output is not None and named_by > 0 else named_by,
+        seeds=seeds,
+        seed=seed,
+        max_memory=opened.max_memory,
     )
     if output is not None:
-        ids = opened.dataset.train_user_ids
-        users = np.arange(train.shape[0]) if ids is None else ids
-        write_table(output, {"user": users.tolist(), "group": (found.labels + 1).tolist()})
-        say(f"{output}: {len(users):,} users")
+        typed = [
+            "--groups",
+            n,
+            "--named-by",
+            named_by,
+            "--seeds",
+            seeds,
+            "--seed",
+            seed,
+            *(["--map", how] if how else []),
+        ]
+        _write(output, opened, found, _Asked(how or "pca", seed, seeds, named_by, typed))
     if as_json:
-        show_json({"folder": str(opened.folder), **_for_json(found, opened.dataset.items)})
+        show_json({"folder": str(opened.folder), **_for_json(found, opened.dataset.items, named_by)})
         return
-    show(_table(found, opened.dataset.items))
+    show(_table(found, opened.dataset.items, named_by))
     say(f"agreement with {seeds} other seeds of k-means: {found.stability:.2f} of at most 1")
     say_next(command("anomalies", opened.folder, *model_words(type(opened.bundle.model))))
 
 
-def _table(found: "Segments", items: "ItemIndex") -> object:
+@dataclass(frozen=True)
+class _Asked:
+    """What was typed: the way to draw maps, the seeds, items that name a group, and all of it again as words."""
+
+    how: str
+    seed: int
+    seeds: int
+    named_by: int
+    words: list[object]
+
+
+def _check(output: Path | None, overwrite: bool, how: str | None) -> None:
+    """Refuse what cannot be written or drawn, before any work."""
+    from recvae.errors import UsageError
+    from recvae.latent.projections import check_projection
+    from recvae_cli.tables_out import check_table
+
+    ending = "" if output is None else output.suffix.lower()
+    is_drawn = ending in (*_PAGES, *_PICTURES)
+    if how is not None:
+        check_projection(how)
+        if not is_drawn:
+            raise UsageError(f"got --map {how} without a page or a map; add --output groups.html, or groups.png")
+    if output is None:
+        return
+    check_table(output, overwrite, also=(*_PAGES, *_PICTURES))
+    if is_drawn:
+        from recvae.reports.canvas import styled
+
+        with styled():  # a missing matplotlib is said before users are grouped
+            pass
+
+
+def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> None:
+    """Write the group of each user, the page, or the map, whichever the name says."""
+    from recvae_cli.tables_out import write_table
+
+    if output.suffix.lower() not in (*_PAGES, *_PICTURES):
+        from recvae_cli.opening import train_users
+
+        users = train_users(opened.dataset)
+        write_table(output, {"user": users, "group": (found.labels + 1).tolist()})
+        say(f"{output}: {len(users):,} users")
+        return
+    from recvae.bundles.card import read_card
+    from recvae.reports.canvas import save
+    from recvae.reports.segments import SegmentsReport, segments_map, segments_page
+    from recvae.storage.files import write_text
+
+    picture = segments_map(found, opened.dataset.items, asked.how, seed=asked.seed)
+    if found.item_vectors is None:
+        say(f"no map of items: {opened.bundle.model.name} has no vectors of them")
+    if output.suffix.lower() in _PICTURES:
+        save(picture, output)
+        say(f"map: {output}")
+        return
+    folder = opened.folder.resolve()
+    run = f"{folder.parent.name}/{folder.name}"  # of the whole folder, which may be private, this much
+    report = SegmentsReport(
+        found=found,
+        dataset=opened.dataset,
+        run=run,
+        bundle=opened.bundle,
+        card=read_card(opened.folder),
+        picture=picture,
+        how=asked.how,
+        seeds=asked.seeds,
+        named_by=asked.named_by,
+        command=shlex.join(["recvae", "segments", run, *map(str, asked.words), "--output", output.name]),
+    )
+    write_text(output, segments_page(report))
+    say(f"page: {output}")
+
+
+def _table(found: "Segments", items: "ItemIndex", named_by: int) -> object:
     from rich.table import Table
 
     table = Table("group", "users", "share", "items each", "has more of (lift)", show_lines=True)
     for number, one in enumerate(found.segments, 1):
         named = [
             f"{items.title_of(column) or items.ids[column]} ({lift:.1f})"
-            for column, lift in zip(one.items.tolist(), one.lifts.tolist(), strict=True)
+            for column, lift in zip(one.items[:named_by].tolist(), one.lifts[:named_by].tolist(), strict=True)
         ]
         names = "\n".join(named) or "no item that a tenth of them have is liked more than elsewhere"
         table.add_row(str(number), f"{one.n_users:,}", f"{one.share:.1%}", f"{one.mean_length:.0f}", names)
     return table
 
 
-def _for_json(found: "Segments", items: "ItemIndex") -> dict[str, object]:
+def _for_json(found: "Segments", items: "ItemIndex", named_by: int) -> dict[str, object]:
     from recvae.items import json_id
 
     ids = items.ids.tolist()
@@ -111,7 +212,9 @@ def _for_json(found: "Segments", items: "ItemIndex") -> dict[str, object]:
             "mean_length": one.mean_length,
             "items": [
                 {"id": json_id(ids[column]), "title": items.title_of(column), "lift": lift, "share": share}
-                for column, lift, share in zip(one.items.tolist(), one.lifts.tolist(), one.shares.tolist(), strict=True)
+                for column, lift, share in zip(
+                    *(part[:named_by].tolist() for part in (one.items, one.lifts, one.shares)), strict=True
+                )
             ],
         }
         for number, one in enumerate(found.segments, 1)

@@ -6,8 +6,17 @@ from typing import Any
 _ENDINGS = (".csv", ".parquet")
 
 
-def check_table(path: Path, overwrite: bool) -> None:
+def check_table(path: Path, overwrite: bool, also: tuple[str, ...] = ()) -> None:
     """Refuse a file that cannot be written, before any work.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    overwrite : bool
+        Whether it may replace another.
+    also : tuple of str
+        Endings of what else a verb writes.
 
     Raises
     ------
@@ -19,8 +28,10 @@ def check_table(path: Path, overwrite: bool) -> None:
     from recvae.errors import UsageError
     from recvae.storage.files import check_new_file
 
-    if path.suffix.lower() not in _ENDINGS:
-        raise UsageError(f"got --output {path}, expected a name that ends in {' or '.join(_ENDINGS)}")
+    endings = (*_ENDINGS, *also)
+    if path.suffix.lower() not in endings:
+        named = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise UsageError(f"got --output {path}, expected a name that ends in {named}")
     check_new_file(path, overwrite)
 
 

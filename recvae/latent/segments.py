@@ -2,12 +2,15 @@
 
     lift of an item in a group = (share of the group's users who have it) / (share of all users who have it)
 
+An item belongs to the group in which its lift is highest; one that few users have belongs to none.
+
 How stable the groups are is how much k-means with other seeds agrees with them: the adjusted Rand index, 1 for the
 same groups, 0 for no more than chance. Groups that other seeds do not find are not in the data.
 
 Letters in shape comments: U users, I items, D width of a vector.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +20,13 @@ import scipy.sparse as sp
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
-from recvae.models.common.codes import check_seed
+from recvae.models.common.codes import CodeModel, check_seed
 
-PROJECTIONS = ("pca", "umap")
 _USERS_EACH = 10  # at least, on average
 _LEAST_SHARE = 0.1  # of a group's users, who have an item that it is named by
 _STARTS = 4  # of k-means, of which the best is kept
+LEAST_USERS = 10
+"""Users that an item must have to belong to a group: of fewer, the lift is chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +69,18 @@ class Segments:
         Mean adjusted Rand index with k-means of other seeds, at most 1.
     vectors : ndarray of shape (n_users, width), float32
         What was grouped.
+    item_labels : ndarray of shape (n_items,), int64
+        The group in which each item has the highest lift; -1 for an item that fewer than 10 users have.
+    item_vectors : ndarray of shape (n_items, width), float32, or None
+        Vectors of the items, for a map of them; None where the model has none.
     """
 
     labels: np.ndarray
     segments: list[Segment]
     stability: float
     vectors: np.ndarray
+    item_labels: np.ndarray
+    item_vectors: np.ndarray | None
 
 
 def find_segments(
@@ -111,7 +121,7 @@ def find_segments(
     UsageError
         If the model has no user embeddings, a parameter is out of range, or scikit-learn is missing.
     DataError
-        If there are fewer than ten users for each group.
+        If there are fewer than ten users for each group, or fewer different users than groups.
     NotFittedError
         Before `fit`.
     """
@@ -128,80 +138,74 @@ def find_segments(
             f"got {rows.shape[0]} users for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer groups"
         )
     vectors = model.embed(rows, max_memory=max_memory)  # (U, D)
+    if not np.isfinite(vectors).all():
+        raise DataError("got vectors of users that are NaN or infinite, expected numbers; train the run again")
     with requires_extra("latent", "grouping users"):
         from sklearn.metrics import adjusted_rand_score
     labels = _clusters(vectors, n, seed)
+    if labels.max() + 1 < n:
+        raise DataError(
+            f"got users with only {labels.max() + 1} different vectors, expected {n} or more; ask for fewer groups"
+        )
     others = [_clusters(vectors, n, seed + 1 + step) for step in range(seeds)]
     return Segments(
         labels=labels,
-        segments=[_segment(rows, labels == label, named_by) for label in range(labels.max() + 1)],
+        segments=[_segment(rows, labels == label, named_by) for label in range(n)],
         stability=float(np.mean([adjusted_rand_score(labels, other) for other in others])),
         vectors=vectors,
+        item_labels=_of_items(rows, labels),
+        item_vectors=_vectors_of_items(model),
     )
-
-
-def project(vectors: np.ndarray, how: str = "pca", *, seed: int = 0) -> np.ndarray:
-    """Return vectors in two dimensions, for a map.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n, width)
-        Of users or items, three or more.
-    how : str
-        "pca": the two directions in which they differ most; "umap": neighbours stay neighbours, distances say nothing
-        (needs the package umap-learn).
-    seed : int
-        Of UMAP.
-
-    Returns
-    -------
-    ndarray of shape (n, 2), float64
-
-    Raises
-    ------
-    UsageError
-        If there is no such way, or its package is missing.
-    DataError
-        If there are fewer than three vectors, or they have fewer than two dimensions.
-    """
-    if how not in PROJECTIONS:
-        raise UsageError(f"got projection {how!r}, expected one of {', '.join(PROJECTIONS)}")
-    if len(vectors) < 3 or vectors.shape[1] < 2:
-        raise DataError(f"got vectors of shape {vectors.shape}, expected 3 or more of 2 or more dimensions for a map")
-    if how == "umap":
-        with requires_extra("umap", "a map by UMAP"):
-            from umap import UMAP  # type: ignore[import-not-found]
-        return np.asarray(UMAP(random_state=seed, n_jobs=1).fit_transform(vectors), dtype=np.float64)
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)  # (D, D), in order of what they explain, least first
-    axes = directions[:, :-3:-1]  # (D, 2)
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])  # not by the toss of a library's coin
-    return centred @ axes  # (n, 2)
 
 
 def _clusters(vectors: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return the group of each user, (n_users,), the largest first."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    found: Any = KMeans(n, n_init=_STARTS, random_state=seed).fit_predict(vectors)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of too few different vectors, which are refused
+        found: Any = KMeans(n, n_init=_STARTS, random_state=seed).fit_predict(vectors)  # type: ignore[arg-type]
     order = np.argsort(-np.bincount(found, minlength=n), kind="stable")
     places = np.empty(n, np.int64)
     places[order] = np.arange(n)
     return places[found]
 
 
+def _shares(rows: sp.csr_matrix) -> np.ndarray:
+    return np.bincount(rows.indices, minlength=rows.shape[1]) / rows.shape[0]  # (I,)
+
+
+def _of_items(rows: sp.csr_matrix, labels: np.ndarray) -> np.ndarray:
+    """Return the group in which each item has the highest lift, (n_items,), -1 where that is chance."""
+    highest, found = np.zeros(rows.shape[1]), np.zeros(rows.shape[1], np.int64)  # (I,), (I,)
+    for label in range(labels.max() + 1):
+        shares = _shares(rows[np.flatnonzero(labels == label)])  # the lift times what is the same in all groups
+        found[shares > highest] = label
+        highest = np.maximum(highest, shares)
+    found[np.bincount(rows.indices, minlength=rows.shape[1]) < LEAST_USERS] = -1
+    return found
+
+
+def _vectors_of_items(model: Model) -> np.ndarray | None:
+    if isinstance(model, CodeModel):
+        try:
+            return model.item_embeddings()
+        except UsageError:  # some have none
+            return None
+    return model.item_vectors()[0] if model.has_item_vectors else None
+
+
 def _segment(rows: sp.csr_matrix, chosen: np.ndarray, named_by: int) -> Segment:
     part = rows[np.flatnonzero(chosen)]
-    n_items, n_users = rows.shape[1], part.shape[0]
-    of_all = np.bincount(rows.indices, minlength=n_items) / rows.shape[0]  # (I,)
-    shares = np.bincount(part.indices, minlength=n_items) / max(n_users, 1)
-    lifts = shares / np.maximum(of_all, 1e-12)
+    shares = _shares(part)  # (I,)
+    lifts = shares / np.maximum(_shares(rows), 1e-12)
     common = np.flatnonzero((shares >= _LEAST_SHARE) & (lifts > 1))  # a group of short histories may have none
     top = common[np.argsort(-lifts[common], kind="stable")[:named_by]]
     return Segment(
-        n_users=n_users,
-        share=n_users / rows.shape[0],
-        mean_length=float(part.getnnz(axis=1).mean()) if n_users else 0.0,
+        n_users=part.shape[0],
+        share=part.shape[0] / rows.shape[0],
+        mean_length=float(part.getnnz(axis=1).mean()),
         items=top.astype(np.int64),
         lifts=lifts[top],
         shares=shares[top],

@@ -4,7 +4,7 @@
     curves         training curves
     accuracy       accuracy against the number of items, by length of history, by popularity
     popularity     popularity of recommendations, and how much of the catalogue they cover
-    latent         a map of users by their embeddings
+    latent         maps of users and items by their embeddings
     groups         groups of about equal size, and their means with intervals
     logs           what training wrote of each epoch; whether runs are on the same data
     labels         labels of users from a file
@@ -15,6 +15,7 @@
     examples       single users: recommendations and reasons; for whom a run does worst
     again          commands, versions and seeds that make runs again
     page           a report as one page
+    segments       groups of users as one page
 
 Importing this package imports none of them.
 """

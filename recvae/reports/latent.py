@@ -1,6 +1,6 @@
-"""A map of users: their embeddings in two dimensions, coloured by the length of their history or by given labels.
+"""Maps: embeddings in two dimensions, coloured by the length of the history, by given labels, or by group.
 
-Letters in shape comments: U users, D width of an embedding.
+Letters in shape comments: U users, n points of a panel, D width of an embedding.
 """
 
 from collections import Counter
@@ -9,58 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recvae.errors import DataError, UsageError
+from recvae.errors import UsageError
+from recvae.latent.projections import check_projection, principal_components, project
 from recvae.reports.canvas import COLORS, MARKERS, SOFT, check_series, name_marks, panels, picture
 from recvae.reports.groups import groups_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FEWEST = 3
-"""Users below which there is no plane to draw."""
-
 _MOST_PANELS = 6
 MOST_POINTS = 2000
-"""Users in a panel; of more, as many are drawn at even steps, since further points cover one another."""
+"""Points in a panel; of more, as many are drawn at even steps, since further points cover one another."""
 
 LENGTHS = ("#00224e", "#35456c", "#7c7b78", "#bcae6c", "#fee838")  # five of cividis: from dark to light, also in grey
 OTHER = "all others"
-
-
-def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first two principal components of each user, and the share of variance that each of the two has.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_users, width)
-        At least 3 users.
-
-    Returns
-    -------
-    places : ndarray of shape (n_users, 2), float64
-        The sign is such that the largest loading of each component is positive; 0 where there is no second one.
-    shares : ndarray of shape (2,), float64
-        In [0, 1].
-
-    Raises
-    ------
-    DataError
-        If there are fewer than 3 users, an embedding is not finite, or all are the same.
-    """
-    values = np.asarray(embeddings, dtype=np.float64)
-    if len(values) < FEWEST:
-        raise DataError(f"got {len(values)} users, expected {FEWEST} or more to draw a map; hold out more users")
-    if not np.isfinite(values).all():
-        raise DataError("got embeddings that are NaN or infinite, expected numbers; train the run again")
-    centred = values - values.mean(axis=0)  # (U, D)
-    if np.allclose(centred, 0, atol=1e-12 * max(1.0, float(np.abs(values).max()))):
-        raise DataError("got the same embedding for all users, expected different ones; train the run for longer")
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])  # SVD leaves them open
-    places = centred @ (axes * signs[:, None])[:2].T  # (U, 2)
-    shares = sizes[:2] ** 2 / (sizes**2).sum()
-    missing = 2 - places.shape[1]
-    return np.pad(places, ((0, 0), (0, missing))), np.pad(shares, (0, missing))
+_LOOKS = 2 * len(COLORS)  # of groups that a map tells apart: each colour with two markers
 
 
 @picture
@@ -105,8 +68,7 @@ def latent_map(
             )
     places = {name: principal_components(embeddings[name]) for name in names}
     classes = _by_length(lengths) if labels is None else _by_label(labels)
-    shown = np.zeros(len(lengths), dtype=bool)
-    shown[np.linspace(0, len(lengths) - 1, min(len(lengths), MOST_POINTS)).round().astype(int)] = True
+    shown = _drawn(len(lengths))
     figure, axes = panels(len(names), "Map of users by their embeddings", size=(5.2, 4.2))
     for axis, (name, (xy, shares)) in zip(axes, places.items(), strict=True):
         for chosen, _, look in classes:
@@ -120,6 +82,102 @@ def latent_map(
     part = "" if shown.all() else f" ({MOST_POINTS:,} of {len(shown):,} users are drawn)"
     _name_classes(figure, what + part, classes)
     return figure
+
+
+@picture
+def segment_map(
+    embeddings: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    how: str = "pca",
+    *,
+    without: str = "in no group",
+    seed: int = 0,
+) -> "Figure":
+    """Draw users, items or both on a plane each, coloured by their group.
+
+    Of more than 2,000 points, 2,000 at even steps are drawn, and the panel says so. Principal components are those of
+    all points; UMAP is given those that are drawn. Of more than 14 groups, the first 13 have a look of their own.
+
+    Parameters
+    ----------
+    embeddings : mapping of str to ndarray of shape (n, width)
+        By what they are of, such as "users" and "items": a panel for each.
+    labels : mapping of str to ndarray of shape (n,), int
+        By the same names, the group of each point, from 0; -1 for one that is in none.
+    names : sequence of str
+        Of the groups.
+    how : str
+        "pca" or "umap"; see `recvae.latent.projections`.
+    without : str
+        What points in no group are called.
+    seed : int
+        Of UMAP.
+
+    Returns
+    -------
+    matplotlib Figure
+        One panel for each of the embeddings.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to draw, there are too many panels, labels are of other points or groups, or there is no
+        such way or its package is missing.
+    DataError
+        If embeddings cannot be drawn; see `principal_components`.
+    """
+    parts = check_series(list(embeddings), "panels")
+    check_projection(how)
+    for part in parts:
+        given, n = np.asarray(labels.get(part, [])), len(embeddings[part])
+        if given.shape != (n,) or given.dtype.kind != "i" or (n and not -1 <= given.min() <= given.max() < len(names)):
+            raise UsageError(
+                f"got {len(given)} labels of {part}, expected {n} from -1 to {len(names) - 1}, a group of each point"
+            )
+    figure, axes = panels(len(parts), "Map by group", size=(5.2, 4.2))
+    classes = _by_group(names, without if any((labels[part] < 0).any() for part in parts) else None)
+    for axis, part in zip(axes, parts, strict=True):
+        shown = np.flatnonzero(_drawn(len(embeddings[part])))
+        xy, axis_labels = _places(embeddings[part], shown, how, seed)  # (n, 2)
+        of = np.minimum(labels[part][shown], _place_of_others(len(names)))  # (n,)
+        for group, _, look in classes:
+            axis.plot(xy[of == group, 0], xy[of == group, 1], linestyle="", markersize=4.0, **look)
+        n_all = len(embeddings[part])
+        axis.set_title(part if len(shown) == n_all else f"{part} ({len(shown):,} of {n_all:,} are drawn)")
+        axis.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
+    _name_classes(figure, "group", [*classes[1:], classes[0]] if classes[0][0] == -1 else classes)
+    return figure
+
+
+def _drawn(n: int) -> np.ndarray:
+    """Return which of n points are drawn, (n,), bool: all, or as many as there is room for, at even steps."""
+    shown = np.zeros(n, dtype=bool)
+    shown[np.linspace(0, n - 1, min(n, MOST_POINTS)).round().astype(int)] = True
+    return shown
+
+
+def _places(vectors: np.ndarray, shown: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, tuple[str, str]]:
+    """Return where the points that are drawn lie, (n, 2), and what the axes are."""
+    if how == "umap":
+        return project(vectors[shown], how, seed=seed), ("UMAP: near points are alike", "distances say nothing")
+    places, shares = principal_components(vectors)
+    words = f"first principal component ({shares[0]:.0%} of variance)", f"second ({shares[1]:.0%} of variance)"
+    return places[shown], words
+
+
+def _place_of_others(n_groups: int) -> int:
+    """Return the group from which on groups share a look."""
+    return n_groups if n_groups <= _LOOKS else _LOOKS - 1
+
+
+def _by_group(names: Sequence[str], without: str | None) -> "list[tuple[int, str, dict[str, Any]]]":
+    """Return number, name and look of each group; points in none come first, so that they lie below the others."""
+    others, n = _place_of_others(len(names)), len(COLORS)
+    looks = [_look(COLORS[one % n], MARKERS[(one + 3 * (one // n)) % n]) for one in range(min(len(names), _LOOKS))]
+    found = [(one, name, looks[one]) for one, name in enumerate(names[:others])]
+    found += [(others, OTHER, looks[others])] if others < len(names) else []
+    return found if without is None else [(-1, without, _look("none", "o")), *found]
 
 
 Class = tuple[np.ndarray, str, dict[str, Any]]  # which users, what they are called, how they look
@@ -153,7 +211,7 @@ def _look(color: str, marker: str) -> dict[str, Any]:
     return {"color": color, "marker": marker, "markeredgecolor": SOFT, "markeredgewidth": 0.4}
 
 
-def _name_classes(figure: "Figure", title: str, classes: list[Class]) -> None:
+def _name_classes(figure: "Figure", title: str, classes: "Sequence[tuple[Any, str, dict[str, Any]]]") -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], linestyle="", markersize=6, **look) for _, _, look in classes]
