@@ -59,6 +59,7 @@ def segments(
     import numpy as np
 
     from recvae.latent.segments import find_segments
+    from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
     from recvae_cli.tables_out import check_table, write_table
 
@@ -69,9 +70,17 @@ def segments(
     )
     train = opened.dataset.train
     say(f"grouping {train.shape[0]:,} training users of {opened.dataset.name}, by {opened.folder}")
-    found = find_segments(
-        opened.bundle.model, train, n, named_by=named_by, seeds=seeds, seed=seed, max_memory=opened.max_memory
-    )
+    with ProgressBar("grouping users") as bar:
+        found = find_segments(
+            opened.bundle.model,
+            train,
+            n,
+            named_by=named_by,
+            seeds=seeds,
+            seed=seed,
+            max_memory=opened.max_memory,
+            progress=bar,
+        )
     if output is not None:
         ids = opened.dataset.train_user_ids
         users = np.arange(train.shape[0]) if ids is None else ids

@@ -18,11 +18,13 @@ from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
 from recvae.models.common.codes import check_seed
+from recvae.progress import Progress, part_of
 
 PROJECTIONS = ("pca", "umap")
 _USERS_EACH = 10  # at least, on average
 _LEAST_SHARE = 0.1  # of a group's users, who have an item that it is named by
 _STARTS = 4  # of k-means, of which the best is kept
+_EMBEDDING = 0.3  # of the work, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def find_segments(
     seeds: int = 5,
     seed: int = 0,
     max_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Segments:
     """Group users by their vectors.
 
@@ -101,6 +104,8 @@ def find_segments(
         Of k-means, 0 or more.
     max_memory : int, optional
         Bytes that scoring may take.
+    progress : Progress, optional
+        Called with how much is done, in per cent, and what is being done.
 
     Returns
     -------
@@ -127,11 +132,17 @@ def find_segments(
         raise DataError(
             f"got {rows.shape[0]} users for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer groups"
         )
-    vectors = model.embed(rows, max_memory=max_memory)  # (U, D)
+    embedding = part_of(progress, 0, _EMBEDDING, "codes of users")
+    vectors = model.embed(rows, max_memory=max_memory, progress=embedding)  # (U, D)
     with requires_extra("latent", "grouping users"):
         from sklearn.metrics import adjusted_rand_score
-    labels = _clusters(vectors, n, seed)
-    others = [_clusters(vectors, n, seed + 1 + step) for step in range(seeds)]
+    grouping = part_of(progress, _EMBEDDING, 1, "k-means, seed by seed")
+    found = []
+    for step in range(1 + seeds):
+        found.append(_clusters(vectors, n, seed + step))
+        if grouping is not None:
+            grouping(step + 1, 1 + seeds, "")
+    labels, *others = found
     return Segments(
         labels=labels,
         segments=[_segment(rows, labels == label, named_by) for label in range(labels.max() + 1)],
