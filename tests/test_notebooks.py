@@ -24,6 +24,7 @@ UNWANTED = {
     "an error of the command": r"(?m)^error: ",
     "seconds, which look like a benchmark": r"\d ?(?:s|ms|seconds|minutes)\b|it/s",
     "a traceback": r"Traceback",
+    "a code of a terminal": "\x1b",
 }
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

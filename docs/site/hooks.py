@@ -1,10 +1,10 @@
 """What `mkdocs build` does beyond reading docs/*.md: pages that are made, and links as they are on GitHub.
 
-hooks.py      this file, which mkdocs calls
-outside.py    pages of the repository that are not in docs/, and links between pages
-reference.py  the pages of public names, from docstrings and from the models' hyperparameters
-commands.py   the page of the command, from the command itself
-notebook_pages.py  notebooks as pages, with what their cells print and draw; runs them
+hooks.py           this file, which mkdocs calls
+outside.py         pages of the repository that are not in docs/, and links between pages
+reference.py       the pages of public names, from docstrings and from the models' hyperparameters
+commands.py        the page of the command, from the command itself
+notebook_pages.py  notebooks as pages, with what their cells print and draw; `make notebooks`, which runs them
 """
 
 import sys

@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 REAL = "ml-1m"
-"""The data set of notebooks that look for real data; they name the variable RECVAE_DATA."""
+"""The data set of notebooks that look for real data, where the variable RECVAE_DATA says."""
 
 _SECONDS = 600  # of one cell
 
@@ -78,7 +78,7 @@ def code_of(notebook: NotebookNode) -> str:
 
 def is_on_real_data(notebook: NotebookNode) -> bool:
     """Whether a notebook looks for real data, so that its outputs are of these."""
-    return any("RECVAE_DATA" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return any('environ.get("RECVAE_DATA"' in cell.source for cell in notebook.cells if cell.cell_type == "code")
 
 
 def executed(notebook: NotebookNode) -> NotebookNode:
