@@ -213,6 +213,7 @@ def test_links_lead_to_pages_of_the_site(machinery: dict[str, ModuleType]) -> No
     )
     assert with_links("[a](docs/models.md#y)", "CHANGELOG.md") == "[a](../models.md#y)"
     assert with_links("[a](01-quickstart.ipynb)", "notebooks/02-serving.ipynb") == "[a](01-quickstart.md)"
+    assert with_links("![a](02-serving-1.png)", "notebooks/02-serving.ipynb") == "![a](02-serving-1.png)"
 
 
 def test_lists_begin_right_below_a_line_as_on_github(machinery: dict[str, ModuleType]) -> None:
