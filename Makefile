@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format docs bench bench-peers bench-quality leaderboard clean
+.PHONY: help install quickstart test test-all check format docs notebooks bench bench-peers bench-quality leaderboard clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and recommend on generated data (about a minute)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check        ruff and pyright"
 	@echo "make format       let ruff fix what it can"
 	@echo "make docs         the table of models and the picture of the results; then the site, build/site/index.html"
+	@echo "make notebooks    run the notebooks and keep their outputs (minutes); ARGS=05 for one, with ml-1m in data/ for 05 to 09"
 	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
 	@echo "make bench-peers  speed against RecBole, Cornac and implicit, each in its own environment (a quarter of an hour)"
 	@echo "make bench-quality  seconds until a training is good, against RecBole and Cornac (hours); ARGS=\"--data FOLDER\" for your data"
@@ -48,9 +49,11 @@ format: install
 docs: install
 	$(BIN)/python docs/tables.py
 	$(BIN)/python benchmarks/picture.py
-	$(BIN)/python docs/site/notebook_pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "the site: build/site/index.html"
+
+notebooks: install
+	$(BIN)/python docs/site/notebook_pages.py $(ARGS)
 
 bench: install
 	$(BIN)/python benchmarks/all.py $(ARGS)
@@ -65,4 +68,4 @@ leaderboard: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/leaderboard.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build/site build/notebooks .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/site .pytest_cache .ruff_cache .hypothesis

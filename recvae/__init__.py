@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.latent.generation import realism as realism
     from recvae.latent.likelihood import likelihood as likelihood
     from recvae.latent.probes import probe as probe
+    from recvae.latent.profiles import plant as plant
     from recvae.latent.segments import find_segments as find_segments
     from recvae.models import *  # noqa: F403
     from recvae.recommenders.answers import BatchRecommendations as BatchRecommendations
@@ -70,6 +71,7 @@ _HOMES = {
     "find_segments": "recvae.latent.segments",
     "generate": "recvae.latent.generation",
     "likelihood": "recvae.latent.likelihood",
+    "plant": "recvae.latent.profiles",
     "probe": "recvae.latent.probes",
     "read_bundle": "recvae.bundles.bundle",
     "read_events": "recvae.datasets.logs",

@@ -95,6 +95,7 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "find_segments",
         "generate",
         "likelihood",
+        "plant",
         "probe",
         "read_bundle",
         "read_events",

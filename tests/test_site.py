@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nbformat
 import pytest
 import typer
 import yaml
@@ -212,6 +213,7 @@ def test_links_lead_to_pages_of_the_site(machinery: dict[str, ModuleType]) -> No
     )
     assert with_links("[a](docs/models.md#y)", "CHANGELOG.md") == "[a](../models.md#y)"
     assert with_links("[a](01-quickstart.ipynb)", "notebooks/02-serving.ipynb") == "[a](01-quickstart.md)"
+    assert with_links("![a](02-serving-1.png)", "notebooks/02-serving.ipynb") == "![a](02-serving-1.png)"
 
 
 def test_lists_begin_right_below_a_line_as_on_github(machinery: dict[str, ModuleType]) -> None:
@@ -243,19 +245,43 @@ def test_a_notebook_shows_what_its_cells_print_and_draw(machinery: dict[str, Mod
     )
 
 
-def test_a_notebook_that_has_changed_since_it_was_run_is_shown_without_outputs(
-    machinery: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pages_have_the_outputs_that_notebooks_keep(site: Path) -> None:
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) >= 9
+    for notebook in notebooks:
+        page = _main(site, f"notebooks/{notebook.stem}.html")
+        pictures = notebook.read_text(encoding="utf-8").count('"image/png"')
+        assert page.count(f'src="{notebook.stem}-') == pictures > 0
+        assert len(list((site / "notebooks").glob(f"{notebook.stem}-*.png"))) == pictures
+
+
+def test_notebooks_are_run_without_a_trace_of_the_run(
+    machinery: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    notebooks = machinery["notebook_pages"]
-    monkeypatch.setattr(notebooks, "BUILD", tmp_path / "build")
-    notebook, copy = tmp_path / "one.ipynb", tmp_path / "build" / "one.ipynb"
-    notebook.write_text("{}", encoding="utf-8")
-    assert notebooks.executed_or_plain(notebook) == notebook
-    copy.parent.mkdir()
-    copy.write_text(json.dumps({"metadata": {"recvae": notebooks._state(notebook)}}), encoding="utf-8")
-    assert notebooks.executed_or_plain(notebook) == copy
-    notebook.write_text("{ }", encoding="utf-8")
-    assert notebooks.executed_or_plain(notebook) == notebook
+    pages = machinery["notebook_pages"]
+    monkeypatch.setattr(pages, "NOTEBOOKS", tmp_path)
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1" if name == "OMP_NUM_THREADS" else ""))
+    monkeypatch.setenv("RECVAE_DATA", str(tmp_path))
+    sources = {
+        "01-any": ["print('one')\nprint('two')", "import os\nprint('RECVAE' + '_DATA' in os.environ)"],
+        "02-real": ['import os\nos.environ.get("RECVAE_DATA", "data")'],
+    }
+    for name, code in sources.items():
+        cells = [nbformat.v4.new_code_cell(text, metadata={"tags": ["mine"]}) for text in code]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    untouched = (tmp_path / "02-real.ipynb").read_bytes()
+    pages.main([])
+    made = nbformat.read(tmp_path / "01-any.ipynb", as_version=4)
+    assert [[output.text for output in cell.outputs] for cell in made.cells] == [["one\ntwo\n"], ["False\n"]]
+    assert [cell.execution_count for cell in made.cells] == [1, 2]
+    assert not any(cell.metadata for cell in made.cells)
+    assert made.metadata.recvae.code == pages.code_of(made)
+    assert (tmp_path / "02-real.ipynb").read_bytes() == untouched
+    assert f"02-real.ipynb stays as it is: {tmp_path} has no ml-1m" in capsys.readouterr().err
+    once = (tmp_path / "01-any.ipynb").read_bytes()
+    pages.main(["01"])
+    assert (tmp_path / "01-any.ipynb").read_bytes() == once
 
 
 def test_a_public_name_without_a_page_stops_the_build(

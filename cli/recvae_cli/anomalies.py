@@ -88,8 +88,7 @@ def anomalies(
     )
     ids, rows = _users(opened, split)
     say(f"looking for odd ones among {len(ids):,} {split} users of {opened.dataset.name}, by {opened.folder}")
-    detector.fit(_users(opened, "validation")[1])
-    found = _columns(detector, ids, rows)
+    found = _columns(detector, _users(opened, "validation")[1], ids, rows)
     if output is not None:
         write_table(output, found)
         say(f"{output}: {len(ids):,} users")
@@ -115,8 +114,15 @@ def _users(opened: "Opened", split: str) -> "tuple[np.ndarray, Any]":
     return part.user_ids, part.fold_in + part.targets
 
 
-def _columns(detector: "AnomalyDetector", ids: "np.ndarray", rows: Any) -> dict[str, list[Any]]:
-    scores, shares = detector.scores_and_p_values(rows)
+def _columns(detector: "AnomalyDetector", usual: Any, ids: "np.ndarray", rows: Any) -> dict[str, list[Any]]:
+    """Fit the detector to the usual users, and return the columns of the table of the others."""
+    from recvae.progress import part_of
+    from recvae.training.monitors import ProgressBar
+
+    share = usual.shape[0] / (usual.shape[0] + rows.shape[0])
+    with ProgressBar("looking for odd users") as bar:
+        detector.fit(usual, progress=part_of(bar, 0, share, "users to compare with"))
+        scores, shares = detector.scores_and_p_values(rows, progress=part_of(bar, share, 1, "users"))
     return {
         "user": ids.tolist(),
         "items": rows.getnnz(axis=1).tolist(),

@@ -67,6 +67,7 @@ def generate(
     from recvae.errors import UsageError
     from recvae.latent.generation import SOURCES, realism
     from recvae.latent.generation import generate as make
+    from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
     from recvae_cli.tables_out import check_table, write_table
 
@@ -86,7 +87,8 @@ def generate(
     )
     model, train = opened.bundle.model, opened.dataset.train
     say(f"making up {users:,} users like those of {opened.dataset.name}, by {opened.folder}")
-    made = make(model, train, users, source, components=components, seed=seed)
+    with ProgressBar("making up users") as bar:
+        made = make(model, train, users, source, components=components, seed=seed, progress=bar)
     if output is not None:
         ids, of_rows = opened.dataset.items.ids, made.nonzero()
         write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
@@ -116,19 +118,24 @@ def _all_ways(
 
     from recvae.latent.generation import SOURCES, realism
     from recvae.latent.generation import generate as make
+    from recvae.progress import part_of
+    from recvae.training.monitors import ProgressBar
 
     train, held_out = opened.dataset.train, opened.dataset.part("validation")
     n_real = min(n, train.shape[0] // 2)
     order = np.random.default_rng(seed).permutation(train.shape[0])
     some, others = train[order[:n_real]], train[order[n_real:]]
-    figures = {"real users": realism(some, others, others, held_out)}
-    for way in SOURCES:
-        if way == "prior" and not getattr(opened.bundle.model, "has_distribution", False):
-            continue
-        rows = made.get(way)
-        if rows is None:
-            rows = make(opened.bundle.model, train, n, way, components=components, seed=seed)
-        figures[way] = realism(rows[:n_real], others, train, held_out)  # as many as real ones
+    has_prior = getattr(opened.bundle.model, "has_distribution", False)
+    ways = [way for way in SOURCES if way != "prior" or has_prior]
+    with ProgressBar("comparing with real users") as bar:
+        bar(0, 1 + len(ways), "real users")
+        figures = {"real users": realism(some, others, others, held_out)}
+        for place, way in enumerate(ways, 1):
+            rows, step = made.get(way), part_of(bar, place / (1 + len(ways)), (place + 0.5) / (1 + len(ways)), way)
+            if rows is None:
+                rows = make(opened.bundle.model, train, n, way, components=components, seed=seed, progress=step)
+            bar(place + 0.5, 1 + len(ways), f"{way}, training EASE")
+            figures[way] = realism(rows[:n_real], others, train, held_out)  # as many as real ones
     return figures
 
 

@@ -51,6 +51,7 @@ def likelihood(
       recvae likelihood ml-1m/multvae
     """
     from recvae.latent.likelihood import likelihood as measure
+    from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
 
     opened = open_run(
@@ -65,7 +66,10 @@ def likelihood(
     )
     model = opened.bundle.model
     say(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}")
-    found = measure(model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory)
+    with ProgressBar("likelihood") as bar:
+        found = measure(
+            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=bar
+        )
     if as_json:
         show_json({"folder": str(opened.folder), "split": split, "seed": seed, **found.to_json()})
         return

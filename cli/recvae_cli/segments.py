@@ -74,6 +74,7 @@ def segments(
     """
     from recvae.latent.segments import find_segments
     from recvae.reports.segments import ON_PAGE
+    from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
 
     _check(output, overwrite, how)
@@ -82,15 +83,17 @@ def segments(
     )
     train = opened.dataset.train
     say(f"grouping {train.shape[0]:,} training users of {opened.dataset.name}, by {opened.folder}")
-    found = find_segments(
-        opened.bundle.model,
-        train,
-        n,
-        named_by=max(named_by, ON_PAGE) if output is not None and named_by > 0 else named_by,
-        seeds=seeds,
-        seed=seed,
-        max_memory=opened.max_memory,
-    )
+    with ProgressBar("grouping users") as bar:
+        found = find_segments(
+            opened.bundle.model,
+            train,
+            n,
+            named_by=max(named_by, ON_PAGE) if output is not None and named_by > 0 else named_by,
+            seeds=seeds,
+            seed=seed,
+            max_memory=opened.max_memory,
+            progress=bar,
+        )
     if output is not None:
         typed = [
             "--groups",

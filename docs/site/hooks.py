@@ -1,10 +1,10 @@
 """What `mkdocs build` does beyond reading docs/*.md: pages that are made, and links as they are on GitHub.
 
-hooks.py      this file, which mkdocs calls
-outside.py    pages of the repository that are not in docs/, and links between pages
-reference.py  the pages of public names, from docstrings and from the models' hyperparameters
-commands.py   the page of the command, from the command itself
-notebooks.py  notebooks as pages, with what their cells print and draw
+hooks.py           this file, which mkdocs calls
+outside.py         pages of the repository that are not in docs/, and links between pages
+reference.py       the pages of public names, from docstrings and from the models' hyperparameters
+commands.py        the page of the command, from the command itself
+notebook_pages.py  notebooks as pages, with what their cells print and draw; `make notebooks`, which runs them
 """
 
 import sys
@@ -41,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for source, place in outside.PAGES.items():
         made[place] = outside.with_links(outside.text_of(ROOT / source), source)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for place, content in notebook_pages.page(notebook_pages.executed_or_plain(notebook)).items():
+        for place, content in notebook_pages.page(notebook).items():
             source = f"notebooks/{notebook.name}"
             made[place] = outside.with_links(content, source) if isinstance(content, str) else content
     for place, content in made.items():

@@ -1,8 +1,10 @@
-"""Notebooks as pages, with what their cells print and draw.
+"""Notebooks as pages, with what their cells print and draw; and the run that makes these outputs anew.
 
-python docs/site/notebook_pages.py       # or `make docs`: runs those that changed, into build/notebooks, for the site
+python docs/site/notebook_pages.py [NAME ...]       # or `make notebooks`: runs all, or those, from top to bottom
 
-Notebooks are committed without outputs. Where one was run, the site shows its outputs; else its code alone.
+Notebooks are committed with their outputs, which GitHub and the site show as they are. Some are of MovieLens-1M: these
+are run only where `recvae preprocess ml-1m` was run, in data/ or where RECVAE_DATA says. Tests run all of them on
+generated data, and look after what is kept.
 """
 
 import base64
@@ -11,21 +13,20 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from nbformat import NotebookNode
+
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "notebooks"
-SOURCES = "recvae/**/*.py", "cli/recvae_cli/*.py"
+NOTEBOOKS = ROOT / "notebooks"
+REAL = "ml-1m"
+"""The data set of notebooks that look for real data, where the variable RECVAE_DATA says."""
 
-
-def executed_or_plain(notebook: Path) -> Path:
-    """Return the copy of a notebook that was run, if it was run as it is now; else the notebook."""
-    copy = BUILD / notebook.name
-    if copy.is_file() and json.loads(copy.read_text("utf-8"))["metadata"].get("recvae") == _state(notebook):
-        return copy
-    return notebook
+_SECONDS = 600  # of one cell
 
 
 def page(path: Path) -> dict[str, str | bytes]:
@@ -70,32 +71,81 @@ def _fence(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _state(notebook: Path) -> str:
-    """Return a hash of a notebook and of the code that it runs."""
-    found = hashlib.sha256(notebook.read_bytes())
-    for pattern in SOURCES:
-        for path in sorted(ROOT.glob(pattern)):
-            found.update(path.read_bytes())
-    return found.hexdigest()
+def code_of(notebook: NotebookNode) -> str:
+    """Return a hash of the code of a notebook: outputs that were made by other code are out of date."""
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(cells).encode()).hexdigest()
 
 
-def _run(notebook: Path) -> None:
-    """Run a notebook in an empty folder, and keep it with its outputs."""
-    import nbformat
+def is_on_real_data(notebook: NotebookNode) -> bool:
+    """Whether a notebook looks for real data, so that its outputs are of these."""
+    return any('environ.get("RECVAE_DATA"' in cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def executed(notebook: NotebookNode) -> NotebookNode:
+    """Run a notebook in an empty folder, and return it with its outputs and without anything else of this run.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        It is changed.
+
+    Returns
+    -------
+    NotebookNode
+        The same notebook, with no times, no version of Python and no metadata of cells.
+    """
     from nbclient import NotebookClient
 
-    content = nbformat.read(notebook, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(content, kernel_name="python3", timeout=600, resources={"metadata": {"path": folder}})
+        client = NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=_SECONDS,
+            record_timing=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+        )
         client.execute()
-    content.metadata["recvae"] = _state(notebook)
-    BUILD.mkdir(parents=True, exist_ok=True)
-    nbformat.write(content, BUILD / notebook.name)
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode()
+    notebook.metadata.language_info = NotebookNode(name="python")
+    notebook.metadata.recvae = NotebookNode(code=code_of(notebook))
+    return notebook
+
+
+@contextmanager
+def _variables(added: Mapping[str, str]) -> Iterator[None]:
+    """Add environment variables for a while."""
+    os.environ.update(added)
+    yield
+    for name in added:
+        del os.environ[name]
+
+
+def main(names: Sequence[str]) -> None:
+    """Run notebooks and keep their outputs.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Beginnings of file names, e.g. "05"; all where it is empty.
+    """
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
+    os.environ["OMP_NUM_THREADS"] = "1"  # models this small only wait for further threads
+    home = Path(os.environ.pop("RECVAE_DATA", ROOT / "data")).resolve()
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if names and not path.name.startswith(tuple(names)):
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        on_real_data = is_on_real_data(notebook)
+        if on_real_data and not (home / REAL).is_dir():
+            sys.stderr.write(f"{path.name} stays as it is: {home} has no {REAL}\n")
+            continue
+        sys.stderr.write(f"running {path.name}\n")
+        with _variables({"RECVAE_DATA": str(home)} if on_real_data else {}):
+            nbformat.write(executed(notebook), path)
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        if executed_or_plain(path) == path:
-            sys.stderr.write(f"running {path.name}\n")
-            _run(path)
+    main(sys.argv[1:])

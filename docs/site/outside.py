@@ -37,6 +37,8 @@ def place_of(path: str) -> str | None:
         return path.removeprefix("docs/")
     if path.startswith("notebooks/") and path.endswith(".ipynb"):
         return path.replace(".ipynb", ".md")
+    if path.startswith("notebooks/") and path.endswith(".png"):
+        return path  # what a cell draws, which notebook_pages.py writes there
     return PAGES.get(path)
 
 

@@ -23,6 +23,7 @@ from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
 from recvae.models.common.codes import check_seed, draws_of
 from recvae.models.common.densities import DensityModel
+from recvae.progress import Progress, part_of
 
 SCORES = ("reconstruction", "prediction", "likelihood")
 _PARTS = 5  # of a row, foreseen one by one
@@ -120,7 +121,13 @@ class AnomalyDetector:
         """Return what it was made of."""
         return f"AnomalyDetector({self.model.name}, contamination={self.contamination}, score={self.score!r})"
 
-    def fit(self, user_items: sp.csr_matrix, y: Any = None) -> "AnomalyDetector":  # noqa: ARG002  (PyOD's signature)
+    def fit(
+        self,
+        user_items: sp.csr_matrix,
+        y: Any = None,  # noqa: ARG002  (PyOD's signature)
+        *,
+        progress: Progress | None = None,
+    ) -> "AnomalyDetector":
         """Learn how surprising ordinary users are, by length.
 
         Parameters
@@ -130,6 +137,8 @@ class AnomalyDetector:
             an interaction are left out.
         y : object
             Ignored; as in PyOD and scikit-learn.
+        progress : Progress, optional
+            Called with the draws done and the draws in all.
 
         Returns
         -------
@@ -141,7 +150,7 @@ class AnomalyDetector:
         DataError
             If there are fewer than 20 users with an interaction.
         """
-        raw, lengths = self._raw(user_items)
+        raw, lengths = self._raw(user_items, progress)
         known = lengths > 0
         if known.sum() < _LEAST_REFERENCE:
             raise DataError(
@@ -202,10 +211,12 @@ class AnomalyDetector:
         """
         return self.scores_and_p_values(user_items)[1]
 
-    def scores_and_p_values(self, user_items: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `decision_function` and `p_values` do, in half the time; parameters and errors are the same."""
+    def scores_and_p_values(
+        self, user_items: sp.csr_matrix, *, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `decision_function` and `p_values` do, in half the time; `progress` as in `fit`."""
         reference = self._check_fitted()
-        raw, lengths = self._raw(user_items)
+        raw, lengths = self._raw(user_items, progress)
         as_odd = (reference.near(lengths) >= raw[:, None]).sum(axis=1)  # (U, W) -> (U,)
         return self._calibrated(raw, lengths), np.where(lengths > 0, (1 + as_odd) / (1 + reference.window), 1.0)
 
@@ -248,20 +259,20 @@ class AnomalyDetector:
         self.model.check_fitted()
         return as_interactions(user_items, "the users", self.model.n_items_)
 
-    def _raw(self, user_items: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    def _raw(self, user_items: sp.csr_matrix, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean surprise of each user's interactions, and how many these are, each (n_users,)."""
         rows = self._rows(user_items)
-        options: dict[str, Any] = {"seed": self.seed}
+        options: dict[str, Any] = {"seed": self.seed, "progress": progress}
         if self.score == "reconstruction":
             log_p = self.model.reconstruction(rows, self.n_samples, **options)
         elif self.score == "likelihood":
             log_p = self.model.log_likelihood(rows, self.n_samples, **options)
         else:
-            log_p = self._foreseen(rows)
+            log_p = self._foreseen(rows, progress)
         weights = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()  # (U,)
         return -log_p / np.maximum(weights, 1e-12), rows.getnnz(axis=1)
 
-    def _foreseen(self, rows: sp.csr_matrix) -> np.ndarray:
+    def _foreseen(self, rows: sp.csr_matrix, progress: Progress | None) -> np.ndarray:
         """Return the sum of log p of each part of a row given the others, (n_users,)."""
         parts = np.empty(rows.nnz, np.int64)
         for user, (start, end) in enumerate(zip(rows.indptr[:-1], rows.indptr[1:], strict=True)):
@@ -273,7 +284,8 @@ class AnomalyDetector:
             seen.data[parts == part], hidden.data[parts != part] = 0, 0
             seen.eliminate_zeros()
             hidden.eliminate_zeros()
-            total += self.model.target_log_likelihood(seen, hidden, self.n_samples, seed=self.seed)
+            step = part_of(progress, part / _PARTS, (part + 1) / _PARTS, f"part {part + 1} of {_PARTS}")
+            total += self.model.target_log_likelihood(seen, hidden, self.n_samples, seed=self.seed, progress=step)
         return total
 
     def _calibrated(self, raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:

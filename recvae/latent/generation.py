@@ -25,11 +25,13 @@ from recvae.metrics import ndcg_at_k
 from recvae.models.common.base import Model
 from recvae.models.common.codes import CodeModel, check_seed
 from recvae.models.ease import EASE
+from recvae.progress import Progress, part_of
 
 SOURCES = ("mixture", "prior", "interpolation")
 _MOST_COMPONENTS = 30
 _K = 100
 _LEAST_USERS = 50
+_BEFORE_DRAWING = 0.2  # of the work, about: codes of users, and a mixture of them
 _MOST_PAIRED = 300  # items whose co-occurrence is compared
 _REGULARISATION = 1e-3  # of covariances, as a part of the mean variance
 
@@ -42,6 +44,7 @@ def generate(
     *,
     components: int | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> sp.csr_matrix:
     """Make up histories.
 
@@ -59,6 +62,8 @@ def generate(
         Of the mixture, at most a tenth of the users; by default a fiftieth of them, at least 1 and at most 30.
     seed : int
         Of all draws.
+    progress : Progress, optional
+        Called with how much is done, in per cent, and what is being done.
 
     Returns
     -------
@@ -88,14 +93,17 @@ def generate(
     if len(lengths) < _LEAST_USERS:
         raise DataError(f"got {len(lengths)} users with an interaction, expected {_LEAST_USERS} or more to imitate")
     rng = np.random.default_rng(seed)
+    drawing = part_of(progress, 0 if source == "prior" else _BEFORE_DRAWING, 1, "drawing items")
     if source == "prior":
-        return model.sample(rng.choice(lengths, n), seed=seed)
+        return model.sample(rng.choice(lengths, n), seed=seed, progress=drawing)
+    if progress is not None:
+        progress(0, 1, "codes of users")
     mean = model.encode(real).mean.astype(np.float64)  # (U, D)
     if source == "interpolation":
         codes, wanted = _between(mean, lengths, n, rng)
     else:
         codes, wanted = _from_mixture(mean, lengths, n, components, seed)
-    return model.sample(wanted.clip(1, model.n_items_), codes=codes, seed=seed)
+    return model.sample(wanted.clip(1, model.n_items_), codes=codes, seed=seed, progress=drawing)
 
 
 def _between(mean: np.ndarray, lengths: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,9 @@ from recvae.interactions import HeldOut
 from recvae.models.common.base import Model
 from recvae.models.common.codes import MOST_COMPARED
 from recvae.models.common.densities import DensityModel
+from recvae.progress import Progress, part_of
+
+_STEPS = ("targets given the fold-in", "whole rows", "whole rows, ELBO")
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def likelihood(
     n_samples: int = 100,
     seed: int = 0,
     max_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Likelihood:
     """Measure how probable a model finds held-out users.
 
@@ -142,6 +146,8 @@ def likelihood(
         Of the draws.
     max_memory : int, optional
         Bytes that scoring may take.
+    progress : Progress, optional
+        Called with how much is done, in per cent, and what is being measured.
 
     Returns
     -------
@@ -161,7 +167,9 @@ def likelihood(
     whole = sp.csr_matrix(held_out.fold_in + held_out.targets)
     options: Mapping[str, Any] = {"n_samples": n_samples, "seed": seed, "max_memory": max_memory}
     counts = _totals(held_out.targets)
-    foreseen = model.target_log_likelihood(held_out.fold_in, held_out.targets, **options)
+    n_parts = 3 if model.has_likelihood else 1
+    steps = [part_of(progress, place / n_parts, (place + 1) / n_parts, note) for place, note in enumerate(_STEPS)]
+    foreseen = model.target_log_likelihood(held_out.fold_in, held_out.targets, **options, progress=steps[0])
     log_popularity = _log_popularity(dataset.train)
     targets = {
         "model": Perplexity.of(foreseen, counts),
@@ -170,9 +178,9 @@ def likelihood(
     rows = {}
     if model.has_likelihood:
         length = _totals(whole)
-        bound = model.log_likelihood(whole, **options)
+        bound = model.log_likelihood(whole, **options, progress=steps[1])
         rows = {
-            "ELBO": Perplexity.of(model.elbo(whole, **options), length),
+            "ELBO": Perplexity.of(model.elbo(whole, **options, progress=steps[2]), length),
             f"bound of {n_samples:,} draws": Perplexity.of(bound, length),
             "popularity": Perplexity.of(whole @ log_popularity, length),
         }

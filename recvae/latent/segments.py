@@ -21,10 +21,12 @@ from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
 from recvae.models.common.codes import CodeModel, check_seed
+from recvae.progress import Progress, part_of
 
 _USERS_EACH = 10  # at least, on average
 _LEAST_SHARE = 0.1  # of a group's users, who have an item that it is named by
 _STARTS = 4  # of k-means, of which the best is kept
+_EMBEDDING = 0.3  # of the work, about
 LEAST_USERS = 10
 """Users that an item must have to belong to a group: of fewer, the lift is chance."""
 
@@ -92,6 +94,7 @@ def find_segments(
     seeds: int = 5,
     seed: int = 0,
     max_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Segments:
     """Group users by their vectors.
 
@@ -111,6 +114,8 @@ def find_segments(
         Of k-means, 0 or more.
     max_memory : int, optional
         Bytes that scoring may take.
+    progress : Progress, optional
+        Called with how much is done, in per cent, and what is being done.
 
     Returns
     -------
@@ -137,17 +142,23 @@ def find_segments(
         raise DataError(
             f"got {rows.shape[0]} users for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer groups"
         )
-    vectors = model.embed(rows, max_memory=max_memory)  # (U, D)
+    embedding = part_of(progress, 0, _EMBEDDING, "codes of users")
+    vectors = model.embed(rows, max_memory=max_memory, progress=embedding)  # (U, D)
     if not np.isfinite(vectors).all():
         raise DataError("got vectors of users that are NaN or infinite, expected numbers; train the run again")
     with requires_extra("latent", "grouping users"):
         from sklearn.metrics import adjusted_rand_score
-    labels = _clusters(vectors, n, seed)
-    if labels.max() + 1 < n:
-        raise DataError(
-            f"got users with only {labels.max() + 1} different vectors, expected {n} or more; ask for fewer groups"
-        )
-    others = [_clusters(vectors, n, seed + 1 + step) for step in range(seeds)]
+    grouping = part_of(progress, _EMBEDDING, 1, "k-means, seed by seed")
+    found = []
+    for step in range(1 + seeds):
+        found.append(_clusters(vectors, n, seed + step))
+        if found[0].max() + 1 < n:
+            raise DataError(
+                f"got users with only {found[0].max() + 1} different vectors, expected {n} or more; ask for fewer groups"
+            )
+        if grouping is not None:
+            grouping(step + 1, 1 + seeds, "")
+    labels, *others = found
     return Segments(
         labels=labels,
         segments=[_segment(rows, labels == label, named_by) for label in range(n)],

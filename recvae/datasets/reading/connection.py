@@ -1,6 +1,7 @@
 """A connection to DuckDB, which reads all files: in this process, without extensions, within a limit of memory."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -35,5 +36,7 @@ def connect(scratch: Path, max_memory: int | None = None) -> duckdb.DuckDBPyConn
             "threads": max(1, min(os.cpu_count() or 1, limit // _PER_THREAD)),
         }
     )
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    connection.execute("SET TimeZone = 'UTC'")
+    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets; such a notebook has no bar anyway
+        connection.execute("SET enable_progress_bar = false")
     return connection

@@ -16,6 +16,7 @@ from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.models.common.base import Model
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
+from recvae.progress import Progress
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.latents import ACTIVE, LOOKED_AT, active_units, kl_per_dimension, mutual_information
 from recvae.training.losses import kl_of_units
@@ -81,8 +82,7 @@ class CodeModel(Model):
         Returns
         -------
         Posterior
-            `mean` and `logvar`, each of shape (n_users, latent_dim), float32; for H+Vamp both layers side by side.
-            `logvar` is None for models whose codes are points (ae, multdae, elsa).
+            For H+Vamp both layers side by side; `logvar` is None where codes are points (ae, multdae, elsa).
 
         Raises
         ------
@@ -137,22 +137,23 @@ class CodeModel(Model):
         in_blocks(len(points), self.rows_at_a_time(), work)
         return scores
 
-    def sample(self, lengths: np.ndarray, *, codes: np.ndarray | None = None, seed: int = 0) -> sp.csr_matrix:
+    def sample(
+        self, lengths: np.ndarray, *, codes: np.ndarray | None = None, seed: int = 0, progress: Progress | None = None
+    ) -> sp.csr_matrix:
         """Draw histories: a code from N(0, I), then as many different items as are asked for.
 
-        N(0, I) is the prior of multvae; recvae and hvamp are trained with others. Items are drawn one after the other
-        in proportion to the softmax of the logits, none twice, also where the likelihood is bernoulli. With a beta
-        below 1, codes of users are not spread as the prior says, and histories drawn from it are poor; see
-        `recvae.latent.generation` for codes that are.
+        Items are drawn one after the other by the softmax of the logits, also of a bernoulli likelihood, none twice.
 
         Parameters
         ----------
         lengths : ndarray of shape (n,), int
             How many items each history shall have, from 0 to the number of items.
         codes : ndarray of shape (n, latent_dim), optional
-            Codes to draw from; by default draws from N(0, I).
+            Codes to draw from; by default from N(0, I), unlike those of users (see `recvae.latent.generation`).
         seed : int
             Seed of all draws, 0 or more.
+        progress : Progress, optional
+            Called with the histories done and the histories in all.
 
         Returns
         -------
@@ -162,8 +163,7 @@ class CodeModel(Model):
         Raises
         ------
         UsageError
-            If the model has no distribution of codes and none are given, its likelihood is gaussian, or a length is
-            out of range.
+            If none are given and the model has no distribution, its likelihood is gaussian, or a length is wrong.
         NotFittedError
             Before `fit`.
         """
@@ -191,6 +191,8 @@ class CodeModel(Model):
                 # The largest of logit + Gumbel noise are draws without replacement (Kool et al., ICML 2019).
                 keys = of_row.double().numpy() + draws_of(seed, row, of="items").gumbel(size=self.n_items_)
                 columns[row] = np.sort(np.argpartition(-keys, min(wanted[row], len(keys) - 1))[: wanted[row]])
+                if progress is not None:
+                    progress(row + 1, len(wanted), "users")
 
         in_blocks(len(wanted), self.rows_at_a_time(), work)
         starts = np.concatenate([[0], np.cumsum(wanted)])

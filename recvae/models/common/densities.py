@@ -20,6 +20,7 @@ from recvae.errors import UsageError
 from recvae.interactions import as_interactions
 from recvae.models.common.codes import CodeModel, draws_of
 from recvae.models.common.item_networks import ProductNetwork
+from recvae.progress import Progress
 from recvae.training.losses import output_nll, sum_of_each
 
 _DRAWS_AT_A_TIME, _NOISE_BYTES = 16, 64 << 20  # of noise, at most
@@ -38,7 +39,13 @@ class DensityModel(CodeModel):
         return known and type(self._a_network()).draws is ProductNetwork.draws and self._likelihood()[1] == 1  # type: ignore[index]
 
     def log_weights(
-        self, user_items: sp.csr_matrix, n_samples: int = 100, *, seed: int = 0, max_memory: int | None = None
+        self,
+        user_items: sp.csr_matrix,
+        n_samples: int = 100,
+        *,
+        seed: int = 0,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Return log p(x | z) + log p(z) - log q(z | x) of draws z of each user, in nats.
 
@@ -55,6 +62,8 @@ class DensityModel(CodeModel):
             Of the draws. Those of a user depend on the seed and on the row's number, not on the other users.
         max_memory : int, optional
             Bytes that it may take.
+        progress : Progress, optional
+            Called with the draws done and the draws in all.
 
         Returns
         -------
@@ -68,18 +77,24 @@ class DensityModel(CodeModel):
             Before `fit`.
         """
         rows = self._check_density(user_items)
-        values, ratios = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows))
+        values, ratios = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows), progress)
         assert ratios is not None
         return values + ratios  # (U, K)
 
     def elbo(
-        self, user_items: sp.csr_matrix, n_samples: int = 10, *, seed: int = 0, max_memory: int | None = None
+        self,
+        user_items: sp.csr_matrix,
+        n_samples: int = 10,
+        *,
+        seed: int = 0,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Return E_q[log p(x | z)] - KL(q(z | x) || N(0, I)) of each user, in nats: the bound with beta = 1.
 
         Parameters
         ----------
-        user_items, n_samples, seed, max_memory
+        user_items, n_samples, seed, max_memory, progress
             See `log_weights`; draws are for the first term, the second is exact.
 
         Returns
@@ -92,17 +107,23 @@ class DensityModel(CodeModel):
             See `log_weights`.
         """
         rows = self._check_density(user_items)
-        reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory)
+        reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory, progress=progress)
         return reconstruction - self.kl(rows, max_memory=max_memory).sum(axis=1)  # (U,)
 
     def reconstruction(
-        self, user_items: sp.csr_matrix, n_samples: int = 10, *, seed: int = 0, max_memory: int | None = None
+        self,
+        user_items: sp.csr_matrix,
+        n_samples: int = 10,
+        *,
+        seed: int = 0,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Return E_q[log p(x | z)] of each user, in nats: how well a row is made again from its own code.
 
         Parameters
         ----------
-        user_items, n_samples, seed, max_memory
+        user_items, n_samples, seed, max_memory, progress
             See `log_weights`; a code that is a point is its only draw.
 
         Returns
@@ -119,11 +140,17 @@ class DensityModel(CodeModel):
         rows = self._check_histories(user_items)
         self._check_decoder()
         n_draws = n_samples if self.has_distribution else 1
-        values, _ = self._over_draws(rows, n_draws, seed, max_memory, self._of_rows(rows))
+        values, _ = self._over_draws(rows, n_draws, seed, max_memory, self._of_rows(rows), progress)
         return values.mean(axis=1)  # (U, K) -> (U,)
 
     def log_likelihood(
-        self, user_items: sp.csr_matrix, n_samples: int = 100, *, seed: int = 0, max_memory: int | None = None
+        self,
+        user_items: sp.csr_matrix,
+        n_samples: int = 100,
+        *,
+        seed: int = 0,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Return a lower bound of log p(x) of each user, in nats, tighter the more draws there are.
 
@@ -132,7 +159,7 @@ class DensityModel(CodeModel):
 
         Parameters
         ----------
-        user_items, n_samples, seed, max_memory
+        user_items, n_samples, seed, max_memory, progress
             See `log_weights`.
 
         Returns
@@ -144,7 +171,8 @@ class DensityModel(CodeModel):
         UsageError, NotFittedError
             See `log_weights`.
         """
-        return _log_mean_exp(self.log_weights(user_items, n_samples, seed=seed, max_memory=max_memory))
+        found = self.log_weights(user_items, n_samples, seed=seed, max_memory=max_memory, progress=progress)
+        return _log_mean_exp(found)  # (U, K) -> (U,)
 
     def target_log_likelihood(
         self,
@@ -154,6 +182,7 @@ class DensityModel(CodeModel):
         *,
         seed: int = 0,
         max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Return log p(targets | fold-in) of each user, in nats: how well what is hidden is foreseen.
 
@@ -164,7 +193,7 @@ class DensityModel(CodeModel):
         ----------
         fold_in, targets : sparse matrix of shape (n_users, n_items)
             What is known of users, and what is to be foreseen, none of which is known.
-        n_samples, seed, max_memory
+        n_samples, seed, max_memory, progress
             See `log_weights`.
 
         Returns
@@ -198,7 +227,7 @@ class DensityModel(CodeModel):
             return sum_of_each(hits, batch) - batch.totals * logits.logsumexp(dim=1).nan_to_num(neginf=0.0)
 
         n_draws = n_samples if self.has_distribution else 1
-        values, _ = self._over_draws(rows, n_draws, seed, max_memory, measure)
+        values, _ = self._over_draws(rows, n_draws, seed, max_memory, measure, progress)
         return _log_mean_exp(values)  # (U, K) -> (U,)
 
     def _of_rows(self, rows: sp.csr_matrix) -> Measure:
@@ -213,7 +242,13 @@ class DensityModel(CodeModel):
         return measure
 
     def _over_draws(
-        self, rows: sp.csr_matrix, n_samples: int, seed: int, max_memory: int | None, measure: Measure
+        self,
+        rows: sp.csr_matrix,
+        n_samples: int,
+        seed: int,
+        max_memory: int | None,
+        measure: Measure,
+        progress: Progress | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a measure of draws of codes, and log p(z) - log q(z | x), each (n_users, n_samples), float64."""
         if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples < 1:
@@ -236,6 +271,8 @@ class DensityModel(CodeModel):
                     known = known and ratio is not None
                     if ratio is not None:
                         ratios[start:end, k] = ratio.double().cpu().numpy()
+                    if progress is not None:
+                        progress(start * n_samples + (k + 1) * (end - start), values.size, "draws")
 
         self._stop_training()
         most = max(1, _NOISE_BYTES // (4 * width))  # users whose noise of one draw is held

@@ -19,6 +19,7 @@ from recvae.interactions import as_interactions, whole_and_without_each
 from recvae.items import check_k
 from recvae.models.common.footprint import scoring_rows
 from recvae.models.common.vectors import VectorModel
+from recvae.progress import Progress
 from recvae.ranking import block_rows, rank, rank_sparse
 
 
@@ -217,7 +218,9 @@ class ScoringModel(VectorModel):
         scores = self._each_block(1 + history.nnz, max_memory, work)  # (1 + N, C)
         return scores[0] - scores[1:]
 
-    def embed(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
+    def embed(
+        self, user_items: sp.csr_matrix, *, max_memory: int | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
         """Return a vector for each user, for clustering, look-alikes or other models.
 
         Parameters
@@ -226,6 +229,8 @@ class ScoringModel(VectorModel):
             Histories of users, seen in training or not.
         max_memory : int, optional
             Bytes that scoring may take.
+        progress : Progress, optional
+            Called with the users done and the users in all.
 
         Returns
         -------
@@ -238,9 +243,15 @@ class ScoringModel(VectorModel):
             If the model has no user embeddings; see `has_embeddings`.
         """
         histories = self._check_histories(user_items)
-        return self._each_block(
-            histories.shape[0], max_memory, lambda start, end: self._embed_block(histories[start:end])
-        )
+        n_users = histories.shape[0]
+
+        def work(start: int, end: int) -> np.ndarray:
+            found = self._embed_block(histories[start:end])
+            if progress is not None:
+                progress(end, n_users, "users")
+            return found
+
+        return self._each_block(n_users, max_memory, work)
 
     def _each_block(self, n_rows: int, max_memory: int | None, work: Callable[[int, int], np.ndarray]) -> np.ndarray:
         """Return what comes of blocks of rows, one below the other."""
