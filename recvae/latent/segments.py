@@ -152,9 +152,9 @@ def find_segments(
     found = []
     for step in range(1 + seeds):
         found.append(_clusters(vectors, n, seed + step))
-        if found[0].max() + 1 < n:
+        if (different := found[0].max() + 1) < n:
             raise DataError(
-                f"got users with only {found[0].max() + 1} different vectors, expected {n} or more; ask for fewer groups"
+                f"got users with only {different} different vectors, expected {n} or more; ask for fewer groups"
             )
         if grouping is not None:
             grouping(step + 1, 1 + seeds, "")
