@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.latent.likelihood import likelihood as likelihood
     from recvae.latent.probes import probe as probe
     from recvae.latent.segments import find_segments as find_segments
+    from recvae.latent.units import latent_units as latent_units
     from recvae.models import *  # noqa: F403
     from recvae.recommenders.answers import BatchRecommendations as BatchRecommendations
     from recvae.recommenders.answers import Explanation as Explanation
@@ -69,6 +70,7 @@ _HOMES = {
     "export": "recvae.exports.writing",
     "find_segments": "recvae.latent.segments",
     "generate": "recvae.latent.generation",
+    "latent_units": "recvae.latent.units",
     "likelihood": "recvae.latent.likelihood",
     "probe": "recvae.latent.probes",
     "read_bundle": "recvae.bundles.bundle",

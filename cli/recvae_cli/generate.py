@@ -64,16 +64,14 @@ def generate(
       recvae generate ml-1m/multvae --users 5000 --output made.parquet
       recvae generate ml-1m/multvae --compare
     """
-    from recvae.errors import UsageError
-    from recvae.latent.generation import SOURCES, realism
     from recvae.latent.generation import generate as make
+    from recvae.latent.generation import realism
     from recvae_cli.opening import open_run
     from recvae_cli.tables_out import check_table, write_table
 
     if output is not None:
         check_table(output, overwrite)
-    if source not in SOURCES:
-        raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
+    _check(source, components, compare)
     opened = open_run(
         run,
         data=data,
@@ -83,10 +81,12 @@ def generate(
         data_dir=data_dir,
         runs_dir=runs_dir,
         split="validation" if compare else None,  # whom EASE is asked about
+        is_reference=True,
     )
     model, train = opened.bundle.model, opened.dataset.train
     say(f"making up {users:,} users like those of {opened.dataset.name}, by {opened.folder}")
-    made = make(model, train, users, source, components=components, seed=seed)
+    of_source = components if source == "mixture" else None
+    made = make(model, train, users, source, components=of_source, seed=seed, max_memory=opened.max_memory)
     if output is not None:
         ids, of_rows = opened.dataset.items.ids, made.nonzero()
         write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
@@ -108,6 +108,19 @@ def generate(
         say_next(command("generate", opened.folder, "--output", "made.parquet"))
 
 
+def _check(source: str, components: int | None, compare: bool) -> None:
+    """Refuse what is wrong in itself, before anything is looked for."""
+    from recvae.errors import UsageError
+    from recvae.latent.generation import SOURCES
+
+    if source not in SOURCES:
+        raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
+    if components is not None and source != "mixture" and not compare:
+        raise UsageError(
+            f"got --components {components} with --from {source}, expected them of a mixture; leave them out"
+        )
+
+
 def _all_ways(
     opened: "Opened", n: int, components: int | None, seed: int, made: dict[str, Any]
 ) -> "dict[str, Realism]":
@@ -121,14 +134,16 @@ def _all_ways(
     n_real = min(n, train.shape[0] // 2)
     order = np.random.default_rng(seed).permutation(train.shape[0])
     some, others = train[order[:n_real]], train[order[n_real:]]
-    figures = {"real users": realism(some, others, others, held_out)}
+    figures = {"real users": realism(some, others, others, held_out, max_memory=opened.max_memory)}
     for way in SOURCES:
         if way == "prior" and not getattr(opened.bundle.model, "has_distribution", False):
             continue
         rows = made.get(way)
         if rows is None:
-            rows = make(opened.bundle.model, train, n, way, components=components, seed=seed)
-        figures[way] = realism(rows[:n_real], others, train, held_out)  # as many as real ones
+            of_way = components if way == "mixture" else None
+            rows = make(opened.bundle.model, train, n, way, components=of_way, seed=seed, max_memory=opened.max_memory)
+        # as many as real ones
+        figures[way] = realism(rows[:n_real], others, train, held_out, max_memory=opened.max_memory)
     return figures
 
 

@@ -20,7 +20,8 @@ import scipy.sparse as sp
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
-from recvae.models.common.codes import CodeModel, check_seed
+from recvae.models.common.codes import CodeModel
+from recvae.models.common.draws import check_seed
 
 _USERS_EACH = 10  # at least, on average
 _LEAST_SHARE = 0.1  # of a group's users, who have an item that it is named by
