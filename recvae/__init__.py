@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with the 
     from recvae.latent.probes import probe as probe
     from recvae.latent.profiles import plant as plant
     from recvae.latent.segments import find_segments as find_segments
+    from recvae.latent.units import latent_units as latent_units
     from recvae.models import *  # noqa: F403
     from recvae.recommenders.answers import BatchRecommendations as BatchRecommendations
     from recvae.recommenders.answers import Explanation as Explanation
@@ -70,6 +71,7 @@ _HOMES = {
     "export": "recvae.exports.writing",
     "find_segments": "recvae.latent.segments",
     "generate": "recvae.latent.generation",
+    "latent_units": "recvae.latent.units",
     "likelihood": "recvae.latent.likelihood",
     "plant": "recvae.latent.profiles",
     "probe": "recvae.latent.probes",

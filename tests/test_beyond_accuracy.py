@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from recvae import Dataset, compare, evaluate
 from recvae.errors import DataError, UsageError
 from recvae.evaluation.evaluate import main_metric, summarise
-from recvae.evaluation.segments import segments_of
+from recvae.evaluation.slices import slices_of
 from recvae.interactions import HeldOut
 from recvae.metrics import METRICS, Background, Metric, coverage_at_k, gini_at_k, measure
 from recvae.metrics.beyond import GROUPS, group_of_items, is_tail
@@ -353,18 +353,18 @@ def test_a_value_of_all_lists_has_an_interval(blocks: Dataset) -> None:
     assert summary.mean is not None and summary.high == pytest.approx(summary.mean + ndtri(0.975) * deviation)
 
 
-def test_segments_by_length_are_parts_of_the_users() -> None:
+def test_slices_by_length_are_parts_of_the_users() -> None:
     lengths = [1, 1, 2, 3, 3, 3, 4, 9, 5]
     fold_in = sp.csr_matrix((np.arange(12) < np.array(lengths)[:, None]).astype(float))
     targets = sp.csr_matrix(np.eye(9, 12, k=2))
     targets = sp.csr_matrix(sp.diags([1.0] * 8 + [0.0]) @ targets)  # the last user has none
     targets.eliminate_zeros()
     held_out = HeldOut(fold_in=fold_in, targets=targets)
-    found = segments_of("length", held_out, Background(train=fold_in, fold_in=fold_in))
+    found = slices_of("length", held_out, Background(train=fold_in, fold_in=fold_in))
     assert [(one.name, one.n_users) for one in found] == [("1 item", 2), ("2-3 items", 4), ("4-9 items", 2)]
     total = sum((one.targets for one in found), sp.csr_matrix(targets.shape))
     np.testing.assert_array_equal(total.toarray(), targets.toarray())
-    assert segments_of(None, held_out, Background(train=fold_in, fold_in=fold_in)) == []
+    assert slices_of(None, held_out, Background(train=fold_in, fold_in=fold_in)) == []
 
 
 def test_by_length_a_mean_is_that_of_its_users_and_by_popularity_that_of_its_targets(blocks: Dataset) -> None:
@@ -376,27 +376,27 @@ def test_by_length_a_mean_is_that_of_its_users_and_by_popularity_that_of_its_tar
         for place, name in enumerate(GROUPS):
             only = sp.csr_matrix(blocks.test.targets.multiply(groups == place))
             expected = summarise(Metric("recall", 4).per_user(ranked, only))
-            assert summarise(contender.segments[name]["recall@4"]) == expected
+            assert summarise(contender.slices[name]["recall@4"]) == expected
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert content["by"] == "popularity" and list(content["segments"]) == list(GROUPS)
-    assert set(content["runs"][0]["segments"]["rare"]) == {"recall@4"}, "coverage is of all lists"
+    assert content["by"] == "popularity" and list(content["slices"]) == list(GROUPS)
+    assert set(content["runs"][0]["slices"]["rare"]) == {"recall@4"}, "coverage is of all lists"
     assert "| rare: popular " in found.to_markdown() and "60% medium" in found.to_markdown()
     plain = compare(models, blocks, metrics="recall@4,coverage@4").to_json()
-    assert "by" not in plain and "segments" not in plain["runs"][0]
+    assert "by" not in plain and "slices" not in plain["runs"][0]
     several = compare({"ease": [models["ease"]], "popular": models["popular"]}, blocks, metrics="recall@4", by="length")
-    (name,) = several.contenders[0].segments
-    assert name == "3 items" and several.users_by_segment() == {"3 items": blocks.test.n_users}
+    (name,) = several.contenders[0].slices
+    assert name == "3 items" and several.users_by_slice() == {"3 items": blocks.test.n_users}
 
 
 @pytest.mark.parametrize(
     ("by", "metrics", "message"),
     [
-        ("age", "recall@4", r"^got segments by 'age', expected one of: length, popularity$"),
+        ("age", "recall@4", r"^got slices by 'age', expected one of: length, popularity$"),
         ("popularity", "recall@4,novelty@4", r"^got novelty@4 by popularity, which divides the targets"),
         ("length", "coverage@4", r"^got coverage@4 by length, expected a metric that has a value per user too"),
     ],
 )
-def test_segments_that_say_nothing_are_refused(blocks: Dataset, by: str, metrics: str, message: str) -> None:
+def test_slices_that_say_nothing_are_refused(blocks: Dataset, by: str, metrics: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         compare({"p": Popularity().fit(blocks.train)}, blocks, metrics=metrics, by=by)
 
@@ -408,9 +408,9 @@ def test_the_command_measures_them_by_length_and_by_popularity(toy: Path, comman
     done = command(*words, "--by", "length")
     assert done.code == 0 and "length" in done.out and " items: ease" in done.out
     found = json.loads(command(*words, "--by", "length", "--json").out)
-    assert sum(found["segments"].values()) == found["n_users"]
+    assert sum(found["slices"].values()) == found["n_users"]
     for run in found["runs"]:
-        assert set(run["segments"]) == set(found["segments"])
+        assert set(run["slices"]) == set(found["slices"])
         assert all(run["metrics"][name]["low"] is not None for name in names.split(","))
     refused = command(*words, "--by", "popularity")
     assert refused.code == 2 and "which divides the targets" in refused.err
@@ -424,4 +424,4 @@ def test_the_command_measures_them_by_length_and_by_popularity(toy: Path, comman
         refused = command("evaluate", "ease", "--metrics", metrics)
         assert refused.code == 2 and message in refused.err and not refused.out
     refused = command("evaluate", "ease", "--by", "age")
-    assert refused.code == 2 and "got segments by 'age', expected one of: length, popularity" in refused.err
+    assert refused.code == 2 and "got slices by 'age', expected one of: length, popularity" in refused.err

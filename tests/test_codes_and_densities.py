@@ -102,7 +102,7 @@ def test_log_likelihood_of_a_multinomial_model_is_the_integral_over_its_codes() 
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 8), st.integers(2, 6))
+@given(st.integers(0, 2**31 - 1), st.integers(1, 8), st.integers(2, 6))
 def test_elbo_is_at_most_iwae_k_is_at_most_iwae_of_more_draws(seed: int, k: int, groups: int) -> None:
     """For any draws: the mean of the bounds of their groups is at most the bound of all (Burda et al., theorem 1)."""
     weights = ELBO_MODEL.log_weights(ROWS[:6], k * groups, seed=seed)
@@ -293,6 +293,10 @@ def test_nothing_is_asked_before_fit(model: DensityModel) -> None:
     [
         (lambda m: m.decode(np.zeros((2, 5))), r"got codes of shape \(2, 5\), expected \(n, 6\)"),
         (lambda m: m.decode(np.full((1, 6), np.nan)), "got codes that are not finite"),
+        (lambda m: m.decode(np.full((1, 6), 1e300)), "got codes that are not finite"),
+        (lambda m: m.decode([["a"] * 6]), "got codes of type <U1, expected numbers"),
+        (lambda m: m.decode(np.full((1, 6), 1j)), "got codes of type complex128, expected numbers"),
+        (lambda m: m.decode([[1, 2], [3]]), "got codes that are no array .*, expected numbers"),
         (lambda m: m.sample(np.array([-1])), "got lengths from -1 to -1, expected 0 to 30"),
         (lambda m: m.sample(np.array([31, 2])), "got lengths from 2 to 31, expected 0 to 30"),
         (lambda m: m.sample(np.array([1.5])), "expected whole numbers, one for each history"),
@@ -307,6 +311,61 @@ def test_nothing_is_asked_before_fit(model: DensityModel) -> None:
 def test_bad_input_is_refused(ask: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ask(ELBO_MODEL)
+
+
+def test_codes_that_are_points_take_no_impossible_number_of_draws() -> None:
+    model = fitted("ae")
+    for ask in (model.reconstruction, lambda rows, n: model.target_log_likelihood(rows, 0 * rows, n)):
+        with pytest.raises(UsageError, match="got n_samples=-5, expected a whole number >= 1"):
+            ask(ROWS, -5)
+
+
+def test_an_own_model_that_states_no_likelihood_is_told_how() -> None:
+    class Own(MultVAE):
+        def _likelihood(self) -> None:  # type: ignore[override]
+            return None
+
+    model = Own(**SMALL["multvae"], epochs=1).fit(ROWS)
+    with pytest.raises(UsageError, match="whose class states no likelihood of a row, expected one; let its `_likeli"):
+        model.reconstruction(ROWS)
+
+
+def test_what_is_kept_of_draws_is_bounded_by_blocks_and_the_numbers_are_the_same() -> None:
+    """Log-weights draw by draw, noise and posteriors in blocks that follow max_memory: the same to rounding."""
+    least = ELBO_MODEL.scoring_needs(N_ITEMS).scoring
+    assert ELBO_MODEL.rows_at_a_time(least) == 1
+    weights = ELBO_MODEL.log_weights(ROWS, 40, seed=3, max_memory=least)
+    expected = logsumexp(weights, axis=1) - math.log(40)
+    for limit in (None, least):
+        found = ELBO_MODEL.log_likelihood(ROWS, 40, seed=3, max_memory=limit)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    fold_in, targets = ROWS.copy(), ROWS.copy()
+    first = np.arange(ROWS.nnz) % 2 == 0
+    fold_in.data[first], targets.data[~first] = 0, 0
+    for ask in (
+        lambda limit: ELBO_MODEL.reconstruction(ROWS, 20, seed=3, max_memory=limit),
+        lambda limit: ELBO_MODEL.elbo(ROWS, 20, seed=3, max_memory=limit),
+        lambda limit: ELBO_MODEL.target_log_likelihood(fold_in, targets, 20, seed=3, max_memory=limit),
+        lambda limit: ELBO_MODEL.kl(ROWS, max_memory=limit),
+        lambda limit: ELBO_MODEL.kl_per_dimension(ROWS, max_memory=limit),
+        lambda limit: ELBO_MODEL.mutual_information(ROWS, max_memory=limit),
+        lambda limit: ELBO_MODEL.decode(ELBO_MODEL.encode(ROWS).mean, max_memory=limit),
+    ):
+        np.testing.assert_allclose(ask(least), ask(None), rtol=1e-5, atol=1e-6)
+    drawn = ELBO_MODEL.sample(np.full(9, 4), seed=5, max_memory=least)
+    np.testing.assert_array_equal(drawn.toarray(), ELBO_MODEL.sample(np.full(9, 4), seed=5).toarray())
+
+
+def test_no_more_than_a_block_of_draws_is_held() -> None:
+    import tracemalloc
+
+    rows, draws = sp.vstack([ROWS] * 50).tocsr(), 600
+    whole = 8 * rows.shape[0] * draws  # all log-weights at once
+    tracemalloc.start()
+    ELBO_MODEL.log_likelihood(rows, draws)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < whole / 2, "numpy tells tracemalloc what it takes"
 
 
 def test_models_without_what_is_asked_are_refused() -> None:

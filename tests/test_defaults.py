@@ -21,6 +21,7 @@ from recvae.latent.anomalies import AnomalyDetector
 from recvae.latent.generation import generate
 from recvae.latent.likelihood import likelihood
 from recvae.latent.segments import find_segments
+from recvae.latent.units import latent_units
 from recvae.models import Model
 from recvae.recommenders.answers import Request
 from recvae.recommenders.recommender import Recommender
@@ -76,6 +77,8 @@ OWNERS: dict[tuple[str, str], Any] = {
     ("anomalies", "seed"): _default(AnomalyDetector, "seed"),
     ("generate", "users"): _default(generate, "n"),
     ("generate", "seed"): _default(generate, "seed"),
+    ("units", "k"): DEFAULT_K,
+    ("units", "sigmas"): _default(latent_units, "sigmas"),
     ("segments", "n"): _default(find_segments, "n"),
     ("segments", "named_by"): _default(find_segments, "named_by"),
     ("segments", "seeds"): _default(find_segments, "seeds"),

@@ -94,6 +94,7 @@ def test_the_public_names_are_these_and_every_model() -> None:
         "export",
         "find_segments",
         "generate",
+        "latent_units",
         "likelihood",
         "plant",
         "probe",

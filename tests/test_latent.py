@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from recvae.datasets.dataset import Dataset
-from recvae.errors import DataError, NotFittedError, UsageError
+from recvae.errors import DataError, MemoryLimitError, NotFittedError, UsageError
 from recvae.interactions import HeldOut
 from recvae.latent.anomalies import SCORES, AnomalyDetector
 from recvae.latent.generation import SOURCES, generate, realism
@@ -296,6 +296,9 @@ def test_maps_keep_what_differs_most() -> None:
         (lambda m: generate(m, TRAIN, 0), UsageError, "got 0 histories to make, expected a whole number >= 1"),
         (lambda m: generate(m, TRAIN, 5, "thin air"), UsageError, "got source 'thin air', expected one of mixture"),
         (lambda m: generate(m, TRAIN, 5, components=41), UsageError, "got components=41, expected 1 to 40"),
+        (lambda m: generate(m, TRAIN, 5, components=True), UsageError, "got components=True, expected 1 to 40"),
+        (lambda m: generate(m, TRAIN, 5, "prior", components=3), UsageError, "got components=3 for 'prior', expected"),
+        (lambda m: AnomalyDetector(m, n_samples=0), UsageError, "got n_samples=0, expected a whole number >= 1"),
         (lambda m: generate(m, TRAIN[:9], 5), DataError, "got 9 users with an interaction, expected 50 or more"),
         (lambda _: generate(ALS(), TRAIN, 5), UsageError, "got als, which has no codes to draw"),
         (lambda _: generate(ELSA(), TRAIN, 5), UsageError, "got elsa, which has no codes to draw"),
@@ -331,6 +334,33 @@ def test_a_missing_library_is_named_with_its_extra(multvae: MultVAE, monkeypatch
         find_segments(multvae, TRAIN)
     with pytest.raises(UsageError, match=r"recvae\[umap\]"):
         project(np.eye(5), "umap")
+
+
+def test_what_a_detector_holds_follows_its_limit_and_the_numbers_are_the_same(multvae: MultVAE) -> None:
+    least = multvae.scoring_needs(multvae.n_items_).scoring
+    reference = block_users(100, 9)
+    for score in ("reconstruction", "prediction"):
+        usual = AnomalyDetector(multvae, score=score, n_samples=3).fit(reference)
+        small = AnomalyDetector(multvae, score=score, n_samples=3, max_memory=least).fit(reference)
+        assert 1 <= small._block() < len(reference.indptr) < usual._block()
+        np.testing.assert_allclose(small.decision_function(OTHERS), usual.decision_function(OTHERS), atol=1e-4)
+        np.testing.assert_allclose(small.p_values(OTHERS), usual.p_values(OTHERS), atol=0.021)
+    np.testing.assert_allclose(small.surprises(OTHERS).data, usual.surprises(OTHERS).data, rtol=1e-4)
+    made = [generate(multvae, TRAIN, 20, seed=4, max_memory=limit) for limit in (None, least)]
+    assert (made[0] != made[1]).nnz == 0
+    with pytest.raises(MemoryLimitError, match="ease"):
+        realism(TRAIN, TRAIN, TRAIN, HeldOut(fold_in=TRAIN, targets=TRAIN), max_memory=1000)
+
+
+def test_lengths_are_compared_by_the_statistic_of_kolmogorov_and_smirnov() -> None:
+    rng = np.random.default_rng(4)
+    made, real = (
+        sp.csr_matrix((rng.random((n, 60)) < share).astype(np.float32)) for n, share in ((80, 0.2), (50, 0.3))
+    )
+    lengths = [rows.getnnz(axis=1) for rows in (made, real)]
+    at = np.arange(61)
+    cdf = [(values[:, None] <= at).mean(axis=0) for values in lengths]
+    assert realism(made, real, real).lengths == pytest.approx(np.abs(cdf[0] - cdf[1]).max())
 
 
 def test_stored_zeros_and_unsorted_columns_change_nothing(multvae: MultVAE) -> None:

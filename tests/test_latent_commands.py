@@ -115,6 +115,12 @@ def test_segments_are_shown_and_written(run: Path, command: Command) -> None:
         (("anomalies", "--contamination", "0.9"), "got contamination=0.9, expected a share above 0"),
         (("anomalies", "--output", "odd.txt"), "got --output odd.txt, expected a name that ends in .csv or .parquet"),
         (("anomalies", "--output", "."), "expected a name that ends in .csv"),
+        (("anomalies", "-k", "-1"), "got k=-1"),
+        (("anomalies", "--split", "typo"), "got --split typo, expected one of test, validation, train"),
+        (("anomalies", "--user-col", "u"), "got --user-col without --input, expected it with a file; add --input"),
+        (("anomalies", "--split", "test", "--input", "x.csv"), "got --split test with --input x.csv, expected one"),
+        (("anomalies", "--input", "nothing.csv"), "nothing.csv"),
+        (("generate", "--from", "prior", "--components", "3"), "got --components 3 with --from prior, expected them"),
         (("generate", "--from", "nothing"), "got --from nothing, expected one of mixture, prior, interpolation"),
         (("generate", "--users", "0"), "got 0 histories to make"),
         (("segments", "--groups", "1"), "got groups=1, expected a whole number >= 2"),
@@ -144,6 +150,41 @@ def test_models_without_codes_say_which_have_them(toy: Path, command: Command, v
     assert said.code == 2
     assert "got ease, which has no" in said.err
     assert "use multvae" in said.err
+
+
+def test_a_file_of_histories_is_scored_in_its_order(run: Path, command: Command) -> None:
+    dataset = Dataset.load("data/toy")
+    rows, ids = dataset.test.fold_in[:3], dataset.item_ids
+    lines = [f"user{number},{ids[item]}" for number in (2, 0, 1) for item in rows[number].indices]
+    lines += ["stranger,no-such-item", "user1,other-item"]
+    Path("histories.csv").write_text("\n".join(["user,item", *lines]) + "\n")
+    said = command("anomalies", "--input", "histories.csv", "--output", "odd.csv")
+    assert said.code == 0, said.err
+    assert "2 unknown items do not count: other-item, no-such-item; the model's ids look like" in said.err
+    assert "1 users have no item that the model knows, and so no score" in said.err
+    table = pd.read_csv("odd.csv")
+    assert table["user"].tolist() == ["user2", "user0", "user1", "stranger"]
+    assert table["unknown"].tolist() == [0, 0, 1, 1]
+    held_out = dataset.validation
+    detector = AnomalyDetector(read_bundle(run, "cpu").model).fit(held_out.fold_in + held_out.targets)
+    ordered = rows[[2, 0, 1]]
+    ordered.data[:] = 1
+    np.testing.assert_allclose(table["score"][:3], detector.decision_function(ordered), atol=1e-5)
+    assert table.loc[3, ["score", "share_as_odd", "is_odd"]].isna().all()
+    last = json.loads(command("anomalies", "--input", "histories.csv", "--json").out)["users"][-1]
+    assert last == {"user": "stranger", "items": 0, "unknown": 1, "score": None, "share_as_odd": None, "is_odd": None}
+    Path("others.csv").write_text("user,item\na,zzz\nb,yyy\n")
+    refused = command("anomalies", "--input", "others.csv", "--output", "none.csv")
+    assert refused.code != 0 and "none of its items is in the model" in refused.err and not Path("none.csv").exists()
+
+
+def test_a_refit_that_has_seen_whom_others_are_compared_with_is_told_what_to_name(run: Path, command: Command) -> None:
+    assert command("train", "--refit", "toy/multvae", "--name", "again").code == 0
+    for words in (("anomalies",), ("generate", "--compare")):
+        said = command(words[0], "toy/again", *words[1:])
+        assert said.code == 2 and "--split test" not in said.err
+        assert "validation users, whom others are compared with; name multvae, which" in said.err.replace("\n", " ")
+    assert command("segments", "toy/again", "--groups", "3").code == 0
 
 
 def test_training_warns_of_a_collapsed_space_and_only_then(toy: Path, command: Command) -> None:

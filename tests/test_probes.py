@@ -112,6 +112,7 @@ def test_features_of_a_data_set_are_taken_by_name_and_rare_ones_are_left_out(
         ({"folds": 1}, r"got folds=1, expected a whole number >= 2"),
         ({"folds": True}, r"got folds=True"),
         ({"least": 9}, r"got least=9, expected a whole number >= 10"),
+        ({"folds": 2, "least": 5}, r"got least=5, expected a whole number >= 6"),
         ({"resamples": 99}, r"got resamples=99, expected a whole number >= 100"),
         ({"seed": -1}, r"got seed=-1, expected a whole number >= 0"),
         ({"names": ["one"]}, r"got 1 names for 2 features, expected a name for each"),
@@ -176,3 +177,24 @@ def test_a_width_out_of_range_and_a_matrix_with_nan_are_refused() -> None:
             narrowed(matrix, width)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="got a matrix that is not finite"):
         narrowed(np.where(np.eye(5, 3) > 0, np.nan, 1.0), 1)
+
+
+def test_features_may_be_nested_lists_or_sparse(vectors: np.ndarray, planted: np.ndarray) -> None:
+    expected = probe(vectors, planted, resamples=100)
+    for given in (planted.astype(int).tolist(), sp.coo_matrix(planted.astype(np.float32)), sp.csr_matrix(planted)):
+        found = probe(vectors, given, resamples=100)
+        np.testing.assert_array_equal(found.aucs, expected.aucs)
+        assert found.key == expected.key
+    with pytest.raises(DataError, match=r"got features that are no array .*, expected a row of numbers for each item"):
+        probe(vectors, [[1], [0, 1]])
+    with pytest.raises(DataError, match=r"got features of shape \(3,\), expected a row for each of the 300 items"):
+        probe(vectors, [1, 0, 1])
+    twice = sp.csr_matrix((np.ones(2), np.zeros(2, int), [0, 2, *[2] * (N_ITEMS - 1)]), shape=(N_ITEMS, 1))
+    with pytest.raises(DataError, match="got features that are not 0 or 1"):
+        probe(vectors, twice)
+
+
+def test_a_feature_that_six_items_have_is_probed_in_two_folds(vectors: np.ndarray) -> None:
+    few = (np.argsort(np.argsort(vectors[:, 0])) < 6)[:, None]
+    found = probe(vectors, few, folds=2, least=6, resamples=100)
+    assert np.isfinite(found.aucs).all() and found.aucs[0] > 0.8

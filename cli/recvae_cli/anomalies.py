@@ -1,10 +1,11 @@
-"""`recvae anomalies`: held-out users whose history a run finds odd."""
+"""`recvae anomalies`: users whose history a run finds odd: held-out ones, those of training, or those of a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae_cli import histories
 from recvae_cli.console import (
     DATA_DIR,
     DEVICE,
@@ -26,17 +27,27 @@ from recvae_cli.console import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from recvae.latent.anomalies import AnomalyDetector
     from recvae_cli.opening import Opened
 
+_SPLITS = ("test", "validation", "train")
 _STANDING_OUT = 3  # items named of a user
 
 
 def anomalies(
     run: OneRun = None,
-    split: Annotated[str, typer.Option("--split", help="Whose users: test, validation or train.")] = "test",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Whose users: test, validation or train.", show_default="test")
+    ] = None,
+    source: histories.Source = None,
+    user_col: histories.UserCol = None,
+    item_col: histories.ItemCol = None,
+    header: histories.Header = None,
+    sep: histories.Sep = None,
+    quote: histories.Quote = None,
+    encoding: histories.Encoding = None,
+    null: histories.Null = None,
+    on_bad_row: histories.OnBadRow = None,
     k: Annotated[int, typer.Option("-k", "--k", help="How many of the oddest users to show.")] = 10,
     contamination: Annotated[
         float, typer.Option("--contamination", help="Share of users taken for odd, above 0 and at most 0.5.")
@@ -61,18 +72,20 @@ def anomalies(
     """List users whose history the model finds odd, compared with validation users of similar length.
 
     The score counts standard deviations: 0 is usual. The share says how many ordinary users look as odd or odder.
+    With --input, the users of a file are looked at; one without a known item has no score.
 
     \b
     Examples:
       recvae anomalies ml-1m/multvae
       recvae anomalies ml-1m/multvae --contamination 0.01 --output odd.csv
+      recvae anomalies ml-1m/multvae --input histories.csv --output odd.csv
     """
     from recvae.latent.anomalies import AnomalyDetector
     from recvae_cli.opening import open_run
-    from recvae_cli.tables_out import check_table, write_table
+    from recvae_cli.tables_out import write_table
 
-    if output is not None:
-        check_table(output, overwrite)
+    known = histories.known_options(source, user_col, item_col, sep, header, quote, encoding, null, on_bad_row)
+    _check(split, source, k, output, overwrite)
     opened = open_run(
         run,
         data=data,
@@ -81,54 +94,91 @@ def anomalies(
         device=device,
         data_dir=data_dir,
         runs_dir=runs_dir,
-        split="validation",  # whom all are compared with
+        split="validation",
+        is_reference=True,
     )
     detector = AnomalyDetector(
-        opened.bundle.model, contamination=contamination, score=score, n_samples=samples, seed=seed
+        opened.bundle.model,
+        contamination=contamination,
+        score=score,
+        n_samples=samples,
+        seed=seed,
+        max_memory=opened.max_memory,
     )
-    ids, rows = _users(opened, split)
-    say(f"looking for odd ones among {len(ids):,} {split} users of {opened.dataset.name}, by {opened.folder}")
-    found = _columns(detector, _users(opened, "validation")[1], ids, rows)
+    split = split or "test"
+    asked = _users(opened, split) if source is None else _of_file(opened, source, known)
+    whose = f"{split} users of {opened.dataset.name}" if source is None else f"users of {source}"
+    say(f"looking for odd ones among {len(asked.users):,} {whose}, by {opened.folder}")
+    found = _columns(detector, _users(opened, "validation").rows, asked, source is not None)
     if output is not None:
         write_table(output, found)
-        say(f"{output}: {len(ids):,} users")
-    odd = int(sum(found["is_odd"]))
+        say(f"{output}: {len(asked.users):,} users")
     if as_json:
         users = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-        show_json({"folder": str(opened.folder), "split": split, "threshold": detector.threshold_, "users": users})
+        where = {"split": split} if source is None else {"input": str(source)}
+        show_json({"folder": str(opened.folder), **where, "threshold": detector.threshold_, "users": users})
         return
-    show(_table(opened, detector, rows, found, k))
-    say(f"{odd:,} of {len(ids):,} users have a score above {detector.threshold_:.2f}, the threshold")
+    show(_table(opened, detector, asked.rows, found, k))
+    odd, without = found["is_odd"].count(True), found["score"].count(None)
+    if without:
+        say(f"{without:,} users have no item that the model knows, and so no score")
+    say(f"{odd:,} of {len(asked.users) - without:,} users have a score above {detector.threshold_:.2f}, the threshold")
     say_next(command("likelihood", opened.folder, *model_words(type(opened.bundle.model))))
 
 
-def _users(opened: "Opened", split: str) -> "tuple[np.ndarray, Any]":
+def _check(split: str | None, source: Path | None, k: int, output: Path | None, overwrite: bool) -> None:
+    """Refuse what is wrong in itself, before anything is looked for."""
+    from recvae.errors import UsageError
+    from recvae.items import check_k
+    from recvae_cli.tables_out import check_table
+
+    check_k(k)
+    if output is not None:
+        check_table(output, overwrite)
+    if split is not None and source is not None:
+        raise UsageError(f"got --split {split} with --input {source}, expected one of the two; leave one out")
+    if split not in (None, *_SPLITS):
+        raise UsageError(f"got --split {split}, expected one of {', '.join(_SPLITS)}")
+
+
+def _users(opened: "Opened", split: str) -> histories.ReadHistories:
     """Return ids and whole rows of the users of a part."""
-    import numpy as np
+    from recvae_cli.opening import train_users
 
     dataset = opened.dataset
     if split == "train":
-        ids = dataset.train_user_ids
-        return np.arange(dataset.train.shape[0]) if ids is None else ids, dataset.train
+        return histories.ReadHistories(train_users(dataset), dataset.train, [0] * dataset.train.shape[0])
     part = dataset.part(split)
-    return part.user_ids, part.fold_in + part.targets
+    return histories.ReadHistories(part.user_ids.tolist(), part.fold_in + part.targets, [0] * part.n_users)
 
 
-def _columns(detector: "AnomalyDetector", usual: Any, ids: "np.ndarray", rows: Any) -> dict[str, list[Any]]:
-    """Fit the detector to the usual users, and return the columns of the table of the others."""
+def _of_file(opened: "Opened", source: Path, known: dict[str, Any]) -> histories.ReadHistories:
+    return histories.read_histories(source, known, opened.dataset.items, opened.dataset.manifest)
+
+
+def _columns(
+    detector: "AnomalyDetector", usual: Any, asked: histories.ReadHistories, of_file: bool
+) -> dict[str, list[Any]]:
+    """Fit the detector to the usual users, and return what is written of the others; nothing without a known item."""
     from recvae.progress import part_of
     from recvae.training.monitors import ProgressBar
 
-    share = usual.shape[0] / (usual.shape[0] + rows.shape[0])
+    share = usual.shape[0] / (usual.shape[0] + asked.rows.shape[0])
     with ProgressBar("looking for odd users") as bar:
         detector.fit(usual, progress=part_of(bar, 0, share, "users to compare with"))
-        scores, shares = detector.scores_and_p_values(rows, progress=part_of(bar, share, 1, "users"))
+        scores, shares = detector.scores_and_p_values(asked.rows, progress=part_of(bar, share, 1, "users"))
+    lengths = asked.rows.getnnz(axis=1).tolist()
+
+    def known(values: list[Any]) -> list[Any]:
+        return [value if length else None for value, length in zip(values, lengths, strict=True)]
+
     return {
-        "user": ids.tolist(),
-        "items": rows.getnnz(axis=1).tolist(),
-        "score": scores.tolist(),
-        "share_as_odd": shares.tolist(),
-        "is_odd": (scores > detector.threshold_).tolist(),
+        "user": asked.users,
+        "items": lengths,
+        **({"unknown": asked.unknown} if of_file else {}),
+        "score": known(scores.tolist()),
+        "share_as_odd": known(shares.tolist()),
+        "is_odd": known((scores > detector.threshold_).tolist()),
     }
 
 
@@ -137,8 +187,10 @@ def _table(opened: "Opened", detector: "AnomalyDetector", rows: Any, found: dict
     from rich.table import Table
 
     table = Table("user", "items", "score", "share as odd", "odd", "what stands out")
-    order = np.argsort(-np.array(found["score"]), kind="stable")[: max(k, 0)]
-    items, surprises = opened.dataset.items, detector.surprises(rows[order])
+    scores = np.array(found["score"], dtype=np.float64)  # NaN, which comes last, for none
+    order = np.argsort(-scores, kind="stable")[: min(k, int(np.isfinite(scores).sum()))]
+    items = opened.dataset.items
+    surprises = detector.surprises(rows[order]) if len(order) else rows[:0]
     for place, user in enumerate(order.tolist()):
         of_user = surprises[place]
         top = of_user.indices[np.argsort(-of_user.data, kind="stable")[:_STANDING_OUT]]

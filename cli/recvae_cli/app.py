@@ -26,6 +26,7 @@ from recvae_cli import (
     similar,
     train,
     tune,
+    units,
 )
 from recvae_cli.console import Verb, Verbs
 from recvae_cli.ids import TakesIds
@@ -59,6 +60,7 @@ app.command("likelihood", cls=Verb)(likelihood.likelihood)
 app.command("anomalies", cls=Verb)(anomalies.anomalies)
 app.command("generate", cls=Verb)(generate.generate)
 app.command("segments", cls=Verb)(segments.segments)
+app.command("units", cls=Verb)(units.units)
 app.command("export", cls=Verb)(export.export)
 app.command("serve", cls=Verb)(serve.serve)
 

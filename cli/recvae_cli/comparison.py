@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +12,13 @@ import typer
 
 from recvae_cli import completion
 from recvae_cli.console import imported_models, memory_limit, say, show, show_json
+from recvae_cli.opening import names_of
 from recvae_cli.pages import WIDTH, as_text, printable
 
 if TYPE_CHECKING:
-    from recvae.bundles.bundle import Bundle
-    from recvae.datasets.dataset import Dataset
     from recvae.evaluation.comparison import Comparison
-    from recvae.evaluation.contenders import Contender
-    from recvae.metrics import Background, Metric
     from recvae.models import Model
+    from recvae_cli.measuring import Kept
 
 METRIC_NAMES = (  # a copy: --help imports no library
     "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage, gini, novelty, average_popularity, "
@@ -91,7 +89,7 @@ class Request:
 def check_request(request: Request, runs: list[str]) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
-    from recvae.evaluation.segments import check_by
+    from recvae.evaluation.slices import check_by
     from recvae.metrics import parse_metrics
     from recvae.storage.files import check_writable
 
@@ -130,7 +128,9 @@ def _format(request: Request) -> str:
     return form or by_ending[output.suffix]
 
 
-def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Comparison", Path]:
+def compare_runs(
+    request: Request, folders: list[Path], doing: str, kept: "Kept | None" = None
+) -> tuple["Comparison", Path]:
     """Measure runs and baselines on the same users, and return the comparison and the folder of the data set."""
     from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
@@ -143,8 +143,9 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
+    from recvae_cli.measuring import MeasureRuns
 
-    wanted, labels = parse_metrics(request.metrics), _labels(folders)
+    wanted, labels = parse_metrics(request.metrics), names_of(folders)
     seeds_of = [seeds_for(folder, request.seeds, imported_models(request.own)) for folder in folders]
     models, to = _baselines(request, labels, folders)
     check_names([*labels, *models], to)
@@ -154,7 +155,7 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     check_same_data(manifests, dataset)
     held_out, background = dataset.part(request.split), background_of(dataset, request.split)
     check_needs(wanted, held_out, background)
-    measure = _Measure(request, dataset, home, wanted, to, background)
+    measure = MeasureRuns(request, dataset, home, wanted, to, background, kept)
     check_unseen({str(folder): training_of(folder, read_card(folder)).refit for folder in folders}, request.split)
     say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
     # All existing runs come before anything is trained: a damaged one shows at once.
@@ -169,12 +170,6 @@ def compare_runs(request: Request, folders: list[Path], doing: str) -> tuple["Co
     baseline, choice = (to, "named with --to") if to else strongest(bundles) if bundles else (None, "")
     names = [str(metric) for metric in wanted]
     return comparison_of(contenders, dataset, request.split, names, baseline, choice, request.by), home
-
-
-def _labels(folders: list[Path]) -> list[str]:
-    """Name runs by their folder, by the path where two folders have the same name."""
-    names = [folder.name for folder in folders]
-    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
 
 
 def _baselines(request: Request, labels: list[str], folders: list[Path]) -> tuple[dict[str, "type[Model]"], str | None]:
@@ -226,101 +221,6 @@ def _check_libraries(baselines: "list[type[Model]]", to: str | None) -> None:
             others = ",".join(import_path(other) for other in baselines if other is not model) or "none"
             instead = f"name another model with --to than {to}" if to == model.name else f"use --baselines {others}"
             raise UsageError(f"{error}; or {instead}") from error
-
-
-class _Measure:
-    """Measures runs and baselines with a progress bar each."""
-
-    def __init__(
-        self,
-        request: Request,
-        dataset: "Dataset",
-        home: Path,
-        metrics: "list[Metric]",
-        to: str | None,
-        background: "Background",
-    ) -> None:
-        from recvae.evaluation.segments import segments_of
-
-        self._background = background
-        self._segments = segments_of(request.by, dataset.part(request.split), background)
-        self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
-        self._limit, self._models = memory_limit(request.max_memory), imported_models(request.own)
-        self._cache = home / "baselines"
-
-    def _contender(self, label: str, bundle: "Bundle", folder: Path, is_baseline: bool) -> "Contender":
-        from recvae.evaluation.contenders import measure
-        from recvae.training.monitors import ProgressBar
-
-        held_out = self._dataset.part(self._request.split)
-        with ProgressBar(f"ranking for {label}") as bar:
-            return measure(
-                label,
-                bundle,
-                held_out,
-                self._metrics,
-                background=self._background,
-                segments=self._segments,
-                folder=folder,
-                is_baseline=is_baseline,
-                progress=bar,
-                max_memory=self._limit,
-            )
-
-    def run(self, label: str, folder: Path) -> "Contender":
-        """Measure a run, with a note where it was interrupted."""
-        from recvae.bundles.bundle import read_bundle
-
-        bundle = read_bundle(folder, self._request.device, self._limit, models=self._models)
-        found = self._contender(label, bundle, folder, is_baseline=label == self._to)
-        why = bundle.training.failure or "stopped by hand"
-        note = f"{label} was interrupted ({why}): measured with its best weights so far"
-        note = "; ".join(text for text in (found.note, note) if text)
-        return replace(found, note=note) if bundle.interrupted else found
-
-    def fit_baseline(self, model: "type[Model]") -> "Bundle":
-        """Take a tuned baseline from the cache next to the data set, or fit it."""
-        from recvae.bundles.card import CARD
-        from recvae.evaluation.baselines import cached_baseline
-        from recvae.training.monitors import ProgressBar
-
-        ignored = self._request.runs_dir / self._dataset.name / model.name
-        if self._to == model.name and (ignored / CARD).is_file():
-            say(f"{model.name} is fitted and tuned as the baseline; to use the run {ignored}, name it among the runs")
-        with ProgressBar(f"tuning {model.name} on validation") as bar:
-            return cached_baseline(
-                model, self._dataset, self._cache, bar, device=self._request.device, max_memory=self._limit
-            )
-
-    def baseline(self, label: str, bundle: "Bundle") -> "Contender":
-        """Measure a tuned baseline."""
-        return self._contender(label, bundle, self._cache / bundle.model.name, is_baseline=True)
-
-    def over_seeds(self, first: "Contender", label: str, folder: Path, seeds: list[int]) -> "Contender":
-        """Repeat a run with other seeds, or take the repeats that exist, and return the mean over all."""
-        from recvae.evaluation.contenders import over_seeds
-
-        return over_seeds([first, *(self.run(label, self._repeat(folder, seed)) for seed in seeds)])
-
-    def _repeat(self, folder: Path, seed: int) -> Path:
-        from recvae.runs.repeats import repeat
-        from recvae.training.monitors import ProgressBar, TrainingProgress
-
-        try:
-            with ProgressBar(f"{folder.name}, seed {seed}") as bar:
-                watch, device = TrainingProgress(bar), self._request.device
-                return repeat(
-                    folder,
-                    seed,
-                    self._dataset,
-                    device=device,
-                    max_memory=self._limit,
-                    monitor=watch,
-                    models=self._models,
-                )
-        except KeyboardInterrupt:
-            say("interrupted; run the same command again to continue")
-            raise
 
 
 def report(request: Request, comparison: "Comparison") -> None:

@@ -64,17 +64,15 @@ def generate(
       recvae generate ml-1m/multvae --users 5000 --output made.parquet
       recvae generate ml-1m/multvae --compare
     """
-    from recvae.errors import UsageError
-    from recvae.latent.generation import SOURCES, realism
     from recvae.latent.generation import generate as make
+    from recvae.latent.generation import realism
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
     from recvae_cli.tables_out import check_table, write_table
 
     if output is not None:
         check_table(output, overwrite)
-    if source not in SOURCES:
-        raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
+    _check(source, components, compare)
     opened = open_run(
         run,
         data=data,
@@ -84,11 +82,14 @@ def generate(
         data_dir=data_dir,
         runs_dir=runs_dir,
         split="validation" if compare else None,  # whom EASE is asked about
+        is_reference=True,
     )
     model, train = opened.bundle.model, opened.dataset.train
     say(f"making up {users:,} users like those of {opened.dataset.name}, by {opened.folder}")
+    of_source = components if source == "mixture" else None
+    limit = opened.max_memory
     with ProgressBar("making up users") as bar:
-        made = make(model, train, users, source, components=components, seed=seed, progress=bar)
+        made = make(model, train, users, source, components=of_source, seed=seed, max_memory=limit, progress=bar)
     if output is not None:
         ids, of_rows = opened.dataset.items.ids, made.nonzero()
         write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
@@ -110,6 +111,19 @@ def generate(
         say_next(command("generate", opened.folder, "--output", "made.parquet"))
 
 
+def _check(source: str, components: int | None, compare: bool) -> None:
+    """Refuse what is wrong in itself, before anything is looked for."""
+    from recvae.errors import UsageError
+    from recvae.latent.generation import SOURCES
+
+    if source not in SOURCES:
+        raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
+    if components is not None and source != "mixture" and not compare:
+        raise UsageError(
+            f"got --components {components} with --from {source}, expected them of a mixture; leave them out"
+        )
+
+
 def _all_ways(
     opened: "Opened", n: int, components: int | None, seed: int, made: dict[str, Any]
 ) -> "dict[str, Realism]":
@@ -125,17 +139,19 @@ def _all_ways(
     n_real = min(n, train.shape[0] // 2)
     order = np.random.default_rng(seed).permutation(train.shape[0])
     some, others = train[order[:n_real]], train[order[n_real:]]
-    has_prior = getattr(opened.bundle.model, "has_distribution", False)
+    model, limit = opened.bundle.model, opened.max_memory
+    has_prior = getattr(model, "has_distribution", False)
     ways = [way for way in SOURCES if way != "prior" or has_prior]
     with ProgressBar("comparing with real users") as bar:
         bar(0, 1 + len(ways), "real users")
-        figures = {"real users": realism(some, others, others, held_out)}
+        figures = {"real users": realism(some, others, others, held_out, max_memory=limit)}
         for place, way in enumerate(ways, 1):
             rows, step = made.get(way), part_of(bar, place / (1 + len(ways)), (place + 0.5) / (1 + len(ways)), way)
             if rows is None:
-                rows = make(opened.bundle.model, train, n, way, components=components, seed=seed, progress=step)
+                options = {"components": components if way == "mixture" else None, "seed": seed}
+                rows = make(model, train, n, way, **options, max_memory=limit, progress=step)
             bar(place + 0.5, 1 + len(ways), f"{way}, training EASE")
-            figures[way] = realism(rows[:n_real], others, train, held_out)  # as many as real ones
+            figures[way] = realism(rows[:n_real], others, train, held_out, max_memory=limit)  # as many as real ones
     return figures
 
 

@@ -1,5 +1,6 @@
-"""What verbs on the inside of a model share: a run with its data set, checked to belong together."""
+"""What verbs on trained runs share: runs with their data set, checked to belong together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,82 @@ class Opened:
     max_memory: int | None
 
 
+@dataclass(frozen=True)
+class OpenedRuns:
+    """Runs on one data set.
+
+    Parameters
+    ----------
+    bundles : dict of str to Bundle
+        What they hold, by name.
+    dataset : Dataset
+        What all were trained on.
+    home : Path
+        Where it is.
+    max_memory : int or None
+        Bytes that scoring may take.
+    """
+
+    bundles: "dict[str, Bundle]"
+    dataset: "Dataset"
+    home: Path
+    max_memory: int | None
+
+
+def names_of(folders: list[Path]) -> list[str]:
+    """Name runs by their folder, by the path where two folders have the same name."""
+    names = [folder.name for folder in folders]
+    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+
+
+def open_runs(
+    folders: Mapping[str, Path],
+    *,
+    data: str | None,
+    own: list[str] | None,
+    max_memory: str | None,
+    device: str,
+    data_dir: Path,
+    split: str | None,
+    is_reference: bool = False,
+) -> OpenedRuns:
+    """Load runs and their data set.
+
+    Parameters
+    ----------
+    folders : mapping of str to Path
+        The runs, by the name that messages have.
+    data, own, max_memory, device, data_dir
+        See `open_run`.
+    split : str, optional
+        Held-out users who must not be among those the runs were trained on.
+    is_reference : bool
+        Whether these users are what others are compared with, so that no other split can be asked for.
+
+    Raises
+    ------
+    UsageError, DataError, BundleError
+        See `open_run`.
+    """
+    from recvae.bundles.bundle import read_bundle, training_of
+    from recvae.bundles.card import read_card
+    from recvae.datasets.dataset import Dataset
+    from recvae.datasets.home import find_dataset
+    from recvae.evaluation.same_data import check_same_data, check_unseen
+
+    limit, cards = memory_limit(max_memory), {name: read_card(folder) for name, folder in folders.items()}
+    manifests = {name: card.get("dataset", {}) for name, card in cards.items()}
+    home = find_dataset(data_dir, data or str(next(iter(manifests.values())).get("name")))
+    dataset, models = Dataset.load(home), imported_models(own)
+    check_same_data(manifests, dataset)
+    if split is not None:
+        dataset.part(split)  # refuses an unknown one
+        refits = {name: training_of(folders[name], card).refit for name, card in cards.items()}
+        check_unseen(refits, split, is_reference=is_reference)
+    bundles = {name: read_bundle(folder, device, limit, models=models) for name, folder in folders.items()}
+    return OpenedRuns(bundles, dataset, home, limit)
+
+
 def open_run(
     run: str | None,
     *,
@@ -43,6 +120,7 @@ def open_run(
     data_dir: Path,
     runs_dir: Path,
     split: str | None = None,
+    is_reference: bool = False,
 ) -> Opened:
     """Find and load a run and its data set.
 
@@ -56,28 +134,29 @@ def open_run(
         The options of these names.
     split : str, optional
         Held-out users who must not be among those the run was trained on.
+    is_reference : bool
+        Whether these users are what others are compared with, so that no other split can be asked for.
 
     Raises
     ------
     UsageError, DataError, BundleError
         If there is no such run or data set, they do not belong together, or the run has seen these users.
     """
-    from recvae.bundles.bundle import read_bundle, training_of
-    from recvae.bundles.card import read_card
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
-    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.runs.finding import find_run
 
-    folder, limit = find_run(runs_dir, run, data), memory_limit(max_memory)
-    card = read_card(folder)
-    manifest = card.get("dataset", {})
-    dataset = Dataset.load(find_dataset(data_dir, data or str(manifest.get("name"))))
-    check_same_data({str(folder): manifest}, dataset)
-    if split is not None:
-        dataset.part(split)  # refuses an unknown one
-        check_unseen({str(folder): training_of(folder, card).refit}, split)
-    return Opened(folder, read_bundle(folder, device, limit, models=imported_models(own)), dataset, limit)
+    folder = find_run(runs_dir, run, data)
+    name = str(folder)
+    found = open_runs(
+        {name: folder},
+        data=data,
+        own=own,
+        max_memory=max_memory,
+        device=device,
+        data_dir=data_dir,
+        split=split,
+        is_reference=is_reference,
+    )
+    return Opened(folder, found.bundles[name], found.dataset, found.max_memory)
 
 
 def train_users(dataset: "Dataset") -> list[Any]:

@@ -16,11 +16,11 @@ from recvae_cli.console import (
     OwnModels,
     RunsDir,
     command,
-    imported_models,
     memory_limit,
     say,
     say_next,
 )
+from recvae_cli.opening import names_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,12 +107,6 @@ class _Request:
     data_dir: Path
 
 
-def names_of(folders: list[Path]) -> list[str]:
-    """Name runs by their folder, by the path where two folders have the same name."""
-    names = [folder.name for folder in folders]
-    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
-
-
 def _own_words(own: list[str] | None) -> list[str]:
     return [word for name in own or [] for word in ("--model", name)]
 
@@ -177,37 +171,32 @@ def _draw_measured(
     request: _Request, folders: dict[str, Path], wanted: list[str], lenient: bool
 ) -> "dict[str, Figure]":
     """Draw the pictures that need the data set and the models."""
-    from recvae.bundles.bundle import read_bundle
-    from recvae.bundles.card import read_card
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
-    from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.reports.measuring import KS, Measured, rank_users
     from recvae.reports.pictures import MAP, MEASURED, draw
     from recvae.training.monitors import ProgressBar
+    from recvae_cli.opening import open_runs
 
-    cards = {name: read_card(folder)["dataset"] for name, folder in folders.items()}
-    home = find_dataset(request.data_dir, request.data or str(next(iter(cards.values())).get("name")))
-    dataset, models = Dataset.load(home), imported_models(request.own)
-    held_out = dataset.part(request.split)
-    check_same_data(cards, dataset)
-    bundles = {
-        name: read_bundle(folder, request.device, memory_limit(request.max_memory), models=models)
-        for name, folder in folders.items()
-    }
-    check_unseen({name: bundle.training.refit for name, bundle in bundles.items()}, request.split)
-    drawn = {}
+    opened = open_runs(
+        folders,
+        data=request.data,
+        own=request.own,
+        max_memory=request.max_memory,
+        device=request.device,
+        data_dir=request.data_dir,
+        split=request.split,
+    )
+    bundles, dataset = opened.bundles, opened.dataset
+    held_out, drawn = dataset.part(request.split), {}
     if MAP in wanted:
         drawn |= _map(request, bundles, dataset, lenient)
     measured = [name for name in MEASURED if name in wanted]
     if measured:
-        say(f"ranking for the {request.split} users of {home}")
+        say(f"ranking for the {request.split} users of {opened.home}")
         ranked = {}
         for name, bundle in bundles.items():
             with ProgressBar(f"ranking for {name}") as bar:
                 most = max(request.k, *KS)
-                limit = memory_limit(request.max_memory)
-                ranked[name] = rank_users(bundle.model, held_out, most, bar, max_memory=limit)
+                ranked[name] = rank_users(bundle.model, held_out, most, bar, max_memory=opened.max_memory)
         known = Measured(
             ranked=ranked,
             held_out=held_out,

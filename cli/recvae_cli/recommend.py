@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae_cli import histories
 from recvae_cli.console import (
     DEVICE,
     RUNS_DIR,
@@ -46,28 +47,15 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which history items led to each recommendation.")
     ] = False,
-    source: Annotated[
-        Path | None,
-        typer.Option("--input", help="File with the histories of many users, in any form that `preprocess` reads."),
-    ] = None,
-    user_col: Annotated[
-        str | None, typer.Option(help="Column of user ids in --input; by default as in the training data.")
-    ] = None,
-    item_col: Annotated[
-        str | None, typer.Option(help="Column of item ids in --input; by default as in the training data.")
-    ] = None,
-    header: Annotated[
-        bool | None, typer.Option("--header/--no-header", help="Whether the first line of --input names columns.")
-    ] = None,
-    sep: Annotated[str | None, typer.Option(help="Separator of --input: any character, ::, tab or space.")] = None,
-    quote: Annotated[str | None, typer.Option(help="Character around values of --input, or none.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of --input.", show_default="utf-8")] = None,
-    null: Annotated[
-        list[str] | None, typer.Option(help="A word that means a missing id in --input (repeatable).")
-    ] = None,
-    on_bad_row: Annotated[
-        str | None, typer.Option(help="A bad row of --input: stop or skip.", show_default="stop")
-    ] = None,
+    source: histories.Source = None,
+    user_col: histories.UserCol = None,
+    item_col: histories.ItemCol = None,
+    header: histories.Header = None,
+    sep: histories.Sep = None,
+    quote: histories.Quote = None,
+    encoding: histories.Encoding = None,
+    null: histories.Null = None,
+    on_bad_row: histories.OnBadRow = None,
     output: Annotated[
         Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
     ] = None,
@@ -101,12 +89,7 @@ def recommend(
         raise UsageError(
             "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
         )
-    known = {"user_col": user_col, "item_col": item_col, "sep": sep, "header": header, "quote": quote}
-    known |= {"encoding": encoding, "null": null, "on_bad_row": on_bad_row}
-    known = {key: value for key, value in known.items() if value is not None and value != []}
-    if source is None and known:
-        named = ", ".join("--" + key.replace("_", "-") for key in known)
-        raise UsageError(f"got {named} without --input, expected it with a file; add --input")
+    known = histories.known_options(source, user_col, item_col, sep, header, quote, encoding, null, on_bad_row)
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     by_index = _is_index(format_)

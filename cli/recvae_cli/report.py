@@ -17,18 +17,17 @@ from recvae_cli.console import (
     OwnModels,
     RunsDir,
     command,
-    imported_models,
     memory_limit,
     say,
     say_next,
 )
-from recvae_cli.plot import names_of
+from recvae_cli.measuring import Kept
+from recvae_cli.opening import names_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from recvae.bundles.bundle import Bundle
-    from recvae.datasets.dataset import Dataset
     from recvae.evaluation.comparison import Comparison
     from recvae.reports.measuring import Measured
 
@@ -70,6 +69,7 @@ def report(
       recvae report multvae ease --to ease --examples 0 --output for-everyone.html
     """
     from recvae.reports.canvas import styled
+    from recvae.reports.measuring import KS
     from recvae.runs.finding import find_run
 
     request = shared.Request(
@@ -96,8 +96,9 @@ def report(
     folders = dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None])
     named = dict(zip(names_of(list(folders)), folders, strict=True))
     typed = _as_typed(request, list(folders), baselines, examples, k, output)
-    found, home = shared.compare_runs(request, list(folders), "reporting on")
-    _write(request, named, found, home, output, examples, k, typed)
+    kept = Kept(max(KS))
+    found, home = shared.compare_runs(request, list(folders), "reporting on", kept)
+    _write(request, named, found, kept, home, output, examples, k, typed)
     typer.echo(f"report: {output}")
     say_next(command("plot", *folders, "--picture", "all", "--output", "pictures.png"))
 
@@ -138,6 +139,7 @@ def _write(
     request: shared.Request,
     named: dict[str, Path],
     found: "Comparison",
+    kept: Kept,
     home: Path,
     output: Path,
     examples: int,
@@ -145,20 +147,22 @@ def _write(
     typed: str,
 ) -> None:
     """Draw the pictures and write the page."""
-    from recvae.bundles.bundle import read_bundle
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.reports.canvas import COLORS
+    from recvae.reports.measuring import Measured
     from recvae.reports.page import Report, report_page
     from recvae.storage.files import write_text
 
-    limit, models = memory_limit(request.max_memory), imported_models(request.own)
-    dataset = Dataset.load(home)
-    bundles = {name: read_bundle(folder, request.device, limit, models=models) for name, folder in named.items()}
-    drawn = dict(bundles)
+    dataset, bundles, drawn = Dataset.load(home), {name: kept.bundles[name] for name in named}, list(named)
     if found.baseline is not None and found.baseline not in drawn and len(drawn) < len(COLORS):
-        drawn[found.baseline] = _fitted_baseline(request, found, dataset, home)
-    measured = _measured(request, drawn, dataset)
+        drawn.append(found.baseline)
+    measured = Measured(
+        ranked={name: kept.ranked[name] for name in drawn},
+        held_out=dataset.part(request.split),
+        train_counts=dataset.items.train_counts,
+        n_train_users=dataset.train.shape[0],
+    )
     figures, remarks = _pictures(request, named, bundles, measured, found, k)
     page = report_page(
         Report(
@@ -172,39 +176,10 @@ def _write(
             n_examples=examples,
             k=min(k, len(dataset.item_ids)),
             remarks=remarks,
-            max_memory=limit,
+            max_memory=memory_limit(request.max_memory),
         )
     )
     write_text(output, page)
-
-
-def _fitted_baseline(request: shared.Request, found: "Comparison", dataset: "Dataset", home: Path) -> "Bundle":
-    """Take the baseline of a comparison from the cache; one of your own, which is never kept, is fitted again."""
-    from recvae.evaluation.baselines import cached_baseline
-    from recvae.models import MODELS, model_class
-    from recvae.training.monitors import ProgressBar
-
-    words = [word.strip() for word in (*request.baselines.split(","), request.to or "")]
-    named = [model_class(word) for word in words if word in MODELS or ":" in word]
-    wanted = next(one.model for one in found.contenders if one.name == found.baseline)
-    model = next(one for one in named if one.name == wanted)
-    with ProgressBar(f"pictures of {wanted}") as bar:
-        limit = memory_limit(request.max_memory)
-        return cached_baseline(model, dataset, home / "baselines", bar, device=request.device, max_memory=limit)
-
-
-def _measured(request: shared.Request, bundles: "dict[str, Bundle]", dataset: "Dataset") -> "Measured":
-    """Rank all items for the users once more, for the pictures."""
-    from recvae.reports.measuring import KS, Measured, rank_users
-    from recvae.training.monitors import ProgressBar
-
-    held_out, limit = dataset.part(request.split), memory_limit(request.max_memory)
-    ranked = {}
-    for name, bundle in bundles.items():
-        with ProgressBar(f"pictures of {name}") as bar:
-            ranked[name] = rank_users(bundle.model, held_out, max(KS), bar, max_memory=limit)
-    counts = dataset.items.train_counts
-    return Measured(ranked=ranked, held_out=held_out, train_counts=counts, n_train_users=dataset.train.shape[0])
 
 
 def _pictures(

@@ -7,7 +7,7 @@
     same_data      whether runs are of the data they are measured on, and have not seen its users
     contenders     who takes part in a comparison, over one seed or several
     comparison     contenders on the same users, tested against a baseline
-    segments       users by length of history, targets by popularity
+    slices       users by length of history, targets by popularity
     pages          what a comparison shows to people: metrics, seeds, differences and cost
     tables         tables for terminals, Markdown, LaTeX and HTML
     documents      a comparison as a whole page of HTML, and as rows of CSV

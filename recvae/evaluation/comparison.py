@@ -22,8 +22,8 @@ from recvae.evaluation.documents import comparison_as_csv, comparison_as_html
 from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, better_of, main_metric, summarise
 from recvae.evaluation.pages import page_of
 from recvae.evaluation.same_data import check_fits
-from recvae.evaluation.segments import check_by, segments_of
 from recvae.evaluation.significance import PairedTest, paired_tests
+from recvae.evaluation.slices import check_by, slices_of
 from recvae.evaluation.tables import Page
 from recvae.items import ids_to_arrow
 from recvae.metrics import Background, Metric, parse_metrics
@@ -55,7 +55,7 @@ class Comparison:
     choice : str
         How the baseline was chosen, for the reader.
     by : str, optional
-        What divides the segments that the contenders were measured on too; see `recvae.evaluation.segments`.
+        What divides the slices that the contenders were measured on too; see `recvae.evaluation.slices`.
 
     Raises
     ------
@@ -136,9 +136,9 @@ class Comparison:
                 "parameters": contender.n_parameters,
             }
             if self.by is not None:
-                row["segments"] = {
+                row["slices"] = {
                     name: {metric: asdict(summarise(found)) for metric, found in values.items()}
-                    for name, values in contender.segments.items()
+                    for name, values in contender.slices.items()
                 }
             if contender.note:
                 row["note"] = contender.note
@@ -157,13 +157,13 @@ class Comparison:
             "confidence": CONFIDENCE,
             "test": "two-sided paired t-test over users, Holm over runs",
             "baseline": self.baseline,
-            **({} if self.by is None else {"by": self.by, "segments": self.users_by_segment()}),
+            **({} if self.by is None else {"by": self.by, "slices": self.users_by_slice()}),
             "runs": rows,
         }
 
-    def users_by_segment(self) -> dict[str, int]:
-        """Return how many users have a target in each segment, in the order of the segments."""
-        values = self.contenders[0].segments
+    def users_by_slice(self) -> dict[str, int]:
+        """Return how many users have a target in each slice, in the order of the slices."""
+        values = self.contenders[0].slices
         return {name: max(int((~np.isnan(v)).sum()) for v in found.values()) for name, found in values.items()}
 
     def write_per_user(self, path: Path) -> None:
@@ -261,7 +261,7 @@ def compare(
     Raises
     ------
     UsageError
-        If a name, metric, split or segment is unknown, there is no model, one was made from other data or from these
+        If a name, metric, split or slice is unknown, there is no model, one was made from other data or from these
         users, or a metric needs features that the items do not have.
     NotFittedError, DataError
         See `recvae.evaluation.evaluate.evaluate`.
@@ -285,7 +285,7 @@ def compare(
     numbered = {f"{name} ({i})" if i else name: fit for name, made in fits.items() for i, fit in enumerate(made)}
     check_fits(numbered, dataset, split)
     background = background_of(dataset, split)
-    segments = segments_of(by, held_out, background)
+    slices = slices_of(by, held_out, background)
     measured: dict[str, list[Contender]] = {name: [] for name in fits}
     for place, (name, fit) in enumerate((name, fit) for name, made in fits.items() for fit in made):
 
@@ -301,7 +301,7 @@ def compare(
                 held_out,
                 wanted,
                 background=background,
-                segments=segments,
+                slices=slices,
                 is_baseline=is_baseline,
                 progress=tell,
                 max_memory=max_memory,

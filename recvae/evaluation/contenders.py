@@ -11,7 +11,7 @@ from recvae.bundles.bundle import WEIGHTS, Bundle
 from recvae.errors import UsageError
 from recvae.evaluation.baselines import describe_choice
 from recvae.evaluation.evaluate import Summary, check_needs, rank_all, summarise, summarise_resampled
-from recvae.evaluation.segments import Segment
+from recvae.evaluation.slices import Slice
 from recvae.interactions import HeldOut
 from recvae.metrics import Background, Metric
 from recvae.metrics import measure as measure_lists
@@ -41,8 +41,8 @@ class Contender:
         Values of metrics that are not per user; means over the seeds.
     resampled : dict of str to ndarray of shape (n_resamples,)
         The same of users drawn again, from which their intervals are made.
-    segments : dict of str to dict of str to ndarray of shape (n_users,)
-        By segment and metric, values per user as in `per_user`; NaN where a user has no target in the segment.
+    slices : dict of str to dict of str to ndarray of shape (n_users,)
+        By slice and metric, values per user as in `per_user`; NaN where a user has no target in the slice.
     is_baseline : bool
         Whether it takes part as a baseline.
     note : str
@@ -67,7 +67,7 @@ class Contender:
     per_user: dict[str, np.ndarray]
     overall: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, np.ndarray] = field(default_factory=dict)
-    segments: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    slices: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     is_baseline: bool = False
     note: str = ""
     trained_on: str = "train"
@@ -96,9 +96,10 @@ def measure(
     metrics: Sequence[Metric],
     *,
     background: Background | None = None,
-    segments: Sequence[Segment] = (),
+    slices: Sequence[Slice] = (),
     folder: Path | None = None,
     is_baseline: bool = False,
+    ranked: np.ndarray | None = None,
     progress: Progress | None = None,
     max_memory: int | None = None,
 ) -> Contender:
@@ -116,12 +117,14 @@ def measure(
         What to measure.
     background : Background, optional
         What metrics beyond accuracy need.
-    segments : sequence of Segment
+    slices : sequence of Slice
         Parts of the users or targets to measure too, by metrics with values per user.
     folder : Path, optional
         Where the bundle is.
     is_baseline : bool
         Whether it takes part as a baseline; then the note says how it was tuned.
+    ranked : ndarray of shape (n_users, k), int32, optional
+        What `rank_all` returned, at least as deep as the metrics look; by default items are ranked here.
     progress : Progress, optional
         Called with the users done and the users in all.
     max_memory : int, optional
@@ -136,9 +139,10 @@ def measure(
     model = bundle.model if bundle else cast(Model, fitted)
     held_out = HeldOut.of(held_out, held_out.fold_in.shape[1])
     check_needs(metrics, held_out, background)
-    ranked = rank_all(model, held_out, metrics, progress, max_memory=max_memory)
+    if ranked is None:
+        ranked = rank_all(model, held_out, max(metric.k for metric in metrics), progress, max_memory=max_memory)
     per_user, overall = measure_lists(metrics, ranked, held_out.targets, background)
-    of_users = [metric for metric in metrics if metric.is_per_user] if segments else []
+    of_users = [metric for metric in metrics if metric.is_per_user] if slices else []
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
@@ -150,7 +154,7 @@ def measure(
         per_user=per_user,
         overall=overall,
         resampled=resample(metrics, ranked, held_out.targets),
-        segments={one.name: measure_lists(of_users, ranked, one.targets, background)[0] for one in segments},
+        slices={one.name: measure_lists(of_users, ranked, one.targets, background)[0] for one in slices},
         is_baseline=is_baseline,
         note=f"{name}: {refit.describe()}" if refit else describe_choice(bundle) if is_baseline and bundle else "",
         trained_on=refit.on if refit else "train",
@@ -262,9 +266,9 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
         per_user={metric: np.mean([fit.per_user[metric] for fit in fits], axis=0) for metric in first.per_user},
         overall={metric: float(np.mean([fit.overall[metric] for fit in fits])) for metric in first.overall},
         resampled={metric: np.mean([fit.resampled[metric] for fit in fits], axis=0) for metric in first.resampled},
-        segments={
-            name: {metric: np.mean([fit.segments[name][metric] for fit in fits], axis=0) for metric in values}
-            for name, values in first.segments.items()
+        slices={
+            name: {metric: np.mean([fit.slices[name][metric] for fit in fits], axis=0) for metric in values}
+            for name, values in first.slices.items()
         },
         seeds=seeds,
         seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},

@@ -180,7 +180,7 @@ def evaluate(
         features = dataset.features.matrix if features is None and dataset.features is not None else features
     background = None if train is None else Background(train=train, fold_in=held_out.fold_in, features=features)
     check_needs(wanted, held_out, background)
-    ranked = rank_all(model, held_out, wanted, progress, max_memory=max_memory)
+    ranked = rank_all(model, held_out, max(metric.k for metric in wanted), progress, max_memory=max_memory)
     return Evaluation(*measure(wanted, ranked, held_out.targets, background))
 
 
@@ -203,12 +203,12 @@ def check_needs(metrics: Sequence[Metric], held_out: HeldOut, background: Backgr
 def rank_all(
     model: Model,
     held_out: HeldOut,
-    metrics: Sequence[Metric],
+    k: int,
     progress: Progress | None = None,
     *,
     max_memory: int | None = None,
 ) -> np.ndarray:
-    """Rank all items for held-out users, as deep as the metrics look.
+    """Rank all items for held-out users.
 
     Parameters
     ----------
@@ -216,8 +216,8 @@ def rank_all(
         Fitted.
     held_out : HeldOut
         Checked.
-    metrics : sequence of Metric
-        At least one.
+    k : int
+        How deep, >= 1: for metrics, the largest of their k.
     progress : Progress, optional
         Called with the users done and the users in all.
     max_memory : int, optional
@@ -228,7 +228,6 @@ def rank_all(
     ndarray of shape (n_users, k), int32
         Item columns, best first, -1 where a list ended; items of the fold-in are left out.
     """
-    k = max(metric.k for metric in metrics)
     ranked = np.empty((held_out.n_users, k), dtype=np.int32)  # (U, k)
     rows = block_rows(held_out.fold_in.shape[1])
     for start in range(0, held_out.n_users, rows):

@@ -9,8 +9,8 @@ import numpy as np
 
 from recvae.compute.memory import human_bytes
 from recvae.evaluation.evaluate import Summary, better_of, summarise
-from recvae.evaluation.segments import title_of
 from recvae.evaluation.significance import ALPHA
+from recvae.evaluation.slices import title_of
 from recvae.evaluation.tables import DAGGER, Cell, Page, Table, human_count, human_seconds
 from recvae.metrics.metric import LOWER, NEITHER
 
@@ -41,7 +41,7 @@ def page_of(comparison: "Comparison") -> Page:
     if any(len(contender.seeds) > 1 for contender in comparison.contenders):
         tables.insert(1, _seeds_table(comparison))
     if comparison.by is not None:
-        tables.insert(1, _segments_table(comparison, comparison.by))
+        tables.insert(1, _slices_table(comparison, comparison.by))
     return Page(
         title=f"{name}: {comparison.n_users:,} {comparison.split} users{left_out}; {protocol}; "
         f"fingerprint {fingerprint}",
@@ -80,18 +80,18 @@ def _best_first(metric: str, summaries: list[Summary]) -> list[float]:
     return sorted({s.mean for s in summaries if s.mean is not None}, reverse=better != LOWER)
 
 
-def _segments_table(comparison: "Comparison", by: str) -> Table:
-    """Return a row for each segment and run; runs that can be compared stand together."""
+def _slices_table(comparison: "Comparison", by: str) -> Table:
+    """Return a row for each slice and run; runs that can be compared stand together."""
     metrics = [metric for metric in comparison.metrics if metric in comparison.contenders[0].per_user]
     rows = []
-    for segment, n_users in comparison.users_by_segment().items():
+    for part, n_users in comparison.users_by_slice().items():
         summaries = {
-            metric: [summarise(contender.segments[segment][metric]) for contender in comparison.ranking]
+            metric: [summarise(contender.slices[part][metric]) for contender in comparison.ranking]
             for metric in metrics
         }
         for place, contender in enumerate(comparison.ranking):
             cells = [_mean_cell(found[place], _best_first(metric, found), False) for metric, found in summaries.items()]
-            rows.append([Cell(f"{segment}: {contender.name}"), Cell(f"{n_users:,}"), *cells])
+            rows.append([Cell(f"{part}: {contender.name}"), Cell(f"{n_users:,}"), *cells])
     return Table(headers=[by, "users", *metrics], rows=rows, note=f"{title_of(by)}; runs are compared within a part")
 
 

@@ -37,7 +37,7 @@ def check_fits(fits: Mapping[str, Model | Bundle], dataset: Dataset, split: str)
     check_unseen({name: fit.training.refit for name, fit in fits.items() if isinstance(fit, Bundle)}, split)
 
 
-def check_unseen(refits: Mapping[str, Refit | None], split: str) -> None:
+def check_unseen(refits: Mapping[str, Refit | None], split: str, *, is_reference: bool = False) -> None:
     """Refuse to measure what was trained on these very users and their targets.
 
     Parameters
@@ -46,6 +46,8 @@ def check_unseen(refits: Mapping[str, Refit | None], split: str) -> None:
         By the name of a run, what its card says of being a refit.
     split : str
         "validation" or "test".
+    is_reference : bool
+        Whether these users are what others are compared with, so that no other split can be measured instead.
 
     Raises
     ------
@@ -54,6 +56,11 @@ def check_unseen(refits: Mapping[str, Refit | None], split: str) -> None:
     """
     for name, refit in refits.items():
         if refit is not None and refit.has_seen(split):
+            if is_reference:
+                raise UsageError(
+                    f"{name} was trained on {refit.on}, so it has seen the {split} users, whom others are compared "
+                    f"with; name {refit.run}, which has chosen its settings"
+                )
             other = "" if refit.has_seen("test") else "use --split test, or "
             raise UsageError(
                 f"{name} was trained on {refit.on}, so it has seen the targets of the {split} users, and a measure on "

@@ -5,6 +5,7 @@
     profiles     made-up odd users, to see whether they are found
     generation   made-up histories, and how like real ones they are
     segments     groups of users in the latent space, and what sets them apart
+    units        what a latent unit stands for: items that rise and fall when it moves
     projections  vectors in two dimensions, for a map
     probes       what item vectors know of genres and other features
 

@@ -17,18 +17,21 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.special import logsumexp
 
+from recvae.compute.memory import in_blocks, rows_within
 from recvae.errors import DataError, NotFittedError, UsageError
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
-from recvae.models.common.codes import check_seed, draws_of
 from recvae.models.common.densities import DensityModel
+from recvae.models.common.draws import check_samples, check_seed, draws_of
 from recvae.progress import Progress, part_of
 
 SCORES = ("reconstruction", "prediction", "likelihood")
 _PARTS = 5  # of a row, foreseen one by one
 _LEAST_REFERENCE = 20
 _LEAST_SPREAD = 1e-9
+_BLOCK_BYTES, _COPIES = 64 << 20, 4  # of neighbours at a time, at most; of them, in float64
 _NORMAL = 1.4826  # MAD of a normal distribution times this is its standard deviation
 
 
@@ -64,6 +67,8 @@ class AnomalyDetector:
         Reference users of similar length that a user is compared with; fewer if there are fewer.
     seed : int
         Of the draws, and of the parts of "prediction".
+    max_memory : int, optional
+        Bytes that scoring may take at a time.
 
     Attributes
     ----------
@@ -99,6 +104,7 @@ class AnomalyDetector:
         n_samples: int = 10,
         neighbours: int = 100,
         seed: int = 0,
+        max_memory: int | None = None,
     ) -> None:
         if not isinstance(model, DensityModel):
             raise UsageError(
@@ -108,13 +114,14 @@ class AnomalyDetector:
             raise UsageError(f"got contamination={contamination}, expected a share above 0 and at most 0.5, e.g. 0.1")
         if score not in SCORES:
             raise UsageError(f"got score={score!r}, expected one of {', '.join(SCORES)}")
-        if not isinstance(neighbours, int) or neighbours < _LEAST_REFERENCE:
+        if not isinstance(neighbours, int) or isinstance(neighbours, bool) or neighbours < _LEAST_REFERENCE:
             raise UsageError(f"got neighbours={neighbours}, expected {_LEAST_REFERENCE} or more; give e.g. 100")
         check_seed(seed)
         self.model = model
         self.contamination = contamination
         self.score = score
-        self.n_samples, self.neighbours, self.seed = n_samples, neighbours, seed
+        self.n_samples, self.neighbours, self.seed = check_samples(n_samples), neighbours, seed
+        self.max_memory = max_memory
         self._reference: _Reference | None = None
 
     def __repr__(self) -> str:
@@ -217,7 +224,12 @@ class AnomalyDetector:
         """Return what `decision_function` and `p_values` do, in half the time; `progress` as in `fit`."""
         reference = self._check_fitted()
         raw, lengths = self._raw(user_items, progress)
-        as_odd = (reference.near(lengths) >= raw[:, None]).sum(axis=1)  # (U, W) -> (U,)
+        as_odd = np.empty(len(raw))  # (U,)
+
+        def work(start: int, end: int) -> None:
+            as_odd[start:end] = (reference.near(lengths[start:end]) >= raw[start:end, None]).sum(axis=1)  # (B, W)
+
+        in_blocks(len(raw), self._block(), work)
         return self._calibrated(raw, lengths), np.where(lengths > 0, (1 + as_odd) / (1 + reference.window), 1.0)
 
     def surprises(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
@@ -238,15 +250,15 @@ class AnomalyDetector:
         if likelihood is None or likelihood[0] != "multinomial":
             raise UsageError(f"got {self.model.name} without a multinomial likelihood, which says what stands out")
         values = np.empty(rows.nnz, np.float32)
-        step = max(1, self.model.rows_at_a_time())
-        for start in range(0, rows.shape[0], step):
-            part = rows[start : start + step]
-            scores = self.model.score(part)  # (B, I)
-            highest = scores.max(axis=1, keepdims=True)
-            total = highest + np.log(np.exp(scores - highest).sum(axis=1, keepdims=True))  # (B, 1)
+
+        def work(start: int, end: int) -> None:
+            part = rows[start:end]
+            scores = self.model.score(part, max_memory=self.max_memory)  # (B, I)
             of_rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            first = rows.indptr[start]
-            values[first : first + part.nnz] = total[of_rows, 0] - scores[of_rows, part.indices]
+            total = logsumexp(scores, axis=1)  # (B,)
+            values[rows.indptr[start] : rows.indptr[end]] = total[of_rows] - scores[of_rows, part.indices]
+
+        in_blocks(rows.shape[0], self.model.rows_at_a_time(self.max_memory), work)
         return sp.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
 
     def _check_fitted(self) -> _Reference:
@@ -262,7 +274,7 @@ class AnomalyDetector:
     def _raw(self, user_items: sp.csr_matrix, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean surprise of each user's interactions, and how many these are, each (n_users,)."""
         rows = self._rows(user_items)
-        options: dict[str, Any] = {"seed": self.seed, "progress": progress}
+        options: dict[str, Any] = {"seed": self.seed, "max_memory": self.max_memory, "progress": progress}
         if self.score == "reconstruction":
             log_p = self.model.reconstruction(rows, self.n_samples, **options)
         elif self.score == "likelihood":
@@ -285,12 +297,24 @@ class AnomalyDetector:
             seen.eliminate_zeros()
             hidden.eliminate_zeros()
             step = part_of(progress, part / _PARTS, (part + 1) / _PARTS, f"part {part + 1} of {_PARTS}")
-            total += self.model.target_log_likelihood(seen, hidden, self.n_samples, seed=self.seed, progress=step)
+            options: dict[str, Any] = {"seed": self.seed, "max_memory": self.max_memory, "progress": step}
+            total += self.model.target_log_likelihood(seen, hidden, self.n_samples, **options)
         return total
 
     def _calibrated(self, raw: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        assert self._reference is not None
-        near = self._reference.near(lengths)  # (U, W)
-        middle = np.median(near, axis=1)  # (U,)
-        spread = _NORMAL * np.median(np.abs(near - middle[:, None]), axis=1)
-        return np.where(lengths > 0, (raw - middle) / np.maximum(spread, _LEAST_SPREAD), 0.0)
+        """Return the distance of each raw score from those of similar length, in their spreads, (n_users,)."""
+        reference, found = self._check_fitted(), np.empty(len(raw))  # (U,)
+
+        def work(start: int, end: int) -> None:
+            near = reference.near(lengths[start:end])  # (B, W)
+            middle = np.median(near, axis=1)  # (B,)
+            spread = _NORMAL * np.median(np.abs(near - middle[:, None]), axis=1)
+            found[start:end] = (raw[start:end] - middle) / np.maximum(spread, _LEAST_SPREAD)
+
+        in_blocks(len(raw), self._block(), work)
+        return np.where(lengths > 0, found, 0.0)
+
+    def _block(self) -> int:
+        """Return how many users are compared with their neighbours at a time."""
+        limit = _BLOCK_BYTES if self.max_memory is None else min(_BLOCK_BYTES, self.max_memory)
+        return rows_within(limit, 0, _COPIES * 8 * self.neighbours, 1 << 20)

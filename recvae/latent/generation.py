@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.stats import ks_2samp
 
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import HeldOut, as_interactions
 from recvae.metrics import ndcg_at_k
 from recvae.models.common.base import Model
-from recvae.models.common.codes import CodeModel, check_seed
+from recvae.models.common.codes import CodeModel
+from recvae.models.common.draws import check_seed
 from recvae.models.ease import EASE
 from recvae.progress import Progress, part_of
 
@@ -44,6 +46,7 @@ def generate(
     *,
     components: int | None = None,
     seed: int = 0,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> sp.csr_matrix:
     """Make up histories.
@@ -62,6 +65,8 @@ def generate(
         Of the mixture, at most a tenth of the users; by default a fiftieth of them, at least 1 and at most 30.
     seed : int
         Of all draws.
+    max_memory : int, optional
+        Bytes that encoding and drawing may take at a time.
     progress : Progress, optional
         Called with how much is done, in per cent, and what is being done.
 
@@ -86,6 +91,10 @@ def generate(
     check_seed(seed)
     if source not in SOURCES:
         raise UsageError(f"got source {source!r}, expected one of {', '.join(SOURCES)}")
+    if components is not None and source != "mixture":
+        raise UsageError(
+            f"got components={components} for {source!r}, expected them of a mixture alone; leave them out"
+        )
     model.check_fitted()
     real = as_interactions(users, "the users", model.n_items_)
     lengths = real.getnnz(axis=1)
@@ -95,15 +104,16 @@ def generate(
     rng = np.random.default_rng(seed)
     drawing = part_of(progress, 0 if source == "prior" else _BEFORE_DRAWING, 1, "drawing items")
     if source == "prior":
-        return model.sample(rng.choice(lengths, n), seed=seed, progress=drawing)
+        return model.sample(rng.choice(lengths, n), seed=seed, max_memory=max_memory, progress=drawing)
     if progress is not None:
         progress(0, 1, "codes of users")
-    mean = model.encode(real).mean.astype(np.float64)  # (U, D)
+    mean = model.encode(real, max_memory=max_memory).mean.astype(np.float64)  # (U, D)
     if source == "interpolation":
         codes, wanted = _between(mean, lengths, n, rng)
     else:
         codes, wanted = _from_mixture(mean, lengths, n, components, seed)
-    return model.sample(wanted.clip(1, model.n_items_), codes=codes, seed=seed, progress=drawing)
+    wanted = wanted.clip(1, model.n_items_)
+    return model.sample(wanted, codes=codes, seed=seed, max_memory=max_memory, progress=drawing)
 
 
 def _between(mean: np.ndarray, lengths: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +132,7 @@ def _from_mixture(
         from sklearn.mixture import GaussianMixture
     if components is None:
         components = min(max(len(mean) // 50, 1), _MOST_COMPONENTS)
-    if not isinstance(components, int) or not 1 <= components <= len(mean) // 10:
+    if not isinstance(components, int) or isinstance(components, bool) or not 1 <= components <= len(mean) // 10:
         raise UsageError(f"got components={components}, expected 1 to {len(mean) // 10}, a tenth of the users")
     points = np.column_stack([mean, np.log(lengths)])  # (U, D + 1)
     center, scale = points.mean(axis=0), points.std(axis=0) + 1e-9
@@ -169,7 +179,14 @@ class Realism:
         return {name: value if value is not None and np.isfinite(value) else None for name, value in vars(self).items()}
 
 
-def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held_out: HeldOut | None = None) -> Realism:
+def realism(
+    made: sp.csr_matrix,
+    real: sp.csr_matrix,
+    train: sp.csr_matrix,
+    held_out: HeldOut | None = None,
+    *,
+    max_memory: int | None = None,
+) -> Realism:
     """Compare made-up users with real ones.
 
     For the same figures of real users against one another, give a part of them as `made` and another as `real`.
@@ -182,6 +199,8 @@ def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held
         Users of whom nothing should be copied.
     held_out : HeldOut, optional
         Real users to test a model on that is trained on `made`.
+    max_memory : int, optional
+        Bytes that this model may take.
 
     Returns
     -------
@@ -191,6 +210,8 @@ def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held
     ------
     DataError
         If there are no interactions to compare.
+    MemoryLimitError
+        If the model that is trained on `made` does not fit.
     """
     made = as_interactions(made, "the made-up users")
     real = as_interactions(real, "the real users", made.shape[1])
@@ -200,21 +221,18 @@ def realism(made: sp.csr_matrix, real: sp.csr_matrix, train: sp.csr_matrix, held
     shares = [np.bincount(rows.indices, minlength=rows.shape[1]) / rows.nnz for rows in (made, real)]  # (I,)
     ndcg = None
     if held_out is not None:
-        ranked, _ = EASE().fit(made).recommend(held_out.fold_in, _K)
+        model = EASE().fit(made, max_memory=max_memory)
+        ranked, _ = model.recommend(held_out.fold_in, _K, max_memory=max_memory)
         ndcg = float(np.nanmean(ndcg_at_k(ranked, held_out.targets, _K)))
+    with np.errstate(all="ignore"):  # of the p-value, which is not asked for
+        apart = ks_2samp(made.getnnz(axis=1), real.getnnz(axis=1), method="asymp").statistic
     return Realism(
         popularity=float(0.5 * np.abs(shares[0] - shares[1]).sum()),
-        lengths=_kolmogorov(made.getnnz(axis=1), real.getnnz(axis=1)),
+        lengths=float(apart),
         co_occurrence=_agreement(made, real, shares[1]),
         copies=_copies(made, train),
         ndcg=ndcg,
     )
-
-
-def _kolmogorov(one: np.ndarray, other: np.ndarray) -> float:
-    at = np.union1d(one, other)
-    cdf = [np.searchsorted(np.sort(values), at, "right") / len(values) for values in (one, other)]
-    return float(np.abs(cdf[0] - cdf[1]).max())
 
 
 def _agreement(made: sp.csr_matrix, real: sp.csr_matrix, popularity: np.ndarray) -> float:

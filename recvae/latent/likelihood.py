@@ -191,8 +191,8 @@ def likelihood(
         n_users=held_out.n_users,
         n_samples=n_samples if known else 1,
         active_units=model.active_units(whole, max_memory=max_memory),
-        latent_dim=model.embed(whole[:1]).shape[1],
-        kl=float(model.kl(whole, max_memory=max_memory).sum(axis=1).mean()) if known else None,
+        latent_dim=model.embed(whole[:1], max_memory=max_memory).shape[1],
+        kl=float(model.kl_per_dimension(whole, max_memory=max_memory).sum()) if known else None,
         mutual_information=model.mutual_information(whole, seed=seed, max_memory=max_memory) if known else None,
         most_information=float(np.log(min(held_out.n_users, MOST_COMPARED))),
     )

@@ -14,6 +14,7 @@ R rows of weights of the items.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Probe:
 
 def probe(
     vectors: np.ndarray,
-    features: ItemFeatures | sp.csr_matrix | np.ndarray,
+    features: ItemFeatures | sp.csr_matrix | np.ndarray | Sequence[Sequence[float]],
     names: Sequence[str] | None = None,
     *,
     folds: int = 5,
@@ -108,14 +109,15 @@ def probe(
     ----------
     vectors : ndarray of shape (n_items, width)
         A vector for each item, such as `model.item_embeddings()`.
-    features : ItemFeatures, or matrix of shape (n_items, n_features)
+    features : ItemFeatures, or matrix or nested lists of shape (n_items, n_features)
         1 for an item that has the feature, 0 for others, such as `dataset.features`.
     names : sequence of str, optional
         Which features to probe, by default all of them; of a matrix, names for its columns.
     folds : int
         Parts of the items, each measured with a fit on the others, 2 or more.
     least : int
-        Items that must have a feature, and that must lack it; others are left out. At least twice the folds.
+        Items that must have a feature, and that must lack it; others are left out. At least twice the folds, and 6, so
+        that each of the folds, and of the three within the others, has some of both kinds.
     resamples : int
         Of the bootstrap over items, 100 or more.
     seed : int
@@ -141,17 +143,17 @@ def probe(
     (('first is positive',), True)
     """
     _check_options(folds, least, resamples, seed)
-    points = np.asarray(vectors)
+    points = _as_array(vectors, "vectors")
     if points.ndim != 2 or points.dtype.kind not in "fiu" or not points.size:
         raise DataError(f"got vectors of shape {points.shape}, expected numbers of shape (n_items, width)")
     if not np.isfinite(points).all():
         raise DataError("got item vectors that are not finite, expected numbers; look for NaN in them")
     labels, known = _labels(features, names, len(points))
-    counts = labels.sum(axis=0)  # (F,)
+    counts = np.diff(labels.indptr)  # (F,)
     enough = np.minimum(counts, len(points) - counts) >= least
     if not enough.any():
         raise DataError(f"got no feature that {least} items have and {least} lack; probe others, or lower `least`")
-    labels = labels[:, enough]  # (I, F)
+    labels = labels[:, np.flatnonzero(enough)]  # (I, F)
     rng = np.random.default_rng(seed)
     weights = np.ones((1 + resamples, len(points)), np.int16)  # (1 + R, I), the first of them all items once
     for row in weights[1:]:
@@ -159,7 +161,7 @@ def probe(
     with requires_extra("latent", "probing item vectors"):
         import sklearn  # noqa: F401
     aucs = np.stack(
-        [_of_feature(points, labels[:, column], weights, folds, seed) for column in range(labels.shape[1])], axis=1
+        [_of_feature(points, _column(labels, place), weights, folds, seed) for place in range(labels.shape[1])], axis=1
     )  # (1 + R, F)
     return Probe(
         names=tuple(name for name, kept in zip(known, enough, strict=True) if kept),
@@ -168,7 +170,7 @@ def probe(
         n_items=len(points),
         width=points.shape[1],
         resampled=aucs[1:].mean(axis=1),
-        key=(np.packbits(labels).tobytes(), labels.shape, folds, resamples, seed),
+        key=(_digest(labels), labels.shape, folds, resamples, seed),
     )
 
 
@@ -212,17 +214,25 @@ def narrowed(matrix: np.ndarray | sp.csr_matrix, width: int, *, seed: int = 0) -
 
 
 def _check_options(folds: int, least: int, resamples: int, seed: int) -> None:
-    limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, 2 * folds))
+    few = max(2 * folds, 2 * _INNER_FOLDS)
+    limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, few))
     for name, value, lowest in limits:
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise UsageError(f"got {name}={value!r}, expected a whole number >= {lowest}; give one")
 
 
 def _labels(
-    features: ItemFeatures | sp.csr_matrix | np.ndarray, names: Sequence[str] | None, n_items: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return who has which feature, (n_items, n_features), bool, and the names of the features."""
+    features: ItemFeatures | sp.csr_matrix | np.ndarray | Sequence[Sequence[float]],
+    names: Sequence[str] | None,
+    n_items: int,
+) -> tuple[sp.csc_matrix, tuple[str, ...]]:
+    """Return who has which feature, (n_items, n_features), sparse, and the names of the features."""
     matrix = features.matrix if isinstance(features, ItemFeatures) else features
+    if sp.issparse(matrix):
+        matrix = sp.csc_matrix(matrix, copy=True)
+        matrix.sum_duplicates()
+    else:
+        matrix = _as_array(matrix, "features")
     if matrix.ndim != 2 or matrix.shape[0] != n_items:
         raise DataError(f"got features of shape {matrix.shape}, expected a row for each of the {n_items:,} items")
     if isinstance(features, ItemFeatures):
@@ -236,10 +246,32 @@ def _labels(
         wanted = tuple(map(str, range(matrix.shape[1]))) if names is None else tuple(names)
         if len(wanted) != matrix.shape[1]:
             raise UsageError(f"got {len(wanted)} names for {matrix.shape[1]} features, expected a name for each")
-    dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)  # (I, F)
-    if not np.isin(dense, (0, 1)).all():
+    if not np.isin(matrix.data if sp.issparse(matrix) else matrix, (0, 1)).all():
         raise DataError("got features that are not 0 or 1, expected genres or the like; name those in `names`")
-    return dense.astype(bool), wanted
+    labels = sp.csc_matrix(matrix, dtype=bool)  # (I, F); few items have most features
+    labels.eliminate_zeros()
+    labels.sort_indices()
+    return labels, wanted
+
+
+def _as_array(given: Any, what: str) -> np.ndarray:
+    """Return a table or nested lists as an array; refuse what is none, such as rows of different lengths."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"got {what} that are no array ({error}), expected a row of numbers for each item") from error
+
+
+def _column(labels: sp.csc_matrix, place: int) -> np.ndarray:
+    """Return which items have one feature, (n_items,), bool."""
+    found = np.zeros(labels.shape[0], bool)
+    found[labels.indices[labels.indptr[place] : labels.indptr[place + 1]]] = True
+    return found
+
+
+def _digest(labels: sp.csc_matrix) -> str:
+    """Return what tells features from others."""
+    return sha256(labels.indptr.astype(np.int64).tobytes() + labels.indices.astype(np.int64).tobytes()).hexdigest()
 
 
 def _of_feature(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import DataError, UsageError
-from recvae.models.common.codes import check_seed
+from recvae.models.common.draws import check_seed
 
 PROFILES = ("random", "average", "bandwagon", "copied")
 _REPLACED = 5  # one item in so many, of a copied history

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from recvae.errors import DataError, UsageError, requires_extra
-from recvae.models.common.codes import check_seed
+from recvae.models.common.draws import check_seed
 
 PROJECTIONS = ("pca", "umap")
 FEWEST = 3

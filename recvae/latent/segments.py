@@ -20,7 +20,8 @@ import scipy.sparse as sp
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
-from recvae.models.common.codes import CodeModel, check_seed
+from recvae.models.common.codes import CodeModel
+from recvae.models.common.draws import check_seed
 from recvae.progress import Progress, part_of
 
 _USERS_EACH = 10  # at least, on average

@@ -3,7 +3,8 @@
 Letters in shape comments: U users, T targets of all users.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from recvae.errors import DataError, UsageError
 from recvae.evaluation.evaluate import Summary, summarise
 from recvae.reports.canvas import check_series, legend, look_of, panels, picture
-from recvae.reports.groups import bars_of, check_enough, groups_of, means_of, shares_of
+from recvae.reports.groups import Groups, bars_of, check_enough, groups_of, means_of, shares_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,16 +103,13 @@ def accuracy_by_history(
     n_users = _check_users(values, (), len(lengths))
     check_enough(n_users, "groups of users")
     known = ~np.isnan(values[names[0]])  # (U,)
-    groups = groups_of(lengths[known], n_groups)
-    if len(groups.sizes) < 2:
-        raise DataError(
-            f"all {n_users} users have a history of {groups.labels()[0]} items, expected different lengths to compare"
-        )
     word, _, k = metric.partition("@")
     title = f"{metric_title(word)}@{k}" if k else metric_title(word)
     return _by_group(
-        {name: means_of(values[name][known], groups) for name in names},
-        [f"{label}\n{size:,} users" for label, size in zip(groups.labels(), groups.sizes, strict=True)],
+        {name: partial(means_of, values[name][known]) for name in names},
+        groups_of(lengths[known], n_groups),
+        "users",
+        f"all {n_users} users have a history of {{}} items, expected different lengths to compare",
         title="Accuracy by length of history",
         x="items in the history that the model was given",
         y=f"{title} (mean over users)",
@@ -156,12 +154,11 @@ def accuracy_by_popularity(
         raise UsageError(f"got {shapes} of {popularity.shape[0]} targets, expected one value for each target")
     n_users = len(np.unique(users))
     check_enough(n_users, "groups of items")
-    groups = groups_of(popularity, n_groups)
-    if len(groups.sizes) < 2:
-        raise DataError(f"all targets have {groups.labels()[0]} training users, expected different popularity")
     return _by_group(
-        {name: shares_of(found[name], users, groups) for name in names},
-        [f"{label}\n{size:,} targets" for label, size in zip(groups.labels(), groups.sizes, strict=True)],
+        {name: partial(shares_of, found[name], users) for name in names},
+        groups_of(popularity, n_groups),
+        "targets",
+        "all targets have {} training users, expected different popularity",
         title="Accuracy by popularity of the item",
         x="training users who have the item: rare ones on the left, popular ones on the right",
         y=f"share of targets among the first {k}",
@@ -170,18 +167,32 @@ def accuracy_by_popularity(
 
 
 def _by_group(
-    series: Mapping[str, Sequence[Summary]], labels: Sequence[str], *, title: str, x: str, y: str, note: str
+    series: Mapping[str, Callable[[Groups], Sequence[Summary]]],
+    groups: Groups,
+    unit: str,
+    alike: str,
+    *,
+    title: str,
+    x: str,
+    y: str,
+    note: str,
 ) -> "Figure":
-    """Draw a point with its interval per run and group, side by side, and a thin line through those of a run."""
+    """Draw a point with its interval per run and group, side by side, and a thin line through those of a run.
+
+    If there is one group only, that is refused in the words of `alike`.
+    """
+    if len(groups.sizes) < 2:
+        raise DataError(alike.format(groups.labels()[0]))
+    labels = [f"{label}\n{size:,} {unit}" for label, size in zip(groups.labels(), groups.sizes, strict=True)]
     figure, [axis] = panels(1, title, size=(7.0, 4.2))
     places, step = np.arange(len(labels)), min(0.12, 0.6 / len(series))
-    for place, (_, summaries) in enumerate(series.items()):
-        means, reach = bars_of(summaries)
+    for place, summaries in enumerate(series.values()):
+        means, reach = bars_of(summaries(groups))
         at = places + (place - (len(series) - 1) / 2) * step
         axis.errorbar(
             at, means, yerr=reach, capsize=2.5, elinewidth=1.1, clip_on=False, **look_of(place, linewidth=1.0)
         )
-    axis.set_xticks(places, list(labels))
+    axis.set_xticks(places, labels)
     axis.grid(visible=False, axis="x")
     axis.set(xlabel=x, ylabel=y)
     axis.set_title(note, fontsize=9.5)

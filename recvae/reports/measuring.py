@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 
 from recvae.errors import DataError
+from recvae.evaluation.evaluate import rank_all
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric, measure
 from recvae.models.common.base import Model
 from recvae.progress import Progress
 from recvae.ranked_lists import look_up
-from recvae.ranking import block_rows
 
 KS = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of items to draw a metric at."""
@@ -113,12 +113,4 @@ def rank_users(
     """
     if not held_out.has_targets:
         raise DataError("none of the held-out users has a target; hold out more users, or filter less")
-    k = min(k, held_out.fold_in.shape[1])
-    ranked = np.empty((held_out.n_users, k), dtype=np.int32)  # (U, k)
-    rows = block_rows(held_out.fold_in.shape[1])
-    for start in range(0, held_out.n_users, rows):
-        block = held_out.fold_in[start : start + rows]
-        ranked[start : start + rows], _ = model.recommend(block, k, max_memory=max_memory)  # (B, k)
-        if progress is not None:
-            progress(min(start + rows, held_out.n_users), held_out.n_users, "users")
-    return ranked
+    return rank_all(model, held_out, min(k, held_out.fold_in.shape[1]), progress, max_memory=max_memory)

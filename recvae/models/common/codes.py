@@ -15,10 +15,11 @@ import torch
 from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.models.common.base import Model
+from recvae.models.common.draws import as_codes, check_lengths, check_seed, draws_of
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
 from recvae.progress import Progress
 from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.latents import ACTIVE, LOOKED_AT, active_units, kl_per_dimension, mutual_information
+from recvae.training.latents import ACTIVE, LOOKED_AT, active_units, mutual_information
 from recvae.training.losses import kl_of_units
 
 MOST_COMPARED = 2000  # whose posteriors are compared with one another
@@ -106,13 +107,15 @@ class CodeModel(Model):
         in_blocks(len(mean), self.rows_at_a_time(max_memory), work)
         return Posterior(mean, logvar)
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
+    def decode(self, codes: np.ndarray, *, max_memory: int | None = None) -> np.ndarray:
         """Return the score of every item given codes: `decode(encode(x).mean)` is `score(x)`.
 
         Parameters
         ----------
         codes : ndarray of shape (n, latent_dim)
             Any points of the latent space; of few users, since what is returned is dense.
+        max_memory : int, optional
+            Bytes that it may take besides what is returned.
 
         Returns
         -------
@@ -122,7 +125,7 @@ class CodeModel(Model):
         Raises
         ------
         UsageError
-            If scores are not made of codes alone (vasp, elsa), or codes have another width or are not finite.
+            If scores are not made of codes alone (vasp, elsa), or codes have another width or are no finite numbers.
         NotFittedError
             Before `fit`.
         """
@@ -134,11 +137,17 @@ class CodeModel(Model):
         def work(start: int, end: int) -> None:
             scores[start:end] = self._logits(points[start:end]).cpu().numpy()
 
-        in_blocks(len(points), self.rows_at_a_time(), work)
+        in_blocks(len(points), self.rows_at_a_time(max_memory), work)
         return scores
 
     def sample(
-        self, lengths: np.ndarray, *, codes: np.ndarray | None = None, seed: int = 0, progress: Progress | None = None
+        self,
+        lengths: np.ndarray,
+        *,
+        codes: np.ndarray | None = None,
+        seed: int = 0,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
     ) -> sp.csr_matrix:
         """Draw histories: a code from N(0, I), then as many different items as are asked for.
 
@@ -152,6 +161,8 @@ class CodeModel(Model):
             Codes to draw from; by default from N(0, I), unlike those of users (see `recvae.latent.generation`).
         seed : int
             Seed of all draws, 0 or more.
+        max_memory : int, optional
+            Bytes that it may take.
         progress : Progress, optional
             Called with the histories done and the histories in all.
 
@@ -168,7 +179,7 @@ class CodeModel(Model):
             Before `fit`.
         """
         self.check_fitted()
-        wanted = _check_lengths(lengths, self.n_items_)
+        wanted = check_lengths(lengths, self.n_items_)
         likelihood = self._likelihood()
         if likelihood is None or likelihood[0] == "gaussian":
             what = "no likelihood" if likelihood is None else "a gaussian likelihood, which draws numbers"
@@ -194,7 +205,7 @@ class CodeModel(Model):
                 if progress is not None:
                     progress(row + 1, len(wanted), "users")
 
-        in_blocks(len(wanted), self.rows_at_a_time(), work)
+        in_blocks(len(wanted), self.rows_at_a_time(max_memory), work)
         starts = np.concatenate([[0], np.cumsum(wanted)])
         found = np.concatenate([np.empty(0, np.int64), *columns])
         return sp.csr_matrix((np.ones(len(found), np.float32), found, starts), shape=(len(wanted), self.n_items_))
@@ -210,7 +221,8 @@ class CodeModel(Model):
         Returns
         -------
         ndarray of shape (n_users, latent_dim), float64
-            At least 0. For H+Vamp, whose prior is another, against N(0, 1) all the same.
+            At least 0. For H+Vamp, whose prior is another, against N(0, 1) all the same, and with q(z1 | x, z2) as it
+            is at the mean of q(z2 | x): an approximation, since z1 depends on z2.
 
         Raises
         ------
@@ -219,13 +231,16 @@ class CodeModel(Model):
         NotFittedError
             Before `fit`.
         """
-        mean, logvar = self._distribution(user_items, max_memory)
-        return kl_of_units(torch.from_numpy(mean), torch.from_numpy(logvar)).numpy()  # (U, D)
+        rows = self._with_distribution(user_items)
+        return self._each_block(rows.shape[0], max_memory, lambda start, end: self._kl_block(rows[start:end]))  # (U, D)
 
     def kl_per_dimension(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
         """Return the mean over users of `kl`, shape (latent_dim,), float64; parameters and errors are the same."""
-        mean, logvar = self._distribution(user_items, max_memory)
-        return kl_per_dimension(torch.from_numpy(mean), torch.from_numpy(logvar)).numpy()
+        rows, n = self._with_distribution(user_items), user_items.shape[0]
+        total = self._each_block(
+            n, max_memory, lambda start, end: self._kl_block(rows[start:end]).sum(0, keepdims=True)
+        )
+        return total.sum(axis=0) / n  # (n_blocks, D) -> (D,)
 
     def active_units(
         self, user_items: sp.csr_matrix, threshold: float = ACTIVE, *, max_memory: int | None = None
@@ -250,7 +265,8 @@ class CodeModel(Model):
         """Return how much codes tell of who the user is, in nats, at most the logarithm of the number of users.
 
         E KL(q(z | x) || p(z)) - KL(q(z) || p(z)), Hoffman and Johnson, ELBO surgery, 2016; q(z) is the mean of the
-        posteriors of the users that are given, of which 2,000 at most are taken, spread evenly.
+        posteriors of the users that are given, of which 2,000 at most are taken, spread evenly. For H+Vamp an
+        approximation, with q(z1 | x, z2) as it is at the mean of q(z2 | x).
 
         Parameters
         ----------
@@ -264,10 +280,12 @@ class CodeModel(Model):
         UsageError, NotFittedError
             See `kl`.
         """
-        mean, logvar = self._distribution(user_items, max_memory)
-        chosen = np.unique(np.linspace(0, len(mean) - 1, min(MOST_COMPARED, len(mean)), dtype=np.int64))
-        noise = np.random.default_rng(check_seed(seed)).standard_normal((len(chosen), mean.shape[1]))
-        return mutual_information(*(torch.from_numpy(part) for part in (mean[chosen], logvar[chosen], noise)))
+        rows, n = self._with_distribution(user_items), user_items.shape[0]
+        chosen = np.unique(np.linspace(0, n - 1, min(MOST_COMPARED, n), dtype=np.int64))
+        mean, logvar = self.encode(rows[chosen], max_memory=max_memory)
+        assert logvar is not None
+        noise = np.random.default_rng(check_seed(seed)).standard_normal(mean.shape)
+        return mutual_information(*(torch.from_numpy(part) for part in (mean, logvar, noise)))
 
     def item_embeddings(self) -> np.ndarray:
         """Return the weight of the last layer: a vector for each item, shape (n_items, width), float32, a copy."""
@@ -297,11 +315,16 @@ class CodeModel(Model):
         with torch.no_grad():
             return self._posterior(sp.csr_matrix((1, self.n_items_)).astype(np.float32))[0].shape[1]
 
-    def _distribution(self, user_items: sp.csr_matrix, max_memory: int | None) -> tuple[np.ndarray, np.ndarray]:
-        self._check_distribution()
-        mean, logvar = self.encode(user_items, max_memory=max_memory)
+    @torch.no_grad()
+    def _kl_block(self, rows: sp.csr_matrix) -> np.ndarray:
+        mean, logvar = self._posterior(rows)
         assert logvar is not None
-        return mean.astype(np.float64), logvar.astype(np.float64)
+        return kl_of_units(mean.double(), logvar.double()).cpu().numpy()  # (B, D)
+
+    def _with_distribution(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
+        """Return checked rows of users who have a distribution of codes."""
+        self._check_distribution()
+        return self._check_histories(user_items)
 
     def _check_decoder(self) -> None:
         if not self.has_decoder:
@@ -318,33 +341,9 @@ class CodeModel(Model):
     def _check_codes(self, codes: np.ndarray) -> torch.Tensor:
         self.check_fitted()
         self._check_decoder()
-        points, width = np.asarray(codes, dtype=np.float32), self._code_width()
+        points, width = as_codes(codes), self._code_width()
         if points.ndim != 2 or points.shape[1] != width:
             raise UsageError(f"got codes of shape {points.shape}, expected (n, {width}); give one row for each user")
         if not np.isfinite(points).all():
             raise UsageError("got codes that are not finite, expected numbers; look for NaN in them")
         return torch.from_numpy(points)
-
-
-def check_seed(seed: int) -> int:
-    """Return a seed of draws; refuse (UsageError) what is no whole number from 0 to 2^31 - 1, as libraries take."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-        raise UsageError(f"got seed={seed!r}, expected a whole number, 0 or more and below 2^31; give one such as 0")
-    return int(seed)
-
-
-def draws_of(seed: int, row: int, of: str = "codes") -> np.random.Generator:
-    """Return the source of a user's draws, the same whatever users are beside it."""
-    check_seed(seed)
-    return np.random.Generator(np.random.Philox(key=[seed, 2 * row + (of == "items")]))
-
-
-def _check_lengths(lengths: np.ndarray, n_items: int) -> np.ndarray:
-    wanted = np.asarray(lengths)
-    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
-        raise UsageError(
-            f"got lengths of shape {wanted.shape}, {wanted.dtype}, expected whole numbers, one for each history"
-        )
-    if len(wanted) and not 0 <= wanted.min() <= wanted.max() <= n_items:
-        raise UsageError(f"got lengths from {wanted.min()} to {wanted.max()}, expected 0 to {n_items:,}, the items")
-    return wanted.astype(np.int64)

@@ -18,12 +18,14 @@ import torch
 from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.interactions import as_interactions
-from recvae.models.common.codes import CodeModel, draws_of
+from recvae.models.common.codes import CodeModel
+from recvae.models.common.draws import check_samples, draws_of
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.progress import Progress
 from recvae.training.losses import output_nll, sum_of_each
 
 _DRAWS_AT_A_TIME, _NOISE_BYTES = 16, 64 << 20  # of noise, at most
+_NOISE_PART = 8  # of the memory that is allowed, noise may take one part in so many
 
 Measure = Callable[[torch.Tensor, int, int], torch.Tensor]
 """What the last layer is given (n_users, width), first user and the one after the last -> a number of each user."""
@@ -77,9 +79,13 @@ class DensityModel(CodeModel):
             Before `fit`.
         """
         rows = self._check_density(user_items)
-        values, ratios = self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows), progress)
-        assert ratios is not None
-        return values + ratios  # (U, K)
+        weights = np.empty((rows.shape[0], check_samples(n_samples)))  # (U, K)
+
+        def keep(start: int, end: int, k: int, values: np.ndarray) -> None:
+            weights[start:end, k] = values
+
+        self._over_draws(rows, n_samples, seed, max_memory, self._of_rows(rows), keep, weighted=True, progress=progress)
+        return weights
 
     def elbo(
         self,
@@ -108,7 +114,10 @@ class DensityModel(CodeModel):
         """
         rows = self._check_density(user_items)
         reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory, progress=progress)
-        return reconstruction - self.kl(rows, max_memory=max_memory).sum(axis=1)  # (U,)
+        divergence = self._each_block(
+            rows.shape[0], max_memory, lambda start, end: self._kl_block(rows[start:end]).sum(axis=1)
+        )
+        return reconstruction - divergence  # (U,)
 
     def reconstruction(
         self,
@@ -133,15 +142,14 @@ class DensityModel(CodeModel):
         Raises
         ------
         UsageError
-            If scores are not made of codes alone.
+            If scores are not made of codes alone, or the model states no likelihood.
         NotFittedError
             Before `fit`.
         """
         rows = self._check_histories(user_items)
         self._check_decoder()
-        n_draws = n_samples if self.has_distribution else 1
-        values, _ = self._over_draws(rows, n_draws, seed, max_memory, self._of_rows(rows), progress)
-        return values.mean(axis=1)  # (U, K) -> (U,)
+        n_draws, measure = self._n_draws(n_samples), self._of_rows(rows)
+        return self._folded(rows, n_draws, seed, max_memory, measure, np.add, progress=progress) / n_draws  # (U,)
 
     def log_likelihood(
         self,
@@ -171,8 +179,10 @@ class DensityModel(CodeModel):
         UsageError, NotFittedError
             See `log_weights`.
         """
-        found = self.log_weights(user_items, n_samples, seed=seed, max_memory=max_memory, progress=progress)
-        return _log_mean_exp(found)  # (U, K) -> (U,)
+        rows, k = self._check_density(user_items), check_samples(n_samples)
+        measure = self._of_rows(rows)
+        total = self._folded(rows, k, seed, max_memory, measure, np.logaddexp, weighted=True, progress=progress)
+        return total - math.log(k)  # (U,)
 
     def target_log_likelihood(
         self,
@@ -226,20 +236,49 @@ class DensityModel(CodeModel):
             hits = logits[batch.rows, batch.items.long()] * batch.values  # (N,)
             return sum_of_each(hits, batch) - batch.totals * logits.logsumexp(dim=1).nan_to_num(neginf=0.0)
 
-        n_draws = n_samples if self.has_distribution else 1
-        values, _ = self._over_draws(rows, n_draws, seed, max_memory, measure, progress)
-        return _log_mean_exp(values)  # (U, K) -> (U,)
+        n_draws = self._n_draws(n_samples)
+        total = self._folded(rows, n_draws, seed, max_memory, measure, np.logaddexp, progress=progress)
+        return total - math.log(n_draws)  # (U,)
+
+    def _n_draws(self, n_samples: int) -> int:
+        """Return how many draws there are to a user: of a code that is a point, one."""
+        return check_samples(n_samples) if self.has_distribution else min(check_samples(n_samples), 1)
 
     def _of_rows(self, rows: sp.csr_matrix) -> Measure:
         """Return what measures log p(x | z) of rows."""
         likelihood = self._likelihood()
-        assert likelihood is not None
+        if likelihood is None:
+            raise UsageError(
+                f"got {self.name}, whose class states no likelihood of a row, expected one; let its `_likelihood` "
+                "return e.g. ('multinomial', 1.0), if that is what its loss is"
+            )
 
         def measure(hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
             found = -output_nll(hidden, self.network_.output, self._batch(rows[start:end]), *likelihood)  # (B,)
             return found - 0.5 * self.n_items_ * math.log(2 * math.pi) if likelihood[0] == "gaussian" else found
 
         return measure
+
+    def _folded(
+        self,
+        rows: sp.csr_matrix,
+        n_samples: int,
+        seed: int,
+        max_memory: int | None,
+        measure: Measure,
+        fold: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        *,
+        weighted: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Return a measure of draws, added up or the like draw by draw, (n_users,), float64; see `_over_draws`."""
+        total = np.empty(rows.shape[0])  # (U,)
+
+        def keep(start: int, end: int, k: int, values: np.ndarray) -> None:
+            total[start:end] = values if k == 0 else fold(total[start:end], values)
+
+        self._over_draws(rows, n_samples, seed, max_memory, measure, keep, weighted=weighted, progress=progress)
+        return total
 
     def _over_draws(
         self,
@@ -248,36 +287,36 @@ class DensityModel(CodeModel):
         seed: int,
         max_memory: int | None,
         measure: Measure,
-        progress: Progress | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return a measure of draws of codes, and log p(z) - log q(z | x), each (n_users, n_samples), float64."""
-        if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples < 1:
-            raise UsageError(f"got n_samples={n_samples!r}, expected a whole number >= 1; give one such as 100")
-        values, ratios = np.empty((2, rows.shape[0], n_samples))  # (U, K), (U, K)
-        known, width = True, self._code_width()
+        keep: Callable[[int, int, int, np.ndarray], None],
+        *,
+        weighted: bool,
+        progress: Progress | None,
+    ) -> None:
+        """Hand on a measure of each draw of codes, (n_users,), float64, block by block of users; draws start at 0.
+
+        If weighted, log p(z) - log q(z | x) is added. No more than a block of users and a few draws are held.
+        """
+        width = self._code_width()
+        noise_bytes = _NOISE_BYTES if max_memory is None else max(1, min(_NOISE_BYTES, max_memory // _NOISE_PART))
 
         @torch.no_grad()
         def work(start: int, end: int) -> None:
-            nonlocal known
             draw = self.network_.draws(self._batch(rows[start:end]))
             sources = [draws_of(seed, row) for row in range(start, end)]
-            at_a_time = max(1, min(_DRAWS_AT_A_TIME, _NOISE_BYTES // (4 * width * (end - start))))
+            at_a_time = max(1, min(_DRAWS_AT_A_TIME, noise_bytes // (4 * width * (end - start))))
             for first in range(0, n_samples, at_a_time):
                 n = min(at_a_time, n_samples - first)
                 noise = np.stack([source.standard_normal((n, width), np.float32) for source in sources])  # (B, n, D)
                 for k, of_draw in enumerate(torch.from_numpy(noise).to(self.device_).unbind(dim=1), first):
                     z, ratio = draw(of_draw)  # (B, D), (B,)
-                    values[start:end, k] = measure(self.network_.decode(z), start, end).double().cpu().numpy()
-                    known = known and ratio is not None
-                    if ratio is not None:
-                        ratios[start:end, k] = ratio.double().cpu().numpy()
+                    values = measure(self.network_.decode(z), start, end).double()  # (B,)
+                    keep(start, end, k, (values + ratio.double() if weighted else values).cpu().numpy())
                     if progress is not None:
-                        progress(start * n_samples + (k + 1) * (end - start), values.size, "draws")
+                        progress(start * n_samples + (k + 1) * (end - start), rows.shape[0] * n_samples, "draws")
 
         self._stop_training()
-        most = max(1, _NOISE_BYTES // (4 * width))  # users whose noise of one draw is held
+        most = max(1, noise_bytes // (4 * width))  # users whose noise of one draw is held
         in_blocks(rows.shape[0], min(self.rows_at_a_time(max_memory), most), work)
-        return values, ratios if known else None
 
     def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
         rows = self._check_histories(user_items)
@@ -287,12 +326,6 @@ class DensityModel(CodeModel):
             what = "a weight of interactions (confidence)" if weighted else "no probability of a row"
             raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae or recvae")
         return rows
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    """Return log of the mean of exponentials of each row, (n_users, n_samples) -> (n_users,)."""
-    highest = values.max(axis=1, keepdims=True)  # (U, 1)
-    return highest[:, 0] + np.log(np.exp(values - highest).mean(axis=1))
 
 
 def _check_apart(fold_in: sp.csr_matrix, targets: sp.csr_matrix) -> None:

@@ -23,7 +23,7 @@ _PARTS = 4  # of the users by length
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Segment:
+class Slice:
     """A part of the users, or of all targets.
 
     Parameters
@@ -31,7 +31,7 @@ class Segment:
     name : str
         What tables call it.
     targets : csr_matrix of shape (n_users, n_items)
-        The targets that count; users of other segments have none.
+        The targets that count; users of other slices have none.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Segment:
         return int(np.count_nonzero(np.diff(self.targets.indptr)))
 
 
-def segments_of(by: str | None, held_out: HeldOut, background: Background) -> list[Segment]:
+def slices_of(by: str | None, held_out: HeldOut, background: Background) -> list[Slice]:
     """Divide held-out users or their targets.
 
     Parameters
     ----------
     by : str, optional
-        "length" or "popularity"; None for no segments.
+        "length" or "popularity"; None for no slices.
     held_out : HeldOut
         Checked.
     background : Background
@@ -57,7 +57,7 @@ def segments_of(by: str | None, held_out: HeldOut, background: Background) -> li
 
     Returns
     -------
-    list of Segment
+    list of Slice
         Those that have any target: by length, the shortest histories first; by popularity, popular items first.
 
     Raises
@@ -68,12 +68,12 @@ def segments_of(by: str | None, held_out: HeldOut, background: Background) -> li
     if by is None:
         return []
     check_by(by)
-    segments = _by_length(held_out) if by == LENGTH else _by_popularity(held_out, background)
-    return [segment for segment in segments if segment.n_users]
+    slices = _by_length(held_out) if by == LENGTH else _by_popularity(held_out, background)
+    return [part for part in slices if part.n_users]
 
 
 def check_by(by: str | None, metrics: Sequence[Metric] = ()) -> None:
-    """Refuse segments that there are not, or that say nothing of the metrics.
+    """Refuse slices that there are not, or that say nothing of the metrics.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def check_by(by: str | None, metrics: Sequence[Metric] = ()) -> None:
     if by is None:
         return
     if by not in BY:
-        raise UsageError(f"got segments by '{by}', expected one of: {', '.join(BY)}")
+        raise UsageError(f"got slices by '{by}', expected one of: {', '.join(BY)}")
     if metrics and not any(metric.is_per_user for metric in metrics):
         names = ", ".join(map(str, metrics))
         raise UsageError(f"got {names} by {by}, expected a metric that has a value per user too, such as recall@20")
@@ -103,7 +103,7 @@ def title_of(by: str) -> str:
     return f"only targets of this popularity count; shares of the training interactions: {shares}"
 
 
-def _by_length(held_out: HeldOut) -> list[Segment]:
+def _by_length(held_out: HeldOut) -> list[Slice]:
     lengths = np.diff(held_out.fold_in.indptr)  # (U,)
     has_target = np.diff(held_out.targets.indptr) > 0
     if not has_target.any():
@@ -116,14 +116,14 @@ def _by_length(held_out: HeldOut) -> list[Segment]:
         low, high = lengths[chosen].min(), lengths[chosen].max()
         name = f"{low:,}-{high:,} items" if high > low else f"{low:,} item{'' if low == 1 else 's'}"
         found.append(
-            Segment(name=name, targets=_only(held_out.targets, np.repeat(chosen, np.diff(held_out.targets.indptr))))
+            Slice(name=name, targets=_only(held_out.targets, np.repeat(chosen, np.diff(held_out.targets.indptr))))
         )
     return found
 
 
-def _by_popularity(held_out: HeldOut, background: Background) -> list[Segment]:
+def _by_popularity(held_out: HeldOut, background: Background) -> list[Slice]:
     of_target = group_of_items(background)[held_out.targets.indices]  # of each target
-    return [Segment(name=name, targets=_only(held_out.targets, of_target == n)) for n, name in enumerate(GROUPS)]
+    return [Slice(name=name, targets=_only(held_out.targets, of_target == n)) for n, name in enumerate(GROUPS)]
 
 
 def _only(targets: sp.csr_matrix, stays: np.ndarray) -> sp.csr_matrix:

@@ -1,0 +1,125 @@
+"""Options on a file of histories, and its users as rows of a model's items."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae_cli.console import say
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+    from recvae.items import ItemIndex
+
+Source = Annotated[
+    Path | None,
+    typer.Option("--input", help="File with the histories of many users, in any form that `preprocess` reads."),
+]
+UserCol = Annotated[str | None, typer.Option(help="Column of user ids in --input; by default as in the training data.")]
+ItemCol = Annotated[str | None, typer.Option(help="Column of item ids in --input; by default as in the training data.")]
+Header = Annotated[
+    bool | None, typer.Option("--header/--no-header", help="Whether the first line of --input names columns.")
+]
+Sep = Annotated[str | None, typer.Option(help="Separator of --input: any character, ::, tab or space.")]
+Quote = Annotated[str | None, typer.Option(help="Character around values of --input, or none.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of --input.", show_default="utf-8")]
+Null = Annotated[list[str] | None, typer.Option(help="A word that means a missing id in --input (repeatable).")]
+OnBadRow = Annotated[str | None, typer.Option(help="A bad row of --input: stop or skip.", show_default="stop")]
+
+_OPTIONS = ("user_col", "item_col", "sep", "header", "quote", "encoding", "null", "on_bad_row")
+_NAMED = 5  # unknown ids in a remark
+
+
+def known_options(source: Path | None, *values: Any) -> dict[str, Any]:
+    """Return what is known about the file; refuse options on it where there is none.
+
+    Parameters
+    ----------
+    source : Path, optional
+        The file.
+    values : object
+        Of the options in `_OPTIONS`, None or empty where they were not given.
+
+    Raises
+    ------
+    UsageError
+        If so.
+    """
+    from recvae.errors import UsageError
+
+    given = zip(_OPTIONS, values, strict=True)
+    known = {key: value for key, value in given if value is not None and value != []}
+    if source is None and known:
+        named = ", ".join("--" + key.replace("_", "-") for key in known)
+        raise UsageError(f"got {named} without --input, expected it with a file; add --input")
+    return known
+
+
+@dataclass(frozen=True)
+class ReadHistories:
+    """The users of a file.
+
+    Parameters
+    ----------
+    users : list
+        Their ids, in the order in which they first appear.
+    rows : csr_matrix of shape (n_users, n_items)
+        Their histories.
+    unknown : list of int
+        How many items of each are not in the model.
+    """
+
+    users: list[Any]
+    rows: "sp.csr_matrix"
+    unknown: list[int]
+
+
+def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", manifest: Any) -> ReadHistories:
+    """Read a file of histories, and say what was left out and which items are unknown.
+
+    Parameters
+    ----------
+    source : Path
+        The file.
+    known : dict
+        See `known_options`.
+    items : ItemIndex
+        The items of the model.
+    manifest : mapping
+        Of its training data.
+
+    Raises
+    ------
+    UsageError, DataError
+        See `HistoryFile`; or if none of its items is in the model.
+    """
+    from recvae.errors import DataError
+    from recvae.recommenders.histories import Histories, histories_of
+    from recvae.recommenders.history_files import HistoryFile, options_like
+    from recvae.training.monitors import ProgressBar
+    from recvae_cli.preparing import log_format
+
+    with (
+        ProgressBar("reading histories") as bar,
+        HistoryFile(source, options_like(manifest, log_format(known), items), bar) as file,
+    ):
+        if not file.has_item_of(items):
+            raise DataError(
+                f"{source}: none of its items is in the model, so nothing can be said of its {file.counts.users:,} "
+                "users; check the column of items with --item-col"
+            )
+        parts = [histories_of(block, items) for block in file.blocks()]
+        columns, left_out = file.columns, file.counts.left_out
+    say(f"read {', '.join(columns)}")
+    for reason, count in left_out.items():
+        say(f"left out: {count:,} {reason}")
+    found = Histories.joined(parts)
+    unknown = list(dict.fromkeys(item for of_user in found.unknown for item in of_user))
+    if unknown:
+        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+        named = ", ".join(map(str, unknown[:_NAMED]))
+        say(f"{len(unknown):,} unknown items do not count: {named}{more}; the model's ids look like {items.ids[0]}")
+    users = [user for part in parts for user in part.users]
+    return ReadHistories(users, found.matrix, [len(of_user) for of_user in found.unknown])

@@ -1,0 +1,51 @@
+"""What is given to draw from codes, checked; and the source of each user's draws."""
+
+import numpy as np
+
+from recvae.errors import UsageError
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed of draws; refuse (UsageError) what is no whole number from 0 to 2^31 - 1, as libraries take."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UsageError(f"got seed={seed!r}, expected a whole number, 0 or more and below 2^31; give one such as 0")
+    return int(seed)
+
+
+def draws_of(seed: int, row: int, of: str = "codes") -> np.random.Generator:
+    """Return the source of a user's draws, the same whatever users are beside it."""
+    check_seed(seed)
+    return np.random.Generator(np.random.Philox(key=[seed, 2 * row + (of == "items")]))
+
+
+def check_lengths(lengths: np.ndarray, n_items: int) -> np.ndarray:
+    """Return how many items each made-up history shall have, int64; refuse (UsageError) what is out of range."""
+    wanted = np.asarray(lengths)
+    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+        raise UsageError(
+            f"got lengths of shape {wanted.shape}, {wanted.dtype}, expected whole numbers, one for each history"
+        )
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() <= n_items:
+        raise UsageError(f"got lengths from {wanted.min()} to {wanted.max()}, expected 0 to {n_items:,}, the items")
+    return wanted.astype(np.int64)
+
+
+def check_samples(n_samples: int) -> int:
+    """Return a number of draws; refuse (UsageError) what is no whole number, 1 or more."""
+    if not isinstance(n_samples, int | np.integer) or isinstance(n_samples, bool) or n_samples < 1:
+        raise UsageError(f"got n_samples={n_samples!r}, expected a whole number >= 1; give one such as 100")
+    return int(n_samples)
+
+
+def as_codes(codes: np.ndarray) -> np.ndarray:
+    """Return codes as float32; refuse (UsageError) what holds no numbers. What is too large becomes infinite."""
+    try:
+        given = np.asarray(codes)
+    except ValueError as error:
+        raise UsageError(
+            f"got codes that are no array ({error}), expected numbers; give a row for each user"
+        ) from error
+    if given.dtype.kind not in "biuf":
+        raise UsageError(f"got codes of type {given.dtype}, expected numbers; give an array of float32")
+    with np.errstate(over="ignore"):
+        return given.astype(np.float32)
