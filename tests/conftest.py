@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -210,24 +211,27 @@ LARGE = ("torch", "scipy.sparse", "pandas", "pyarrow.parquet", "duckdb", "safete
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[list[str]]:
-    """Return what stands for `python` and starts in a moment, since what it imports of others is there: see warm.py."""
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the path of a `python` that starts in a moment, since what it imports of others is there: see warm.py."""
     if not hasattr(os, "pidfd_open"):
-        yield [sys.executable]
+        yield sys.executable
         return
-    script, name = str(Path(__file__).with_name("warm.py")), f"recvae-tests-{os.getpid()}"
+    warm, name = str(Path(__file__).with_name("warm.py")), f"recvae-tests-{os.getpid()}"
+    script = tmp_path_factory.mktemp("warm") / "python"
+    script.write_text(f"""#!/bin/sh\nexec {shlex.join([sys.executable, "-IS", warm, name])} "$@"\n""")
+    script.chmod(0o755)
     one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, script, "serve", name, *LARGE], env=one_thread, **pipes) as serving:
+    with subprocess.Popen([sys.executable, warm, "serve", name, *LARGE], env=one_thread, **pipes) as serving:
         assert serving.stdout is not None
         serving.stdout.read()
-        yield [sys.executable, "-IS", script, name]
+        yield str(script)
 
 
 @pytest.fixture(scope="session")
-def warm_program(warm_python: list[str]) -> list[str]:
+def warm_program(warm_python: str) -> list[str]:
     """Return what starts `recvae` as a process of its own in a moment."""
-    return [*warm_python, "-c", "from recvae_cli.app import main; main()"]
+    return [warm_python, "-c", "from recvae_cli.app import main; main()"]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import shlex
 import shutil
 import signal
 import subprocess
@@ -74,13 +73,12 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_in_order(
-    page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, warm_python: list[str]
+    page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, warm_python: str
 ) -> None:
     blocks = blocks_of(page)
-    python = [sys.executable] if page == README else warm_python  # what starts in a moment; the README as users do
+    python = sys.executable if page == README else warm_python  # what starts in a moment; the README as users do
     scripts = tmp_path_factory.mktemp("scripts")
-    main = "from recvae_cli.app import main; main()"
-    (scripts / "recvae").write_text(f"""#!/bin/sh\nexec {shlex.join([*python, "-c", main])} "$@"\n""")
+    (scripts / "recvae").write_text(f"#!{python}\nfrom recvae_cli.app import main\nmain()\n")
     (scripts / "recvae").chmod(0o755)
     path = os.pathsep.join([str(scripts), str(Path(sys.executable).parent), os.environ["PATH"]])
     # Small matrices gain nothing from more threads, and with other work on the cores they wait for each other.
@@ -94,7 +92,7 @@ def test_the_blocks_of_a_page_run_in_order(
         if (name := file_of(code)) is not None:
             (tmp_path / name).write_text(code, encoding="utf-8")
             continue
-        command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [*python, "-c", code]
+        command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [python, "-c", code]
         code_of_exit, said = _run(command, tmp_path, environment)
         assert code_of_exit == 0, f"{code}\n{said}"
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle")]
