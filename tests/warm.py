@@ -119,10 +119,12 @@ def take_over(job: dict[str, Any]) -> None:
     warnings._processoptions(sys.warnoptions)  # type: ignore[attr-defined]
 
 
-def run(first: str, *rest: str) -> None:
+def run(*words: str) -> None:
     """Do what `python` does with these words."""
+    is_safe = words[0] == "-P"  # no modules from this folder
+    first, *rest = words[is_safe:]
     if first == "-c":
-        sys.path[0], sys.argv = "", ["-c", *rest[1:]]
+        sys.path[:1], sys.argv = [""][is_safe:], ["-c", *rest[1:]]
         sys.modules["__main__"] = main = types.ModuleType("__main__")
         exec(compile(rest[0], "<string>", "exec"), vars(main))
     elif first == "-m":
