@@ -31,8 +31,9 @@ $(STAMP): pyproject.toml requirements.lock
 quickstart: install
 	$(BIN)/recvae quickstart
 
+# Compiled modules are kept, whatever the environment says: the tests start some hundred processes.
 test: install
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal
 
 test-all: install
 	$(BIN)/python -m pytest

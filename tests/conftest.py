@@ -4,11 +4,12 @@ import contextlib
 import functools
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,6 +204,34 @@ def program() -> list[str]:
     """
     script = shutil.which("recvae", path=Path(sys.executable).parent)
     return [script] if script else [sys.executable, "-c", "from recvae_cli.app import main; main()"]
+
+
+# What most starts of `recvae` spend their time on.
+LARGE = ("torch", "scipy.sparse", "pandas", "pyarrow.parquet", "duckdb", "safetensors.torch", "rich.table", "requests")
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the path of a `python` that starts in a moment, since what it imports of others is there: see warm.py."""
+    if not hasattr(os, "pidfd_open"):
+        yield sys.executable
+        return
+    warm, name = str(Path(__file__).with_name("warm.py")), f"recvae-tests-{os.getpid()}"
+    script = tmp_path_factory.mktemp("warm") / "python"
+    script.write_text(f"""#!/bin/sh\nexec {shlex.join([sys.executable, "-IS", warm, name])} "$@"\n""")
+    script.chmod(0o755)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, warm, "serve", name, *LARGE], env=one_thread, **pipes) as serving:
+        assert serving.stdout is not None
+        serving.stdout.read()
+        yield str(script)
+
+
+@pytest.fixture(scope="session")
+def warm_program(warm_python: str) -> list[str]:
+    """Return what starts `recvae` as a process of its own in a moment."""
+    return [warm_python, "-c", "from recvae_cli.app import main; main()"]
 
 
 @pytest.fixture(scope="session")

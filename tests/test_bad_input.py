@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -427,7 +426,9 @@ def test_a_damaged_data_set_is_refused(name: str, toy: Path, refused: Callable[.
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 @pytest.mark.parametrize("limit", [300, 20_000])
 @pytest.mark.parametrize("verb", ["preprocess", "train"])
-def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(verb: str, limit: int, toy: Path) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(
+    verb: str, limit: int, toy: Path, warm_python: str
+) -> None:
     before = tree(toy)
     words = {
         "preprocess": ["preprocess", "synthetic", "--users", "300", "--items", "200", "--events", "12000"],
@@ -437,8 +438,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(verb: str, limi
         f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         f"sys.argv = ['recvae', *{words!r}]\nfrom recvae_cli.app import main\nmain()"
     )
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=one_thread)
+    done = subprocess.run([warm_python, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     assert "error: could not write" in done.stderr and "Traceback" not in done.stderr
     assert tree(toy) == before and [path.name for path in Path("data").iterdir()] == ["toy"]

@@ -74,20 +74,31 @@ def test_log_likelihood_of_a_linear_gaussian_model_is_that_of_probabilistic_pca(
     weight, bias, rows = ppca(3)
     model = linear_gaussian(weight, bias, np.zeros(2), np.zeros(2))  # q(z | x) = p(z), far from the posterior
     truth = log_p(rows, weight, bias)
-    np.testing.assert_allclose(model.log_likelihood(rows, 50_000), truth, atol=0.03)
+    np.testing.assert_allclose(model.log_likelihood(rows, 10_000), truth, atol=0.03)
     assert (model.elbo(rows, 1000) < truth - 0.1).all(), "the ELBO is lower, as q is not the posterior"
+
+
+def with_its_posterior(row: sp.csr_matrix, weight: np.ndarray, bias: np.ndarray) -> tuple[MultVAE, np.ndarray]:
+    """Return the model whose encoder is the posterior of this row, and log p of the row."""
+    covariance = np.linalg.inv(weight.T @ weight + np.eye(2))
+    mean = covariance @ weight.T @ (row.toarray()[0] - bias)
+    model = linear_gaussian(weight, bias, mean, np.log(np.diag(covariance)))
+    return model, log_p(row, weight, bias).reshape(1)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 30])
 def test_every_bound_is_exact_where_the_encoder_is_the_posterior(n_samples: int) -> None:
     weight, bias, rows = ppca(4)
     for row in rows:
-        covariance = np.linalg.inv(weight.T @ weight + np.eye(2))
-        mean = covariance @ weight.T @ (row.toarray()[0] - bias)
-        model = linear_gaussian(weight, bias, mean, np.log(np.diag(covariance)))
-        truth = log_p(row, weight, bias).reshape(1)
+        model, truth = with_its_posterior(row, weight, bias)
         np.testing.assert_allclose(model.log_weights(row, n_samples), truth.repeat(n_samples)[None], atol=1e-4)
         np.testing.assert_allclose(model.log_likelihood(row, n_samples), truth, atol=1e-4)
+
+
+def test_the_elbo_is_exact_where_the_encoder_is_the_posterior() -> None:
+    weight, bias, rows = ppca(4)
+    for row in rows:
+        model, truth = with_its_posterior(row, weight, bias)
         np.testing.assert_allclose(model.elbo(row, 4000), truth, atol=0.1)
 
 
@@ -98,7 +109,7 @@ def test_log_likelihood_of_a_multinomial_model_is_the_integral_over_its_codes() 
     log_softmax = logits - logsumexp(logits, axis=1, keepdims=True)
     prior = -0.5 * grid**2 - 0.5 * math.log(2 * math.pi) + math.log(grid[1] - grid[0])
     truth = [logsumexp(row.toarray()[0] @ log_softmax.T + prior) for row in ROWS[:5]]
-    np.testing.assert_allclose(model.log_likelihood(ROWS[:5], 20_000), truth, atol=0.02)
+    np.testing.assert_allclose(model.log_likelihood(ROWS[:5], 5000), truth, atol=0.02)
 
 
 @settings(max_examples=20, deadline=None)

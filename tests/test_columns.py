@@ -72,12 +72,21 @@ DOORS: dict[str, Door] = {
 PAIRS = [(name, "item") for name in COLUMN_NAMES["user"]] + [("user", name) for name in COLUMN_NAMES["item"]]
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("written", [str, str.upper, lambda name: f"{name[:2]}_{name[2:]}:token"])
-def test_every_name_of_the_table_is_known_in_every_door(
-    door: str, written: Callable[[str], str], ease: Recommender, tmp_path: Path
-) -> None:
+WRITTEN: list[Callable[[str], str]] = [str, str.upper, lambda name: f"{name[:2]}_{name[2:]}:token"]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_every_name_of_the_table_is_known_however_it_is_written(written: Callable[[str], str]) -> None:
     for user, item in PAIRS:
+        for roles in (HISTORIES, LOG):
+            found = find_columns([written(item), written(user)], roles, "the table", "")
+            assert (found.user, found.item) == (written(user), written(item))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_name_of_the_table_is_known_in_every_door(door: str, ease: Recommender, tmp_path: Path) -> None:
+    for number, (user, item) in enumerate(PAIRS):
+        written = WRITTEN[number % len(WRITTEN)]
         table = pd.DataFrame({written(item): ITEMS, written(user): USERS})
         assert DOORS[door](table, tmp_path, ease) == (USERS, ITEMS), (user, item)
 

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,8 +257,8 @@ def test_odd_ids_are_kept_as_they_are() -> None:
 
 @pytest.mark.parametrize("through", ["pipe", "-"])
 @pytest.mark.parametrize("name", ["bom-crlf/ratings.csv", "compression/ratings.csv.gz"])
-def test_a_pipe_is_read_once(name: str, through: str, tmp_path: Path) -> None:
-    preprocess = f"{sys.executable} -m recvae preprocess"
+def test_a_pipe_is_read_once(name: str, through: str, tmp_path: Path, warm_python: str) -> None:
+    preprocess = f"{warm_python} -m recvae preprocess"
     where = f"--name log --data-dir {tmp_path} --json"
     line = f"cat {CASES / name} | {preprocess} - {where}"
     if through == "pipe":
@@ -398,10 +397,10 @@ def test_a_name_with_brackets_or_stars_is_no_pattern(tmp_path: Path) -> None:
     assert pairs(read_events(written(tmp_path / "p*s?.csv", "user,item\n3,4\n"))) == [(3, 4)]
 
 
-def test_two_pipes_are_two_files(tmp_path: Path) -> None:
+def test_two_pipes_are_two_files(tmp_path: Path, warm_python: str) -> None:
     files = [written(tmp_path / f"{n}.csv", f"user,item\n{n},1\n{n},2\n") for n in (1, 2)]
     inputs = " ".join(f"<(cat {file})" for file in files)
-    line = f"{sys.executable} -m recvae preprocess {inputs} --name log --min-user-items 1 --split holdout --json"
+    line = f"{warm_python} -m recvae preprocess {inputs} --name log --min-user-items 1 --split holdout --json"
     done = subprocess.run(["bash", "-c", f"{line} --data-dir {tmp_path}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["filters"]["steps"][0]["users"] == 2

@@ -5,7 +5,6 @@ import os
 import re
 import sqlite3
 import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
@@ -102,13 +101,13 @@ CODE = "import sys\nfrom recvae import read_events\nevents = read_events('-')\np
 
 
 @pytest.mark.parametrize("content", [(HEADER + FIRST).encode(), (HEADER + FIRST).encode("utf-16")])
-def test_a_dash_is_the_standard_input(content: bytes) -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], input=content, capture_output=True, check=True)
+def test_a_dash_is_the_standard_input(content: bytes, warm_python: str) -> None:
+    done = subprocess.run([warm_python, "-c", CODE], input=content, capture_output=True, check=True)
     assert done.stdout.decode() == "2 ann bob\n"
 
 
-def test_an_empty_standard_input_is_refused_as_such() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], input=b"", capture_output=True, check=False)
+def test_an_empty_standard_input_is_refused_as_such(warm_python: str) -> None:
+    done = subprocess.run([warm_python, "-c", CODE], input=b"", capture_output=True, check=False)
     assert b"Error: - is empty; expected a log with one row per event" in done.stderr
 
 

@@ -21,10 +21,12 @@ def definite(n: int, shift: float = 1.0, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(params=["here", "apart", "blocks"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, warm_python: str) -> str:
     """Invert in one call of LAPACK, here or in another process, or block by block with small blocks and tiles."""
     if request.param != "here":
         monkeypatch.setattr(inverse, "_HERE", 0)
+    if request.param == "apart":
+        monkeypatch.setattr(sys, "executable", warm_python)
     if request.param == "blocks":
         monkeypatch.setattr(inverse, "_LAPACKS", 0)
         monkeypatch.setattr(inverse, "_SIDE", 128)

@@ -36,13 +36,13 @@ def printed(table: Table, width: int, *, is_terminal: bool = True) -> str:
 
 
 @pytest.fixture(scope="session")
-def terminal(program: list[str]) -> Callable[..., str]:
+def terminal(warm_program: list[str]) -> Callable[..., str]:
     """Return a function that runs `recvae` in a terminal of some columns, and returns what it shows without colours."""
 
     def run(columns: int, *words: str) -> str:
         ours, theirs = pty.openpty()
         environment = os.environ | {"COLUMNS": str(columns), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
-        with subprocess.Popen([*program, *words], stdout=theirs, stderr=theirs, env=environment) as process:
+        with subprocess.Popen([*warm_program, *words], stdout=theirs, stderr=theirs, env=environment) as process:
             os.close(theirs)
             shown = b""
             try:

@@ -3,7 +3,6 @@
 import json
 import re
 import runpy
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.na
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: str) -> Path:
     """Return an empty folder to run in; what Jupyter reads and writes lies beside it."""
     for name in ("JUPYTER_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         (tmp_path / name.lower()).mkdir()
@@ -43,7 +42,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # A kernel named python3 that is installed elsewhere may belong to another interpreter; this one is found first.
     spec = tmp_path / "jupyter_path" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [warm_python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), encoding="utf-8")
     assert KernelSpecManager().get_kernel_spec("python3").argv == argv
     workplace = tmp_path / "workplace"

@@ -22,6 +22,7 @@ IDS = [1000 - 10 * column for column in range(32)]  # those of the blocks
 HISTORIES = st.lists(st.sampled_from(IDS), min_size=1, max_size=32, unique=True)
 UNKNOWN = st.one_of(st.integers().filter(lambda i: i not in IDS), st.text().filter(lambda t: t not in map(str, IDS)))
 KS = st.integers(1, 40)
+OF_EACH_MODEL = settings(max_examples=30)  # hundreds, since the code beside the model is one
 
 Recommend = Callable[..., Recommendations]
 
@@ -49,6 +50,7 @@ def recommend(recommender_of: Callable[[str], Recommender], model_name: str) -> 
     return recommender_of(model_name).recommend
 
 
+@OF_EACH_MODEL
 @given(history=HISTORIES, k=KS)
 def test_k_other_items_are_recommended_unless_the_catalogue_is_exhausted(
     recommend: Recommend, history: list[int], k: int
@@ -62,6 +64,7 @@ def test_k_other_items_are_recommended_unless_the_catalogue_is_exhausted(
     assert (found.unknown, found.fallback) == ([], False)
 
 
+@OF_EACH_MODEL
 @given(history=HISTORIES, k=KS)
 def test_recommendations_are_those_of_the_model_under_their_ids_and_titles(
     recommend: Recommend, fitted: Callable[[str], Model], blocks: Dataset, model_name: str, history: list[int], k: int
@@ -76,6 +79,7 @@ def test_recommendations_are_those_of_the_model_under_their_ids_and_titles(
     assert all(type(item) is int for item in found.ids)
 
 
+@OF_EACH_MODEL
 @given(history=HISTORIES, data=st.data())
 def test_order_and_repetitions_of_the_history_and_the_type_of_its_ids_do_not_matter(
     recommend: Recommend, history: list[int], data: st.DataObject
@@ -85,6 +89,7 @@ def test_order_and_repetitions_of_the_history_and_the_type_of_its_ids_do_not_mat
     assert recommend([written(item) for item in again]) == recommend(history)
 
 
+@OF_EACH_MODEL
 @given(history=HISTORIES, unknown=st.lists(UNKNOWN, min_size=1, max_size=4))
 def test_unknown_ids_are_reported_as_given_and_otherwise_ignored(
     recommend: Recommend, history: list[int], unknown: list[Any]
@@ -94,6 +99,7 @@ def test_unknown_ids_are_reported_as_given_and_otherwise_ignored(
     assert found == Recommendations(**{**vars(recommend(history)), "unknown": unknown})
 
 
+@OF_EACH_MODEL
 @given(unknown=st.lists(UNKNOWN, max_size=3), k=KS)
 def test_without_a_known_id_the_most_popular_items_are_recommended_and_it_is_said(
     recommend: Recommend, blocks: Dataset, unknown: list[Any], k: int

@@ -56,12 +56,13 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def start(program: list[str]) -> Callable[..., Any]:
-    """Return a function that starts a server and ends it after the block."""
+def start(program: list[str], warm_program: list[str]) -> Callable[..., Any]:
+    """Return a function that starts a server and ends it after the block; one that starts processes does so itself."""
 
     @contextmanager
     def run(*arguments: object) -> Iterator[Server]:
-        words = [*program, "serve", *map(str, arguments), "--port", "0", "--token", "secret"]
+        words = [*(program if "--workers" in arguments else warm_program), "serve", *map(str, arguments)]
+        words += ["--port", "0", "--token", "secret"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
         assert process.stderr is not None
@@ -181,8 +182,10 @@ def test_a_hangup_takes_up_the_new_version_and_refuses_a_broken_one(
         assert server.version() == after
 
 
-def test_a_hangup_before_it_listens_does_not_end_it(program: list[str], run: Path) -> None:
-    with subprocess.Popen([*program, "serve", str(run), "--port", "0"], stderr=subprocess.PIPE, text=True) as process:
+def test_a_hangup_before_it_listens_does_not_end_it(warm_program: list[str], run: Path) -> None:
+    with subprocess.Popen(
+        [*warm_program, "serve", str(run), "--port", "0"], stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         while "serving" not in process.stderr.readline():
             assert process.poll() is None

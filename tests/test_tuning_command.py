@@ -217,11 +217,11 @@ def straight(
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 def test_a_real_process_that_is_stopped_goes_on_where_it_was(
-    number: signal.Signals, straight: tuple[dict[str, Any], bytes], toy: Path, program: list[str], command: Command
+    number: signal.Signals, straight: tuple[dict[str, Any], bytes], toy: Path, warm_program: list[str], command: Command
 ) -> None:
     database = Path("data/toy/studies/multdae/study.db")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*program, *REAL], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
+    with subprocess.Popen([*warm_program, *REAL], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
         try:
             deadline = time.monotonic() + 120
             while finished_trials(database) < 2:
