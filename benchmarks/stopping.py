@@ -130,8 +130,9 @@ def rules() -> dict[str, Rule]:
     """Return all rules by name."""
     found: dict[str, Rule] = {}
     for name, powers in (("a - b t^-c", True), ("a - b exp(-c t)", False)):
-        for least in LEAST:
-            found[f"{name}, from epoch {least}"] = by_curve(powers, least)
+        for epoch in LEAST:
+            found[f"{name}, from epoch {epoch}"] = by_curve(powers, epoch)
+        least = LEAST[-1]
         found[f"{name}, from epoch {least}, later half"] = by_curve(powers, least, half=True)
         found[f"the same ({name}), and patience {PATIENCES[1]}"] = by_curve(
             powers, least, half=True, patience=PATIENCES[1]
