@@ -86,7 +86,8 @@ def figures(ordinary: np.ndarray, odd: np.ndarray, ratio: float) -> tuple[np.nda
         row[n_ordinary:] = np.bincount(rng.integers(len(odd), size=len(odd)), minlength=len(odd))
     values, place = np.unique(-np.concatenate([ordinary, odd]), return_inverse=True)  # the oddest first
     by_value = sp.csr_matrix((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(values)))
-    honest, found = (times[:, part] @ by_value[part] for part in (slice(n_ordinary), slice(n_ordinary, None)))
+    honest = np.asarray(times[:, :n_ordinary] @ by_value[:n_ordinary])  # (1 + resamples, values)
+    found = np.asarray(times[:, n_ordinary:] @ by_value[n_ordinary:])
     wrong, right = np.cumsum(honest, axis=1), np.cumsum(found, axis=1)  # (1 + resamples, values)
     area = (found * (wrong[:, -1:] - wrong + honest / 2)).sum(axis=1) / (n_ordinary * len(odd))
     charged = ratio * len(odd) / n_ordinary * wrong

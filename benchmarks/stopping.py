@@ -130,12 +130,11 @@ def rules() -> dict[str, Rule]:
     """Return all rules by name."""
     found: dict[str, Rule] = {}
     for name, powers in (("a - b t^-c", True), ("a - b exp(-c t)", False)):
-        for least in LEAST:
-            found[f"{name}, from epoch {least}"] = by_curve(powers, least)
-        found[f"{name}, from epoch {least}, later half"] = by_curve(powers, least, half=True)
-        found[f"the same ({name}), and patience {PATIENCES[1]}"] = by_curve(
-            powers, least, half=True, patience=PATIENCES[1]
-        )
+        for epoch in LEAST:
+            found[f"{name}, from epoch {epoch}"] = by_curve(powers, epoch)
+        later, patience = f"{name}, from epoch {LEAST[-1]}, later half", PATIENCES[1]
+        found[later] = by_curve(powers, LEAST[-1], half=True)
+        found[f"{later}, and patience {patience}"] = by_curve(powers, LEAST[-1], half=True, patience=patience)
     return {**found, **{f"patience {epochs}": by_patience(epochs) for epochs in PATIENCES}}
 
 
