@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,12 @@ BETA = 0.3
 def as_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the benchmarks find one another, as when they are run as scripts."""
     monkeypatch.syspath_prepend(FOLDER)
+
+
+@pytest.fixture
+def warm_starts(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes that a benchmark starts be there in a moment."""
+    monkeypatch.setattr(sys, "executable", warm_python)
 
 
 @pytest.fixture(params=["ease", "evaluation"])
@@ -102,6 +109,7 @@ def test_the_interactions_are_as_many_as_asked_for(epoch: ModuleType) -> None:
     assert train.dtype == np.float32
 
 
+@pytest.mark.usefixtures("warm_starts")
 @pytest.mark.parametrize("model", ["multvae", "multdae", "recvae"])
 def test_an_epoch_is_measured_on_both_sides(
     model: str, epoch: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -179,6 +187,7 @@ def test_starts_are_measured_against_python_and_torch(startup: ModuleType, capsy
         startup.main(["--rounds", "0"])
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_servers_are_measured_with_batches_and_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     serving = importlib.import_module("serving")
     results = tmp_path / "results.json"
@@ -261,6 +270,7 @@ def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_a_large_catalogue_is_measured_in_every_way_that_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +317,7 @@ def test_the_gpu_benchmark_refuses_what_it_cannot_do(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_one_users_scores_are_measured_by_torch_onnx_and_8_bits(
     toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,6 +346,7 @@ def test_the_benchmark_of_exports_refuses_what_it_cannot_do(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_a_catalogue_is_measured_for_any_model_in_a_process_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -361,6 +373,7 @@ def test_made_up_interactions_are_a_pair_at_most_once_with_a_few_popular_items()
     assert counts[:10].mean() > 10 * counts[500:].mean() and np.diff(matrix.indptr).max() <= 40
 
 
+@pytest.mark.usefixtures("warm_starts")
 def test_sansa_is_measured_against_ease_and_on_a_long_tail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark = importlib.import_module("sansa")
     path = tmp_path / "sansa.json"

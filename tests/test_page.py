@@ -49,15 +49,14 @@ def serving(runs: list[Path], settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def runs(make_model: Callable[..., Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def runs(fitted: Callable[[str], Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return runs on items of which one has a title that is markup, and every fifth none."""
     folder = tmp_path_factory.mktemp("runs")
     titles = [NASTY if item == 1 else None if item % 5 == 0 else f"Title {item:02d}" for item in range(32)]
     data = replace(blocks, titles=np.array(titles, dtype=object))
     for name in MODELS:
-        model = make_model(name).fit(data.train, data.validation, device="cpu")
         metrics = {"validation": {"ndcg@100": 0.4321}}
-        bundle = Bundle(model=model, items=data.items, manifest=data.manifest, metrics=metrics)
+        bundle = Bundle(model=fitted(name), items=data.items, manifest=data.manifest, metrics=metrics)
         with write_folder(folder / name, CARD) as aside:
             write_bundle(aside, bundle)
     return [folder / name for name in MODELS]
