@@ -1,6 +1,7 @@
 """Linear probes of item vectors: planted features are found, random vectors are worth .5, bad input is refused."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,14 +182,15 @@ def test_a_width_out_of_range_and_a_matrix_with_nan_are_refused() -> None:
 
 def test_features_may_be_nested_lists_or_sparse(vectors: np.ndarray, planted: np.ndarray) -> None:
     expected = probe(vectors, planted, resamples=100)
-    for given in (planted.astype(int).tolist(), sp.coo_matrix(planted.astype(np.float32)), sp.csr_matrix(planted)):
+    sparse: Any = sp.coo_matrix(planted.astype(np.float32))
+    for given in (planted.astype(int).tolist(), sparse, sp.csr_matrix(planted)):
         found = probe(vectors, given, resamples=100)
         np.testing.assert_array_equal(found.aucs, expected.aucs)
         assert found.key == expected.key
     with pytest.raises(DataError, match=r"got features that are no array .*, expected a row of numbers for each item"):
         probe(vectors, [[1], [0, 1]])
     with pytest.raises(DataError, match=r"got features of shape \(3,\), expected a row for each of the 300 items"):
-        probe(vectors, [1, 0, 1])
+        probe(vectors, [1, 0, 1])  # type: ignore[list-item]
     twice = sp.csr_matrix((np.ones(2), np.zeros(2, int), [0, 2, *[2] * (N_ITEMS - 1)]), shape=(N_ITEMS, 1))
     with pytest.raises(DataError, match="got features that are not 0 or 1"):
         probe(vectors, twice)
