@@ -12,7 +12,6 @@ from recvae.compute.ranks import _CURRENT, Ranks, of_environment
 from recvae.errors import UsageError
 from recvae.version import __version__
 
-_MEETING = timedelta(minutes=5)  # until all processes have come
 _WAITING = timedelta(minutes=20)  # for one that writes or reads a large file; one that has died is noticed at once
 
 
@@ -49,15 +48,13 @@ def joined() -> Iterator[Ranks]:
 def _group(ranks: Ranks) -> Iterator[None]:
     has_gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_MEETING)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_WAITING)
     except (RuntimeError, ValueError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(
             f"process {ranks.rank} of {ranks.size} cannot meet the others ({first.strip()}); choose another "
             "--master-port, or let torchrun choose one (--standalone), and see that the machines reach one another"
         ) from error
-    # The time for the first meeting is not that of the others.
-    torch.distributed.distributed_c10d._set_pg_timeout(_WAITING)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_WELL, _STOPPED, _FAILED = 0, 1, 2  # what a process says at a check; the highest counts
+_WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
 
 
 class Ranks:
@@ -41,6 +41,8 @@ class Ranks:
         """Whether a signal has asked it to end; all hear of it at the next check."""
         self.agreed: BaseException | None = None
         """What all have ended with, if they have."""
+        self.lost = False
+        """Whether the others cannot be reached any more."""
 
     @property
     def several(self) -> bool:
@@ -56,13 +58,22 @@ class Ranks:
         """Return the first of n consecutive things that are its own, and the one after the last."""
         return self.rank * n // self.size, (self.rank + 1) * n // self.size
 
-    def check(self, *, to_stop: bool = True) -> None:
+    def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:
         """Wait for all, and end with them where one has failed or was interrupted.
 
         Parameters
         ----------
         to_stop : bool
             Whether an interruption counts: once all is trained, it comes too late.
+        wish : bool
+            Whether this process would like to end.
+        same : int
+            What must be the same in all, such as how many numbers will be added up next.
+
+        Returns
+        -------
+        bool
+            Whether one of them would like to end.
 
         Raises
         ------
@@ -70,9 +81,12 @@ class Ranks:
             If one was interrupted.
         RecvaeError, MemoryError
             If one has failed: what it has failed with.
+        TrainingError
+            If what must be the same is not.
         """
-        if self.several:
-            self._meet(_STOPPED if self.interrupted and to_stop else _WELL, None)
+        if not self.several:
+            return wish
+        return self._meet(_STOPPED if self.interrupted and to_stop else _WISH if wish else _WELL, None, same)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -80,17 +94,18 @@ class Ranks:
         try:
             yield
         except BaseException as error:
-            if self.several and error is not self.agreed:
+            if self.several and not self.lost and error is not self.agreed:
                 self._meet(_STOPPED if isinstance(error, KeyboardInterrupt) else _FAILED, error)
                 self.agreed = error
             raise
 
-    def _meet(self, said: int, error: BaseException | None) -> None:
+    def _meet(self, said: int, error: BaseException | None, same: int = 0) -> bool:
         import torch
 
         with self._lost():
-            highest = torch.tensor([said])
-            torch.distributed.all_reduce(highest, op=torch.distributed.ReduceOp.MAX)
+            found = torch.tensor([said, same, -same])
+            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+        highest, most, least = found.tolist()
         if highest == _STOPPED:
             self.interrupted = False
             self.agreed = error or KeyboardInterrupt()
@@ -101,6 +116,13 @@ class Ranks:
             if first != self.rank:
                 self.agreed = _error_of(reports, first)
                 raise self.agreed from error
+        elif most != -least:
+            self.agreed = TrainingError(
+                f"the {self.size} processes have from {-least:,} to {most:,} numbers to add up, expected as many in "
+                "each; a loss may not depend on which process computes it"
+            )
+            raise self.agreed
+        return highest == _WISH
 
     @contextmanager
     def _lost(self) -> Iterator[None]:
@@ -108,6 +130,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            self.lost = True
             self.agreed = TrainingError(
                 f"lost contact with another of the {self.size} processes ({_first_line(error)}); `recvae train "
                 "--resume` continues from the last whole epoch, with any number of processes"
@@ -171,7 +194,7 @@ class Ranks:
                 torch.distributed.broadcast(found[name], src=0)
         return found
 
-    def check_alike(self, own: Mapping[str, Any], what: str, advice: str) -> None:
+    def check_alike(self, own: Mapping[str, Any], what: str, advice: str, kind: type[RecvaeError] = UsageError) -> None:
         """Refuse to go on where the processes differ in something.
 
         Parameters
@@ -180,16 +203,18 @@ class Ranks:
             By what it is called in the message.
         what, advice : str
             For the message: of what, and what to do.
+        kind : type
+            Of the error.
 
         Raises
         ------
-        UsageError
+        RecvaeError
             With the first thing in which two of them differ.
         """
         for name, of_all in _by_name(self.gather(dict(own))).items():
             other = next((rank for rank, found in enumerate(of_all) if found != of_all[0]), 0)
             if other:
-                self.agreed = UsageError(
+                self.agreed = kind(
                     f"got {name} {of_all[other]} in process {other} and {of_all[0]} in process 0, expected the same "
                     f"{what} in all {self.size} processes; {advice}"
                 )

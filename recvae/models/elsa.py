@@ -162,6 +162,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     """
 
     name: ClassVar[str] = "elsa"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Vancura et al.: Scalable Linear Shallow Autoencoder (RecSys 2022)"
     space: ClassVar[Space] = {
         "learning_rate": Range(0.01, 0.3, log=True),
