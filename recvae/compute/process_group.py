@@ -1,4 +1,4 @@
-"""The process group of PyTorch in which several processes train: opened, compared, closed; and what signals do in it."""
+"""The process group of PyTorch in which several processes train: opened and closed; and what signals do in it."""
 
 import signal
 from collections.abc import Iterator
@@ -16,18 +16,23 @@ _WAITING = timedelta(minutes=20)  # for one that writes or reads a large file; o
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
     """Be one of the processes that torchrun has started, within the block; alone, nothing is done.
 
     An error that leaves the block of one process leaves those of all, and none leaves it before all have come to its
     end. SIGINT and SIGTERM end the block of all by `KeyboardInterrupt`, at the next place where they meet.
+
+    Parameters
+    ----------
+    ranks : Ranks, optional
+        Which one it is; by default what the environment says.
 
     Raises
     ------
     UsageError
         If the others cannot be reached, or have another version.
     """
-    ranks = of_environment()
+    ranks = ranks or of_environment()
     if not ranks.several:
         yield ranks
         return

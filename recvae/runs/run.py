@@ -56,6 +56,8 @@ class Run:
         What the validation users choose by.
     tracking : dict of str to str
         Where its training is followed in other programs, to go on there when it is resumed; no bundle has it.
+    job : str, optional
+        Which call of torchrun trains it; see `recvae.runs.sharing`.
     """
 
     model: Model
@@ -66,6 +68,7 @@ class Run:
     refit: Refit | None = None
     select_by: Metric = OBJECTIVE
     tracking: dict[str, str] = field(default_factory=dict)
+    job: str | None = None
 
 
 def new_run(
@@ -318,7 +321,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
-    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path}
+    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
     write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
         return fit(
