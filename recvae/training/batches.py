@@ -187,7 +187,7 @@ class SparseRows:
 
     def part(self, users: torch.Tensor, rank: int, world_size: int) -> SparseBatch:
         """Return every `world_size`-th user of a batch, from that of the rank on, with `share`; see `batch`."""
-        own = torch.arange(rank, len(users), world_size)
+        own = torch.arange(len(users))[rank::world_size]
         counted, own = len(own), own if len(own) else torch.zeros(1, dtype=torch.int64)
         batch = self.batch(users[own])
         lengths = self._lengths_on_host[users]  # (B,) of the whole batch
@@ -284,13 +284,6 @@ class SparseBatches:
         self.prepares_ahead = device.type != "cpu" and SparseRows.bytes_of(matrix) > resident_bytes
         self._rows = SparseRows(matrix, torch.device("cpu") if self.prepares_ahead else device)
         self._rank, self._world_size = rank, world_size
-
-    @property
-    def n_users(self) -> int:
-        """Users that this process sees in an epoch."""
-        whole, rest = divmod(self._rows.n_users, self.batch_size)
-        shares = [len(range(self._rank, size, self._world_size)) for size in (self.batch_size, rest)]
-        return whole * shares[0] + shares[1]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same for every process."""
