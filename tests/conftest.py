@@ -278,8 +278,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ende
             if process.is_alive():
                 process.kill()
                 process.join()
-            said = [(folder / f"{name}{rank}").read_text() for name in ("out", "err")]
-            ended.append(Ended(process.exitcode or 0, *said, found))
+            out, err = ((folder / f"{name}{rank}").read_text() for name in ("out", "err"))
+            ended.append(Ended(process.exitcode or 0, out, err, found))
         return ended
 
     return run

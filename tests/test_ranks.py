@@ -23,7 +23,7 @@ from recvae.compute.ranks import ALONE, Ranks, current, of_environment
 from recvae.errors import BundleError, DataError, OutOfMemoryError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
-from recvae.models import MODELS, MultVAE
+from recvae.models import EASE, MODELS, MultVAE
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import NullMonitor, StopTraining
 from recvae.training.validation import validation_means
@@ -355,7 +355,7 @@ class MySharedVAE(MultVAE):
 def test_what_cannot_be_shared_is_refused_with_what_can(several: Several) -> None:
     def fit() -> list[str]:
         refused = []
-        for model in (MODELS["ease"](l2=5.0), MyVAE(**DEEP), make(batch_size=3), make(batch_size=100)):
+        for model in (EASE(l2=5.0), MyVAE(**DEEP), make(batch_size=3), make(batch_size=100)):
             with pytest.raises(UsageError, match=r"\w") as error:
                 model.fit(TRAIN[:3] if make(batch_size=100) == model else TRAIN, device="cpu")
             refused.append(str(error.value))
@@ -397,7 +397,7 @@ class Stops(NullMonitor):
     def __init__(self, update: int = 0, epoch: int = 0) -> None:
         self.update, self.last, self.updates = update, epoch, 0
 
-    def advance(self, *_: Any) -> StopTraining | None:
+    def advance(self, epochs_done: float, beta: float | None) -> StopTraining | None:  # noqa: ARG002
         self.updates += 1
         return StopTraining("enough") if self.updates == self.update else None
 

@@ -76,8 +76,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and (
         not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
     ):
+        found, ranks = torch.cuda.device_count(), current()
+        fewer = f"start {found} processes on this machine, or " if found and ranks.several else ""
         raise UsageError(
-            f"got device '{device}', but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a CUDA build of PyTorch"
+            f"got device '{device}', but PyTorch sees {found} CUDA devices; {fewer}use --device cpu, or install a CUDA "
+            "build of PyTorch"
         )
     return resolved

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LARGE = 1 << 16  # numbers
 _WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
 
 
@@ -143,7 +144,7 @@ class Ranks:
             return
         import torch
 
-        with self._lost():
+        with self._lost():  # nothing large is made here: memory that runs out would leave the others waiting
             waits = [torch.distributed.all_reduce(tensor, async_op=True) for tensor in tensors]
             for wait in waits:
                 if wait is not None:
@@ -158,10 +159,12 @@ class Ranks:
         with self._lost():
             counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
             torch.distributed.all_gather(counts, torch.tensor([len(own)]))
-            most = max(int(count) for count in counts)
-            padded = own.new_zeros((most, *own.shape[1:]))
-            padded[: len(own)] = own
-            found = [torch.empty_like(padded) for _ in range(self.size)]
+        padded = own.new_zeros((max(int(count) for count in counts), *own.shape[1:]))
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        if padded.numel() > _LARGE:  # memory may have run out for it
+            self.check()
+        with self._lost():
             torch.distributed.all_gather(found, padded)
         return torch.cat([rows[: int(count)] for rows, count in zip(found, counts, strict=True)])
 

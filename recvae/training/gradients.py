@@ -14,43 +14,49 @@ from recvae.compute.ranks import Ranks
 _LARGE = 1 << 18  # numbers: smaller gradients are sent together, larger ones as they are
 
 
-def n_gradients(parameters: Iterable[nn.Parameter]) -> int:
-    """Return how many numbers the dense gradients have, and one for each sparse one."""
-    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return sum(1 if gradient.is_sparse else gradient.numel() for gradient in found)
-
-
-def sum_gradients(ranks: Ranks, parameters: Iterable[nn.Parameter]) -> None:
-    """Put the sum over all processes in the place of each gradient; check first.
+class SharedGradients:
+    """The gradients of this process, ready to be added to those of the others: what needs memory is there already.
 
     Parameters
     ----------
-    ranks : Ranks
-        Which of the processes this one is.
     parameters : iterable of Parameter
-        Those that learn, in the same order everywhere.
+        Those that learn, in the same order everywhere; those without a gradient are passed over.
     """
-    having = [parameter for parameter in parameters if parameter.grad is not None]
-    small, large = [], []
-    for parameter in having:
-        gradient = parameter.grad
-        assert gradient is not None
-        if gradient.is_sparse:
-            parameter.grad = _sum_of_rows(ranks, gradient)
-            continue
-        if not gradient.is_contiguous():
-            parameter.grad = gradient = gradient.contiguous()
-        (small if gradient.numel() < _LARGE else large).append(gradient)
-    together = torch.cat([gradient.view(-1) for gradient in small]) if small else None
-    ranks.sum(*large, *([] if together is None else [together]))
-    if together is not None:
-        for gradient, part in zip(small, together.split([one.numel() for one in small]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self._sparse: list[tuple[nn.Parameter, torch.Tensor]] = []
+        self._small: list[torch.Tensor] = []
+        self._large: list[torch.Tensor] = []
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                self._sparse.append((parameter, gradient.coalesce()))
+                continue
+            if not gradient.is_contiguous():
+                parameter.grad = gradient = gradient.contiguous()
+            (self._small if gradient.numel() < _LARGE else self._large).append(gradient)
+        self._together = [torch.cat([one.view(-1) for one in self._small])] if self._small else []
 
-def _sum_of_rows(ranks: Ranks, gradient: torch.Tensor) -> torch.Tensor:
-    """Return a sparse gradient with the rows of all processes; whoever reads it adds up those that come twice."""
-    own = gradient.coalesce()
-    rows = ranks.gather_rows(own.indices()[0])  # (R,)
-    values = ranks.gather_rows(own.values())  # (R, ...)
-    return torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False)
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers are added up, the same in all processes; a sparse gradient counts as one."""
+        return sum(one.numel() for one in (*self._large, *self._together)) + len(self._sparse)
+
+    def sum(self, ranks: Ranks) -> None:
+        """Put the sum over all processes in the place of each gradient; check first.
+
+        Parameters
+        ----------
+        ranks : Ranks
+            Which of the processes this one is.
+        """
+        ranks.sum(*self._large, *self._together)
+        for together in self._together:
+            for gradient, part in zip(self._small, together.split([one.numel() for one in self._small]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        for parameter, own in self._sparse:  # whoever reads it adds up rows that come twice
+            rows = ranks.gather_rows(own.indices()[0])  # (R,)
+            values = ranks.gather_rows(own.values())  # (R, ...)
+            parameter.grad = torch.sparse_coo_tensor(rows[None], values, own.shape, check_invariants=False)

@@ -26,7 +26,7 @@ from recvae.training.averaging import WeightAverage
 from recvae.training.batches import Share, SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState, of_first
 from recvae.training.details import DetailedMonitor, EpochDetails
-from recvae.training.gradients import n_gradients, sum_gradients
+from recvae.training.gradients import SharedGradients
 from recvae.training.latents import LatentRecord
 from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, StopTraining, divergence, shortage
 from recvae.training.refits import Course
@@ -258,10 +258,11 @@ class Trainer:
             losses = phase.loss(batch, beta or 0.0, self.noise)
             row = self._backward(losses, len(batch), batch.share)
             if self.ranks.several:
-                self.history.stop = self._of_all(wish, n_gradients(phase.parameters()))
+                gradients = SharedGradients(phase.parameters())
+                self.history.stop = self._of_all(wish, gradients.n_numbers)
                 if self.history.stop is not None:  # wished after the update before
                     break
-                sum_gradients(self.ranks, phase.parameters())
+                gradients.sum(self.ranks)
             self.step_sizes.set(self.updates)
             phase.optimizer.step()
             self.updates += 1

@@ -104,5 +104,5 @@ def _fingerprint(matrices: list[Any]) -> str:
     found = hashlib.sha256()
     for matrix in matrices:
         for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float64)):
-            found.update(np.ascontiguousarray(part))
+            found.update(np.ascontiguousarray(part).data)
     return found.hexdigest()[:12]
