@@ -240,7 +240,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ende
     They know of each other by the environment alone, and are given their rank..
     """
 
-    def run(n: int, work: Callable[[int], Any], seconds: float = 120, **environment: str) -> list[Ended]:
+    def run(n: int, work: Callable[[int], Any], seconds: float = 600, **environment: str) -> list[Ended]:
         folder, forks = tmp_path_factory.mktemp("several"), multiprocessing.get_context("fork")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

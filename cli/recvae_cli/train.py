@@ -150,8 +150,7 @@ def train(
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
-        if (made := train_again(request)) is not None:
-            report(*made, as_json)
+        _refit_and_report(request, as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
@@ -162,8 +161,7 @@ def train(
     elif resume:
         run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
-        place = (data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
-        run, dataset = _new_run(*place)
+        run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
     tell_run(run, dataset.name)
     if find_beta:
         check_has_beta(run.model)
@@ -171,10 +169,7 @@ def train(
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, limit)
-    if is_first():
-        report(*_trained(run, dataset, device, limit, monitors_of(run)), as_json)
-    else:
-        train_along(run, dataset, device, limit)
+    _train_and_report(run, dataset, device, limit, as_json)
 
 
 def _given(settings: list[str] | None, short: dict[str, Any]) -> list[str]:
@@ -200,6 +195,19 @@ def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bo
     fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
     if find_beta and fixed:
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
+
+
+def _refit_and_report(request: RefitRequest, as_json: bool) -> None:
+    made = train_again(request)
+    if made is not None:  # the first of several processes has it
+        report(*made, as_json)
+
+
+def _train_and_report(run: "Run", dataset: "Dataset", device: str, max_memory: int | None, as_json: bool) -> None:
+    if is_first():
+        report(*_trained(run, dataset, device, max_memory, monitors_of(run)), as_json)
+    else:
+        train_along(run, dataset, device, max_memory)
 
 
 def _trained(

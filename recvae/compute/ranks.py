@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from recvae import errors
 from recvae.errors import RecvaeError, TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -288,7 +287,14 @@ def _error_of(reports: Sequence[Mapping[str, str] | None], first: int) -> Except
         text += f" (in process {first} of {len(reports)}, on {report['host']})"
     if report["kind"] == "MemoryError":
         return MemoryError(text)
-    known = getattr(errors, report["kind"], None) if report["kind"] else None
-    if isinstance(known, type) and issubclass(known, RecvaeError):
+    known = {kind.__name__: kind for kind in _below(RecvaeError)}.get(report["kind"])
+    if known is not None:
         return known(text)
     return TrainingError(f"a process of {len(reports)} has failed with {text}")
+
+
+def _below(kind: type[RecvaeError]) -> Iterator[type[RecvaeError]]:
+    """Yield a class of errors and all that derive from it."""
+    yield kind
+    for other in kind.__subclasses__():
+        yield from _below(other)
