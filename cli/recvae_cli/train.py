@@ -124,7 +124,6 @@ def train(
       recvae train --refit ml-1m/multvae
     """
     from recvae.models import is_own, model_class
-    from recvae.models.common.variational import check_has_beta
 
     metric = None if select_by is None else _objective(select_by)
     model, *others = models or [None]
@@ -163,8 +162,6 @@ def train(
     else:
         run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
     tell_run(run, dataset.name)
-    if find_beta:
-        check_has_beta(run.model)
     run = tracked(run, dataset.name, tensorboard, mlflow)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
@@ -252,6 +249,7 @@ def _new_run(
     from recvae.datasets.home import check_name, find_dataset
     from recvae.models.common.hyperparameters import build, parse_settings
     from recvae.models.common.sharing import check_can_share
+    from recvae.models.common.variational import check_has_beta
     from recvae.runs.parts import load_parts
     from recvae.runs.run import new_run
     from recvae.runs.sharing import run_before_restart, this_job
@@ -260,6 +258,8 @@ def _new_run(
     check_can_share(model)
     dataset = Dataset.load(find_dataset(data_dir, data))
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
+    if find_beta:
+        check_has_beta(fresh)
     found = ("beta", "anneal", "anneal_steps", "anneal_cycles") if find_beta else ()
     own = own if model in own else [*own, model]
     again = run_before_restart(fresh, dataset, runs_dir, own, metric, found)

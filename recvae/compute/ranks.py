@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import RecvaeError, TrainingError, UsageError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LARGE = 1 << 16  # numbers
+_LONG = timedelta(days=7)
+_MOST_WORDS = 10_000  # characters of an error that the others are told
 _WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
 
 
@@ -43,6 +46,9 @@ class Ranks:
         """What all have ended with, if they have."""
         self.lost = False
         """Whether the others cannot be reached any more."""
+        self.patient: Any = None
+        """The process group in which the others wait for the first one at the end, however long it measures and writes;
+        None until then."""
 
     @property
     def several(self) -> bool:
@@ -88,6 +94,14 @@ class Ranks:
             return wish
         return self._meet(_STOPPED if self.interrupted and to_stop else _WISH if wish else _WELL, None, same)
 
+    def end(self) -> None:
+        """Meet after training; the next meeting, when the first process has written all, may be long after it."""
+        if self.several:
+            import torch
+
+            self.check(to_stop=False)
+            self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Tell the others of an error that leaves the block; they hear of it at their next check."""
@@ -104,7 +118,7 @@ class Ranks:
 
         with self._lost():
             found = torch.tensor([said, same, -same])
-            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX, group=self.patient)
         highest, most, least = found.tolist()
         if highest == _STOPPED:
             self.interrupted = False
@@ -190,10 +204,12 @@ class Ranks:
         shapes = {name: [str(value.dtype).removeprefix("torch."), list(value.shape)] for name, value in own.items()}
         found = {}
         for name, (dtype, shape) in self.from_first(shapes).items():
-            empty = torch.empty(shape, dtype=getattr(torch, dtype))
+            empty = torch.empty(shape if not self.leads else 0, dtype=getattr(torch, dtype))
             found[name] = own[name].detach().cpu().contiguous() if self.leads else empty
+        self.check()  # memory may have run out for them
+        for tensor in found.values():
             with self._lost():
-                torch.distributed.broadcast(found[name], src=0)
+                torch.distributed.broadcast(tensor, src=0)
         return found
 
     def check_alike(self, own: Mapping[str, Any], what: str, advice: str, kind: type[RecvaeError] = UsageError) -> None:
@@ -275,7 +291,7 @@ def _report(error: BaseException) -> dict[str, str]:
     kind = "MemoryError" if is_out_of_memory(error) else ""
     kind = type(error).__name__ if isinstance(error, RecvaeError) else kind
     text = str(error) if kind else f"{type(error).__name__}: {error}"
-    return {"kind": kind, "text": text, "host": socket.gethostname()}
+    return {"kind": kind, "text": text[:_MOST_WORDS], "host": socket.gethostname()}
 
 
 def _error_of(reports: Sequence[Mapping[str, str] | None], first: int) -> Exception:

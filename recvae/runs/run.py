@@ -12,6 +12,7 @@ from pathlib import Path
 from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
+from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, OutOfMemoryError, UsageError
 from recvae.evaluation.fitting import Fit, fit
@@ -324,7 +325,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
     place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
     write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
-        return fit(
+        fitted = fit(
             model,
             dataset,
             device=device,
@@ -339,6 +340,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             refit=run.refit,
             select_by=run.select_by,
         )
+        current().end()
+        return fitted
     except (UsageError, BundleError):
         if before is not None:  # a change that was refused is not kept
             write_state(work, before)

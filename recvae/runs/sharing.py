@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.bundles.card import RUN_STATE
+from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError
 from recvae.evaluation.fitting import fit
@@ -86,6 +87,7 @@ def train_along(run: Run, dataset: Dataset, *, device: str = "auto", max_memory:
         Bytes that fitting may take.
     """
     fit(run.model, dataset, device=device, max_memory=max_memory, refit=run.refit, select_by=run.select_by)
+    current().end()
 
 
 def this_job() -> str | None:

@@ -312,7 +312,7 @@ class Trainer:
             self.ranks.check_alike(
                 {"sums of bytes": sums},
                 f"weights and noise after epoch {epoch}",
-                "use machines with one kind of processor or GPU",
+                "use machines with one kind of processor; a loss of your own draws noise by recvae.training.draws",
                 TrainingError,
             )
 
