@@ -140,7 +140,8 @@ def test_several_processes_learn_what_one_learns(case: int, shared: list[Any], a
 
 
 def test_the_tolerance_tells_another_noise_or_a_lost_user_from_rounding(alone: list[Any]) -> None:
-    for changes in ({"seed": 2}, {"train": TRAIN[:-1]}, {"learning_rate": 0.0102}):
+    others: tuple[dict[str, Any], ...] = ({"seed": 2}, {"train": TRAIN[:-1]}, {"learning_rate": 0.0102})
+    for changes in others:
         with pytest.raises(AssertionError):
             check_same(figures(fitted(epochs=2, **changes)), alone[0], of=1e-3)
     for free in (0.0, 1e-5, 10.0):  # in the case, free bits count for some units, and not for others
