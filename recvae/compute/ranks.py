@@ -100,7 +100,8 @@ class Ranks:
             import torch
 
             self.check(to_stop=False)
-            self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+            with self._lost():
+                self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
 
     @contextmanager
     def together(self) -> Iterator[None]:
