@@ -3,12 +3,17 @@
 import contextlib
 import functools
 import io
+import multiprocessing
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,6 +249,67 @@ def shell(program: list[str]) -> Callable[..., Said]:
             words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
         )
         return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+class Ended(NamedTuple):
+    """How one of several processes has ended, and what it returned."""
+
+    code: int
+    out: str
+    err: str
+    found: Any
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ended]]:
+    """Return a function that runs another one in several processes, forked from this one, as torchrun starts them.
+
+    They know of each other by the environment alone, and are given their rank..
+    """
+
+    def run(n: int, work: Callable[[int], Any], seconds: float = 600, **environment: str) -> list[Ended]:
+        folder, forks = tmp_path_factory.mktemp("several"), multiprocessing.get_context("fork")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        known = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | environment
+
+        def be(rank: int, answer: Any) -> None:
+            os.environ |= {name: str(value) for name, value in {"RANK": rank, "LOCAL_RANK": rank, **known}.items()}
+            with (folder / f"out{rank}").open("w") as out, (folder / f"err{rank}").open("w") as err:
+                sys.stdout, sys.stderr = out, err
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                try:
+                    answer.send(work(rank))
+                except BaseException:
+                    traceback.print_exc()
+                    raise
+
+        ends = []
+        for rank in range(n):
+            mine, theirs = forks.Pipe(duplex=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forks of a process with threads
+                process = forks.Process(target=be, args=(rank, theirs))
+                process.start()
+            theirs.close()
+            ends.append((process, mine))
+        ended, deadline = [], time.monotonic() + seconds
+        for rank, (process, mine) in enumerate(ends):
+            found = None
+            if mine.poll(max(0.0, deadline - time.monotonic())):
+                with contextlib.suppress(EOFError):
+                    found = mine.recv()
+            process.join(max(0.1, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+            out, err = ((folder / f"{name}{rank}").read_text() for name in ("out", "err"))
+            ended.append(Ended(process.exitcode or 0, out, err, found))
+        return ended
 
     return run
 

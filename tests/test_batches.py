@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from recvae.compute.devices import resolve_device
 from recvae.errors import UsageError
 from recvae.training.batches import SparseBatch, SparseBatches, SparseRows, whole_batch
+from recvae.training.draws import of_interactions, of_users
 
 # Letters in shape comments: U users, I items, B users of a batch, N interactions stored in it.
 
@@ -77,14 +78,60 @@ def test_order_depends_on_the_seed_alone_and_differs_between_epochs() -> None:
 
 @given(n_users=st.integers(1, 40), world_size=st.integers(1, 5), seed=st.integers(0, 99))
 def test_processes_share_out_the_users_without_gap_or_overlap(n_users: int, world_size: int, seed: int) -> None:
+    alone = epoch(SparseBatches(numbered(n_users), 4, CPU), seeded(seed))
     shares = [SparseBatches(numbered(n_users), 4, CPU, rank=rank, world_size=world_size) for rank in range(world_size)]
-    users = [list(chain(*epoch(share, seeded(seed)))) for share in shares]
-    assert sorted(chain(*users)) == list(range(n_users))
-    assert [len(part) for part in users] == [share.n_users for share in shares]
-    batches = [[len(batch) for batch in share.epoch(seeded(seed))] for share in shares]
-    assert {len(sizes) for sizes in batches} == {len(shares[0])}, "all make the same number of updates"
-    for sizes in zip(*batches, strict=True):
-        assert max(sizes) - min(sizes) <= 1
+    parts = [list(share.epoch(seeded(seed))) for share in shares]
+    assert {len(batches) for batches in parts} == {len(alone)}, "all make the same number of updates"
+    if world_size == 1:
+        assert [batch.share for batch in parts[0]] == [None] * len(alone)
+        return
+    for users, batches in zip(alone, zip(*parts, strict=True), strict=True):
+        found = {}
+        for batch in batches:
+            assert batch.share is not None and batch.share.n_users == len(users)
+            own = dict(zip(batch.share.users.tolist(), (batch.totals.int() - 1).tolist(), strict=True))
+            assert len(batch) == max(batch.share.counted, 1), "without a user left, one looks on"
+            assert own == {place: users[place] for place in own}
+            found |= own if batch.share.counted else {}
+        assert found == dict(enumerate(users))
+        counted = [batch.share.counted for batch in batches if batch.share]
+        assert max(counted) - min(counted) <= 1
+        assert sum(batch.share.weight for batch in batches if batch.share) == pytest.approx(1)
+
+
+@given(matrix=matrices(), world_size=st.integers(2, 5), ahead=st.booleans(), seed=st.integers(0, 99))
+def test_a_share_knows_its_place_among_the_interactions_of_the_whole_batch(
+    matrix: sp.csr_matrix, world_size: int, ahead: bool, seed: int
+) -> None:
+    whole = list(SparseBatches(matrix, 6, CPU).epoch(seeded(seed)))
+    for rank in range(world_size):
+        batches = SparseBatches(matrix, 6, CPU, rank=rank, world_size=world_size)
+        batches.prepares_ahead = ahead
+        for of_all, batch in zip(whole, batches.epoch(seeded(seed)), strict=True):
+            share = batch.share
+            assert share is not None and share.n_interactions == len(of_all.items)
+            for name in ("items", "values", "inputs"):
+                assert torch.equal(getattr(of_all, name)[share.interactions], getattr(batch, name)), name
+            assert torch.equal(of_all.rows[share.interactions], share.users[batch.rows])
+            assert torch.equal(share.whole_items(), of_all.items)
+
+
+@given(matrix=matrices(), world_size=st.integers(2, 4), seed=st.integers(0, 99))
+def test_a_share_has_the_noise_that_its_users_have_in_the_whole_batch(
+    matrix: sp.csr_matrix, world_size: int, seed: int
+) -> None:
+    whole = list(SparseBatches(matrix, 6, CPU).epoch(seeded(seed)))
+    generator = seeded(7)
+    noise = [(of_interactions(torch.rand, b, generator), of_users(torch.randn, b, 3, generator)) for b in whole]
+    assert torch.equal(noise[0][0], torch.rand(len(whole[0].items), generator=seeded(7)))
+    for rank in range(world_size):
+        generator = seeded(7)
+        batches = SparseBatches(matrix, 6, CPU, rank=rank, world_size=world_size)
+        for batch, (by_interaction, by_user) in zip(batches.epoch(seeded(seed)), noise, strict=True):
+            share = batch.share
+            assert share is not None
+            assert torch.equal(of_interactions(torch.rand, batch, generator), by_interaction[share.interactions])
+            assert torch.equal(of_users(torch.randn, batch, 3, generator), by_user[share.users])
 
 
 @given(matrix=matrices(), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
@@ -94,7 +141,8 @@ def test_batches_prepared_ahead_are_those_cut_on_the_device(matrix: sp.csr_matri
     pairs = list(zip(resident.epoch(seeded(seed)), ahead.epoch(seeded(seed)), strict=True))
     assert len(pairs) == len(resident)
     for one, other in pairs:
-        for field in fields(SparseBatch):
+        assert one.share is None and other.share is None
+        for field in fields(SparseBatch)[:-1]:
             assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name
 
 
@@ -151,7 +199,7 @@ def test_nothing_is_as_large_as_users_times_items() -> None:
 
     def sizes() -> Iterator[int]:
         for batch in SparseBatches(matrix, 100, CPU).epoch(seeded(0)):
-            for field in fields(SparseBatch):
+            for field in fields(SparseBatch)[:-1]:
                 tensor = getattr(batch, field.name)
                 assert tensor.numel() in (len(batch), len(batch.items)), field.name
             yield len(batch.items)

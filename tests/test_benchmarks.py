@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -470,3 +471,26 @@ def test_average_precision_of_odd_users_is_for_one_share_of_them_whatever_the_nu
 def test_users_of_similar_length_are_those_within_a_ratio(anomalies: ModuleType) -> None:
     lengths = np.array([1, 8, 9, 12, 15, 16, 17, 1000])
     assert lengths[anomalies.similar(lengths, 12)].tolist() == [9, 12, 15, 16]
+
+
+def test_numbers_of_processes_are_measured_by_turns(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranks, started = importlib.import_module("ranks"), []
+    for name in ("sum", "gather_rows", "check"):
+        monkeypatch.setattr(ranks.Ranks, name, getattr(ranks.Ranks, name))  # given back after the test
+
+    def run(words: list[str], **_: object) -> Any:
+        started.append(words[words.index("--nproc-per-node") + 1])
+        ranks.main(words[words.index(ranks.__file__) + 1 :])
+        return subprocess.CompletedProcess(words, 0, stdout=capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(ranks.subprocess, "run", run)
+    shape = ["--data=toy", "--processes", "1", "2", "--rounds=2", "--epochs=1", "--set=hidden_dims=8"]
+    ranks.main([*shape, "--set=latent_dim=4", f"--json={tmp_path / 'figures.json'}"])
+    assert started == ["1", "2", "1", "2"]
+    assert re.search(r"\| 2 \| \d+\.\d\d s \| 0\.00 s \| \d", capsys.readouterr().out)
+    written = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert [len(written[n]) for n in ("1", "2")] == [2, 2] and written["1"][0]["seconds"] > 0
+    with pytest.raises(SystemExit):
+        ranks.main(["--processes", "0"])

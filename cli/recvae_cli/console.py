@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from recvae_cli import completion
+from recvae_cli.processes import one_of_several
 
 if TYPE_CHECKING:
     from recvae.models import Model
@@ -149,7 +150,8 @@ class Verb(TyperCommand):
         """Run it."""
         before = _RUNNING.set(ctx)
         try:
-            return super().invoke(ctx)
+            with one_of_several(str(self.name)):
+                return super().invoke(ctx)
         finally:
             _RUNNING.reset(before)
 

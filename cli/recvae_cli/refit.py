@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
+from recvae_cli.processes import hear_run, is_first, tell_run, train_along
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ def check_request(request: Request) -> None:
         )
 
 
-def refit(request: Request) -> "tuple[Bundle, Path]":
-    """Train a finished run again, and return the new bundle and its folder."""
+def refit(request: Request) -> "tuple[Bundle, Path] | None":
+    """Train a finished run again, and return the new bundle and its folder; None where another process has these."""
     from recvae.bundles.card import read_card
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import check_name, find_dataset
     from recvae.datasets.parts import VALIDATION_TOO, check_on
+    from recvae.models.common.sharing import check_can_share
     from recvae.runs.finding import find_run
     from recvae.runs.refitting import chosen_by, name_of, refit_run
 
@@ -74,10 +76,15 @@ def refit(request: Request) -> "tuple[Bundle, Path]":
     check_tracking(request.tensorboard, request.mlflow)
     on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
     limit, own = memory_limit(request.max_memory), imported_models(request.models)
+    if not is_first():
+        run, dataset = hear_run(own, None, request.data, request.data_dir)
+        train_along(run, dataset, request.device, limit)
+        return None
     folder = find_run(request.runs_dir, request.run, request.data)
     home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
     dataset = Dataset.load(home)
     chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
+    check_can_share(type(chosen.model))
     say(f"training {chosen.model.name} on {on} of {home}")
     if request.overwrite:
         say_removed(request.runs_dir / dataset.name / name_of(chosen, name))
@@ -114,6 +121,7 @@ def _watch(run: "Run", data: str, request: Request) -> "Iterator[tuple[Run, Moni
 
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, data, request.tensorboard, request.mlflow)
+    tell_run(run, data)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:
         yield run, MonitorList(TrainingProgress(bar), *followers)

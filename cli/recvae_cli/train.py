@@ -1,6 +1,5 @@
 """`recvae train`: fit a model and leave a bundle."""
 
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +24,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
+from recvae_cli.processes import hear_run, is_first, take_sigterm_as_ctrl_c, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
@@ -123,14 +123,13 @@ def train(
       recvae train --resume
       recvae train --refit ml-1m/multvae
     """
-    from recvae.models import model_class
-    from recvae.models.common.variational import check_has_beta
+    from recvae.models import is_own, model_class
 
     metric = None if select_by is None else _objective(select_by)
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
-    signal.signal(signal.SIGTERM, _interrupt)
+    take_sigterm_as_ctrl_c()
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -150,24 +149,24 @@ def train(
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
-        report(*train_again(request), as_json)
+        _refit_and_report(request, as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
     limit = memory_limit(max_memory)
-    model_class(model or "multvae")  # an unknown one is refused before anything else
-    if resume:
+    kind = model_class(model or "multvae")  # an unknown one is refused before anything else
+    if not is_first():
+        run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, data, data_dir)
+    elif resume:
         run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
     else:
-        run, dataset = _new_run(data, model or "multvae", own, name, given, overwrite, device, data_dir, runs_dir)
-        run = replace(run, select_by=metric or run.select_by)
-    if find_beta:
-        check_has_beta(run.model)
+        run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
+    tell_run(run, dataset.name)
     run = tracked(run, dataset.name, tensorboard, mlflow)
     announce(run, dataset, data_dir, device)
-    if find_beta:
+    if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, limit)
-    report(*_trained(run, dataset, device, limit, monitors_of(run)), as_json)
+    _train_and_report(run, dataset, device, limit, as_json)
 
 
 def _given(settings: list[str] | None, short: dict[str, Any]) -> list[str]:
@@ -193,6 +192,19 @@ def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bo
     fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
     if find_beta and fixed:
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
+
+
+def _refit_and_report(request: RefitRequest, as_json: bool) -> None:
+    made = train_again(request)
+    if made is not None:  # the first of several processes has it
+        report(*made, as_json)
+
+
+def _train_and_report(run: "Run", dataset: "Dataset", device: str, max_memory: int | None, as_json: bool) -> None:
+    if is_first():
+        report(*_trained(run, dataset, device, max_memory, monitors_of(run)), as_json)
+    else:
+        train_along(run, dataset, device, max_memory)
 
 
 def _trained(
@@ -221,7 +233,7 @@ def _trained(
 
 def _new_run(
     data: str | None,
-    model: str,
+    model: "type[Model]",
     own: "list[type[Model]]",
     name: str | None,
     given: list[str],
@@ -229,20 +241,32 @@ def _new_run(
     device: str,
     data_dir: Path,
     runs_dir: Path,
+    metric: "Metric | None",
+    find_beta: bool,
 ) -> "tuple[Run, Dataset]":
-    """Make a model and choose its place."""
+    """Make a model and choose its place; or find the run that torchrun has begun before it started again."""
     from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import check_name, find_dataset
-    from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, parse_settings
+    from recvae.models.common.sharing import check_can_share
+    from recvae.models.common.variational import check_has_beta
     from recvae.runs.parts import load_parts
     from recvae.runs.run import new_run
+    from recvae.runs.sharing import run_before_restart, this_job
 
-    chosen = model_class(model)
-    fresh = build(chosen, parse_settings(chosen, given))
+    fresh = build(model, parse_settings(model, given))
+    check_can_share(model)
     dataset = Dataset.load(find_dataset(data_dir, data))
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
-    return new_run(fresh, runs_dir / dataset.name, check_name(name or chosen.name), overwrite), dataset
+    if find_beta:
+        check_has_beta(fresh)
+    found = ("beta", "anneal", "anneal_steps", "anneal_cycles") if find_beta else ()
+    own = own if model in own else [*own, model]
+    again = run_before_restart(fresh, dataset, runs_dir, own, metric, found)
+    if again is not None:
+        return again, dataset
+    run = new_run(fresh, runs_dir / dataset.name, check_name(name or model.name), overwrite)
+    return replace(run, select_by=metric or run.select_by, job=this_job()), dataset
 
 
 def _run_to_resume(
@@ -262,13 +286,14 @@ def _run_to_resume(
     from recvae.models import is_own, model_class
     from recvae.runs.parts import load_parts
     from recvae.runs.run import find_unfinished, resumed_run
+    from recvae.runs.sharing import this_job
 
     chosen = None if model is None else model_class(model)
     own = [*own, chosen] if chosen is not None and is_own(chosen) else own
     kind = None if chosen is None else chosen.name
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
     dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
-    run = resumed_run(work, dataset, given, own, metric)
+    run = replace(resumed_run(work, dataset, given, own, metric), job=this_job())
     _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset
 
@@ -294,8 +319,3 @@ def _with_found_beta(run: "Run", dataset: "Dataset", device: str, max_memory: in
     highest = ", the highest it tries" if found["beta"] >= 1 else ""
     say(f"the pilot was best on validation with beta {found['beta']:.4g}{highest}; training again with {settings}")
     return replace(run, model=replace(run.model, **found))
-
-
-def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal handler's signature)
-    """Treat a scheduler's SIGTERM as Ctrl-C: keep the best so far."""
-    raise KeyboardInterrupt

@@ -8,6 +8,8 @@
     sparse_inverse  a sparse factor of the inverse of X^T X plus a diagonal
     matmul          float32 matrix products with the faster of two libraries
     devices         CPU or GPU, float32 or bfloat16
+    ranks           several processes that train one model: which one this is, where they meet
+    process_group   the group of PyTorch in which they do
 
 Importing this package imports none of them.
 """

@@ -5,6 +5,7 @@ Only the products with the item layer use bfloat16; weights and everything else 
 
 import torch
 
+from recvae.compute.ranks import current
 from recvae.errors import UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -49,15 +50,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:N".
+        "auto" is a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:N". Of several processes that train
+        together, each has a GPU of its own.
 
     Raises
     ------
     UsageError
-        If this machine has no such device.
+        If this machine has no such device, or has fewer GPUs than processes.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if current().several and str(device).startswith("cuda"):
+        if str(device) not in ("cuda", f"cuda:{current().local_rank}"):
+            raise UsageError(
+                f"got device '{device}' with {current().size} processes, each of which has a GPU of its own; use "
+                "--device cuda"
+            )
+        device = f"cuda:{current().local_rank}"
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -67,8 +76,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and (
         not torch.cuda.is_available() or (resolved.index or 0) >= torch.cuda.device_count()
     ):
+        found, ranks = torch.cuda.device_count(), current()
+        fewer = f"start {found} processes on this machine, or " if found and ranks.several else ""
         raise UsageError(
-            f"got device '{device}', but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a CUDA build of PyTorch"
+            f"got device '{device}', but PyTorch sees {found} CUDA devices; {fewer}use --device cpu, or install a CUDA "
+            "build of PyTorch"
         )
     return resolved

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recvae.compute.ranks import current
 from recvae.errors import MemoryLimitError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes() -> int:
-    """Return the number of free bytes, within the limit of a container (cgroup v2)."""
+    """Return the number of free bytes, within the limit of a container (cgroup v2).
+
+    Where several processes train together, it is one part for each of those on this machine.
+    """
     free = [_total_bytes()]
     if _MEMINFO.exists():
         found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(encoding="ascii"))
@@ -33,7 +37,7 @@ def available_bytes() -> int:
         free += [int(limit) - used + int(reclaimable[1] if reclaimable else 0)] if limit != "max" else []
     except (OSError, ValueError):
         pass  # no container, or no limit
-    return max(0, min(free))
+    return max(0, min(free)) // current().local_size
 
 
 def _total_bytes() -> int:

@@ -162,6 +162,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     """
 
     name: ClassVar[str] = "elsa"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Vancura et al.: Scalable Linear Shallow Autoencoder (RecSys 2022)"
     space: ClassVar[Space] = {
         "learning_rate": Range(0.01, 0.3, log=True),
@@ -214,8 +215,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     def _shrink(self, optimizer: torch.optim.Optimizer, entries: int) -> None:
         """Keep as many entries of each row as the schedule has after this epoch, and no momentum of the others."""
         state = optimizer.state[self.network_.items.weight]
-        # Counted by the optimiser, whose state is in checkpoints.
-        epochs_done = round(float(state["step"]) / self._updates)
+        epochs_done = round(float(state["step"]) / self._updates)  # by the optimiser, whose state is in checkpoints
         kept = entries_after(epochs_done, self.epochs, self.latent_dim, entries)
         keep_largest(self.network_.items.weight, kept, (state["exp_avg"], state["exp_avg_sq"]))
 

@@ -195,6 +195,7 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
     """
 
     name: ClassVar[str] = "hvamp"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Kim, Suh: Enhancing VAEs for Collaborative Filtering (RecSys 2019)"
     space: ClassVar[Space] = {
         "learning_rate": Range(2e-4, 1e-3, log=True),
@@ -253,10 +254,10 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         network = self.network_
         prior = network.prior
         assert prior is not None  # while training
-        q_z2 = network.posterior_z2(batch, dropout(batch.inputs, self.dropout, generator))
-        z2 = sample(*q_z2, generator)  # (B, D)
-        q_z1 = network.posterior_z1(batch, dropout(batch.inputs, self.dropout, generator), z2)
-        z1 = sample(*q_z1, generator)  # (B, D)
+        q_z2 = network.posterior_z2(batch, dropout(batch.inputs, self.dropout, generator, batch))
+        z2 = sample(*q_z2, generator, batch)  # (B, D)
+        q_z1 = network.posterior_z1(batch, dropout(batch.inputs, self.dropout, generator, batch), z2)
+        z1 = sample(*q_z1, generator, batch)  # (B, D)
         log_q = (log_normal(z2, *q_z2) + log_normal(z1, *q_z1)).sum(dim=1)  # (B, D) -> (B,)
         pseudo_inputs = dropout(prior.pseudo_inputs.clamp(0, 1), self.dropout, generator)  # (K, I)
         log_p = network.log_prior_z2(z2, pseudo_inputs) + log_normal(z1, *prior.z1(z2)).sum(dim=1)  # (B,)

@@ -35,6 +35,7 @@ class MultDAE(AE):
     """
 
     name: ClassVar[str] = "multdae"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018), section 2.3"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 3e-3, log=True),

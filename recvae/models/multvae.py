@@ -100,6 +100,7 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
     """
 
     name: ClassVar[str] = "multvae"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018)"
     space: ClassVar[Space] = {
         "learning_rate": Range(1e-3, 1e-2, log=True),
@@ -140,9 +141,9 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
 
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = self.network_
-        mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator))
-        hidden = network.decode(sample(mean, logvar, generator))  # (B, D) -> (B, H)
+        mean, logvar = network.encode(batch, dropout(batch.inputs, self.dropout, generator, batch))
+        hidden = network.decode(sample(mean, logvar, generator, batch))  # (B, D) -> (B, H)
         reconstruction = self._nll(hidden, batch, generator).mean()  # (B,) -> ()
         kl = kl_to_standard_normal(mean, logvar).mean()  # (B,) -> ()
-        counted = kl_beyond_free_bits(mean, logvar, self.free_bits) if self.free_bits else kl
+        counted = kl_beyond_free_bits(mean, logvar, self.free_bits, batch.share) if self.free_bits else kl
         return Losses(reconstruction + beta * counted, reconstruction, kl)

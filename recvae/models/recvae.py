@@ -100,6 +100,7 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     """
 
     name: ClassVar[str] = "recvae"
+    shares_users: ClassVar[bool] = True
     kl_weight: ClassVar[str] = "gamma"
     paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
     space: ClassVar[Space] = {
@@ -162,8 +163,8 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     def _loss(self, batch: SparseBatch, beta: float, generator: torch.Generator) -> Losses:
         network = self.network_
         assert network.prior is not None
-        mean, logvar = network.encoder(batch, dropout(batch.inputs, self.dropout, generator))
-        z = sample(mean, logvar, generator)  # (B, D)
+        mean, logvar = network.encoder(batch, dropout(batch.inputs, self.dropout, generator, batch))
+        z = sample(mean, logvar, generator, batch)  # (B, D)
         with torch.no_grad():
             old = network.prior(batch, batch.inputs)  # of the whole row, also while the encoder sees a part
         reconstruction = self._nll(z, batch, generator)  # (B, D) -> (B,)
@@ -176,6 +177,6 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
         network = self.network_
         with torch.no_grad():
             mean, logvar = network.encoder(batch, batch.inputs)
-            z = sample(mean, logvar, generator)  # (B, D)
+            z = sample(mean, logvar, generator, batch)  # (B, D)
         reconstruction = self._nll(z, batch, generator).mean()
         return Losses(reconstruction, reconstruction)

@@ -26,6 +26,7 @@ from recvae.models.common.likelihood import ReducedPrecision
 from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
+from recvae.training.draws import of_interactions
 from recvae.training.losses import kl_to_standard_normal, linear_logits, multinomial_nll, sum_of_each
 from recvae.training.task import Losses
 
@@ -94,7 +95,7 @@ def split_histories(batch: SparseBatch, generator: torch.Generator) -> tuple[tor
     targets : SparseBatch
         The same users with the other half as what is to be found.
     """
-    is_input = torch.rand(batch.values.shape, generator=generator, device=batch.device) < 0.5  # (N,)
+    is_input = of_interactions(torch.rand, batch, generator) < 0.5  # (N,)
     inputs = batch.inputs * is_input
     norms = sum_of_each(inputs.square(), batch).sqrt()  # (N,) -> (B,)
     inputs = inputs / norms.clamp(min=_TINY)[batch.rows]  # without a scalar that would be sent to a GPU
@@ -148,6 +149,7 @@ class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
     """
 
     name: ClassVar[str] = "vasp"
+    shares_users: ClassVar[bool] = True
     retired: ClassVar[tuple[str, ...]] = ("sampling", "sampled_items")
     paper: ClassVar[str] = "Vancura, Kordik: Deep Variational Autoencoder with Shallow Parallel Path (ICANN 2021)"
     space: ClassVar[Space] = {
@@ -210,7 +212,7 @@ class VASP(ReducedPrecision[VASPNetwork], VariationalAutoencoder[VASPNetwork]):
         network = self.network_
         inputs, targets = split_histories(batch, generator)
         mean, logvar = network.encoder(batch, inputs)
-        deep = linear_logits(sample(mean, logvar, generator), network.decoder, self.dtype_)  # (B, D) -> (B, I)
+        deep = linear_logits(sample(mean, logvar, generator, batch), network.decoder, self.dtype_)  # (B, D) -> (B, I)
         shallow = network.shallow_logits(batch, inputs)  # (B, I)
         if self.joint == "sum":
             per_user = multinomial_nll(deep + shallow, targets)  # (B,)

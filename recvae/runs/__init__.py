@@ -1,6 +1,7 @@
 """A training run on disk.
 
     run        made, trained, resumed
+    sharing    a run that several processes train, also when torchrun starts them again
     state      what an unfinished run writes down of itself
     finding    the runs below a folder: by name, the newest, finished or not; without torch
     listing    a list of runs: model, validation figure, size, state; without torch

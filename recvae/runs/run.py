@@ -12,6 +12,7 @@ from pathlib import Path
 from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
+from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, OutOfMemoryError, UsageError
 from recvae.evaluation.fitting import Fit, fit
@@ -56,6 +57,8 @@ class Run:
         What the validation users choose by.
     tracking : dict of str to str
         Where its training is followed in other programs, to go on there when it is resumed; no bundle has it.
+    job : str, optional
+        Which call of torchrun trains it; see `recvae.runs.sharing`.
     """
 
     model: Model
@@ -66,6 +69,7 @@ class Run:
     refit: Refit | None = None
     select_by: Metric = OBJECTIVE
     tracking: dict[str, str] = field(default_factory=dict)
+    job: str | None = None
 
 
 def new_run(
@@ -318,10 +322,10 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
-    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path}
+    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
     write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
-        return fit(
+        fitted = fit(
             model,
             dataset,
             device=device,
@@ -336,6 +340,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             refit=run.refit,
             select_by=run.select_by,
         )
+        current().end()
+        return fitted
     except (UsageError, BundleError):
         if before is not None:  # a change that was refused is not kept
             write_state(work, before)

@@ -29,7 +29,8 @@ def read_state(path: Path) -> dict[str, Any]:
         known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
         refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
         tracking = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
-        return {**known, "refit": refit, "select_by": state.get("select_by"), "tracking": tracking}
+        further = {key: state.get(key) for key in ("select_by", "job")}
+        return {**known, **further, "refit": refit, "tracking": tracking}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
 
@@ -37,7 +38,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def write_state(work: Path, state: dict[str, Any]) -> None:
     """Write it down in the folder of a run."""
     refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    kept = {key: value for key, value in state.items() if key != "refit" and not (key == "tracking" and not value)}
+    empty = {key for key in ("tracking", "job") if not state.get(key)}
+    kept = {key: value for key, value in state.items() if key != "refit" and key not in empty}
     write_json(work / RUN_STATE, {**kept, **refit})
 
 

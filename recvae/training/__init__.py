@@ -1,6 +1,8 @@
 """The one training loop and what goes through it.
 
     batches           sparse rows of users on the device
+    draws             noise for the users of a batch, the same for any number of processes
+    gradients         those of a batch that several processes share, added up
     losses            likelihoods and KL divergences
     latents           how much of a latent space is used
     sampled_softmax   the softmax over drawn items, for large catalogues

@@ -1,6 +1,6 @@
 """Sparse rows of users, in batches, on the device: nothing of size users x items is ever dense.
 
-Letters in shape comments: U users, I items, B users of a batch, N interactions stored in it.
+Letters in shape comments: U users, I items, B users of a batch, N interactions stored in it; b and n of a part of it.
 """
 
 from collections import deque
@@ -15,6 +15,44 @@ import torch
 RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
 _MOST_INT32 = 2**31 - 1
 _AHEAD = 2  # batches prepared in advance where they do not
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a batch that several processes share is this one's.
+
+    A process for which no user is left has the first one, which counts nothing for it: it draws the same noise, and
+    has gradients to add to those of the others.
+
+    Parameters
+    ----------
+    n_users, n_interactions : int
+        Of the whole batch.
+    counted : int
+        Users of this part that count, 0 or all.
+    users : Tensor of shape (n_users of this part,), int64
+        Which users of the whole batch they are.
+    interactions : Tensor of shape (n_interactions of this part,), int64
+        Which interactions of the whole batch.
+    whole_items : callable
+        () -> items of all interactions of the whole batch.
+    """
+
+    n_users: int
+    n_interactions: int
+    counted: int
+    users: torch.Tensor
+    interactions: torch.Tensor
+    whole_items: Callable[[], torch.Tensor]
+
+    @property
+    def weight(self) -> float:
+        """What a mean over this part counts in the mean over the whole batch."""
+        return self.counted / self.n_users
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Share":
+        """Return it with `move` applied to each tensor."""
+        return replace(self, users=move(self.users), interactions=move(self.interactions))
 
 
 @dataclass(frozen=True)
@@ -37,6 +75,8 @@ class SparseBatch:
         sum_i x_ui.
     lengths : Tensor of shape (n_users,), int64
         Number of interactions of each user.
+    share : Share, optional
+        Which part of a batch it is, where several processes share it.
     """
 
     items: torch.Tensor
@@ -46,6 +86,7 @@ class SparseBatch:
     inputs: torch.Tensor
     totals: torch.Tensor
     lengths: torch.Tensor
+    share: Share | None = None
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -58,7 +99,9 @@ class SparseBatch:
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "SparseBatch":
         """Return the batch with `move` applied to each tensor."""
-        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
+        share = None if self.share is None else self.share.map(move)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "share"}
+        return replace(self, share=share, **{name: move(tensor) for name, tensor in tensors.items()})
 
 
 class SparseRows:
@@ -142,6 +185,24 @@ class SparseRows:
             lengths=lengths,
         )
 
+    def part(self, users: torch.Tensor, rank: int, world_size: int) -> SparseBatch:
+        """Return every `world_size`-th user of a batch, from that of the rank on, with `share`; see `batch`."""
+        own = torch.arange(len(users))[rank::world_size]
+        counted, own = len(own), own if len(own) else torch.zeros(1, dtype=torch.int64)
+        batch = self.batch(users[own])
+        lengths = self._lengths_on_host[users]  # (B,) of the whole batch
+        starts = (lengths.cumsum(0) - lengths)[own].to(batch.device)  # (b,) of this part
+        position = torch.arange(len(batch.items), device=batch.device)  # (n,)
+        share = Share(
+            n_users=len(users),
+            n_interactions=int(lengths.sum()),
+            counted=counted,
+            users=own.to(batch.device),
+            interactions=position + (starts - batch.offsets)[batch.rows],
+            whole_items=lambda: self.batch(users).items,
+        )
+        return replace(batch, share=share)
+
 
 def _index_type(n_interactions: int) -> torch.dtype:
     """Return the type of items and offsets, which must be the same: int32, as long as it can count them."""
@@ -224,13 +285,6 @@ class SparseBatches:
         self._rows = SparseRows(matrix, torch.device("cpu") if self.prepares_ahead else device)
         self._rank, self._world_size = rank, world_size
 
-    @property
-    def n_users(self) -> int:
-        """Users that this process sees in an epoch."""
-        whole, rest = divmod(self._rows.n_users, self.batch_size)
-        shares = [len(range(self._rank, size, self._world_size)) for size in (self.batch_size, rest)]
-        return whole * shares[0] + shares[1]
-
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same for every process."""
         return -(-self._rows.n_users // self.batch_size)
@@ -244,18 +298,23 @@ class SparseBatches:
             On `device`.
         """
         # The order is drawn on the CPU, so that a seed means the same on every device and share.
-        # Each process takes its share of every batch, so that all make the same number of updates.
         order = torch.randperm(self._rows.n_users, generator=generator)
-        shares = [users[self._rank :: self._world_size] for users in order.split(self.batch_size)]
+        parts = order.split(self.batch_size)
         if self.prepares_ahead:
-            yield from self._prepared(shares)
+            yield from self._prepared(list(parts))
             return
-        for users in shares:
-            yield self._rows.batch(users)
+        for users in parts:
+            yield self._cut(users)
+
+    def _cut(self, users: torch.Tensor) -> SparseBatch:
+        """Return the share of this process; of every batch, so that all make the same number of updates."""
+        if self._world_size == 1:
+            return self._rows.batch(users)
+        return self._rows.part(users, self._rank, self._world_size)
 
     def _prepared(self, parts: list[torch.Tensor]) -> Iterator[SparseBatch]:
         def prepare(users: torch.Tensor) -> SparseBatch:
-            batch = self._rows.batch(users)
+            batch = self._cut(users)
             return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recvae-batches") as pool:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from recvae.compute.ranks import Ranks
 from recvae.errors import BundleError
 from recvae.storage.files import write_file
 
@@ -76,14 +77,7 @@ class Checkpoint:
         StorageError
             If it cannot be written; the checkpoint before it is untouched.
         """
-        tensors = {f"weights/{name}": value for name, value in state.weights.items()}
-        tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
-        tensors |= {f"average/{name}": value for name, value in state.average.items()}
-        tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
-        for phase, parameters in state.optimizers.items():
-            for parameter, values in parameters.items():
-                tensors |= {f"optimizers/{phase}/{parameter}/{name}": value for name, value in values.items()}
-        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+        tensors = _tensors_of(state)
         header = {
             "identity": json.dumps({"format": FORMAT_VERSION, **self.identity}),
             "progress": json.dumps(state.progress),
@@ -125,6 +119,34 @@ class Checkpoint:
         if not (isinstance(found, dict) and isinstance(wanted, dict)):
             return found
         return {name: value for name, value in {**self.earlier, **found}.items() if name in wanted}
+
+
+def of_first(ranks: Ranks, state: TrainingState | None) -> TrainingState | None:
+    """Return the state that the first of several processes has read, in all of them; None where it has none.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        Which of the processes this one is.
+    state : TrainingState, optional
+        Of the first one; that of any other does not count.
+    """
+    ranks.check()
+    progress = ranks.from_first(None if state is None else state.progress)
+    if progress is None:
+        return None
+    return _state_from(ranks.tensors_from_first({} if state is None else _tensors_of(state)), progress)
+
+
+def _tensors_of(state: TrainingState) -> dict[str, torch.Tensor]:
+    tensors = {f"weights/{name}": value for name, value in state.weights.items()}
+    tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
+    tensors |= {f"average/{name}": value for name, value in state.average.items()}
+    tensors |= {f"generators/{name}": value for name, value in state.generators.items()}
+    for phase, parameters in state.optimizers.items():
+        for parameter, values in parameters.items():
+            tensors |= {f"optimizers/{phase}/{parameter}/{name}": value for name, value in values.items()}
+    return {name: value.detach().contiguous() for name, value in tensors.items()}
 
 
 def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:

@@ -38,7 +38,11 @@ def sample_items(batch: SparseBatch, n_items: int, n_draws: int, generator: torc
     generator : Generator
         On the device of the batch.
     """
-    own, positions = batch.items.long().unique(return_inverse=True)  # (N,), ascending
+    if batch.share is None:
+        own, positions = batch.items.long().unique(return_inverse=True)  # (N,), ascending
+    else:  # all that share the batch have one sample, with the items of them all
+        own = batch.share.whole_items().to(batch.device).long().unique()
+        positions = torch.searchsorted(own, batch.items.long())  # (N,)
     if n_draws >= n_items:
         drawn = torch.arange(n_items, device=batch.device)
     else:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from recvae.compute.ranks import current
+from recvae.training.batches import Share
 from recvae.training.losses import kl_of_units, log_normal
 
 ACTIVE = 0.01
@@ -88,7 +90,9 @@ def kl_per_dimension(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
     return kl_of_units(mean, logvar).mean(dim=0)  # (U, D) -> (D,)
 
 
-def kl_beyond_free_bits(mean: torch.Tensor, logvar: torch.Tensor, free: float) -> torch.Tensor:
+def kl_beyond_free_bits(
+    mean: torch.Tensor, logvar: torch.Tensor, free: float, share: Share | None = None
+) -> torch.Tensor:
     """Return the KL divergence that counts where each latent unit has some for nothing, shape ().
 
     sum_d max(free, mean over users of KL_d), Kingma et al., Improved Variational Inference with Inverse Autoregressive
@@ -100,8 +104,16 @@ def kl_beyond_free_bits(mean: torch.Tensor, logvar: torch.Tensor, free: float) -
         Parameters of the posterior.
     free : float
         Nats of each unit, 0 or more.
+    share : Share, optional
+        Which part of a batch these users are; the mean is that of the whole batch, for which all processes meet.
     """
-    return kl_per_dimension(mean, logvar).clamp(min=free).sum()  # (U, D) -> (D,) -> ()
+    per_unit = kl_per_dimension(mean, logvar)  # (U, D) -> (D,)
+    if share is None:
+        return per_unit.clamp(min=free).sum()
+    of_all = per_unit.detach() * share.weight  # (D,)
+    current().check()
+    current().sum(of_all)
+    return torch.where(of_all >= free, per_unit, per_unit.new_full((), free)).sum()  # (D,) -> ()
 
 
 def active_units(mean: torch.Tensor, threshold: float = ACTIVE) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 A model hands in a `Task`: its network, its phases (an optimiser and a loss each), its KL schedule and a way to
 score. The loop knows nothing of what they are. Checkpoint selection sees validation users only.
+
+Several processes (`recvae.compute.ranks`) share the users of each batch and of validation, and go through the same
+loop: sums over all of them take the place of sums over a batch, and the first one writes and tells.
 """
 
 import time
@@ -15,20 +18,22 @@ import torch
 
 from recvae.compute.allocator import kept_blocks
 from recvae.compute.memory import is_out_of_memory
+from recvae.compute.ranks import current
 from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage
-from recvae.training.batches import SparseBatches
-from recvae.training.checkpoints import Checkpoint, TrainingState
+from recvae.training.batches import Share, SparseBatches
+from recvae.training.checkpoints import Checkpoint, TrainingState, of_first
 from recvae.training.details import DetailedMonitor, EpochDetails
+from recvae.training.gradients import SharedGradients
 from recvae.training.latents import LatentRecord
-from recvae.training.records import EpochRecord, History, Monitor, divergence, shortage
+from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, StopTraining, divergence, shortage
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
 from recvae.training.schedules import stretched
 from recvae.training.step_sizes import StepSizes
-from recvae.training.task import Phase, Task
+from recvae.training.task import Losses, Phase, Task
 from recvae.training.validation import OBJECTIVE, look_at, other_metric
 
 # Letters in shape comments: B users of a batch, U users, I items.
@@ -74,13 +79,13 @@ class Trainer:
         course: Course | None = None,
         select_by: Metric = OBJECTIVE,
     ) -> None:
-        self.task = task
+        self.task, self.ranks, self.n_users = task, current(), train.shape[0]
         self.validation, self.metric = validation, select_by
         self.looked_at = train if validation is None else validation.fold_in  # whose codes are looked at
-        self.look = look_at(validation, select_by, train)
+        self.look = look_at(validation, select_by, train, self.ranks)
         self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device
-        self.batches = SparseBatches(train, batch_size, device)
+        self.batches = SparseBatches(train, batch_size, device, rank=self.ranks.rank, world_size=self.ranks.size)
         self.passes = sum(phase.passes for phase in task.phases)
         before = -(-course.n_users // batch_size) if course else len(self.batches)
         planned = epochs * self.passes * before
@@ -113,23 +118,15 @@ class Trainer:
         BundleError
             If a checkpoint to go on from is damaged or belongs to another run.
         """
-        if checkpoint is not None and checkpoint.resumes:
-            state = checkpoint.load()
-            try:
-                self._restore(state)
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise BundleError(
-                    f"{checkpoint.path} does not fit this run ({error}); "
-                    "resume on the kind of device it was started on, or train again without --resume"
-                ) from error
-            if self.history.metric != self.metric.path:
-                raise BundleError(f"{checkpoint.path} {other_metric(self.history.metric, self.metric)}")
+        if not self.ranks.leads:
+            monitor, checkpoint = NullMonitor(), None
+        self._resume(checkpoint)
         done = len(self.history.records)
         if done > self.epochs:
             raise UsageError(f"got epochs={self.epochs}, but {done} are done already; expected {done} or more")
         monitor.start(self.epochs, self.history.records)
         try:
-            with kept_blocks(self.device):
+            with self.ranks.together(), kept_blocks(self.device):
                 self._train(monitor, checkpoint)
         except KeyboardInterrupt:
             if not self.history.best_epoch:
@@ -142,6 +139,24 @@ class Trainer:
         self.task.network.load_state_dict(self.best_weights)
         return self.history
 
+    def _resume(self, checkpoint: Checkpoint | None) -> None:
+        """Continue from a checkpoint, if it says so; it is read by the first of several processes."""
+        state = checkpoint.load() if checkpoint is not None and checkpoint.resumes else None
+        if self.ranks.several:
+            state = of_first(self.ranks, state)
+        if state is None:
+            return
+        where = "the checkpoint of the first process" if checkpoint is None else checkpoint.path
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BundleError(
+                f"{where} does not fit this run ({error}); "
+                "resume on the kind of device it was started on, or train again without --resume"
+            ) from error
+        if self.history.metric != self.metric.path:
+            raise BundleError(f"{where} {other_metric(self.history.metric, self.metric)}")
+
     def _train(self, monitor: Monitor, checkpoint: Checkpoint | None) -> None:
         for epoch in self._epochs_left():
             record = self._epoch(epoch, monitor)
@@ -151,7 +166,7 @@ class Trainer:
             if checkpoint is not None:
                 checkpoint.save(self._state())
             self._tell_details(epoch, monitor)
-            self.history.stop = monitor.epoch(record)
+            self.history.stop = self._of_all(monitor.epoch(record))
             if self.history.stop is not None:
                 return
 
@@ -184,6 +199,7 @@ class Trainer:
             passes.append(self._pass(phase, monitor))
             if self.history.stop is not None:
                 return None
+        self._check_in_step(epoch)
         losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
         seconds = time.perf_counter() - started
         broken = (~losses.isfinite()).any(dim=1).nonzero()  # updates whose loss is no number
@@ -200,13 +216,17 @@ class Trainer:
         self.average.add(epoch)
         with self.average.in_place():
             ndcg, value = self.look(self.task.score, self.task.rows)
-            self._codes = (None, None) if self.task.codes is None else self.task.codes(self.looked_at)
+            if self.task.codes is not None and self.ranks.leads:
+                self._codes = self.task.codes(self.looked_at)
             best = self._keep_if_best(epoch, ndcg, value)
-        speed = self.passes * self.batches.n_users / seconds
-        known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, speed)
+        known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, self.passes * self.n_users / seconds)
         mean, logvar = self._codes
         of_latent = {} if mean is None else asdict(LatentRecord.of(mean, logvar))
-        return EpochRecord(*known, **of_latent, metric=self.metric.path, value=value)
+        record = EpochRecord(*known, **of_latent, metric=self.metric.path, value=value)
+        if not self.ranks.several:
+            return record
+        self.ranks.check()
+        return EpochRecord(**self.ranks.from_first(asdict(record)))
 
     def _tell_details(self, epoch: int, monitor: Monitor) -> None:
         """Hand over what is there anyway, once, to a monitor that has asked for it."""
@@ -231,22 +251,49 @@ class Trainer:
     def _pass(self, phase: Phase, monitor: Monitor) -> torch.Tensor:
         """Train on every user once, unless stopped; return total, reconstruction, KL and users of each update."""
         rows = []  # left on the device: reading each would make a GPU wait
+        wish = None
         for batch in self.batches.epoch(self.shuffle):
             beta = None if self.beta is None else self.beta(self.updates)
             phase.optimizer.zero_grad(set_to_none=True)  # before the loss, so that its blocks can be reused
             losses = phase.loss(batch, beta or 0.0, self.noise)
-            losses.total.backward()
+            row = self._backward(losses, len(batch), batch.share)
+            if self.ranks.several:
+                gradients = SharedGradients(phase.parameters())
+                self.history.stop = self._of_all(wish, gradients.n_numbers)
+                if self.history.stop is not None:  # wished after the update before
+                    break
+                gradients.sum(self.ranks)
             self.step_sizes.set(self.updates)
             phase.optimizer.step()
             self.updates += 1
-            users = losses.total.new_full((), len(batch))  # made on the device
-            kl = losses.total.new_zeros(()) if losses.kl is None else losses.kl
-            self._has_kl |= losses.kl is not None
-            rows.append(torch.stack([losses.total, losses.reconstruction, kl, users]).detach())
-            self.history.stop = monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
-            if self.history.stop is not None:
+            rows.append(row)
+            wish = monitor.advance(self.updates / (self.passes * len(self.batches)), beta)
+            if wish is not None and not self.ranks.several:
                 break
-        return torch.stack(rows)
+        else:
+            wish = self._of_all(wish)
+        self.history.stop = self.history.stop or wish
+        found = torch.stack(rows)
+        if self.ranks.several and self.history.stop is None:
+            self.ranks.sum(found)
+        return found
+
+    def _backward(self, losses: Losses, n_users: int, share: Share | None) -> torch.Tensor:
+        """Find the gradients; return total, reconstruction, KL and users, of which the sum over processes counts."""
+        self._has_kl |= losses.kl is not None
+        kl = losses.total.new_zeros(()) if losses.kl is None else losses.kl
+        parts = torch.stack([losses.total, losses.reconstruction, kl]).detach()
+        if share is None:
+            losses.total.backward()
+            return torch.cat([parts, parts.new_full((1,), n_users)])  # made on the device
+        (losses.total * share.weight).backward()
+        return torch.cat([parts * share.weight, parts.new_full((1,), share.counted)])
+
+    def _of_all(self, wish: StopTraining | None, n_numbers: int = 0) -> StopTraining | None:
+        """Return the wish of the first process to end training, once all have come and are well."""
+        if not self.ranks.several or not self.ranks.check(wish=wish is not None, same=n_numbers):
+            return wish
+        return StopTraining(self.ranks.from_first(wish and wish.reason))
 
     def _keep_if_best(self, epoch: int, ndcg: float | None, value: float | None) -> bool:
         best = self.history.best_value
@@ -255,6 +302,19 @@ class Trainer:
         self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
         self.history.best_value, self.history.best_ndcg, self.history.best_epoch = value, ndcg, epoch
         return True
+
+    def _check_in_step(self, epoch: int) -> None:
+        """Refuse to go on with processes that have not the same weights and noise, whatever the reason."""
+        if self.ranks.several:
+            state = [*self.task.network.state_dict().values(), self.shuffle.get_state(), self.noise.get_state()]
+            sums = [int(value.contiguous().view(-1).view(torch.uint8).sum(dtype=torch.int64)) for value in state]
+            self.ranks.check()
+            self.ranks.check_alike(
+                {"sums of bytes": sums},
+                f"weights and noise after epoch {epoch}",
+                "use machines with one kind of processor; a loss of your own draws noise by recvae.training.draws",
+                TrainingError,
+            )
 
     def _weights_are_finite(self) -> bool:
         """Whether the last update, whose effect no loss has shown yet, left numbers."""

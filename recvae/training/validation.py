@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from recvae.compute.memory import in_blocks
+from recvae.compute.ranks import ALONE, Ranks
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import METRICS, Background, Metric, measure, parse_metrics
@@ -100,6 +101,7 @@ def validation_means(
     metrics: Sequence[Metric] = (OBJECTIVE,),
     rows: int | None = None,
     background: Background | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Return means over the validation users, each ranked once.
 
@@ -115,23 +117,30 @@ def validation_means(
         How many users to score at a time; None for as many as `block_rows` says.
     background : Background, optional
         From `background_for`.
+    ranks : Ranks
+        Which of several processes this one is: each ranks a part of the users, and all have the means over all.
 
     Returns
     -------
     dict of str to float
         By metric; one that no user has a value of is left out, such as all of them without targets.
     """
-    k = max(metric.k for metric in metrics)
-    parts: list[dict[str, np.ndarray]] = []
+    k, names = max(metric.k for metric in metrics), list(dict.fromkeys(map(str, metrics)))
+    first, last = ranks.part_of(validation.n_users)
+    parts: list[np.ndarray] = [np.empty((0, len(names)))]
 
     def work(start: int, end: int) -> None:
         fold_in = validation.fold_in[start:end]
         ranked, _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
         known = None if background is None else background.of_users(start, end)
-        parts.append(measure(metrics, ranked, validation.targets[start:end], known)[0])
+        found, _ = measure(metrics, ranked, validation.targets[start:end], known)
+        parts.append(np.stack([found[name] for name in names], axis=1))  # (B, metrics)
 
-    in_blocks(validation.n_users, rows or block_rows(validation.fold_in.shape[1]), work)
-    per_user = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}  # (U,) each
+    rows = rows or block_rows(validation.fold_in.shape[1])
+    in_blocks(last - first, rows, lambda start, end: work(first + start, first + end))
+    ranks.check()
+    of_all = ranks.gather_rows(torch.from_numpy(np.concatenate(parts))).numpy()  # (U, metrics), each user once
+    per_user = dict(zip(names, of_all.T.copy(), strict=True))  # (U,) each
     return {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
 
 
@@ -139,7 +148,7 @@ Look = Callable[[Score, int | None], tuple[float | None, float | None]]
 """(scores of a block of users, users at a time) -> NDCG@100 of the validation users, and the metric to choose by."""
 
 
-def look_at(validation: HeldOut | None, metric: Metric, train: Any) -> Look:
+def look_at(validation: HeldOut | None, metric: Metric, train: Any, ranks: Ranks = ALONE) -> Look:
     """Return a function that looks at the validation users; it returns None of what none of them has.
 
     Parameters
@@ -150,6 +159,8 @@ def look_at(validation: HeldOut | None, metric: Metric, train: Any) -> Look:
         From `objective`.
     train : csr_matrix of shape (n_train_users, n_items)
         Training interactions.
+    ranks : Ranks
+        See `validation_means`.
     """
     if validation is None:
         return lambda score, rows: (None, None)  # noqa: ARG005
@@ -157,7 +168,7 @@ def look_at(validation: HeldOut | None, metric: Metric, train: Any) -> Look:
     background = background_for(metrics, validation, train)
 
     def look(score: Score, rows: int | None) -> tuple[float | None, float | None]:
-        means = validation_means(score, validation, metrics, rows, background)
+        means = validation_means(score, validation, metrics, rows, background, ranks)
         return means.get(str(OBJECTIVE)), means.get(str(metric))
 
     return look

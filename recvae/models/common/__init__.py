@@ -5,6 +5,7 @@
     described         docstring with hyperparameters, one line at a prompt, a table in a notebook
     fitted_on         what a model keeps of the data set it was fitted on
     fit_options       how a model is fitted
+    sharing           which models several processes can train, and that they have the same data
     scoring           what a fitted model can be asked: scores, lists, reasons, embeddings
     sparse_scores     sums of sparse item-item weights
     vectors           scores as inner products of users' and items' vectors

@@ -27,6 +27,7 @@ from recvae.models.common.hyperparameters import check_hyperparameters, hyperpar
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
 from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
+from recvae.models.common.sharing import check_shares, share_of
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
@@ -158,7 +159,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         """Count what the network takes, without allocating it; see `Model.needs`."""
         with torch.device("meta"):
             network, prior = self._network(n_items), self._prior(n_items)
-        batch = min(self.users_per_update(n_users), n_users)
+        batch = share_of(min(self.users_per_update(n_users), n_users))
         of_batch = batch * n_interactions // max(n_users, 1)
         return network_needs(
             network,
@@ -214,6 +215,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         """
         self.device_ = options.device
         users = self.users_per_update(train.shape[0])
+        check_shares(min(users, train.shape[0]))
         self.from_data_ = {} if self.batch_size is not None else {"batch_size": users}
         self.network_ = self._network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.

@@ -25,6 +25,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
+from recvae.models.common.sharing import check_alike, check_can_share
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.details import watched
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
@@ -68,6 +69,10 @@ class Model(Described, ScoringModel):
 
     grows_as: ClassVar[tuple[int, int]] = (0, 1)
     """Powers of that part which the time of a closed form is a sum of."""
+
+    shares_users: ClassVar[bool] = False
+    """Whether several processes can train it, each with a part of the users of every batch; each class says so itself,
+    since its loss must be a mean over users, with the noise of `recvae.training.draws`."""
 
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""
@@ -180,6 +185,7 @@ class Model(Described, ScoringModel):
             )
         check_fields(self)
         check_hyperparameters(self)
+        check_can_share(type(self))
         self.check_libraries()
         train, validation, data = training_data(train, validation)
         train = as_interactions(train, "the training interactions")
@@ -197,6 +203,7 @@ class Model(Described, ScoringModel):
         self._check_parts(train, held_out)
         check_parts_data(self.parts, data)
         self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
+        check_alike(self, train, held_out, options.select_by)
         self.n_items_, self.fitted_on_ = 0, data  # not fitted until it has ended well
         try:
             with watched(options.monitor, self):

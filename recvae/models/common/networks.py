@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from recvae.compute.matmul import linear_product, product
 from recvae.training.batches import SparseBatch
+from recvae.training.draws import of_interactions, of_users
 
 BIAS_STD = 1e-3
 
@@ -196,7 +197,9 @@ def initialise_by_inputs(network: nn.Module, generator: torch.Generator, he: boo
             nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
 
-def dropout(values: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+def dropout(
+    values: torch.Tensor, probability: float, generator: torch.Generator, of: SparseBatch | None = None
+) -> torch.Tensor:
     """Set each value to 0 with a probability and scale the others by 1 / (1 - probability).
 
     Parameters
@@ -207,14 +210,22 @@ def dropout(values: torch.Tensor, probability: float, generator: torch.Generator
         In [0, 1).
     generator : Generator
         On the device of `values`.
+    of : SparseBatch, optional
+        Whose interactions have the values; None where several processes have the same values.
     """
     if probability == 0:
         return values
-    kept = torch.rand(values.shape, generator=generator, device=values.device) >= probability
+    if of is None:
+        draw = torch.rand(values.shape, generator=generator, device=values.device)
+    else:
+        draw = of_interactions(torch.rand, of, generator)  # (N,)
+    kept = draw >= probability
     return values * kept / (1 - probability)
 
 
-def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def sample(
+    mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator, of: SparseBatch | None = None
+) -> torch.Tensor:
     """Return a draw from N(mean, exp(logvar)) that gradients pass through, with noise of unit variance.
 
     Parameters
@@ -223,8 +234,13 @@ def sample(mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator)
         Parameters of the posterior.
     generator : Generator
         On the same device.
+    of : SparseBatch, optional
+        The users; needed where several processes share a batch.
     """
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    if of is None:
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    else:
+        noise = of_users(torch.randn, of, mean.shape[1], generator, mean.dtype)  # (B, D)
     return mean + noise * torch.exp(0.5 * logvar)
 
 
@@ -271,12 +287,10 @@ def corrupt(
         On the device of the batch.
     """
     if noise == "masking":
-        return NoisyInput(dropout(batch.inputs, share, generator))
-    shape = (len(batch), n_items)
+        return NoisyInput(dropout(batch.inputs, share, generator, batch))
     if noise == "gaussian":
-        extra = torch.randn(shape, generator=generator, device=batch.device) * level  # (B, I)
-        return NoisyInput(batch.inputs, extra)
-    draw = torch.rand(shape, generator=generator, device=batch.device)  # (B, I)
+        return NoisyInput(batch.inputs, of_users(torch.randn, batch, n_items, generator) * level)  # (B, I)
+    draw = of_users(torch.rand, batch, n_items, generator)  # (B, I)
     highest = torch.zeros(len(batch), device=batch.device)
     highest = highest.scatter_reduce(0, batch.rows, batch.inputs, "amax")  # (N,) -> (B,)
     untouched = draw[batch.rows, batch.items.long()] >= level  # (N,)

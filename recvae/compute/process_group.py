@@ -1,0 +1,81 @@
+"""The process group of PyTorch in which several processes train: opened and closed; and what signals do in it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from recvae.compute.ranks import _CURRENT, Ranks, of_environment
+from recvae.errors import UsageError
+from recvae.version import __version__
+
+_WAITING = timedelta(minutes=20)  # for one that writes or reads a large file; one that has died is noticed at once
+
+
+@contextmanager
+def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
+    """Be one of the processes that torchrun has started, within the block; alone, nothing is done.
+
+    An error that leaves the block of one process leaves those of all, and none leaves it before all have come to its
+    end. SIGINT and SIGTERM end the block of all by `KeyboardInterrupt`, at the next place where they meet.
+
+    Parameters
+    ----------
+    ranks : Ranks, optional
+        Which one it is; by default what the environment says.
+
+    Raises
+    ------
+    UsageError
+        If the others cannot be reached, or have another version.
+    """
+    ranks = ranks or of_environment()
+    if not ranks.several:
+        yield ranks
+        return
+    with _group(ranks), _signals(ranks):
+        token = _CURRENT.set(ranks)
+        try:
+            with ranks.together():
+                ranks.check()
+                versions = {"recvae": __version__, "torch": str(torch.__version__)}
+                ranks.check_alike(versions, "version", "install the same on all machines")
+                yield ranks
+                ranks.check(to_stop=False)
+        finally:
+            _CURRENT.reset(token)
+
+
+@contextmanager
+def _group(ranks: Ranks) -> Iterator[None]:
+    has_gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+    try:
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_WAITING)
+    except (RuntimeError, ValueError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UsageError(
+            f"process {ranks.rank} of {ranks.size} cannot meet the others ({first.strip()}); choose another "
+            "--master-port, or let torchrun choose one (--standalone), and see that the machines reach one another"
+        ) from error
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _signals(ranks: Ranks) -> Iterator[None]:
+    """Note SIGINT and SIGTERM, which torchrun sends to all, but not at the same moment."""
+
+    def note(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal handler's signature)
+        ranks.interrupted = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,317 @@
+"""Several processes that train one model, as torchrun starts them: who this one is, and what all of them agree on.
+
+All of them run the same code on the same data. They meet in collectives of PyTorch (gloo, and NCCL between GPUs), and
+each meeting begins with `check`: one small sum that says whether all are well. A process that fails, or is asked to
+stop, says so there, so that all end at the same place, and nobody waits for who has gone. Nothing is pickled.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from recvae.errors import RecvaeError, TrainingError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LARGE = 1 << 16  # numbers
+_LONG = timedelta(days=7)
+_MOST_WORDS = 10_000  # characters of an error that the others are told
+_WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
+
+
+class Ranks:
+    """One of the processes that train together; by default the only one.
+
+    Parameters
+    ----------
+    rank, size : int
+        Which one it is, from 0, and how many there are.
+    local_rank, local_size : int
+        The same on its machine.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size = local_rank, local_size
+        self.interrupted = False
+        """Whether a signal has asked it to end; all hear of it at the next check."""
+        self.agreed: BaseException | None = None
+        """What all have ended with, if they have."""
+        self.lost = False
+        """Whether the others cannot be reached any more."""
+        self.patient: Any = None
+        """The process group in which the others wait for the first one at the end, however long it measures and writes;
+        None until then."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.size > 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that prints and writes."""
+        return self.rank == 0
+
+    def part_of(self, n: int) -> tuple[int, int]:
+        """Return the first of n consecutive things that are its own, and the one after the last."""
+        return self.rank * n // self.size, (self.rank + 1) * n // self.size
+
+    def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:
+        """Wait for all, and end with them where one has failed or was interrupted.
+
+        Parameters
+        ----------
+        to_stop : bool
+            Whether an interruption counts: once all is trained, it comes too late.
+        wish : bool
+            Whether this process would like to end.
+        same : int
+            What must be the same in all, such as how many numbers will be added up next.
+
+        Returns
+        -------
+        bool
+            Whether one of them would like to end.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If one was interrupted.
+        RecvaeError, MemoryError
+            If one has failed: what it has failed with.
+        TrainingError
+            If what must be the same is not.
+        """
+        if not self.several:
+            return wish
+        return self._meet(_STOPPED if self.interrupted and to_stop else _WISH if wish else _WELL, None, same)
+
+    def end(self) -> None:
+        """Meet after training; the next meeting, when the first process has written all, may be long after it."""
+        if self.several:
+            import torch
+
+            self.check(to_stop=False)
+            with self._lost():
+                self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tell the others of an error that leaves the block; they hear of it at their next check."""
+        try:
+            yield
+        except BaseException as error:
+            if self.several and not self.lost and error is not self.agreed:
+                self._meet(_STOPPED if isinstance(error, KeyboardInterrupt) else _FAILED, error)
+                self.agreed = error
+            raise
+
+    def _meet(self, said: int, error: BaseException | None, same: int = 0) -> bool:
+        import torch
+
+        with self._lost():
+            found = torch.tensor([said, same, -same])
+            torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX, group=self.patient)
+        highest, most, least = found.tolist()
+        if highest == _STOPPED:
+            self.interrupted = False
+            self.agreed = error or KeyboardInterrupt()
+            raise self.agreed
+        if highest == _FAILED:
+            reports = self.gather(None if error is None else _report(error))
+            first = next(rank for rank, report in enumerate(reports) if report is not None)
+            if first != self.rank:
+                self.agreed = _error_of(reports, first)
+                raise self.agreed from error
+        elif most != -least:
+            self.agreed = TrainingError(
+                f"the {self.size} processes have from {-least:,} to {most:,} numbers to add up, expected as many in "
+                "each; a loss may not depend on which process computes it"
+            )
+            raise self.agreed
+        return highest == _WISH
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        """Make one sentence of what PyTorch says where another process is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            self.lost = True
+            self.agreed = TrainingError(
+                f"lost contact with another of the {self.size} processes ({_first_line(error)}); `recvae train "
+                "--resume` continues from the last whole epoch, with any number of processes"
+            )
+            raise self.agreed from error
+
+    def sum(self, *tensors: "torch.Tensor") -> None:
+        """Put the sum over all processes into each tensor, which must be contiguous; check first."""
+        if not self.several:
+            return
+        import torch
+
+        with self._lost():  # nothing large is made here: memory that runs out would leave the others waiting
+            waits = [torch.distributed.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for wait in waits:
+                if wait is not None:
+                    wait.wait()
+
+    def gather_rows(self, own: "torch.Tensor") -> "torch.Tensor":
+        """Return the rows of all, those of the first process first; the columns are the same everywhere."""
+        if not self.several:
+            return own
+        import torch
+
+        with self._lost():
+            counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            torch.distributed.all_gather(counts, torch.tensor([len(own)]))
+        padded = own.new_zeros((max(int(count) for count in counts), *own.shape[1:]))
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        if padded.numel() > _LARGE:  # memory may have run out for it
+            self.check()
+        with self._lost():
+            torch.distributed.all_gather(found, padded)
+        return torch.cat([rows[: int(count)] for rows, count in zip(found, counts, strict=True)])
+
+    def gather(self, own: Any) -> list[Any]:
+        """Return what each process has, by rank; it must be what JSON can hold."""
+        if not self.several:
+            return [own]
+        text = json.dumps(own).encode()
+        lengths = self.gather_rows(_tensor([len(text)])).tolist()
+        together = bytes(self.gather_rows(_tensor(list(text), "uint8")).tolist())
+        ends = [sum(lengths[: rank + 1]) for rank in range(self.size)]
+        return [json.loads(together[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+
+    def from_first(self, own: Any) -> Any:
+        """Return what the first process has, in all of them; it must be what JSON can hold."""
+        return self.gather(own if self.leads else None)[0]
+
+    def tensors_from_first(self, own: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+        """Return the tensors of the first process by name, on the CPU, in all of them."""
+        if not self.several:
+            return dict(own)
+        import torch
+
+        shapes = {name: [str(value.dtype).removeprefix("torch."), list(value.shape)] for name, value in own.items()}
+        found = {}
+        for name, (dtype, shape) in self.from_first(shapes).items():
+            empty = torch.empty(shape if not self.leads else 0, dtype=getattr(torch, dtype))
+            found[name] = own[name].detach().cpu().contiguous() if self.leads else empty
+        self.check()  # memory may have run out for them
+        for tensor in found.values():
+            with self._lost():
+                torch.distributed.broadcast(tensor, src=0)
+        return found
+
+    def check_alike(self, own: Mapping[str, Any], what: str, advice: str, kind: type[RecvaeError] = UsageError) -> None:
+        """Refuse to go on where the processes differ in something.
+
+        Parameters
+        ----------
+        own : mapping of str to what JSON can hold
+            By what it is called in the message.
+        what, advice : str
+            For the message: of what, and what to do.
+        kind : type
+            Of the error.
+
+        Raises
+        ------
+        RecvaeError
+            With the first thing in which two of them differ.
+        """
+        for name, of_all in _by_name(self.gather(dict(own))).items():
+            other = next((rank for rank, found in enumerate(of_all) if found != of_all[0]), 0)
+            if other:
+                self.agreed = kind(
+                    f"got {name} {of_all[other]} in process {other} and {of_all[0]} in process 0, expected the same "
+                    f"{what} in all {self.size} processes; {advice}"
+                )
+                raise self.agreed
+
+
+ALONE = Ranks()
+_CURRENT: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)
+
+
+def current() -> Ranks:
+    """Return which process this one is of those that train together; `ALONE` outside of `joined`."""
+    return _CURRENT.get()
+
+
+def of_environment() -> Ranks:
+    """Return which process this one is, as torchrun says in the environment.
+
+    Raises
+    ------
+    UsageError
+        If a part of it is missing or is no number.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
+        return Ranks()
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    numbers = [os.environ.get(name, "0") for name in (*_TORCHRUN[:4], "MASTER_PORT")]
+    if missing or not all(number.isdigit() for number in numbers):
+        found = ", ".join(f"{name}={os.environ.get(name, '')}" for name in _TORCHRUN)
+        raise UsageError(
+            f"got {found} in the environment, expected whole numbers and an address in all of them; start several "
+            "processes with torchrun"
+        )
+    rank, size, local_rank, local_size, _ = map(int, numbers)
+    return Ranks(rank, size, local_rank, local_size)
+
+
+def _tensor(values: list[int], dtype: str = "int64") -> "torch.Tensor":
+    import torch
+
+    return torch.tensor(values, dtype=getattr(torch, dtype))
+
+
+def _by_name(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [report.get(name) for report in reports] for name in reports[0]}
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
+def _report(error: BaseException) -> dict[str, str]:
+    """Return what the others are told of an error."""
+    from recvae.compute.memory import is_out_of_memory
+
+    kind = "MemoryError" if is_out_of_memory(error) else ""
+    kind = type(error).__name__ if isinstance(error, RecvaeError) else kind
+    text = str(error) if kind else f"{type(error).__name__}: {error}"
+    return {"kind": kind, "text": text[:_MOST_WORDS], "host": socket.gethostname()}
+
+
+def _error_of(reports: Sequence[Mapping[str, str] | None], first: int) -> Exception:
+    """Return the error of the first process that has failed, as the others raise it."""
+    report = reports[first]
+    assert report is not None
+    text, everywhere = report["text"], all(other is not None and other["text"] == report["text"] for other in reports)
+    if first and not everywhere:
+        text += f" (in process {first} of {len(reports)}, on {report['host']})"
+    if report["kind"] == "MemoryError":
+        return MemoryError(text)
+    known = {kind.__name__: kind for kind in _below(RecvaeError)}.get(report["kind"])
+    if known is not None:
+        return known(text)
+    return TrainingError(f"a process of {len(reports)} has failed with {text}")
+
+
+def _below(kind: type[RecvaeError]) -> Iterator[type[RecvaeError]]:
+    """Yield a class of errors and all that derive from it."""
+    yield kind
+    for other in kind.__subclasses__():
+        yield from _below(other)
