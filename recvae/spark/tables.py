@@ -158,8 +158,10 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     name = path.removeprefix("file://")
     with spark_errors(f"{name} could not be read"):
         frame = spark.read.parquet(path)
-        in_files = spark.read.option("recursiveFileLookup", "true").parquet(path).columns
         folders = _folder_columns(frame.inputFiles())
+        in_files = frame.columns
+        if folders:  # without their columns
+            in_files = spark.read.option("recursiveFileLookup", "true").parquet(path).columns
     found = rows_of_frame(frame, options, name, of_files=True)
     _refuse_folders(frame.columns, in_files, folders, found.columns, options, name)
     with spark_errors(f"{name} could not be read"):
@@ -218,11 +220,11 @@ def rows_of_frame(frame: "DataFrame", options: LogFormat, name: str, *, of_files
     chosen: list[Column] = []
     for role in ("user", "item"):
         column = getattr(columns, role)
-        chosen.append(_id(functions.col(_quoted(column)), kinds[column], role, column, name).alias(role))
+        chosen.append(id_column(column, kinds[column], role, name).alias(role))
     time_form = None
     if columns.rating:
         kind = kinds[columns.rating].simpleString()
-        chosen.append(_number(functions.col(_quoted(columns.rating)), kind, columns.rating, name).alias("rating"))
+        chosen.append(number_column(columns.rating, kind, "rating", name).alias("rating"))
     if columns.time:
         kind = kinds[columns.time].simpleString()
         time_form = times.DATES if kind.startswith(("date", "timestamp")) else times.NUMBER
@@ -254,14 +256,28 @@ def _refuse_twins(names: Sequence[str], columns: Columns, where: str) -> None:
             )
 
 
-def _id(column: "Column", kind: Any, role: str, name: str, where: str) -> "Column":
-    text = kind.simpleString()
-    if text == "string":
+def id_column(name: str, kind: Any, role: str, where: str) -> "Column":
+    """Return a column of ids as integers, floats or texts, as `IdColumn` takes them.
+
+    Parameters
+    ----------
+    name, kind
+        The column and its type in Spark.
+    role, where : str
+        What messages call it and the table.
+
+    Raises
+    ------
+    DataError
+        If its type can hold no ids.
+    """
+    from pyspark.sql import functions
+
+    column, text = functions.col(_quoted(name)), kind.simpleString()
+    if text == "string" or text in _FLOATS:
         return column
     if text in _INTEGERS:
         return column.cast("bigint")
-    if text in _FLOATS:
-        return column
     if text.startswith("decimal") and kind.scale == 0:
         return column.cast("string")
     if text.startswith("array"):
@@ -272,12 +288,22 @@ def _id(column: "Column", kind: Any, role: str, name: str, where: str) -> "Colum
     raise _refused(where, name, text, f"integers or texts for the {role}", role)
 
 
-def _number(column: "Column", kind: str, name: str, where: str) -> "Column":
-    if kind == "boolean":
+def number_column(name: str, kind: str, role: str, where: str) -> "Column":
+    """Return a column of ratings or weights as float32.
+
+    Raises
+    ------
+    DataError
+        If it does not hold numbers.
+    """
+    from pyspark.sql import functions
+
+    column = functions.col(_quoted(name))
+    if kind == "boolean" and role == "rating":
         return column.cast("int").cast("float")
     if kind in (*_INTEGERS, *_FLOATS) or kind.startswith("decimal"):
         return column.cast("float")
-    raise _refused(where, name, kind, "numbers for the rating", "rating")
+    raise _refused(where, name, kind, f"numbers for the {role}", role)
 
 
 def _moment(column: "Column", kind: str, name: str, where: str) -> "Column":
