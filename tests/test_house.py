@@ -179,7 +179,12 @@ def test_the_help_imports_neither_torch_nor_the_library() -> None:
 
 
 FOLDERS = sorted({path.parent for path in ROOT.glob("recvae/**/*.py")} - {ROOT / "recvae"})
-HANDING_ON = (ROOT / "recvae" / "metrics", ROOT / "recvae" / "models", ROOT / "recvae" / "tuning", ROOT / "recvae" / "spark")
+HANDING_ON = (
+    ROOT / "recvae" / "metrics",
+    ROOT / "recvae" / "models",
+    ROOT / "recvae" / "tuning",
+    ROOT / "recvae" / "spark",
+)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.relative_to(ROOT).as_posix())

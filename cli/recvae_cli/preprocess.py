@@ -8,9 +8,9 @@ import typer
 
 from recvae_cli import completion
 from recvae_cli.console import DATA_DIR, DataDir, Json, say
+from recvae_cli.engines import is_spark, preprocess_with_spark
 from recvae_cli.item_features import add_features, check_features
 from recvae_cli.preparation_report import report
-from recvae_cli.engines import is_spark, preprocess_with_spark
 from recvae_cli.preparing import BELONGS_TO, kind_of, not_left_out, prepared_by, refuse_misplaced
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ def preprocess(
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
     items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
     events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
-    engine: Annotated[str, typer.Option(help="local, or spark: executors read tables or Parquet, and write.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local, or spark: executors read tables or Parquet, and write.")
+    ] = "local",
     spark_conf: Annotated[
         list[str] | None, typer.Option(help="A setting of --engine spark, e.g. spark.master=local[4] (repeatable).")
     ] = None,

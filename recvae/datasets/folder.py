@@ -106,7 +106,9 @@ def manifest_of(name: str, *, source: dict[str, Any], filters: dict[str, Any], *
 
 def fingerprint_of(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
     """Return a SHA-256 over positions, values and ids, the same on every machine."""
-    return fingerprint_of_matrices((train, validation.fold_in, validation.targets, test.fold_in, test.targets), item_ids)
+    return fingerprint_of_matrices(
+        (train, validation.fold_in, validation.targets, test.fold_in, test.targets), item_ids
+    )
 
 
 def fingerprint_of_matrices(matrices: Iterable[sp.csr_matrix | ShardedMatrix], item_ids: np.ndarray) -> str:

@@ -115,7 +115,4 @@ def known(part: str) -> str:
     part : str
         A condition on `part`; `{columns}` has `item_code` and `item_column`.
     """
-    return (
-        "SELECT user_code, item_column FROM {events} JOIN {columns} USING (item_code) "
-        f"WHERE {part}"
-    )
+    return f"SELECT user_code, item_column FROM {{events}} JOIN {{columns}} USING (item_code) WHERE {part}"

@@ -68,7 +68,9 @@ class Shard:
         try:
             arrays = map_arrays(path)
             shapes = {name: (self.rows + 1 if name == "indptr" else self.nnz,) for name in _ARRAYS}
-            fits = all(arrays[name].shape == shapes[name] and arrays[name].dtype == kind for name, kind in _ARRAYS.items())
+            fits = all(
+                arrays[name].shape == shapes[name] and arrays[name].dtype == kind for name, kind in _ARRAYS.items()
+            )
         except UNREADABLE as error:
             raise DataError(f"{path} is damaged ({error}); preprocess again") from error
         if not fits:

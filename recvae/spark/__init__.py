@@ -12,6 +12,7 @@
     preparation   all steps, from a table to a data set on disk
     bundles       a bundle on every executor, once
     scoring       recommendations for all users of a data frame
+    answer_files  recommendations for a table or files, written by executors
 
 What executors run is imported there: every machine of the cluster needs recvae and its libraries. Importing this
 package imports none of them.

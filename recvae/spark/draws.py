@@ -35,7 +35,9 @@ def with_draws(events: "DataFrame", seed: int) -> "DataFrame":
     last = events.agg({"place": "max"}).first()
     assert last is not None
     n_rows = events.count()
-    size = max(_PER_BUCKET, (int(last[0]) + 1) // max(1, n_rows // _PER_BUCKET + 1) if _is_sparse(last[0], n_rows) else 0)
+    size = max(
+        _PER_BUCKET, (int(last[0]) + 1) // max(1, n_rows // _PER_BUCKET + 1) if _is_sparse(last[0], n_rows) else 0
+    )
     bucketed = events.selectExpr("*", f"place div {size} AS bucket")
     found = arrays_of(bucketed.groupBy("bucket").count().orderBy("bucket"))
     before = dict(zip(found["bucket"].tolist(), (found["count"].cumsum() - found["count"]).tolist(), strict=True))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +29,14 @@ class Keys:
         The distinct values of the column that are ids.
     codes : ndarray of shape (n_values,), int32
         The position of each in the ids: two ways of writing an id have one.
+    missing : list
+        The distinct values that mean "no id".
     """
 
     ids: Ids
     values: pa.Array
     codes: np.ndarray
+    missing: list[Any]
 
     @property
     def has_missing(self) -> bool:
@@ -88,4 +91,5 @@ def keys_of(rows: "DataFrame", role: str, where: str, name: str, options: LogFor
         ids=Ids(ids.codes, ids.ids, dict(missing), doubtful),
         values=values.filter(pa.array(is_id)),
         codes=ids.codes[is_id],
+        missing=values.filter(pa.array(~is_id)).to_pylist(),
     )

@@ -118,7 +118,12 @@ def _count(rows: Rows, skips: bool) -> list[dict[str, Any]]:
     has_rating, has_time = ("rating" in rows.frame.columns), ("moment" in rows.frame.columns)
     rated = _IS_RATING if has_rating else "true"
     usable = f"{rated} AND {_IS_TIME if has_time else 'true'}"
-    asked = ["count(*) AS n_rows", "count(user) AS n_users", "count(item) AS n_items", f"count_if(NOT {rated}) AS no_rating"]
+    asked = [
+        "count(*) AS n_rows",
+        "count(user) AS n_users",
+        "count(item) AS n_items",
+        f"count_if(NOT {rated}) AS no_rating",
+    ]
     if has_time:
         there = "moment" if not skips else f"CASE WHEN {usable} THEN moment END"
         asked += [
@@ -181,7 +186,9 @@ def _span(rows: Rows, counted: list[dict[str, Any]]) -> TimeSpan | None:
     column = TimeColumn(rows.time_form in times.NUMBERS, rows.time_form)
     bounds = [one[name] for one in counted for name in ("first", "first_after_0", "last") if one[name] is not None]
     column.append(np.array(bounds, dtype=np.int64))
-    latest = {shown_file(one["file"]): one["last"] for one in counted if one["last"] is not None} if rows.are_files else {}
+    latest = (
+        {shown_file(one["file"]): one["last"] for one in counted if one["last"] is not None} if rows.are_files else {}
+    )
     try:
         _, span, wrong = column.finish(lambda _: times.check_units(latest))
     except DataError as error:
@@ -254,7 +261,10 @@ def _reading(
         If one is not.
     """
     n_rows = sum(one["n_rows"] for one in counted)
-    dropped = {NO_RATING: sum(one["no_rating"] for one in counted), NO_TIME: sum(one.get("no_time", 0) for one in counted)}
+    dropped = {
+        NO_RATING: sum(one["no_rating"] for one in counted),
+        NO_TIME: sum(one.get("no_time", 0) for one in counted),
+    }
     for role, one in found.items():
         dropped[f"rows without {'an' if role == 'item' else 'a'} {role} id"] = sum(one.ids.missing.values())
     if n_rows != n_events + sum(dropped.values()):

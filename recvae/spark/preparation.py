@@ -143,7 +143,9 @@ def _told(
     of_protocol = {key: value for key, value in chosen.items() if key in Protocol.__dataclass_fields__}
     unknown = chosen.keys() - of_format.keys() - of_protocol.keys()
     if unknown:
-        raise UsageError(f"got {', '.join(sorted(unknown))}, expected fields of Protocol and LogFormat; check the names")
+        raise UsageError(
+            f"got {', '.join(sorted(unknown))}, expected fields of Protocol and LogFormat; check the names"
+        )
     for fields, whole, kind in ((of_format, log_format, "log_format"), (of_protocol, protocol, "protocol")):
         if fields and whole is not None:
             raise UsageError(f"got {kind} and {', '.join(fields)}, expected one of the two; leave one out")
@@ -216,7 +218,9 @@ def _written(
         ItemIndex(ids=item_ids, titles=known, train_counts=_popularity(split)).write(aside / "items.parquet")
         for part, path in (("train", TRAIN_USERS), *((one, f"{one}/users.parquet") for one in ("validation", "test"))):
             write_users(log.user_ids[split.users[part]], aside / path)
-        manifest = _manifest(name, origin, {**asdict(filters), "steps": [asdict(step) for step in steps]}, split, item_ids)
+        manifest = _manifest(
+            name, origin, {**asdict(filters), "steps": [asdict(step) for step in steps]}, split, item_ids
+        )
         write_json(aside / MANIFEST, manifest)
     left.unpersist()
     warnings = [*log.reading.warnings()]

@@ -202,8 +202,8 @@ def _rows(recommender: Any, parts: list[pa.Table], options: dict[str, Any]) -> I
     yield from found.to_batches()
 
 
-def with_decided_users(rows: "DataFrame", name: str, column: str, options: LogFormat) -> tuple["DataFrame", int]:
-    """Return histories whose users are integers or texts, by the rules of files, and the number of rows without one.
+def with_decided_users(rows: "DataFrame", name: str, column: str, options: LogFormat) -> tuple["DataFrame", int, int]:
+    """Return histories whose users are integers or texts, by the rules of files; rows without one, and users.
 
     Parameters
     ----------
@@ -219,4 +219,4 @@ def with_decided_users(rows: "DataFrame", name: str, column: str, options: LogFo
         raise DataError(f"{name}: no row has a user id; choose another column with --user-col")
     decided = frame_of(rows.sparkSession, {"user": keys.values, "person": keys.ids.ids[keys.codes]})
     joined = rows.join(decided, "user").drop("user").withColumnRenamed("person", "user")
-    return joined, sum(keys.ids.missing.values())
+    return joined, sum(keys.ids.missing.values()), len(keys.ids.ids)

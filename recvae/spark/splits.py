@@ -122,16 +122,12 @@ def _strong(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path
 def _events_of(events: "DataFrame", log: CodedLog) -> Events:
     """Return the events of a few users on the driver, in their order."""
     found = arrays_of(events.select("user_code", "item_code", "place").orderBy("place"))
-    return Events(
-        users=found["user_code"], items=found["item_code"], user_ids=log.user_ids, item_ids=log.item_ids
-    )
+    return Events(users=found["user_code"], items=found["item_code"], user_ids=log.user_ids, item_ids=log.item_ids)
 
 
 def _columns(events: "DataFrame", items: np.ndarray) -> "DataFrame":
     """Return item_code and item_column of the items of the training part."""
-    return frame_of(
-        events.sparkSession, {"item_code": items, "item_column": np.arange(len(items), dtype=np.int32)}
-    )
+    return frame_of(events.sparkSession, {"item_code": items, "item_column": np.arange(len(items), dtype=np.int32)})
 
 
 def _expect(found: int, expected: int) -> None:
@@ -177,7 +173,12 @@ def _same_users(parts: "DataFrame", facts: dict[str, Any], folder: Path) -> Writ
     columns = _columns(parts, items)
     counts = parts.count()
     known = run(spark, relational.known("true"), events=parts, columns=columns).count()
-    conditions = {"train": "part = 0", "validation/targets": "part = 1", "test/fold_in": "part < 2", "test/targets": "part = 2"}
+    conditions = {
+        "train": "part = 0",
+        "validation/targets": "part = 1",
+        "test/fold_in": "part < 2",
+        "test/targets": "part = 2",
+    }
     matrices = {}
     for name, condition in conditions.items():
         found = run(spark, relational.known(condition), events=parts, columns=columns)
@@ -209,13 +210,23 @@ def _time(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) 
     items = arrays_of(run(spark, relational.FIRST_SEEN, events=parts.where("part = 0")))["item_code"]
     columns = _columns(parts, items)
     users = {"train": arrays_of(run(spark, relational.EVENTS_OF_USERS, events=parts.where("part = 0")))["user_code"]}
-    conditions = {"train": "part = 0", "validation/targets": "part = 1", "test/fold_in": "part < 2", "test/targets": "part = 2"}
+    conditions = {
+        "train": "part = 0",
+        "validation/targets": "part = 1",
+        "test/fold_in": "part < 2",
+        "test/targets": "part = 2",
+    }
     conditions["validation/fold_in"] = "part = 0"
-    known = {name: run(spark, relational.known(test), events=parts, columns=columns) for name, test in conditions.items()}
+    known = {
+        name: run(spark, relational.known(test), events=parts, columns=columns) for name, test in conditions.items()
+    }
     matrices = {"train": write_interactions(known["train"], users["train"], len(items), folder, "train", n_before)}
     _expect(matrices["train"].nnz, n_before)
     for name in ("validation", "test"):
-        sides = [arrays_of(known[f"{name}/{side}"].select("user_code").distinct())["user_code"] for side in ("fold_in", "targets")]
+        sides = [
+            arrays_of(known[f"{name}/{side}"].select("user_code").distinct())["user_code"]
+            for side in ("fold_in", "targets")
+        ]
         users[name] = np.intersect1d(*sides)
         if not len(users[name]):
             raise DataError("no user has events both before and after the time of the split; use another --split")
@@ -225,8 +236,11 @@ def _time(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) 
     n_known = run(spark, relational.known("part > 0"), events=parts, columns=columns).count()
     parts.unpersist()
     facts = {
-        **{"split": "time", "validation_share": LATER_SHARE, "test_share": LATER_SHARE},
-        **{"validation_start": validation_start, "test_start": test_start},
+        "split": "time",
+        "validation_share": LATER_SHARE,
+        "test_share": LATER_SHARE,
+        "validation_start": validation_start,
+        "test_start": test_start,
         **({"tied_events": n_tied} if n_tied else {}),
     }
     dropped = {"later events on items not in training": n_events - n_before - n_known}

@@ -96,10 +96,32 @@ def _parts(name: str) -> tuple[str, ...]:
 
 def is_path(text: str) -> bool:
     """Whether a text is a path and not the name of a table."""
-    return "/" in text or any(mark in text for mark in "*?[") or Path(text).exists() or Path(text).suffix in (
-        ".parquet",
-        *_TEXT,
+    return (
+        "/" in text
+        or any(mark in text for mark in "*?[")
+        or Path(text).exists()
+        or Path(text).suffix
+        in (
+            ".parquet",
+            *_TEXT,
+        )
     )
+
+
+def refuse_texts(paths: Sequence[str]) -> None:
+    """Refuse text files: what they mean is guessed by the engine on one machine alone.
+
+    Raises
+    ------
+    UsageError
+        If one of the paths is no Parquet by its name.
+    """
+    for path in paths:
+        if path == "-" or Path(path).suffix.lower() in _TEXT:
+            raise UsageError(
+                f"got {path} with Spark, which reads Parquet and tables here; write it as Parquet, or leave out "
+                "--engine spark"
+            )
 
 
 def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogFormat) -> Rows:
@@ -123,12 +145,7 @@ def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogForma
     EngineError
         If Spark cannot read them.
     """
-    for path in paths:
-        if path == "-" or Path(path).suffix.lower() in _TEXT:
-            raise UsageError(
-                f"got {path} with Spark, which reads Parquet and tables here; write it as Parquet, or leave out "
-                "--engine spark"
-            )
+    refuse_texts(paths)
     opened = [_opened(spark, path, number, options) for number, path in enumerate(paths)]
     first = opened[0]
     for one in opened[1:]:
@@ -175,7 +192,12 @@ def _folder_columns(files: Sequence[str]) -> list[str]:
 
 
 def _refuse_folders(
-    names: Sequence[str], in_files: Sequence[str], folders: Sequence[str], columns: Columns, options: LogFormat, where: str
+    names: Sequence[str],
+    in_files: Sequence[str],
+    folders: Sequence[str],
+    columns: Columns,
+    options: LogFormat,
+    where: str,
 ) -> None:
     """Refuse folders that name a column which files have too, or which Spark does not see, if it is one that is read."""
     chosen = {column.casefold() for column in vars(columns).values() if column}
@@ -230,7 +252,10 @@ def rows_of_frame(frame: "DataFrame", options: LogFormat, name: str, *, of_files
         time_form = times.DATES if kind.startswith(("date", "timestamp")) else times.NUMBER
         chosen.append(_moment(functions.col(_quoted(columns.time)), kind, columns.time, name).alias("moment"))
     if of_files:
-        chosen += [functions.col("_metadata.file_path").alias("file"), functions.col("_metadata.row_index").alias("row")]
+        chosen += [
+            functions.col("_metadata.file_path").alias("file"),
+            functions.col("_metadata.row_index").alias("row"),
+        ]
     taken = {column for column in vars(columns).values() if column}
     with spark_errors(f"{name} could not be read"):
         return Rows(

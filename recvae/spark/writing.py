@@ -67,7 +67,10 @@ def write_interactions(
     shards = []
     for number in range(n_shards):
         name = shard_name(part, number)
-        facts = written.get(number) or {"number": number, **_empty(folder / name, min(size, len(users) - number * size))}
+        facts = written.get(number) or {
+            "number": number,
+            **_empty(folder / name, min(size, len(users) - number * size)),
+        }
         shards.append(Shard(file=name, **{key: value for key, value in facts.items() if key != "number"}))
     _check(folder, part, shards)
     return ShardedMatrix(folder, tuple(shards), n_columns)
@@ -93,7 +96,9 @@ def _check(folder: Path, part: str, shards: list[Shard]) -> None:
             path.unlink()
 
 
-def _write(batches: Iterator[pa.RecordBatch], folder: str, part: str, size: int, n_rows: int) -> Iterator[pa.RecordBatch]:
+def _write(
+    batches: Iterator[pa.RecordBatch], folder: str, part: str, size: int, n_rows: int
+) -> Iterator[pa.RecordBatch]:
     """Write the shards of a partition, whose interactions are sorted; runs on an executor."""
     rows: list[np.ndarray] = []
     columns: list[np.ndarray] = []
@@ -124,4 +129,6 @@ def _written(
     found = write_shard(Path(folder) / shard_name(part, number), starts, np.concatenate(columns))
     kinds = {"number": pa.int32(), "sha256": pa.string()}
     values = {"number": number, **found}
-    return pa.RecordBatch.from_pydict({key: pa.array([value], kinds.get(key, pa.int64())) for key, value in values.items()})
+    return pa.RecordBatch.from_pydict(
+        {key: pa.array([value], kinds.get(key, pa.int64())) for key, value in values.items()}
+    )

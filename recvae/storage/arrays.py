@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from recvae.errors import UsageError
 from recvae.storage.files import write_file
 
