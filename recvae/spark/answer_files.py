@@ -37,8 +37,8 @@ def recommend_files(
     source : str
         The name of a table, or a path on any storage that Spark reads.
     output : str
-        A new folder, on any storage that Spark writes; its name ends in .parquet. It has the rows of `recommend_file`, in
-        no order, and is written completely or has no `_SUCCESS`.
+        A new folder, on any storage that Spark writes; its name ends in .parquet. It has the rows of `recommend_file`,
+        in no order, and is written completely or has no `_SUCCESS`.
     folder : Path
         The bundle.
     settings : mapping of str to str, optional
@@ -85,7 +85,8 @@ def _recommended(
     with spark_errors(f"{source} could not be read"):
         frame = spark.read.parquet(source) if is_path(source) else spark.table(source)
     named = columns_of(frame, known, source)
-    rows, n_without_item = _items(histories_of_frame(frame, known, source), source, str(named.item), known, recommender)
+    histories = histories_of_frame(frame, known, source, decided=True)
+    rows, n_without_item = _items(histories, source, str(named.item), known, recommender)
     decided, n_without_user, n_users = with_decided_users(rows, source, str(named.user), known)
     answered(decided, folder, recommender.items, options).write.parquet(output)
     found = spark.read.parquet(output).select("user", "fallback").distinct()

@@ -1,4 +1,4 @@
-"""A bundle on every executor, once: Spark fetches and unpacks it there, and all processes of the machine map its file."""
+"""A bundle on every executor, once: Spark unpacks it there, and all processes of the machine map its file."""
 
 import atexit
 import shutil

@@ -1,4 +1,4 @@
-"""All steps on Spark, from a table to a data set on disk: the data set of the engine on one machine, event for event."""
+"""All steps on Spark, from a table to a data set on disk: that of the engine on one machine, event for event."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

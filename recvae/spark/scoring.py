@@ -17,8 +17,8 @@ from recvae.recommenders.history_files import options_like
 from recvae.spark.bundles import recommender_here, send_bundle
 from recvae.spark.frames import frame_of
 from recvae.spark.keys import keys_of
+from recvae.spark.kinds import id_column, number_column
 from recvae.spark.session import check_spark, spark_errors
-from recvae.spark.tables import id_column, number_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -95,7 +95,7 @@ def recommend(
         return answered(rows, Path(run), recommender.items, options)
 
 
-def histories_of_frame(df: "DataFrame", options: LogFormat, name: str) -> "DataFrame":
+def histories_of_frame(df: "DataFrame", options: LogFormat, name: str, *, decided: bool = False) -> "DataFrame":
     """Return user, item and maybe weight of a data frame, in types that executors take.
 
     Parameters
@@ -106,6 +106,8 @@ def histories_of_frame(df: "DataFrame", options: LogFormat, name: str) -> "DataF
         The columns.
     name : str
         What messages call it.
+    decided : bool
+        Whether users may be whole floats, because `with_decided_users` follows.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def histories_of_frame(df: "DataFrame", options: LogFormat, name: str) -> "DataF
     kinds = {one.name: one.dataType for one in df.schema.fields}
     chosen = []
     for role, column in (("user", columns.user), ("item", columns.item)):
-        if role == "user" and kinds[column].simpleString() in ("float", "double"):
+        if role == "user" and not decided and kinds[column].simpleString() in ("float", "double"):
             raise DataError(
                 f"{name}: column '{column}' holds {kinds[column].simpleString()}, expected integers or texts for the "
                 "user; cast it to bigint"

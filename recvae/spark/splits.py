@@ -1,8 +1,8 @@
 """The protocols on Spark: which events are trained on, which are targets, and who writes them.
 
 What is drawn for all users or all events is drawn from the counts of users on the driver, and by executors from the
-place of an event (`draws`). The targets of `strong` are drawn on the driver from the events of the held-out users alone, by
-the code of the engine on one machine.
+place of an event (`draws`). The targets of `strong` are drawn on the driver from the events of the held-out users
+alone, by the code of the engine on one machine.
 """
 
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def _expect(found: int, expected: int) -> None:
         )
 
 
-def _holdout(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) -> WrittenSplit:
+def _holdout(_: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) -> WrittenSplit:
     drawn = with_draws(events, protocol.seed)
     parts = run(events.sparkSession, relational.holdout(protocol.target_share), events=drawn)
     facts = {"split": "holdout", "seed": int(protocol.seed), "target_share": float(protocol.target_share)}

@@ -9,7 +9,7 @@ A type of which Spark and the engine on one machine could make different values 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from recvae.datasets.columns import LOG, Columns, find_columns
@@ -17,6 +17,7 @@ from recvae.datasets.reading import times
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.spark.frames import frame_of
+from recvae.spark.kinds import id_column, number_column, time_column
 from recvae.spark.session import spark_errors
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ PLACES = 40
 """Bits of the row number in a file; the number of the file is above them."""
 
 _TEXT = (".csv", ".tsv", ".txt", ".dat", ".json", ".jsonl", ".gz", ".zip", ".zst", ".bz2", ".xz", ".inter")
-_INTEGERS = ("tinyint", "smallint", "int", "bigint")
-_FLOATS = ("float", "double")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +198,7 @@ def _refuse_folders(
     options: LogFormat,
     where: str,
 ) -> None:
-    """Refuse folders that name a column which files have too, or which Spark does not see, if it is one that is read."""
+    """Refuse folders that name a column that is read, and that files have too, or that Spark does not see."""
     chosen = {column.casefold() for column in vars(columns).values() if column}
     for folder in folders:
         if folder.casefold() in chosen and folder.casefold() in {name.casefold() for name in in_files}:
@@ -250,7 +249,7 @@ def rows_of_frame(frame: "DataFrame", options: LogFormat, name: str, *, of_files
     if columns.time:
         kind = kinds[columns.time].simpleString()
         time_form = times.DATES if kind.startswith(("date", "timestamp")) else times.NUMBER
-        chosen.append(_moment(functions.col(_quoted(columns.time)), kind, columns.time, name).alias("moment"))
+        chosen.append(time_column(columns.time, kind, name).alias("moment"))
     if of_files:
         chosen += [
             functions.col("_metadata.file_path").alias("file"),
@@ -267,10 +266,6 @@ def rows_of_frame(frame: "DataFrame", options: LogFormat, name: str, *, of_files
         )
 
 
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
-
-
 def _refuse_twins(names: Sequence[str], columns: Columns, where: str) -> None:
     """Refuse a column whose name differs from another one only in case: Spark would mix them up."""
     for chosen in filter(None, vars(columns).values()):
@@ -279,84 +274,3 @@ def _refuse_twins(names: Sequence[str], columns: Columns, where: str) -> None:
             raise DataError(
                 f"{where}: the columns {' and '.join(map(repr, twins))} differ only in case; rename one of them"
             )
-
-
-def id_column(name: str, kind: Any, role: str, where: str) -> "Column":
-    """Return a column of ids as integers, floats or texts, as `IdColumn` takes them.
-
-    Parameters
-    ----------
-    name, kind
-        The column and its type in Spark.
-    role, where : str
-        What messages call it and the table.
-
-    Raises
-    ------
-    DataError
-        If its type can hold no ids.
-    """
-    from pyspark.sql import functions
-
-    column, text = functions.col(_quoted(name)), kind.simpleString()
-    if text == "string" or text in _FLOATS:
-        return column
-    if text in _INTEGERS:
-        return column.cast("bigint")
-    if text.startswith("decimal") and kind.scale == 0:
-        return column.cast("string")
-    if text.startswith("array"):
-        raise DataError(
-            f"{where}: column '{name}' holds lists, expected one id per row; write one row per user and item, e.g. "
-            "with explode"
-        )
-    raise _refused(where, name, text, f"integers or texts for the {role}", role)
-
-
-def number_column(name: str, kind: str, role: str, where: str) -> "Column":
-    """Return a column of ratings or weights as float32.
-
-    Raises
-    ------
-    DataError
-        If it does not hold numbers.
-    """
-    from pyspark.sql import functions
-
-    column = functions.col(_quoted(name))
-    if kind == "boolean" and role == "rating":
-        return column.cast("int").cast("float")
-    if kind in (*_INTEGERS, *_FLOATS) or kind.startswith("decimal"):
-        return column.cast("float")
-    raise _refused(where, name, kind, f"numbers for the {role}", role)
-
-
-def _moment(column: "Column", kind: str, name: str, where: str) -> "Column":
-    from pyspark.sql import functions
-
-    if kind == "timestamp":
-        return functions.floor(functions.unix_micros(column) / 1_000_000).cast("bigint")
-    if kind in ("timestamp_ntz", "date"):
-        day = functions.unix_date(column.cast("date")).cast("bigint") * 86_400
-        if kind == "date":
-            return day
-        clock = functions.hour(column) * 3600 + functions.minute(column) * 60 + functions.second(column)
-        return day + clock.cast("bigint")
-    if kind == "float":
-        raise _refused(where, name, "32-bit floats, which cannot tell seconds apart", "64 bits", "time")
-    if kind in _INTEGERS:
-        return column.cast("bigint")
-    if kind == "double" or kind.startswith("decimal"):
-        number = column.cast("double")
-        fits = (number >= -(2.0**63)) & (number < 2.0**63)  # else null, as a time that cannot be read; so is NaN
-        return functions.when(fits, functions.floor(number)).cast("bigint")
-    raise _refused(where, name, kind, "times: numbers, dates or timestamps", "time")
-
-
-def _refused(where: str, name: str, kind: str, expected: str, role: str) -> DataError:
-    switch = f", or leave it out with --no-{role}" if role in ("rating", "time") else ""
-    hint = "; convert it first, e.g. with cast or to_timestamp"
-    return DataError(
-        f"{where}: column '{name}' holds {kind}, expected {expected}{hint}; "
-        f"name another column with --{role}-col{switch}"
-    )

@@ -8,6 +8,7 @@ Letters in shape comments: N interactions of one batch.
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,7 @@ def _write(
     for batch in batches:
         numbers, row, column = (batch.column(name).to_numpy() for name in ("number", "row", "item_column"))  # (N,)
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-        for first, end in zip(edges[:-1], edges[1:], strict=True):
+        for first, end in pairwise(edges):
             if first == end:
                 continue
             if int(numbers[first]) != current:
