@@ -285,6 +285,32 @@ def test_rows_that_cannot_be_used_are_refused_or_counted_as_on_one_machine(sessi
     assert made.manifest["source"]["reading"]["dropped"]["rows without a readable rating"] == 2
 
 
+def test_the_command_says_what_it_says_without_spark(
+    session: Any, workplace: Path, command: Callable[..., Any], bundle: Path
+) -> None:
+    written(odd_log(), workplace / "plays")
+    Path("titles.csv").write_text("sku,title\nfilm 3,Up\nFILM 3,Down\n")
+    words = ("plays", "--user-col", "customer_id", "--item-col", "sku", "--rating-col", "stars", "--time-col", "at")
+    words = ("preprocess", *words, "--min-rating", 1, "--titles", "titles.csv", "--id-col", "sku")
+    said = command(*words, "--engine", "spark", "--spark-conf", "spark.master=local[2]")
+    assert said.code == 0, said.err
+    alone = command(*words, "--name", "alone")
+    shown = [line for line in said.out.splitlines() if not line.startswith(("written", "read:"))]
+    alike = [line.replace("alone", "plays") for line in alone.out.splitlines()]
+    assert shown == [line for line in alike if not line.startswith(("written", "read:"))]
+    made, expected = Dataset.load("data/plays"), Dataset.load("data/alone")
+    assert made.fingerprint == expected.fingerprint
+    assert made.titles is not None and expected.titles is not None
+    assert made.titles.tolist() == expected.titles.tolist() and "Up" in made.titles
+    assert "exists already" in " ".join(command(*words, "--engine", "spark").err.split())
+    histories().to_parquet("in.parquet")
+    files = ("--input", "in.parquet", "--output", "out.parquet")
+    said = command("recommend", bundle, "--engine", "spark", *files, "-k", 3)
+    assert said.code == 0, said.err
+    assert "out.parquet: 300 users; read user = user, item = item, weight = weight" in said.err
+    assert pq.read_table("out.parquet")["rank"].to_numpy().max() == 3
+
+
 LOGS = st.lists(
     st.tuples(
         st.sampled_from(["a", "A", "ä", "é", " a", "b", "c", "\U0001f600", "\uffee", "NULL", None, "10", "9"]),

@@ -52,17 +52,18 @@ def preprocess_with_spark(
         raise UsageError(f"got {', '.join(misplaced)} with --engine spark, where it has no effect; leave it out")
     if not log:
         raise UsageError("got no log, expected a table of Spark or PATH; e.g. recvae preprocess plays/ --engine spark")
+    if {"title_col", "id_col"} & given.keys() and "titles" not in given:
+        raise UsageError("got --title-col or --id-col without --titles, where it has no effect; add --titles FILE")
     protocol: Protocol = protocol_for(given, seed)
     settings_found = settings_of(settings)
+    usual = _usual_name(log[0]) if name is None else name
     check_spark()
-    name = check_new(data_dir, name or _usual_name(log[0]), overwrite)
+    name = check_new(data_dir, usual, overwrite)
     remarks: list[str] = []
     names = None
     if "titles" in given:
         form = LogFormat(item=given.get("id_col"), title=given.get("title_col"))
         names = read_titles([given["titles"]], form, remarks)
-    elif {"title_col", "id_col"} & given.keys():
-        raise UsageError("got --title-col or --id-col without --titles, where it has no effect; add --titles FILE")
     folder = data_dir / name
     say(f"reading {' '.join(log)} with Spark")
     one: str | list[str] = log[0] if len(log) == 1 else log
@@ -76,9 +77,14 @@ def preprocess_with_spark(
 
 def _usual_name(log: str) -> str:
     """Return the name of a data set that was given none: that of the table, or of the folder or file."""
+    from recvae.datasets.catalog.known import CATALOG
     from recvae.errors import UsageError
     from recvae.spark.tables import is_path
 
+    if log.partition(":")[0] in CATALOG and not is_path(log):
+        raise UsageError(
+            f"got {log}, which is a known data set; it is prepared on one machine: leave out --engine spark"
+        )
     found = log.rstrip("/").split("/")[-1].split(".")[0] if is_path(log) else log.split(".")[-1].strip("`")
     if not found or any(letter in found for letter in "*?[:="):
         raise UsageError(f"got {log}, which gives the data set no name, expected --name NAME; add it")

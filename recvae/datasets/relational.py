@@ -3,9 +3,10 @@
 The rows are events: `user_code` and `item_code` (positions in the sorted ids), `place` (their order), and, where the
 log has them, `rating` and `moment` (the time). `{events}` stands for the relation.
 
-The engine on one machine does the same steps on arrays of numpy (`events`, `splits/`), which stay the definition: on
-20 million rows they take a third of the time and half the memory of this SQL in DuckDB. Tests hold the two, and Spark,
-to the same events for every protocol. What draws random numbers is no SQL; see `recvae.spark.splits`.
+The engine on one machine does the same steps on arrays of numpy (`events`, `splits/`), which stay the definition: for
+the filters of five million rows they take 0.65 s of one core and 108 MB, this SQL in DuckDB 1.25 s and 291 MB. Tests
+hold the two, and Spark, to the same events for every protocol. What draws random numbers is no SQL; see
+`recvae.spark.draws`.
 """
 
 import numpy as np
