@@ -33,7 +33,7 @@ if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
     pytest.skip("there is no Java", allow_module_level=True)
 
 from recvae import spark as on_spark  # noqa: E402
-from recvae.spark import draws, filters  # noqa: E402
+from recvae.spark import draws, filters, writing  # noqa: E402
 from recvae.spark.answer_files import recommend_files  # noqa: E402
 from recvae.spark.session import check_spark, settings_of, spark_errors, spark_session  # noqa: E402
 
@@ -126,26 +126,64 @@ def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, 
     assert not [table for table in session.catalog.listTables() if table.name.startswith("recvae")]
 
 
-def fail_once(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Pass rows on; every task fails the first time, after it has passed on some of them."""
-    from pyspark import TaskContext
+def failing_once() -> Callable[[Any], Iterator[Any]]:
+    """Return a function that passes rows on; every task fails the first time, after it has passed on some of them.
 
-    context = TaskContext.get()
-    for batch in batches:
-        yield batch
-        if context is not None and context.attemptNumber() == 0:
-            raise RuntimeError("this machine is gone")
+    It goes to the workers by value: they would import all of this file to find it.
+    """
+
+    def fail(batches: Any) -> Iterator[Any]:
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        for batch in batches:
+            yield batch
+            if context is not None and context.attemptNumber() == 0:
+                raise RuntimeError("this machine is gone")
+
+    return fail
 
 
 def test_a_table_is_read_by_user_and_item_and_failed_tasks_double_nothing(session: Any, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     log = pd.DataFrame({"user": generator.integers(0, 50, 600) - 9, "item": generator.integers(2**40, 2**40 + 40, 600)})
-    frame = session.createDataFrame(pa.Table.from_pandas(log)).repartition(3)
-    flaky = frame.mapInArrow(fail_once, "user bigint, item bigint")
+    frame = session.createDataFrame(pa.Table.from_pandas(log)).repartition(2)
+    flaky = frame.mapInArrow(failing_once(), "user bigint, item bigint").persist()  # only the first reading fails
     made = on_spark.prepare(flaky, tmp_path / "spark", split="holdout", name="log")
     log.sort_values(["user", "item"]).to_parquet(tmp_path / "log.parquet")
     expected = prepare_log(tmp_path / "log.parquet", Protocol(split="holdout"), name="log").dataset
     same(made, expected)
+
+
+def test_a_task_that_is_run_again_writes_the_same_files(tmp_path: Path) -> None:
+    rows = {"number": [0, 0, 0, 1, 1, 2], "row": [0, 0, 1, 2, 3, 5], "item_column": [1, 4, 0, 2, 2, 3]}
+    table = pa.table({name: pa.array(values, pa.int32()) for name, values in rows.items()})
+    (tmp_path / "train").mkdir()
+
+    def write() -> Iterator[pa.RecordBatch]:
+        batches = iter(table.to_batches(max_chunksize=2))
+        return writing._write(batches, folder=str(tmp_path), part="train", size=2, n_rows=6)
+
+    attempt = write()
+    first = next(attempt)
+    attempt.close()  # killed after its first shard
+    (tmp_path / "train" / ".part-00001.safetensors.1.tmp").write_bytes(b"half")
+    again = list(write())
+    assert again[0].to_pylist() == first.to_pylist()
+    listed = [one for batch in again for one in batch.to_pylist()]
+    assert [(one["number"], one["rows"], one["nnz"]) for one in listed] == [(0, 2, 3), (1, 2, 2), (2, 2, 1)]
+    names = [shards.shard_name("train", one["number"]) for one in listed]
+    found = [
+        shards.Shard(file=name, **{key: one[key] for key in ("rows", "nnz", "bytes", "sha256")})
+        for name, one in zip(names, listed, strict=True)
+    ]
+    writing._check(tmp_path, "train", found)
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == [Path(name).name for name in names]
+    matrix = shards.ShardedMatrix(tmp_path, tuple(found), 5).matrix()
+    assert [row.tolist() for row in np.split(matrix.indices, matrix.indptr[1:-1])] == [[1, 4], [0], [2], [2], [], [3]]
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(EngineError, match=r"^an executor has written train/part-00001.safetensors, which is not in .*"):
+        writing._check(tmp_path, "train", found)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +217,7 @@ def test_recommendations_are_those_of_one_machine(
     table = pa.Table.from_pandas(histories(), preserve_index=False)
     known = Recommender.load(bundle)
     exclude = [known.item_ids[3]]
-    frame = session.createDataFrame(table).mapInArrow(fail_once, "user string, item string, weight float")
+    frame = session.createDataFrame(table).mapInArrow(failing_once(), "user string, item string, weight float")
     found = on_spark.recommend(frame, bundle, 7, exclude=exclude)
     assert found.columns == ["user", "rank", "id", "title", "score", "fallback"]
     rows = found.toArrow()
@@ -257,7 +295,7 @@ def test_what_spark_would_read_in_another_way_is_refused(session: Any, tmp_path:
         on_spark.prepare("log.csv", tmp_path / "no")
     with pytest.raises(EngineError, match=r"^no file and no table 'shop' could be read: .*TABLE_OR_VIEW_NOT_FOUND"):
         on_spark.prepare("shop", tmp_path / "no")
-    with pytest.raises(EngineError, match=r"nowhere.parquet could not be read: .*PATH_NOT_FOUND"):
+    with pytest.raises(UsageError, match=r"^no file at .*nowhere.parquet; check the path$"):
         on_spark.prepare(str(tmp_path / "nowhere.parquet"), tmp_path / "no")
     with pytest.raises(UsageError, match=r"^got a.b, c, expected one table, or paths of files; give one of them$"):
         on_spark.prepare(["a.b", "c"], tmp_path / "no")

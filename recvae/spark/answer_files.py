@@ -11,8 +11,8 @@ from recvae.recommenders.history_files import options_like
 from recvae.recommenders.recommender import Recommender
 from recvae.spark.keys import keys_of
 from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
-from recvae.spark.session import reading_settings, spark_errors, spark_session
-from recvae.spark.tables import is_path, refuse_texts
+from recvae.spark.session import located, reading_settings, spark_errors, spark_session
+from recvae.spark.tables import is_path, parquet, refuse_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,13 +83,14 @@ def _recommended(
     known: LogFormat,
 ) -> AnswerCounts:
     with spark_errors(f"{source} could not be read"):
-        frame = spark.read.parquet(source) if is_path(source) else spark.table(source)
+        frame = parquet(spark, located(spark, source)) if is_path(source) else spark.table(source)
     named = columns_of(frame, known, source)
     histories = histories_of_frame(frame, known, source, decided=True)
     rows, n_without_item = _items(histories, source, str(named.item), known, recommender)
     decided, n_without_user, n_users = with_decided_users(rows, source, str(named.user), known)
-    answered(decided, folder, recommender.items, options).write.parquet(output)
-    found = spark.read.parquet(output).select("user", "fallback").distinct()
+    place = located(spark, output)
+    answered(decided, folder, recommender.items, options).write.parquet(place)
+    found = spark.read.parquet(place).select("user", "fallback").distinct()
     n_answered, n_fallback = found.count(), found.where("fallback").count()
     left_out = {"rows without a user id": n_without_user, "rows without an item": n_without_item}
     return AnswerCounts(

@@ -134,6 +134,20 @@ def reading_settings(spark: "SparkSession") -> Iterator[None]:
                 spark.conf.unset(name) if value is None else spark.conf.set(name, value)
 
 
+def located(spark: "SparkSession", path: str) -> str:
+    """Return a path as Spark finds it: on the disks of this machine, it is relative to this process and not to Java's.
+
+    Where Spark's own file system is another one, such as HDFS, a path without a scheme is a path there.
+    """
+    if "://" in path or path.startswith(("/", "file:")):
+        return path
+    with suppress(Exception):  # Spark Connect has no Java of its own
+        usual = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:///"  # type: ignore[union-attr]
+        if not usual.startswith("file:"):
+            return path
+    return str(Path(path).absolute())
+
+
 @contextmanager
 def spark_errors(what: str) -> Iterator[None]:
     """Turn errors of Spark into one line.

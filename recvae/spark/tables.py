@@ -18,7 +18,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.spark.frames import frame_of
 from recvae.spark.kinds import id_column, number_column, time_column
-from recvae.spark.session import spark_errors
+from recvae.spark.session import located, spark_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -145,7 +145,7 @@ def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogForma
         If Spark cannot read them.
     """
     refuse_texts(paths)
-    opened = [_opened(spark, path, number, options) for number, path in enumerate(paths)]
+    opened = [_opened(spark, located(spark, path), number, options) for number, path in enumerate(paths)]
     first = opened[0]
     for one in opened[1:]:
         for role in LOG:
@@ -173,7 +173,7 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     """Open the files of one path."""
     name = path.removeprefix("file://")
     with spark_errors(f"{name} could not be read"):
-        frame = spark.read.parquet(path)
+        frame = parquet(spark, path)
         folders = _folder_columns(frame.inputFiles())
         in_files = frame.columns
         if folders:  # without their columns
@@ -182,6 +182,24 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     _refuse_folders(frame.columns, in_files, folders, found.columns, options, name)
     with spark_errors(f"{name} could not be read"):
         return replace(found, frame=found.frame.selectExpr("*", f"{number} AS argument"))
+
+
+def parquet(spark: "SparkSession", path: str) -> "DataFrame":
+    """Open Parquet files.
+
+    Raises
+    ------
+    UsageError
+        If there are none.
+    """
+    from pyspark.errors import AnalysisException
+
+    try:
+        return spark.read.parquet(path)
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        raise UsageError(f"no file at {path.removeprefix('file://')}; check the path") from error
 
 
 def _folder_columns(files: Sequence[str]) -> list[str]:
