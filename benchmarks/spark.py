@@ -24,7 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def main() -> None:
     """Run all engines by turns, and print a table and the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a log as Parquet")
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder for what is made")
     parser.add_argument("--rounds", type=int, default=1)

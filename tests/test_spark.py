@@ -164,9 +164,7 @@ def test_a_task_that_is_run_again_writes_the_same_files(tmp_path: Path) -> None:
         batches = iter(table.to_batches(max_chunksize=2))
         return writing._write(batches, folder=str(tmp_path), part="train", size=2, n_rows=6)
 
-    attempt = write()
-    first = next(attempt)
-    attempt.close()  # killed after its first shard
+    first = next(write())  # killed after its first shard
     (tmp_path / "train" / ".part-00001.safetensors.1.tmp").write_bytes(b"half")
     again = list(write())
     assert again[0].to_pylist() == first.to_pylist()
@@ -363,7 +361,7 @@ LOGS = st.lists(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", PROTOCOLS)
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(rows=LOGS, seed=st.integers(0, 2**32 - 1), least=st.integers(0, 2))
 def test_any_small_log(
     session: Any, tmp_path_factory: pytest.TempPathFactory, split: str, rows: list[Any], seed: int, least: int

@@ -61,9 +61,15 @@ def report(
     for reason, count in manifest["dropped"].items():
         if count:
             show(f"dropped: {count:,} {reason}")
-    if hasattr(prepared, "dataset"):
-        show_features(prepared.dataset)
-        for line in prepared.confirmed:
-            show(f"as published: {line}")
+    _show_more(prepared)
     show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
     say_next(command("train", "--model", "multvae", "--data", manifest["name"]))
+
+
+def _show_more(prepared: "PreparedDataset | WrittenDataset") -> None:
+    """Print what is known of a data set in memory, and not of one that a cluster has written."""
+    dataset = getattr(prepared, "dataset", None)
+    if dataset is not None:
+        show_features(dataset)
+    for line in getattr(prepared, "confirmed", ()):
+        show(f"as published: {line}")

@@ -105,14 +105,7 @@ def recommend(
     from recvae.recommenders.recommender import Recommender
     from recvae.runs.finding import find_run
 
-    if output is not None and source is None:
-        raise UsageError(
-            f"got --output {output} without --input; for one history, use --json > {Path(output).stem}.json"
-        )
-    if (items is None) == (source is None) or (source is None) != (output is None):
-        raise UsageError(
-            "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
-        )
+    _check_files(items, source, output)
     known = {"user_col": user_col, "item_col": item_col, "sep": sep, "header": header, "quote": quote}
     known |= {"encoding": encoding, "null": null, "on_bad_row": on_bad_row}
     known = {key: value for key, value in known.items() if value is not None and value != []}
@@ -148,6 +141,20 @@ def recommend(
     say(f"{recommender.model.name} from {folder}{', by its index' if by_index else ''}")
     _print(recommender, history, found, reasons)
     _say_next(recommender, folder, found, by_index)
+
+
+def _check_files(items: str | None, source: str | None, output: str | None) -> None:
+    """Refuse an output without an input, and anything but one history or a file of histories."""
+    from recvae.errors import UsageError
+
+    if output is not None and source is None:
+        raise UsageError(
+            f"got --output {output} without --input; for one history, use --json > {Path(output).stem}.json"
+        )
+    if (items is None) == (source is None) or (source is None) != (output is None):
+        raise UsageError(
+            "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
+        )
 
 
 def _say_next(recommender: "Recommender", folder: Path, found: "Recommendations", by_index: bool) -> None:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 # Letters in shape comments: E events, U users, I items.
 
+_CONDITIONS = {
+    "train": f"part = {relational.TRAIN}",
+    "validation/targets": f"part = {relational.VALIDATION}",
+    "test/fold_in": f"part < {relational.TEST}",
+    "test/targets": f"part = {relational.TEST}",
+}
 _MOMENTS = 1 << 12  # seconds that are counted together at first
 
 
@@ -173,14 +179,8 @@ def _same_users(parts: "DataFrame", facts: dict[str, Any], folder: Path) -> Writ
     columns = _columns(parts, items)
     counts = parts.count()
     known = run(spark, relational.known("true"), events=parts, columns=columns).count()
-    conditions = {
-        "train": "part = 0",
-        "validation/targets": "part = 1",
-        "test/fold_in": "part < 2",
-        "test/targets": "part = 2",
-    }
     matrices = {}
-    for name, condition in conditions.items():
+    for name, condition in _CONDITIONS.items():
         found = run(spark, relational.known(condition), events=parts, columns=columns)
         matrices[name] = write_interactions(found, users, len(items), folder, name, counts)
     matrices["validation/fold_in"] = matrices["train"]
@@ -210,16 +210,8 @@ def _time(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) 
     items = arrays_of(run(spark, relational.FIRST_SEEN, events=parts.where("part = 0")))["item_code"]
     columns = _columns(parts, items)
     users = {"train": arrays_of(run(spark, relational.EVENTS_OF_USERS, events=parts.where("part = 0")))["user_code"]}
-    conditions = {
-        "train": "part = 0",
-        "validation/targets": "part = 1",
-        "test/fold_in": "part < 2",
-        "test/targets": "part = 2",
-    }
-    conditions["validation/fold_in"] = "part = 0"
-    known = {
-        name: run(spark, relational.known(test), events=parts, columns=columns) for name, test in conditions.items()
-    }
+    conditions = _CONDITIONS | {"validation/fold_in": _CONDITIONS["train"]}
+    known = {name: run(spark, relational.known(one), events=parts, columns=columns) for name, one in conditions.items()}
     matrices = {"train": write_interactions(known["train"], users["train"], len(items), folder, "train", n_before)}
     _expect(matrices["train"].nnz, n_before)
     for name in ("validation", "test"):
@@ -227,7 +219,7 @@ def _time(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) 
             arrays_of(known[f"{name}/{side}"].select("user_code").distinct())["user_code"]
             for side in ("fold_in", "targets")
         ]
-        users[name] = np.intersect1d(*sides)
+        users[name] = np.intersect1d(sides[0], sides[1])
         if not len(users[name]):
             raise DataError("no user has events both before and after the time of the split; use another --split")
         for side in ("fold_in", "targets"):
