@@ -10,6 +10,7 @@
     ├── ExportError      an exported model does not give the scores of the original model (exit code 1)
     ├── DownloadError    no network, or the downloaded file is not the expected one (exit code 1)
     ├── MemoryLimitError a model would need more memory than is free or allowed (exit code 1)
+    ├── EngineError      another engine, such as Spark, could not do its part: its session is lost (exit code 1)
     └── StorageError     a file could not be written: the disk is full, a folder is read-only (exit code 1)
 
 Every message says what was found, what was expected, and what to do.
@@ -66,6 +67,10 @@ class MemoryLimitError(RecvaeError, MemoryError):
 
 class StorageError(RecvaeError):
     """Raised when a file cannot be written; an existing file is untouched."""
+
+
+class EngineError(RecvaeError):
+    """Raised when another engine, such as Spark, could not do its part; nothing is written."""
 
 
 @contextmanager

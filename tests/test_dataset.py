@@ -295,8 +295,8 @@ def test_no_folder_and_no_data_set_are_wrong_use(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
-    edit(folder, format=2)
-    message = "has format 2, this version reads up to 1; upgrade recvae, or preprocess again"
+    edit(folder, format=3)
+    message = "has format 3, this version reads up to 2; upgrade recvae, or preprocess again"
     with pytest.raises(DataError, match=f"^{folder} {message}$"):
         Dataset.load(folder)
 

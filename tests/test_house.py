@@ -23,7 +23,7 @@ ORDER = [
     *("compute", "storage", "ranking", "metrics", "progress"),
     *("datasets", "training", "models", "bundles"),
     *("evaluation", "latent", "runs", "tuning"),  # the numbers wing
-    *("recommenders", "exports", "serving"),  # the answers wing
+    *("recommenders", "exports", "serving", "spark"),  # the answers wing
     *("reports", "plots"),  # what both wings made, for people
     "tracking",  # of the numbers wing, and hands the other one on to MLflow
 ]
@@ -181,7 +181,12 @@ def test_the_help_imports_neither_torch_nor_the_library() -> None:
 
 
 FOLDERS = sorted({path.parent for path in ROOT.glob("recvae/**/*.py")} - {ROOT / "recvae"})
-HANDING_ON = (ROOT / "recvae" / "metrics", ROOT / "recvae" / "models", ROOT / "recvae" / "tuning")
+HANDING_ON = (
+    ROOT / "recvae" / "metrics",
+    ROOT / "recvae" / "models",
+    ROOT / "recvae" / "tuning",
+    ROOT / "recvae" / "spark",
+)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.relative_to(ROOT).as_posix())

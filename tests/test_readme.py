@@ -37,6 +37,7 @@ PAGES = [
     page for page in (README, *DOCS) if re.search("^```(bash|python)$", page.read_text("utf-8"), flags=re.MULTILINE)
 ]
 PUBLIC_MODULES = {"recvae", "recvae.errors", "recvae.metrics", "recvae.models", "recvae.plots", "recvae.serving.onnx"}
+PUBLIC_MODULES |= {"recvae.spark"}
 WARNINGS = (
     "error",
     # What MLflow says of its own type hints and of an example we do not give, and SQLAlchemy of MLflow.

@@ -106,7 +106,7 @@ def anomalies(
         max_memory=opened.max_memory,
     )
     split = split or "test"
-    asked = _users(opened, split) if source is None else _of_file(opened, source, known)
+    asked = _users(opened, split) if source is None else _of_file(opened, Path(source), known)
     whose = f"{split} users of {opened.dataset.name}" if source is None else f"users of {source}"
     say(f"looking for odd ones among {len(asked.users):,} {whose}, by {opened.folder}")
     found = _columns(detector, _users(opened, "validation").rows, asked, source is not None)
@@ -115,7 +115,7 @@ def anomalies(
         say(f"{output}: {len(asked.users):,} users")
     if as_json:
         users = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
-        where = {"split": split} if source is None else {"input": str(source)}
+        where = {"split": split} if source is None else {"input": source}
         show_json({"folder": str(opened.folder), **where, "threshold": detector.threshold_, "users": users})
         return
     show(_table(opened, detector, asked.rows, found, k))
@@ -126,7 +126,7 @@ def anomalies(
     say_next(command("likelihood", opened.folder, *model_words(type(opened.bundle.model))))
 
 
-def _check(split: str | None, source: Path | None, k: int, output: Path | None, overwrite: bool) -> None:
+def _check(split: str | None, source: str | None, k: int, output: Path | None, overwrite: bool) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
     from recvae.items import check_k

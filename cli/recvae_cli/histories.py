@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from recvae.items import ItemIndex
 
 Source = Annotated[
-    Path | None,
-    typer.Option("--input", help="File with the histories of many users, in any form that `preprocess` reads."),
+    str | None,  # a path here, or an address that only Spark can read
+    typer.Option(
+        "--input", metavar="PATH", help="File with the histories of many users, in any form that `preprocess` reads."
+    ),
 ]
 UserCol = Annotated[str | None, typer.Option(help="Column of user ids in --input; by default as in the training data.")]
 ItemCol = Annotated[str | None, typer.Option(help="Column of item ids in --input; by default as in the training data.")]
@@ -32,12 +34,12 @@ _OPTIONS = ("user_col", "item_col", "sep", "header", "quote", "encoding", "null"
 _NAMED = 5  # unknown ids in a remark
 
 
-def known_options(source: Path | None, *values: Any) -> dict[str, Any]:
+def known_options(source: str | None, *values: Any) -> dict[str, Any]:
     """Return what is known about the file; refuse options on it where there is none.
 
     Parameters
     ----------
-    source : Path, optional
+    source : str, optional
         The file.
     values : object
         Of the options in `_OPTIONS`, None or empty where they were not given.

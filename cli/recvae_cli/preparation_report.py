@@ -1,13 +1,14 @@
 """What `recvae preprocess` says of a data set that it has prepared."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recvae_cli.console import command, say, say_next, show, show_json
 from recvae_cli.item_features import show_features
 
 if TYPE_CHECKING:
     from recvae.datasets.protocol import PreparedDataset
+    from recvae.spark.preparation import WrittenDataset
 
 
 _TIES = {  # by key of the protocol
@@ -16,15 +17,17 @@ _TIES = {  # by key of the protocol
 }
 
 
-def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: bool) -> None:
+def report(
+    prepared: "PreparedDataset | WrittenDataset", manifest: dict[str, Any], folder: Path, seconds: float, as_json: bool
+) -> None:
     """Print counts after each filter, split sizes, checks, time and place."""
-    manifest = prepared.dataset.manifest
     counts = manifest["counts"]
     empty = [part for part in ("validation", "test") if not counts[f"{part}_targets"]]
     for warning in [*prepared.warnings, *(f"no {part} user has a target; hold out more" for part in empty)]:
         say(f"warning: {warning}")
     if as_json:
-        show_json({**manifest, "folder": str(folder), "seconds": round(seconds, 2), "warnings": prepared.warnings})
+        shown = {key: value for key, value in manifest.items() if key != "shards"}  # as many as a cluster has written
+        show_json({**shown, "folder": str(folder), "seconds": round(seconds, 2), "warnings": prepared.warnings})
         return
     from rich.table import Table
 
@@ -58,8 +61,15 @@ def report(prepared: "PreparedDataset", folder: Path, seconds: float, as_json: b
     for reason, count in manifest["dropped"].items():
         if count:
             show(f"dropped: {count:,} {reason}")
-    show_features(prepared.dataset)
-    for line in prepared.confirmed:
-        show(f"as published: {line}")
+    _show_more(prepared)
     show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
     say_next(command("train", "--model", "multvae", "--data", manifest["name"]))
+
+
+def _show_more(prepared: "PreparedDataset | WrittenDataset") -> None:
+    """Print what is known of a data set in memory, and not of one that a cluster has written."""
+    dataset = getattr(prepared, "dataset", None)
+    if dataset is not None:
+        show_features(dataset)
+    for line in getattr(prepared, "confirmed", ()):
+        show(f"as published: {line}")

@@ -158,7 +158,18 @@ def _protocol(kind: str, log: str, given: dict[str, Any], seed: int) -> "Protoco
 
     chosen = {"seed": seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given}}
     is_known = kind in (_KNOWN, _KNOWN_PAIR)
-    protocol = usual_protocol(known_dataset(log), **chosen) if is_known else Protocol(**chosen)
+    return _warned(usual_protocol(known_dataset(log), **chosen) if is_known else Protocol(**chosen), given)
+
+
+def protocol_for(given: dict[str, Any], seed: int) -> "Protocol":
+    """Return the protocol that was asked for, of a log of one's own."""
+    from recvae.datasets.protocol import Protocol
+
+    return _warned(Protocol(seed=seed, **{key: given[key] for key in (*_FILTERS, *_PROTOCOL) if key in given}), given)
+
+
+def _warned(protocol: "Protocol", given: dict[str, Any]) -> "Protocol":
+    """Return a protocol, with a warning about options that have no effect on it."""
     for key, splits in _ASKED_BY.items():
         if key in given and protocol.split not in splits:
             say(f"warning: --{key.replace('_', '-')} has no effect with --split {protocol.split}")

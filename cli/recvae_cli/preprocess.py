@@ -8,6 +8,7 @@ import typer
 
 from recvae_cli import completion
 from recvae_cli.console import DATA_DIR, DataDir, Json, say
+from recvae_cli.engines import is_spark, preprocess_with_spark
 from recvae_cli.item_features import add_features, check_features
 from recvae_cli.preparation_report import report
 from recvae_cli.preparing import BELONGS_TO, kind_of, not_left_out, prepared_by, refuse_misplaced
@@ -158,6 +159,12 @@ def preprocess(
     users: Annotated[int | None, typer.Option(help="Users of the synthetic log.", show_default="3000")] = None,
     items: Annotated[int | None, typer.Option(help="Items of the synthetic log.", show_default="1200")] = None,
     events: Annotated[int | None, typer.Option(help="Events of the synthetic log.", show_default="150000")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or spark: executors read tables or Parquet, and write.")
+    ] = "local",
+    spark_conf: Annotated[
+        list[str] | None, typer.Option(help="A setting of --engine spark, e.g. spark.master=local[4] (repeatable).")
+    ] = None,
     max_memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Memory that the command may take, e.g. 1GB.", show_default="no limit"),
@@ -175,10 +182,14 @@ def preprocess(
       recvae preprocess plays.parquet --user-col listener --item-col track
       recvae preprocess logs/2026-*.csv.gz --name plays --no-rating
       recvae preprocess --train train.txt --test test.txt --name gowalla
+      recvae preprocess s3a://logs/plays/ --engine spark --name plays
     """
     started = time.perf_counter()
     options = dict(locals())
     given = {key: options[key] for key in BELONGS_TO if not_left_out(key, options[key])}
+    if is_spark(engine, spark_conf):
+        preprocess_with_spark(log or [], name, given, seed, data_dir, overwrite, spark_conf or [], as_json)
+        return
     kind = kind_of(log or [], given)
     refuse_misplaced(kind, given)
     check_features(given)
@@ -186,4 +197,4 @@ def preprocess(
     folder = data_dir / prepared.dataset.name
     say(f"{'replacing' if folder.exists() else 'writing'} {folder}")
     prepared.dataset.save(folder)
-    report(prepared, folder, time.perf_counter() - started, as_json)
+    report(prepared, prepared.dataset.manifest, folder, time.perf_counter() - started, as_json)

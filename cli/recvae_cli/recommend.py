@@ -24,6 +24,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.engines import is_spark, recommend_with_spark
 from recvae_cli.ids import QUOTING, ids_of, typed_id
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ def recommend(
     null: histories.Null = None,
     on_bad_row: histories.OnBadRow = None,
     output: Annotated[
-        Path | None, typer.Option(help="Output file for the recommendations: .parquet, .csv or .jsonl.")
+        str | None, typer.Option(metavar="PATH", help="Output file for the recommendations: .parquet, .csv or .jsonl.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or spark: executors read --input and write --output.")] = "local",
+    spark_conf: Annotated[
+        list[str] | None, typer.Option(help="A setting of --engine spark, e.g. spark.master=local[4] (repeatable).")
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", help="torch, or index: search the index of `recvae export --format index`.")
@@ -78,24 +83,18 @@ def recommend(
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
       recvae recommend --format index --items 318,296
+      recvae recommend --engine spark --input s3a://logs/plays/ --output s3a://logs/top100.parquet -k 100
     """
     from recvae.errors import UsageError
     from recvae.recommenders.recommender import Recommender
     from recvae.runs.finding import find_run
 
-    if output is not None and source is None:
-        raise UsageError(f"got --output {output} without --input; for one history, use --json > {output.stem}.json")
-    if (items is None) == (source is None) or (source is None) != (output is None):
-        raise UsageError(
-            "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
-        )
+    _check_files(items, source, output)
     known = histories.known_options(source, user_col, item_col, sep, header, quote, encoding, null, on_bad_row)
     if source is not None and as_json:
         raise UsageError("got --json with --input, expected one of the two; for JSON use --output recs.jsonl")
     by_index = _is_index(format_)
     folder = find_run(runs_dir, run)
-    models, limit = imported_models(own), memory_limit(max_memory)
-    recommender = Recommender.load(folder, device, limit, models=models, retrieval=by_index)
     options: dict[str, Any] = {
         "k": k,
         "exclude": ids_of(exclude, "--exclude"),
@@ -103,8 +102,14 @@ def recommend(
         "filter_seen": not seen,
         "diversify": diversify,
     }
+    if is_spark(engine, spark_conf):
+        others = {"--explain": explain, "--model": own, "--max-memory": max_memory, "--format": by_index}
+        _recommend_with_spark(folder, source, output, options, known, spark_conf or [], others)
+        return
+    models, limit = imported_models(own), memory_limit(max_memory)
+    recommender = Recommender.load(folder, device, limit, models=models, retrieval=by_index)
     if source is not None and output is not None:
-        _recommend_file(recommender, folder, source, output, options, explain, known, by_index)
+        _recommend_file(recommender, folder, Path(source), Path(output), options, explain, known, by_index)
         return
     history = ids_of(items or "", "--items")
     found = recommender.recommend(history, **options)
@@ -115,6 +120,20 @@ def recommend(
     say(f"{recommender.model.name} from {folder}{', by its index' if by_index else ''}")
     _print(recommender, history, found, reasons)
     _say_next(recommender, folder, found, by_index)
+
+
+def _check_files(items: str | None, source: str | None, output: str | None) -> None:
+    """Refuse an output without an input, and anything but one history or a file of histories."""
+    from recvae.errors import UsageError
+
+    if output is not None and source is None:
+        raise UsageError(
+            f"got --output {output} without --input; for one history, use --json > {Path(output).stem}.json"
+        )
+    if (items is None) == (source is None) or (source is None) != (output is None):
+        raise UsageError(
+            "expected --items 318,296, or --input histories.parquet with --output recs.parquet; give one of the two"
+        )
 
 
 def _say_next(recommender: "Recommender", folder: Path, found: "Recommendations", by_index: bool) -> None:
@@ -140,6 +159,28 @@ def _is_index(format_: str) -> bool:
     if format_ not in ("torch", INDEX):
         raise UsageError(f"got --format {format_}, expected torch or index")
     return format_ == INDEX
+
+
+def _recommend_with_spark(
+    folder: Path,
+    source: str | None,
+    output: str | None,
+    options: dict[str, Any],
+    known: dict[str, Any],
+    settings: list[str],
+    others: dict[str, Any],
+) -> None:
+    from recvae.errors import UsageError
+
+    if source is None or output is None:
+        raise UsageError("got --engine spark for one history, expected --input and --output; leave out --engine")
+    columns = {"user_col": "user", "item_col": "item", "null": "null"}
+    misplaced = [name for name, value in others.items() if value]
+    misplaced += ["--" + key.replace("_", "-") for key in known if key not in columns]
+    if misplaced:
+        raise UsageError(f"got {', '.join(misplaced)} with --engine spark, where it has no effect; leave it out")
+    found = {columns[key]: tuple(value) if key == "null" else value for key, value in known.items()}
+    recommend_with_spark(folder, source, output, options, found, settings)
 
 
 def _recommend_file(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import recvae
+import recvae.spark
 from recvae import models
 from recvae.models.common.hyperparameters import hyperparameters_of
 
@@ -30,6 +31,9 @@ def pages() -> dict[str, str]:
             raise LookupError(f"recvae.{name} is in {home}, and no page of docs/site/reference.py has that folder")
         found[f"reference/{page}.md"] += _entry(name, f"recvae.{name}")
     found["reference/serving.md"] += "## Without PyTorch\n\n::: recvae.serving.onnx\n" + _MODULE
+    found["reference/spark.md"] = "# Spark\n\n" + "".join(
+        _entry(name, f"{home}.{name}") for name, home in recvae.spark._HOMES.items()
+    )
     for module in ("metrics", "errors", "plots"):
         found[f"reference/{module}.md"] = f"# {module.title()}\n\n::: recvae.{module}\n{_MODULE}"
     found["reference/models.md"] = _models()

@@ -15,6 +15,8 @@
     downloads     downloads them and checks their hashes
     synthetic     a generated log of film ratings
     folder        the folder of a data set: files, fingerprint, damage
+    shards        a matrix in several files, each with the rows of consecutive users
+    relational    the relational steps as SQL, for DuckDB and Spark
     dataset       the data set: in memory and on disk
     shown         what a data set shows of itself at a prompt and in a notebook
     parts         which parts a run can be trained on again

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
 from recvae.datasets.features import ItemFeatures, read_features
-from recvae.datasets.folder import FORMAT_VERSION, MANIFEST, counts_of_parts, fingerprint_of, read_folder, write_parts
+from recvae.datasets.folder import MANIFEST, counts_of_parts, fingerprint_of, manifest_of, read_folder, write_parts
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.shown import ShownDataset
@@ -21,8 +20,7 @@ from recvae.datasets.titles import titles_of
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, counts_of
 from recvae.items import ItemIndex
-from recvae.storage.files import check_name, check_room, write_folder, write_json
-from recvae.version import __version__
+from recvae.storage.files import check_room, write_folder, write_json
 
 _PARTS = ("validation", "test")
 
@@ -211,18 +209,15 @@ class Dataset(ShownDataset):
             If the name cannot be the name of a folder.
         """
         known_titles = None if titles is None else titles_of(split.item_ids.tolist(), titles)
-        manifest = {
-            "format": FORMAT_VERSION,
-            "name": check_name(name),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recvae": __version__,
-            "source": source or {},
-            "filters": filters or {},
-            "protocol": split.protocol,
-            "counts": counts_of_parts(split),
-            "dropped": split.dropped,
-            "fingerprint": fingerprint_of(split.train, split.validation, split.test, split.item_ids),
-        }
+        manifest = manifest_of(
+            name,
+            source=source or {},
+            filters=filters or {},
+            protocol=split.protocol,
+            counts=counts_of_parts(split),
+            dropped=split.dropped,
+            fingerprint=fingerprint_of(split.train, split.validation, split.test, split.item_ids),
+        )
         return cls(
             train=split.train,
             validation=split.validation,

@@ -186,7 +186,17 @@ def usual_min_rating(events: Events) -> float | None:
     """
     if events.ratings is None or not len(events):
         return None
-    scale = RatingScale.of(events.ratings)
+    return usual_min_rating_of(RatingScale.of(events.ratings))
+
+
+def usual_min_rating_of(scale: RatingScale) -> float:
+    """Return the default minimum rating on a scale; see `usual_min_rating`.
+
+    Raises
+    ------
+    UsageError
+        If they are no stars from 1 to 5.
+    """
     if scale.are_stars:
         return STARS_MIN_RATING
     raise UsageError(
@@ -234,7 +244,7 @@ def filter_events(events: Events, filters: Filters, consume: bool = False) -> tu
     DataError
         If no event is left; the message names the filter that removed the last one.
     """
-    _check(events, filters)
+    check_filters(filters, events.ratings is not None)
     steps = [FilterStep("as read", **events.counts())]
     ratings = None if events.ratings is None or not len(events) else (events.ratings.min(), events.ratings.max())
 
@@ -242,7 +252,7 @@ def filter_events(events: Events, filters: Filters, consume: bool = False) -> tu
         unchanged = len(left) == steps[-1].events  # no event removed: the same counts
         steps.append(replace(steps[-1], name=name) if unchanged else FilterStep(name, **left.counts()))
         if len(left) == 0:
-            raise DataError(_nothing_left(name, ratings, steps))
+            raise DataError(nothing_left(name, ratings, steps))
         return left
 
     left = events
@@ -263,8 +273,15 @@ def filter_events(events: Events, filters: Filters, consume: bool = False) -> tu
     return left, steps
 
 
-def _check(events: Events, filters: Filters) -> None:
-    if filters.min_rating is not None and events.ratings is None:
+def check_filters(filters: Filters, has_ratings: bool) -> None:
+    """Refuse filters that are wrong for a log with ratings, or without.
+
+    Raises
+    ------
+    UsageError
+        If `min_rating` is given for a log without ratings, or a threshold is negative.
+    """
+    if filters.min_rating is not None and not has_ratings:
         raise UsageError(
             f"got min_rating {filters.min_rating:g}, but the log has no rating column; "
             "name it with --rating-col, or omit --min-rating"
@@ -274,7 +291,8 @@ def _check(events: Events, filters: Filters) -> None:
             raise UsageError(f"got {name} {getattr(filters, name)}, expected 0 or more")
 
 
-def _nothing_left(name: str, ratings: tuple[float, float] | None, steps: list[FilterStep]) -> str:
+def nothing_left(name: str, ratings: tuple[float, float] | None, steps: list[FilterStep]) -> str:
+    """Return the message about a filter that removed the last event; the last of `steps` is that filter."""
     message = f"the filter '{name}' left no event of {steps[-2].events:,}"
     if name.startswith("rating") and ratings is not None:
         message += f" (the ratings run from {ratings[0]:g} to {ratings[1]:g})"

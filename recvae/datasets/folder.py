@@ -5,8 +5,9 @@ Importing this does not import what makes data sets.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from recvae.datasets.features import ItemFeatures
+from recvae.datasets.shards import ShardedMatrix, damaged_shards
 from recvae.datasets.splits.base import Split
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.storage.files import check_name
 from recvae.storage.integrity import UNREADABLE_ARCHIVE
+from recvae.version import __version__
 
 FORMAT_VERSION = 1
+SHARDED_VERSION = 2
+"""The format of a folder whose matrices are in shards, see `shards`; the newest that this version reads."""
+
 MANIFEST = "manifest.json"
+MATRICES = ("train", "validation/fold_in", "validation/targets", "test/fold_in", "test/targets")
+"""The matrices of a data set, in the order of the fingerprint."""
+
 TRAIN_USERS = "train_users.parquet"  # earlier versions did not write it
 
 
@@ -39,24 +48,78 @@ def damage(folder: Path) -> Iterator[None]:
 
 def counts_of_parts(split: Split) -> dict[str, int]:
     """Return the numbers of users, items and interactions of a split, for the manifest."""
-    counts = {
-        "items": split.train.shape[1],
-        "train_users": split.train.shape[0],
-        "train_interactions": split.train.nnz,
-    }
-    for name, part in (("validation", split.validation), ("test", split.test)):
-        counts[f"{name}_users"] = part.n_users
-        counts[f"{name}_fold_in"] = part.fold_in.nnz
-        counts[f"{name}_targets"] = part.targets.nnz
-        counts[f"{name}_users_without_target"] = part.n_without_target()
+    parts = {"validation": split.validation, "test": split.test}
+    sides = {f"{name}/{side}": getattr(part, side) for name, part in parts.items() for side in ("fold_in", "targets")}
+    without = {name: part.n_without_target() for name, part in parts.items()}
+    return counts_of_matrices({"train": split.train, **sides}, without)
+
+
+def counts_of_matrices(
+    matrices: Mapping[str, sp.csr_matrix | ShardedMatrix], without_target: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the numbers of users, items and interactions, for the manifest.
+
+    Parameters
+    ----------
+    matrices : mapping of str to matrix
+        By the names of `MATRICES`.
+    without_target : mapping of str to int
+        Users without a target in "validation" and "test".
+    """
+    train = matrices["train"]
+    counts = {"items": train.shape[1], "train_users": train.shape[0], "train_interactions": train.nnz}
+    for name in ("validation", "test"):
+        counts[f"{name}_users"] = matrices[f"{name}/targets"].shape[0]
+        counts[f"{name}_fold_in"] = matrices[f"{name}/fold_in"].nnz
+        counts[f"{name}_targets"] = matrices[f"{name}/targets"].nnz
+        counts[f"{name}_users_without_target"] = without_target[name]
     return {name: int(count) for name, count in counts.items()}
+
+
+def manifest_of(name: str, *, source: dict[str, Any], filters: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """Return the manifest of a new data set.
+
+    Parameters
+    ----------
+    name : str
+        Name of the data set: letters, digits, dots, dashes and underscores.
+    source, filters : dict
+        Where it is from, and how it was filtered.
+    **facts
+        `protocol`, `counts`, `dropped` and `fingerprint`.
+
+    Raises
+    ------
+    UsageError
+        If the name cannot be the name of a folder.
+    """
+    return {
+        "format": FORMAT_VERSION,
+        "name": check_name(name),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recvae": __version__,
+        "source": source,
+        "filters": filters,
+        **{fact: facts[fact] for fact in ("protocol", "counts", "dropped", "fingerprint")},
+    }
 
 
 def fingerprint_of(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
     """Return a SHA-256 over positions, values and ids, the same on every machine."""
+    return fingerprint_of_matrices(
+        (train, validation.fold_in, validation.targets, test.fold_in, test.targets), item_ids
+    )
+
+
+def fingerprint_of_matrices(matrices: Iterable[sp.csr_matrix | ShardedMatrix], item_ids: np.ndarray) -> str:
+    """Return the fingerprint of the matrices of `MATRICES`, in memory or in shards: the same for the same content."""
     digest = hashlib.sha256()
-    for matrix in (train, validation.fold_in, validation.targets, test.fold_in, test.targets):
+    for matrix in matrices:
         digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
+        if isinstance(matrix, ShardedMatrix):
+            for part in matrix.bytes_of_arrays():
+                digest.update(part)
+            continue
         digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
         digest.update(matrix.indices.astype("<i4", copy=False).data)
         digest.update(matrix.data.astype("<f4", copy=False).data)
@@ -85,15 +148,16 @@ def write_parts(folder: Path, train: sp.csr_matrix, train_users: np.ndarray | No
     """Write the matrices, with the ids of their users; those of training users only where they are known."""
     sp.save_npz(folder / "train.npz", train, compressed=False)
     if train_users is not None:
-        _write_users(train_users, folder / TRAIN_USERS)
+        write_users(train_users, folder / TRAIN_USERS)
     for name, part in parts.items():
         (folder / name).mkdir()
         sp.save_npz(folder / name / "fold_in.npz", part.fold_in, compressed=False)
         sp.save_npz(folder / name / "targets.npz", part.targets, compressed=False)
-        _write_users(part.user_ids, folder / name / "users.parquet")
+        write_users(part.user_ids, folder / name / "users.parquet")
 
 
-def _write_users(ids: np.ndarray, path: Path) -> None:
+def write_users(ids: np.ndarray, path: Path) -> None:
+    """Write the ids of users, in the order of their rows."""
     pq.write_table(pa.table({"id": ids_to_arrow(ids)}), path, write_page_checksum=True)
 
 
@@ -116,11 +180,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} {what}; make one with `recvae preprocess`")
     with damage(folder):
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        is_newer = manifest["format"] > FORMAT_VERSION
+        is_newer = manifest["format"] > SHARDED_VERSION
         name = str(manifest.get("name", "unnamed"))
     if is_newer:
         raise DataError(
-            f"{folder} has format {manifest['format']}, this version reads up to {FORMAT_VERSION}; "
+            f"{folder} has format {manifest['format']}, this version reads up to {SHARDED_VERSION}; "
             "upgrade recvae, or preprocess again"
         )
     try:
@@ -128,6 +192,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except UsageError as error:  # it becomes the name of a folder of runs
         raise DataError(f"{folder} is damaged: its manifest has the name {name!r}; preprocess again") from error
     return manifest
+
+
+def shards_of(folder: Path, manifest: Mapping[str, Any], n_items: int) -> dict[str, ShardedMatrix]:
+    """Return the matrices of a data set in shards, by the names of `MATRICES`; none of them is read.
+
+    Raises
+    ------
+    DataError
+        If the manifest is damaged.
+    """
+    with damage(folder):
+        listed = manifest["shards"]
+        return {name: ShardedMatrix.of_json(folder, listed[name], n_items) for name in MATRICES}
+
+
+def _gathered(folder: Path, part: str, sharded: Mapping[str, ShardedMatrix], train: sp.csr_matrix) -> HeldOut:
+    """Read held-out users from shards; a fold-in that is the training matrix is the same object."""
+    fold_in = sharded[f"{part}/fold_in"]
+    return HeldOut(
+        fold_in=train if fold_in.shards == sharded["train"].shards else fold_in.matrix(),
+        targets=sharded[f"{part}/targets"].matrix(),
+        user_ids=_read_users(folder / part / "users.parquet"),
+    )
+
+
+def _in_memory(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a data set that no longer lies in shards."""
+    return {**{key: value for key, value in manifest.items() if key != "shards"}, "format": FORMAT_VERSION}
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -143,13 +235,21 @@ def read_folder(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     with damage(folder):
         items = ItemIndex.read(folder / "items.parquet")
-        train = load_matrix(folder / "train.npz")
-        validation, test = (load_part(folder / part) for part in ("validation", "test"))
+        sharded = None if "shards" not in manifest else shards_of(folder, manifest, len(items))
+        if sharded is None:
+            train = load_matrix(folder / "train.npz")
+            validation, test = (load_part(folder / part) for part in ("validation", "test"))
+        else:
+            train = sharded["train"].matrix()
+            validation, test = (_gathered(folder, part, sharded, train) for part in ("validation", "test"))
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None
         expected = str(manifest.get("fingerprint", ""))
     found = fingerprint_of(train, validation, test, items.ids)
     if found != expected:
+        wrong = "" if sharded is None else ", ".join(damaged_shards(sharded.values()))
+        if wrong:
+            raise DataError(f"{folder} is damaged: {wrong} was changed after it was written; preprocess again")
         raise DataError(
             f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says {expected[:12]}; "
             "preprocess again"
@@ -160,7 +260,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         "test": test,
         "item_ids": items.ids,
         "titles": items.titles,
-        "manifest": manifest,
+        "manifest": manifest if sharded is None else _in_memory(manifest),
         "features": features,
         "train_user_ids": users,
     }

@@ -3,6 +3,7 @@
     files       writing to a temporary file and renaming it, locks, free names
     integrity   sizes and checksums of files, errors of damaged files
     arrays      named arrays as safetensors
+    mapped      the arrays of such a file, mapped without torch
 
 Importing this package imports none of them.
 """

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from recvae.errors import UsageError
 from recvae.storage.files import write_file
@@ -87,6 +86,8 @@ def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:
     SafetensorError
         If it is damaged.
     """
+    from safetensors.torch import load_file  # imported here: writing, and mapping without torch, do not need it
+
     found = {}
     for name, tensor in load_file(path).items():
         stays = mapped and tensor.data_ptr() % ALIGNMENT == 0

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 STARS_MIN_RATING = 4.0
 """Liang et al. (2018) keep ratings above 3.5; there are no stars between 3.5 and 4."""
 
-_SHOWN = 11  # distinct values whose shares are shown one by one
+FEW = 11
+"""Distinct values up to which each is shown with its share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,11 @@ class RatingScale:
                 quantiles=(float(quarters[0]), float(quarters[1]), float(quarters[2])),
                 are_whole=whole,
             )
+        return cls.of_counts(few, counts)
+
+    @classmethod
+    def of_counts(cls, few: np.ndarray, counts: np.ndarray) -> "RatingScale":
+        """Return the scale of a few distinct values (D,), ascending float64, and how often each occurs (D,)."""
         reached = np.cumsum(counts) / counts.sum()
         quarters = [float(few[np.searchsorted(reached, share)]) for share in (0.25, 0.5, 0.75)]
         return cls(
@@ -107,12 +113,12 @@ class RatingScale:
 
 
 def _few_values(ratings: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the distinct values (D,) and their counts (D,), or None if there are more than `_SHOWN`."""
-    if len(np.unique(ratings[:10_000])) > _SHOWN:
+    """Return the distinct values (D,) and their counts (D,), or None if there are more than `FEW`."""
+    if len(np.unique(ratings[:10_000])) > FEW:
         return None, np.empty(0)
     found = pc.call_function("value_counts", [pa.array(ratings)])
     values = found.field("values").to_numpy()
-    if len(values) > _SHOWN:
+    if len(values) > FEW:
         return None, np.empty(0)
     order = np.argsort(values)
     return values[order].astype(np.float64), found.field("counts").to_numpy()[order]

@@ -215,15 +215,13 @@ class Table:
 
     def check_units(self, moments: np.ndarray) -> None:
         """Refuse files of which one has its times in seconds and another one in milliseconds, as numbers (E,)."""
-        units = {}
+        latest = {}
         for number, scan in enumerate(self._scans):
             end = self._starts[number + 1] if number + 1 < len(self._starts) else len(moments)
             part = moments[self._starts[number] : end]
-            if len(part) and part.max() > 0:
-                units.setdefault(times.unit_of(int(part.max())), scan.name)
-        if len(units) > 1:
-            said = ", ".join(f"{unit} in {name}" for unit, name in units.items())
-            raise DataError(f"the times are in several units: {said}; expected one; convert the files")
+            if len(part):
+                latest[scan.name] = int(part.max())
+        times.check_units(latest)
 
     @property
     def has_lists_of_items(self) -> bool:

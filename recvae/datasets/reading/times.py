@@ -8,7 +8,7 @@ Letters in shape comments: E rows.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -183,6 +183,28 @@ def sql_of(column: str, kind: str, form: str | None, time_format: str | None) ->
 def unit_of(last: int) -> str:
     """Return the unit of times of which this is the latest."""
     return next(name for name, _, end in UNITS if last < end)
+
+
+def check_units(latest: Mapping[str, int]) -> None:
+    """Refuse files of which one has its times in seconds and another one in milliseconds.
+
+    Parameters
+    ----------
+    latest : mapping of str to int
+        The latest time of each file, as the number it is.
+
+    Raises
+    ------
+    DataError
+        If they are in several units.
+    """
+    units: dict[str, str] = {}
+    for name, last in latest.items():
+        if last > 0:
+            units.setdefault(unit_of(last), name)
+    if len(units) > 1:
+        said = ", ".join(f"{unit} in {name}" for unit, name in units.items())
+        raise DataError(f"the times are in several units: {said}; expected one; convert the files")
 
 
 def quoted(text: str) -> str:

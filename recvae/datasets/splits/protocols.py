@@ -38,6 +38,11 @@ def check_protocol(protocol: str, heldout_users: int | None, seed: int, target_s
         raise UsageError(f"got {heldout_users} held-out users, expected 1 or more for each of validation and test")
 
 
+def usual_heldout_users(n_users: int) -> int:
+    """Return how many users are held out for each of validation and test by default, of users with an event."""
+    return min(MOST_HELD_OUT, max(1, n_users // ONE_HELD_OUT_OF))
+
+
 def split_events(
     events: Events,
     protocol: str = SPLIT,
@@ -79,8 +84,7 @@ def split_events(
         raise DataError("got no events to split; check the log and the filters")
     if protocol == "strong":
         if heldout_users is None:
-            n_users = int(np.count_nonzero(events.user_counts()))
-            heldout_users = min(MOST_HELD_OUT, max(1, n_users // ONE_HELD_OUT_OF))
+            heldout_users = usual_heldout_users(int(np.count_nonzero(events.user_counts())))
         return strong(events, heldout_users, seed, target_share)
     if protocol == "holdout":
         return holdout(events, seed, target_share)

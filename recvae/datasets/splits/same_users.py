@@ -22,7 +22,8 @@ from recvae.interactions import HeldOut
 
 # Letters in shape comments: E events, U users.
 
-_MIN_EVENTS_TO_HOLD_OUT = 3
+MIN_EVENTS_TO_HOLD_OUT = 3
+"""Users with fewer events are only in training (leave-last-out)."""
 
 
 def holdout(events: Events, seed: int = LIANG_SEED, target_share: float = TARGET_SHARE) -> Split:
@@ -94,7 +95,7 @@ def leave_last_out(events: Events, seed: int = LIANG_SEED) -> Split:
     draw = pair_hashes(events.user_ids[events.users[tied]], events.item_ids[events.items[tied]], seed)
     order[is_tied] = tied[np.lexsort((events.items[tied], draw, times[tied], events.users[tied]))]
     counts = events.user_counts()
-    last = (np.cumsum(counts) - 1)[counts >= _MIN_EVENTS_TO_HOLD_OUT]  # (U,) places in that order
+    last = (np.cumsum(counts) - 1)[counts >= MIN_EVENTS_TO_HOLD_OUT]  # (U,) places in that order
     targets = np.zeros((2, len(events)), dtype=bool)
     for is_target, place in zip(targets, (last, last - 1), strict=True):
         is_target[order[place]] = True

@@ -3,10 +3,20 @@
 Unseen users: part of their items is the fold-in, the rest are targets.
 """
 
+from typing import Any
+
 import numpy as np
 
 from recvae.datasets.events import Events
-from recvae.datasets.splits.base import LIANG_SEED, TARGET_SHARE, Split, check_share, rows_of, vocabulary_of
+from recvae.datasets.splits.base import (
+    LIANG_SEED,
+    TARGET_SHARE,
+    Split,
+    Vocabulary,
+    check_share,
+    rows_of,
+    vocabulary_of,
+)
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 
@@ -47,16 +57,9 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
         If there are too few users to hold out that many twice and still train.
     """
     check_share(target_share)
-    if heldout_users < 1:
-        raise UsageError(f"got {heldout_users} held-out users, expected 1 or more for each of validation and test")
     present = np.flatnonzero(events.user_counts())  # (U,) codes ascend as the ids do
+    permuted = present[permutation_of(len(present), heldout_users, seed)]  # (U,)
     n_train = len(present) - 2 * heldout_users
-    if n_train < 1:
-        raise DataError(
-            f"got {len(present):,} users, expected more than 2 x {heldout_users:,} to hold out {heldout_users:,} for "
-            f"each of validation and test; lower --heldout-users"
-        )
-    permuted = present[np.random.RandomState(seed).permutation(len(present))]  # (U,)
     row_of = np.empty(len(events.user_ids), dtype=np.int32)  # row within the permutation, by user code
     row_of[permuted] = np.arange(len(permuted))
     row = row_of[events.users]  # (E,)
@@ -64,33 +67,94 @@ def strong(events: Events, heldout_users: int, seed: int = LIANG_SEED, target_sh
     vocabulary = vocabulary_of(events, in_train)
     train = rows_of(events, vocabulary, in_train, row, n_train)
     asked = events.keep(~in_train)  # the few events of held-out users: from here on E counts these
-    row = row_of[asked.users] - n_train
-    known = vocabulary.known(asked)
-    parts = []
-    for start in (0, heldout_users):
-        here = (row >= start) & (row < start + heldout_users) & known
-        is_target = _liang_targets(asked, here, seed, target_share)
-        users = permuted[n_train + start : n_train + start + heldout_users]
-        held_out = HeldOut(
-            fold_in=rows_of(asked, vocabulary, here & ~is_target, row - start, heldout_users),
-            targets=rows_of(asked, vocabulary, is_target, row - start, heldout_users),
-            user_ids=events.user_ids[users],
-        )
-        parts.append(held_out)
+    parts = held_out_of(asked, vocabulary, permuted[n_train:], seed, target_share)
     return Split(
         train=train,
         validation=parts[0],
         test=parts[1],
         item_ids=vocabulary.ids,
-        protocol={
-            "split": "strong",
-            "seed": int(seed),
-            "target_share": float(target_share),
-            "heldout_users": int(heldout_users),
-        },
-        dropped={"held-out events on items not in training": int((~known).sum())},
+        protocol=protocol_of(heldout_users, seed, target_share),
+        dropped={DROPPED: int((~vocabulary.known(asked)).sum())},
         train_user_ids=events.user_ids[permuted[:n_train]],
     )
+
+
+DROPPED = "held-out events on items not in training"
+"""What the manifest calls events that are left out."""
+
+
+def protocol_of(heldout_users: int, seed: int, target_share: float) -> dict[str, Any]:
+    """Return the protocol for the manifest."""
+    return {
+        "split": "strong",
+        "seed": int(seed),
+        "target_share": float(target_share),
+        "heldout_users": int(heldout_users),
+    }
+
+
+def permutation_of(n_users: int, heldout_users: int, seed: int) -> np.ndarray:
+    """Return the order of the users, shape (n_users,): training users, then those of validation, then those of test.
+
+    Parameters
+    ----------
+    n_users : int
+        Users with an event, in ascending order of id.
+    heldout_users, seed
+        See `strong`.
+
+    Raises
+    ------
+    UsageError, DataError
+        See `strong`.
+    """
+    if heldout_users < 1:
+        raise UsageError(f"got {heldout_users} held-out users, expected 1 or more for each of validation and test")
+    if n_users - 2 * heldout_users < 1:
+        raise DataError(
+            f"got {n_users:,} users, expected more than 2 x {heldout_users:,} to hold out {heldout_users:,} for "
+            f"each of validation and test; lower --heldout-users"
+        )
+    return np.random.RandomState(seed).permutation(n_users)
+
+
+def held_out_of(
+    asked: Events, vocabulary: Vocabulary, users: np.ndarray, seed: int, target_share: float
+) -> tuple[HeldOut, HeldOut]:
+    """Draw the targets of the held-out users.
+
+    Parameters
+    ----------
+    asked : Events
+        The events of held-out users only, in file order.
+    vocabulary : Vocabulary
+        The items of the training users.
+    users : ndarray of shape (2 * heldout_users,)
+        Codes of the users: those of validation, then those of test, in the order of their rows.
+    seed, target_share
+        See `strong`.
+
+    Returns
+    -------
+    tuple of HeldOut
+        Validation and test.
+    """
+    n_users = len(users) // 2
+    row_of = np.empty(len(asked.user_ids), dtype=np.int32)
+    row_of[users] = np.arange(len(users))
+    row = row_of[asked.users]  # (E,)
+    known = vocabulary.known(asked)
+    parts = []
+    for start in (0, n_users):
+        here = (row >= start) & (row < start + n_users) & known
+        is_target = _liang_targets(asked, here, seed, target_share)
+        held_out = HeldOut(
+            fold_in=rows_of(asked, vocabulary, here & ~is_target, row - start, n_users),
+            targets=rows_of(asked, vocabulary, is_target, row - start, n_users),
+            user_ids=asked.user_ids[users[start : start + n_users]],
+        )
+        parts.append(held_out)
+    return parts[0], parts[1]
 
 
 def _liang_targets(events: Events, here: np.ndarray, seed: int, share: float) -> np.ndarray:

@@ -52,8 +52,7 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
             "leave something to train on"
         )
     moments = np.sort(timestamps_of(events, "time"))
-    n_later = int(test_share * len(moments)), int((validation_share + test_share) * len(moments))
-    places = [len(moments) - max(1, n) for n in n_later]
+    places = starts_of(len(moments), validation_share, test_share)
     test_start, validation_start = (int(moments[place]) for place in places)
     n_tied = sum(place - int(np.searchsorted(moments, moments[place])) for place in places)
     stamps = timestamps_of(events, "time")
@@ -85,6 +84,12 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
         dropped=dropped,
         train_user_ids=events.user_ids[users],
     )
+
+
+def starts_of(n_events: int, validation_share: float, test_share: float) -> tuple[int, int]:
+    """Return the places of the first test event and of the first validation event, among events ordered by time."""
+    n_later = int(test_share * n_events), int((validation_share + test_share) * n_events)
+    return n_events - max(1, n_later[0]), n_events - max(1, n_later[1])
 
 
 def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets: np.ndarray) -> HeldOut:

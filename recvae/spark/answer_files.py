@@ -1,0 +1,129 @@
+"""Recommendations for a table or for Parquet files of histories, written by executors: the rows of `recommend_file`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recvae.datasets.columns import HISTORIES
+from recvae.datasets.reading.options import LogFormat
+from recvae.errors import DataError, UsageError
+from recvae.recommenders.answer_files import AnswerCounts
+from recvae.recommenders.history_files import options_like
+from recvae.recommenders.recommender import Recommender
+from recvae.spark.keys import keys_of
+from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
+from recvae.spark.session import located, reading_settings, spark_errors, spark_session
+from recvae.spark.tables import is_path, parquet, refuse_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql import DataFrame, SparkSession
+
+ENDING = ".parquet"
+
+
+def recommend_files(
+    source: str,
+    output: str,
+    folder: Path,
+    settings: "Mapping[str, str] | None" = None,
+    options: dict[str, Any] | None = None,
+    **columns: Any,
+) -> AnswerCounts:
+    """Write recommendations for every history of a table or of Parquet files.
+
+    Parameters
+    ----------
+    source : str
+        The name of a table, or a path on any storage that Spark reads.
+    output : str
+        A new folder, on any storage that Spark writes; its name ends in .parquet. It has the rows of `recommend_file`,
+        in no order, and is written completely or has no `_SUCCESS`.
+    folder : Path
+        The bundle.
+    settings : mapping of str to str, optional
+        Settings of a new session.
+    options : dict, optional
+        Of `Recommender.recommend_batch`.
+    **columns
+        Fields of `LogFormat`: user, item, null.
+
+    Returns
+    -------
+    AnswerCounts
+        How many users were answered, and how.
+
+    Raises
+    ------
+    UsageError, DataError
+        See `recommend_file`.
+    EngineError
+        If Spark cannot do its part.
+    """
+    options = options or {}
+    if not output.endswith(ENDING):
+        raise UsageError(f"got {output} with Spark, expected a name ending in {ENDING}, which becomes a folder")
+    if Path(output).exists():
+        raise UsageError(f"{output} exists already; remove it, or choose another name")
+    refuse_texts([source])
+    recommender = Recommender.load(folder)
+    recommender.recommend_batch([], **options)  # refuse wrong options before anything is read
+    known = options_like(recommender.manifest, LogFormat(**columns), recommender.items)
+    with spark_session(settings) as spark, spark_errors("Spark could not recommend"), reading_settings(spark):
+        return _recommended(spark, source, output, folder, recommender, options, known)
+
+
+def _recommended(
+    spark: "SparkSession",
+    source: str,
+    output: str,
+    folder: Path,
+    recommender: Recommender,
+    options: dict[str, Any],
+    known: LogFormat,
+) -> AnswerCounts:
+    with spark_errors(f"{source} could not be read"):
+        frame = parquet(spark, located(spark, source)) if is_path(source) else spark.table(source)
+    named = columns_of(frame, known, source)
+    histories = histories_of_frame(frame, known, source, decided=True)
+    rows, n_without_item = _items(histories, source, str(named.item), known, recommender)
+    decided, n_without_user, n_users = with_decided_users(rows, source, str(named.user), known)
+    place = located(spark, output)
+    answered(decided, folder, recommender.items, options).write.parquet(place)
+    found = spark.read.parquet(place).select("user", "fallback").distinct()
+    n_answered, n_fallback = found.count(), found.where("fallback").count()
+    left_out = {"rows without a user id": n_without_user, "rows without an item": n_without_item}
+    return AnswerCounts(
+        users=n_users,
+        fallback=n_fallback,
+        without=n_users - n_answered,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        columns=tuple(f"{role} = {name}" for role in HISTORIES if (name := getattr(named, role))),
+    )
+
+
+def _items(
+    rows: "DataFrame", source: str, column: str, options: LogFormat, recommender: Recommender
+) -> tuple["DataFrame", int]:
+    """Return histories in which a word that means "no item" is none, and how many rows have no item.
+
+    Raises
+    ------
+    DataError
+        If the model knows none of the items.
+    """
+    from pyspark.sql import functions
+
+    keys = keys_of(rows, "item", source, column, options)
+    items = recommender.items
+    values = keys.values.to_pylist()
+    if values and all(items.column_of(value) is None for value in values):
+        raise DataError(
+            f"{source}: none of its items is in the model, all users would get the most popular items; nothing is "
+            "written; check the column of items with --item-col"
+        )
+    words = [value for value in keys.missing if isinstance(value, str)]
+    if words:
+        item = functions.col("item")
+        rows = rows.withColumn("item", functions.when(item.isin(words), None).otherwise(item))
+    return rows, sum(keys.ids.missing.values())
