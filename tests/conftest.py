@@ -146,27 +146,44 @@ def fitted(make_model: Callable[..., Any], blocks: Dataset) -> Callable[[str], A
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(fitted: Callable[[str], Any], blocks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return a function from a model's name to the folder of its bundle; do not change it."""
-    from recvae.recommenders.recommender import Recommender
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that has a folder written, once for all processes that run tests; do not change it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "once"
+    shared.mkdir(exist_ok=True)
 
-    @functools.cache
-    def saved(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("bundles") / name
-        Recommender(fitted(name), blocks).save(folder)
-        return folder
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        written = shared / f"{name}.written"
+        with (shared / f"{name}.lock").open("w") as lock:
+            if os.name == "posix":
+                import fcntl
 
-    return saved
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not written.exists():
+                write(shared / name)
+                written.touch()
+        return shared / name
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def exported(bundle_folder: Callable[[str], Path], blocks: Dataset) -> Callable[..., Path]:
+def bundle_folder(fitted: Callable[[str], Any], blocks: Dataset, once: Callable[..., Path]) -> Any:
+    """Return a function from a model's name to the folder of its bundle; do not change it."""
+    from recvae.recommenders.recommender import Recommender
+
+    return functools.cache(lambda name: once(f"bundle-{name}", Recommender(fitted(name), blocks).save))
+
+
+@pytest.fixture(scope="session")
+def exported(bundle_folder: Callable[[str], Path], blocks: Dataset, once: Callable[..., Path]) -> Callable[..., Path]:
     """Return a function from a model's name and a format to the folder of its export, made once; do not change it."""
     from recvae.exports.writing import export
 
     @functools.cache
     def make(name: str, format: str = "onnx", quantize: str | None = None) -> Path:
-        return export(bundle_folder(name), format=format, quantize=quantize, held_out=blocks.validation).folder
+        how: dict[str, Any] = {"format": format, "quantize": quantize, "held_out": blocks.validation}
+        return once(f"{format}-{quantize}-{name}", lambda folder: export(bundle_folder(name), output=folder, **how))
 
     return make
 
