@@ -17,7 +17,7 @@ help:
 	@echo "make bench        speed, both sides in one run; figures in benchmarks/results"
 	@echo "make bench-peers  speed against RecBole, Cornac and implicit, each in its own environment (a quarter of an hour)"
 	@echo "make bench-quality  seconds until a training is good, against RecBole and Cornac (hours); ARGS=\"--data FOLDER\" for your data"
-	@echo "make leaderboard  every model, tuned, on three data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on disk"
+	@echo "make leaderboard  every model, tuned, on six data sets (hours); ARGS=\"--source ml-1m=FOLDER\" for data on disk"
 
 install: $(STAMP)
 

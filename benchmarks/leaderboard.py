@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -214,6 +215,11 @@ class Workshop:
         """Blend two runs, the weight chosen on validation, and return the name of the result."""
         return self.train("blend", f"{first}-{second}", [f"first={first}", f"second={second}"])
 
+    def drop_weights(self, runs: Iterable[str]) -> None:
+        """Remove what blends that are not shown take on the disk: each has the weights of both its runs."""
+        for run in runs:
+            (self.runs_dir / self.data / run / "weights.safetensors").unlink(missing_ok=True)
+
     def with_more_seeds(self, model: str, report: dict[str, Any]) -> list[str]:
         """Train a tuned network with two more seeds, and return the names of the even blends of two and of three."""
         settings = self.settings(model, report)
@@ -239,9 +245,12 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
     several = shop.with_more_seeds(strongest, reports[strongest])
     partners = sorted(closed, key=shop.validation)[::-1][: shop.budget.partners or None]
     candidates = [*itertools.product((*networks, *several), partners), ("edlae", "als")]
-    pairs = [shop.blend(first, second) for first, second in candidates]
-    best = max(pairs, key=shop.validation)
-    single = max((pair for pair in pairs if not pair.startswith(tuple(several))), key=shop.validation)
+    pairs: list[str] = []
+    for first, second in candidates:
+        pairs.append(shop.blend(first, second))
+        best = max(pairs, key=shop.validation)
+        single = max((pair for pair in pairs if not pair.startswith(tuple(several))), key=shop.validation)
+        shop.drop_weights({*pairs} - {best, single, "edlae-als"})
     runs = list(dict.fromkeys([*networks, *closed, "popularity", *several, "edlae-als", single, best]))
     names = [f"{shop.data}/{run}" for run in runs]
     words = ["compare", *names, "--to", f"{shop.data}/ease", "--metrics", METRICS, "--format", "markdown"]
