@@ -204,9 +204,13 @@ def test_without_a_target_or_a_metric_there_is_nothing_to_measure(blocks: Datase
 
 
 def test_the_size_of_a_block_never_changes_a_metric(
-    model_name: str, make_model: Callable[..., Any], films: Dataset, monkeypatch: pytest.MonkeyPatch
+    model_name: str,
+    make_model: Callable[..., Any],
+    small_settings: Callable[[str], dict[str, Any]],
+    films: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = make_model(model_name).fit(films.train, device="cpu")
+    model = make_model(model_name, **small_settings(model_name)).fit(films.train, device="cpu")
     whole = evaluate(model, films.test, METRICS)
     for rows in (1, 7, films.test.n_users - 1):
         monkeypatch.setattr("recvae.evaluation.evaluate.block_rows", lambda _, rows=rows: rows)
@@ -242,14 +246,18 @@ def test_a_baseline_without_a_grid_is_measured_on_validation_too(films: Dataset)
 
 
 def test_tuning_and_training_never_look_at_test(
-    films: Dataset, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    films: Dataset,
+    make_model: Callable[..., Any],
+    small_settings: Callable[[str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(ALS, "grid", GRID)
     blind = replace(films, test=None)  # type: ignore[arg-type]  # any look at it is an error
     for name in MODELS:
         bundles = []
         for place, dataset in (("seeing", films), ("blind", blind)):
-            run = new_run(make_model(name), tmp_path / place, name)
+            run = new_run(make_model(name, **small_settings(name)), tmp_path / place, name)
             bundles.append(train(run, dataset, device="cpu", monitor=NullMonitor())[0])
         for key, value in bundles[0].model.weights().items():
             np.testing.assert_array_equal(bundles[1].model.weights()[key], value)
