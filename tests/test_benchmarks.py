@@ -482,7 +482,7 @@ def test_numbers_of_processes_are_measured_by_turns(
 
     def run(words: list[str], **_: object) -> Any:
         started.append(words[words.index("--nproc-per-node") + 1])
-        ranks.main(words[words.index(ranks.__file__) + 1 :])
+        ranks.main(words[words.index(str(ranks.__file__)) + 1 :])
         return subprocess.CompletedProcess(words, 0, stdout=capsys.readouterr().out.splitlines()[-1])
 
     monkeypatch.setattr(ranks.subprocess, "run", run)
