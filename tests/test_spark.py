@@ -338,7 +338,7 @@ def test_the_command_says_what_it_says_without_spark(
     assert made.fingerprint == expected.fingerprint
     assert made.titles is not None and expected.titles is not None
     assert made.titles.tolist() == expected.titles.tolist() and "Up" in made.titles
-    assert "exists already" in " ".join(command(*words, "--engine", "spark").err.split())
+    assert "is a data set already" in " ".join(command(*words, "--engine", "spark").err.split())
     histories().to_parquet("in.parquet")
     files = ("--input", "in.parquet", "--output", "out.parquet")
     said = command("recommend", bundle, "--engine", "spark", *files, "-k", 3)
