@@ -246,6 +246,7 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
     partners = sorted(closed, key=shop.validation)[::-1][: shop.budget.partners or None]
     candidates = [*itertools.product((*networks, *several), partners), ("edlae", "als")]
     pairs: list[str] = []
+    best = single = ""
     for first, second in candidates:
         pairs.append(shop.blend(first, second))
         best = max(pairs, key=shop.validation)

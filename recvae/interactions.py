@@ -121,11 +121,12 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
             f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "
             "wrap it with scipy.sparse.csr_matrix(...)"
         )
-    if matrix.dtype.kind not in "biuf":
-        raise DataError(f"got values of type {matrix.dtype} in {name}, expected numbers; convert them to float32")
+    kind: np.dtype[Any] = cast(Any, matrix).dtype
+    if kind.kind not in "biuf":
+        raise DataError(f"got values of type {kind} in {name}, expected numbers; convert them to float32")
     # First floats, then rows: small integers would overflow where scipy adds duplicates up.
-    wide = matrix.dtype.kind == "f" and matrix.dtype.itemsize > 4
-    csr = sp.csr_matrix(cast(Any, matrix).astype(matrix.dtype if wide else np.float32, copy=False))
+    wide = kind.kind == "f" and kind.itemsize > 4
+    csr = sp.csr_matrix(cast(Any, matrix).astype(kind if wide else np.float32, copy=False))
     if csr.shape[0] == 0:
         raise DataError(f"got no users (rows) in {name}, expected at least one")
     if csr.shape[1] == 0 or (n_items is not None and csr.shape[1] != n_items):

@@ -60,7 +60,7 @@ def test_duplicates_of_small_integers_are_added_up_as_numbers(form: Any) -> None
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "blend"])
 def test_every_model_computes_with_the_least_and_the_greatest_weight(name: str, weight: float) -> None:
     train = sp.csr_matrix((np.random.default_rng(0).random((60, 25)) < 0.3) * weight)
-    epochs = {"epochs": 1} if "epochs" in {item.name for item in fields(MODELS[name])} else {}
+    epochs: dict[str, Any] = {"epochs": 1} if "epochs" in {item.name for item in fields(MODELS[name])} else {}
     scores = MODELS[name](**epochs).fit(train).score(train[:5])
     assert np.isfinite(scores).all()
     assert scores.std(dtype=np.float64) > 0
