@@ -204,8 +204,10 @@ def test_items_of_nobody_and_data_without_a_unique_answer_give_finite_scores() -
 def test_weights_of_any_size_are_scaled_before_they_are_squared() -> None:
     train = users(10, 60, 12)
     expected = b_of(SANSA(l2=4.0, entries=11).fit(train))
-    train.data *= np.float32(1e25)
-    np.testing.assert_allclose(b_of(SANSA(l2=4e50, entries=11).fit(train)), expected, atol=1e-5)
+    for scale in (1e8, 1e-8):  # near the bounds of what weights may be
+        again = train.copy()
+        again.data *= np.float32(scale)
+        np.testing.assert_allclose(b_of(SANSA(l2=4 * scale**2, entries=11).fit(again)), expected, atol=1e-5)
 
 
 def test_a_block_that_is_not_positive_definite_is_made_smaller_until_it_is() -> None:

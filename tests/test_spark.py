@@ -423,7 +423,7 @@ def test_without_pyspark_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 def test_an_old_pyspark_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyspark, "__version__", "3.5.1")
-    with pytest.raises(UsageError, match=r"^got pyspark 3.5.1, expected 4 or later; pip install -U 'recvae\[spark\]'$"):
+    with pytest.raises(UsageError, match=r"^got pyspark 3.5.1, expected 4 or later; pip install -U 'pyspark>=4'$"):
         check_spark()
 
 

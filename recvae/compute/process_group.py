@@ -1,5 +1,6 @@
 """The process group of PyTorch in which several processes train: opened and closed; and what signals do in it."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,14 @@ def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
 @contextmanager
 def _group(ranks: Ranks) -> Iterator[None]:
     has_gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+    # torchrun keeps its store when it starts the processes again: without a place of its own, a process would find
+    # the addresses of those before it there, which no longer listen.
+    place = f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_WAITING)
+        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=_WAITING))
+        store = torch.distributed.PrefixStore(place, store)
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAITING)
     except (RuntimeError, ValueError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(

@@ -29,7 +29,7 @@ def check_spark() -> None:
     with requires_extra("spark", "Spark"):
         import pyspark
     if int(pyspark.__version__.split(".")[0]) < 4:
-        raise UsageError(f"got pyspark {pyspark.__version__}, expected 4 or later; pip install -U 'recvae[spark]'")
+        raise UsageError(f"got pyspark {pyspark.__version__}, expected 4 or later; pip install -U 'pyspark>=4'")
     home = os.environ.get("JAVA_HOME")
     if home and not (Path(home) / "bin" / "java").exists():
         raise UsageError(f"got JAVA_HOME={home}, where there is no bin/java; set it to a Java 17 or later, or unset it")
