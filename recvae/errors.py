@@ -139,3 +139,9 @@ def did_you_mean(name: str, known: Iterable[str], pattern: str = "{}") -> str:
     by_lower = {other.lower(): other for other in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
     return f"; did you mean {pattern.format(by_lower[close[0]])}?" if close else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out; PyTorch has no class for it."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

@@ -79,8 +79,8 @@ def main() -> None:
     try:
         app(prog_name="recvae")
     except Exception as error:
-        from recvae.compute.memory import is_out_of_memory
-        from recvae.errors import RecvaeError  # imports the library, which is there already if it raised
+        # imports the library, which is there already if it raised
+        from recvae.errors import RecvaeError, is_out_of_memory
 
         if isinstance(error, RecvaeError):
             typer.echo(f"error: {error}", err=True)

@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +11,13 @@ import typer
 
 from recvae_cli import completion
 from recvae_cli.console import imported_models, memory_limit, say, show, show_json
+from recvae_cli.measuring import Kept, MeasureRuns, Request
 from recvae_cli.opening import names_of
 from recvae_cli.pages import WIDTH, as_text, printable
 
 if TYPE_CHECKING:
     from recvae.evaluation.comparison import Comparison
     from recvae.models import Model
-    from recvae_cli.measuring import Kept
 
 METRIC_NAMES = (  # a copy: --help imports no library
     "recall, recall_all, ndcg, precision, hit_rate, map, mrr, coverage, gini, novelty, average_popularity, "
@@ -64,28 +63,6 @@ Data = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What was typed."""
-
-    to: str | None
-    baselines: str
-    metrics: str
-    split: str
-    by: str | None
-    seeds: int
-    form: str | None
-    output: Path | None
-    per_user: Path | None
-    as_json: bool
-    data: str | None
-    max_memory: str | None
-    own: list[str] | None
-    device: str
-    data_dir: Path
-    runs_dir: Path
-
-
 def check_request(request: Request, runs: list[str]) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
@@ -129,7 +106,7 @@ def _format(request: Request) -> str:
 
 
 def compare_runs(
-    request: Request, folders: list[Path], doing: str, kept: "Kept | None" = None
+    request: Request, folders: list[Path], doing: str, kept: Kept | None = None
 ) -> tuple["Comparison", Path]:
     """Measure runs and baselines on the same users, and return the comparison and the folder of the data set."""
     from recvae.bundles.bundle import training_of
@@ -143,7 +120,6 @@ def compare_runs(
     from recvae.evaluation.same_data import check_same_data, check_unseen
     from recvae.metrics import parse_metrics
     from recvae.runs.repeats import seeds_for
-    from recvae_cli.measuring import MeasureRuns
 
     wanted, labels = parse_metrics(request.metrics), names_of(folders)
     seeds_of = [seeds_for(folder, request.seeds, imported_models(request.own)) for folder in folders]

@@ -14,7 +14,28 @@ if TYPE_CHECKING:
     from recvae.evaluation.contenders import Contender
     from recvae.metrics import Background, Metric
     from recvae.models import Model
-    from recvae_cli.comparison import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was typed."""
+
+    to: str | None
+    baselines: str
+    metrics: str
+    split: str
+    by: str | None
+    seeds: int
+    form: str | None
+    output: Path | None
+    per_user: Path | None
+    as_json: bool
+    data: str | None
+    max_memory: str | None
+    own: list[str] | None
+    device: str
+    data_dir: Path
+    runs_dir: Path
 
 
 @dataclass(frozen=True)
@@ -31,7 +52,7 @@ class MeasureRuns:
 
     def __init__(
         self,
-        request: "Request",
+        request: Request,
         dataset: "Dataset",
         home: Path,
         metrics: "list[Metric]",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae.compute.ranks import current
-from recvae.errors import MemoryLimitError, UsageError
+from recvae.errors import MemoryLimitError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -232,9 +232,3 @@ def check_memory(
         raise MemoryLimitError(
             f"{what} needs {human_bytes(needed)} of memory, {human_bytes(allowed)} {whose}; {alternatives}"
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out; PyTorch has no class for it."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

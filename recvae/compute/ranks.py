@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError, TrainingError, UsageError
+from recvae.errors import RecvaeError, TrainingError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -287,8 +287,6 @@ def _first_line(error: BaseException) -> str:
 
 def _report(error: BaseException) -> dict[str, str]:
     """Return what the others are told of an error."""
-    from recvae.compute.memory import is_out_of_memory
-
     kind = "MemoryError" if is_out_of_memory(error) else ""
     kind = type(error).__name__ if isinstance(error, RecvaeError) else kind
     text = str(error) if kind else f"{type(error).__name__}: {error}"

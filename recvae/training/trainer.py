@@ -17,9 +17,8 @@ import scipy.sparse as sp
 import torch
 
 from recvae.compute.allocator import kept_blocks
-from recvae.compute.memory import is_out_of_memory
 from recvae.compute.ranks import current
-from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError
+from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError, is_out_of_memory
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage

@@ -12,9 +12,8 @@ from typing import Any
 from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG
 from recvae.compute.devices import resolve_device
-from recvae.compute.memory import is_out_of_memory
 from recvae.datasets.dataset import Dataset
-from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError
+from recvae.errors import BundleError, DataError, MemoryLimitError, TrainingError, UsageError, is_out_of_memory
 from recvae.evaluation.fitting import Fit, fit
 from recvae.metrics import Metric
 from recvae.models import is_own, model_class

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.compute.memory import Needs, in_blocks, is_out_of_memory
-from recvae.errors import NotFittedError, RecvaeError, UsageError
+from recvae.compute.memory import Needs, in_blocks
+from recvae.errors import NotFittedError, RecvaeError, UsageError, is_out_of_memory
 from recvae.interactions import as_interactions, whole_and_without_each
 from recvae.items import check_k
 from recvae.models.common.footprint import scoring_rows

@@ -1,7 +1,7 @@
 """Which models several processes can train together, each with a part of the users of every batch."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,13 +10,11 @@ from recvae.compute.ranks import current
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
+from recvae.models.common.described import Described
 from recvae.models.common.hyperparameters import values_of
 
-if TYPE_CHECKING:
-    from recvae.models.common.base import Model
 
-
-def check_can_share(model: "type[Model]") -> None:
+def check_can_share(model: type[Described]) -> None:
     """Refuse a model that several processes cannot train together, where there are several.
 
     Parameters
@@ -64,7 +62,7 @@ def share_of(n_users: int) -> int:
     return -(-n_users // current().size)
 
 
-def check_alike(model: "Model", train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric) -> None:
+def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric) -> None:
     """Refuse to train where processes have different data or settings.
 
     Parameters
