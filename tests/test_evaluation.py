@@ -239,6 +239,12 @@ def test_a_baseline_is_the_point_of_its_grid_that_is_best_on_validation(
     assert set(bundle.metrics["validation"]) == {"recall@20", "recall@50", "ndcg@100"}, "as every run has them"
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_baseline_is_tried_at_few_points(name: str) -> None:
+    """Each is a fit, on large data of minutes; a search that is as long as one likes is `recvae tune`."""
+    assert len(grid_of(MODELS[name].grid or MODELS[name].space)) <= 30
+
+
 def test_a_baseline_without_a_grid_is_measured_on_validation_too(films: Dataset) -> None:
     bundle = fit_baseline("popularity", films)
     per_user, _ = evaluate(bundle.model, films.validation, parse_metrics("ndcg@100"))

@@ -57,6 +57,8 @@ class EDLAE(EASE):
         "user_power": (0.0, 0.1, 0.2, 0.3),
         "item_power": (0.0, 0.1, 0.2, 0.3),
     }
+    # Of the space, 4,320 points, what EDLAE's paper has; each is an inverse of items x items.
+    grid: ClassVar[Space] = {"l2": (None, 50.0, 200.0, 500.0), "dropout": (0.1, 0.33, 0.5)}
 
     dropout: float = hyperparameter(
         0.33, "probability p of hiding an interaction from the input", low=0, high=1, below_high=True
