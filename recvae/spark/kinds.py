@@ -79,7 +79,7 @@ def time_column(name: str, kind: str, where: str) -> "Column":
     column = functions.col(quoted(name))
 
     if kind == "timestamp":
-        return functions.floor(functions.unix_micros(column) / 1_000_000).cast("bigint")
+        return functions.unix_seconds(column)  # rounded down, as before 1970 too
     if kind in ("timestamp_ntz", "date"):
         day = functions.unix_date(column.cast("date")).cast("bigint") * 86_400
         if kind == "date":

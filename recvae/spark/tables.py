@@ -86,7 +86,8 @@ class Rows:
 
 def shown_file(name: str) -> str:
     """Return how messages call a file of Spark: a local one by its path."""
-    return unquote(name).removeprefix("file://") if name.startswith("file:///") else unquote(name)
+    text = unquote(name)  # Spark writes file:/a or file:///a
+    return "/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:/") else text
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -175,9 +176,7 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     with spark_errors(f"{name} could not be read"):
         frame = parquet(spark, path)
         folders = _folder_columns(frame.inputFiles())
-        in_files = frame.columns
-        if folders:  # without their columns
-            in_files = spark.read.option("recursiveFileLookup", "true").parquet(path).columns
+        in_files = _files_below(spark, path).columns if folders else frame.columns  # without their columns
     found = rows_of_frame(frame, options, name, of_files=True)
     _refuse_folders(frame.columns, in_files, folders, found.columns, options, name)
     with spark_errors(f"{name} could not be read"):
@@ -185,17 +184,34 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
 
 
 def parquet(spark: "SparkSession", path: str) -> "DataFrame":
-    """Open Parquet files.
+    """Open Parquet files: all of a folder and its sub-folders, with the columns that folders name, such as `day=3`.
 
     Raises
     ------
     UsageError
         If there are none.
+    DataError
+        If Spark would leave out some of them without a word, as it does with folders of which only some name a column.
     """
+    every = _files_below(spark, path)
+    if not _folder_columns(every.inputFiles()):
+        return every
+    found = spark.read.parquet(path)
+    left_out = sorted(map(shown_file, {*every.inputFiles()} - {*found.inputFiles()}))
+    if left_out:
+        raise DataError(
+            f"{path.removeprefix('file://')}: Spark would leave out {left_out[0]}, expected all files in folders that "
+            "name the same columns; give them as several paths"
+        )
+    return found
+
+
+def _files_below(spark: "SparkSession", path: str) -> "DataFrame":
+    """Open all files of a folder and its sub-folders; what the folders are called plays no part."""
     from pyspark.errors import AnalysisException
 
     try:
-        return spark.read.parquet(path)
+        return spark.read.option("recursiveFileLookup", "true").parquet(path)
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
