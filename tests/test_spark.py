@@ -33,7 +33,7 @@ if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
     pytest.skip("there is no Java", allow_module_level=True)
 
 from recvae import spark as on_spark  # noqa: E402
-from recvae.spark import draws, filters, writing  # noqa: E402
+from recvae.spark import draws, filters, tables, writing  # noqa: E402
 from recvae.spark.answer_files import recommend_files  # noqa: E402
 from recvae.spark.session import check_spark, settings_of, spark_errors, spark_session  # noqa: E402
 
@@ -129,6 +129,35 @@ def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, 
     listed = {one["file"] for part in made.manifest["shards"].values() for one in part}
     assert listed == {path.relative_to(tmp_path / "spark").as_posix() for path in (tmp_path / "spark").rglob("*.safe*")}
     assert not [table for table in session.catalog.listTables() if table.name.startswith("recvae")]
+
+
+def test_files_in_sub_folders_are_read_too(session: Any, tmp_path: Path) -> None:
+    log = written(odd_log(), tmp_path / "log")
+    (log / "more" / "2026").mkdir(parents=True)
+    (log / "part c.parquet").rename(log / "more" / "2026" / "part c.parquet")
+    (log / "_SUCCESS").touch()
+    protocol = Protocol(split="strong", heldout_users=5, min_rating=2.25)
+    made = on_spark.prepare(str(log), tmp_path / "spark", protocol=protocol, log_format=FORMAT, name="log")
+    same(made, prepare_log(log, protocol, name="log", log_format=FORMAT).dataset)
+
+
+def test_no_file_is_left_out_where_only_some_folders_name_a_column(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = written(odd_log(), tmp_path / "log")
+    for name, folder in (("part b.parquet", "day=1"), ("part c.parquet", "x")):
+        (log / folder).mkdir()
+        (log / name).rename(log / folder / name)
+    with pytest.raises(EngineError, match="CONFLICTING_DIRECTORY_STRUCTURES"):
+        on_spark.prepare(str(log), tmp_path / "spark", log_format=FORMAT, name="log")
+    every = session.read.parquet(str(log / "day=1" / "part b.parquet"), str(log / "x" / "part c.parquet"))
+    shutil.move(log / "x", tmp_path / "elsewhere")
+    monkeypatch.setattr(tables, "_files_below", lambda *_: every)  # as if Spark did not see the second file
+    with pytest.raises(
+        DataError, match=r"Spark would leave out /.*part c\.parquet, expected all files in folders that"
+    ):
+        on_spark.prepare(str(log), tmp_path / "spark", log_format=FORMAT, name="log")
+    assert not (tmp_path / "spark").exists()
 
 
 def failing_once() -> Callable[[Any], Iterator[Any]]:

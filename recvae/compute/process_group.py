@@ -52,14 +52,17 @@ def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
 
 @contextmanager
 def _group(ranks: Ranks) -> Iterator[None]:
+    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of PyTorch
+    from torch.distributed.rendezvous import rendezvous
+
     has_gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
     # torchrun keeps its store when it starts the processes again: without a place of its own, a process would find
     # the addresses of those before it there, which no longer listen.
     place = f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        store, rank, size = next(torch.distributed.rendezvous("env://", timeout=_WAITING))
-        store = torch.distributed.PrefixStore(place, store)
+        store, rank, size = next(rendezvous("env://", timeout=_WAITING))
+        store = PrefixStore(place, store)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAITING)
     except (RuntimeError, ValueError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
