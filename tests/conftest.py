@@ -183,7 +183,8 @@ def exported(bundle_folder: Callable[[str], Path], blocks: Dataset, once: Callab
     @functools.cache
     def make(name: str, format: str = "onnx", quantize: str | None = None) -> Path:
         how: dict[str, Any] = {"format": format, "quantize": quantize, "held_out": blocks.validation}
-        return once(f"{format}-{quantize}-{name}", lambda folder: export(bundle_folder(name), output=folder, **how))
+        kind = format if quantize is None else f"{format}-{quantize}"
+        return once(f"{kind}-{name}", lambda home: export(bundle_folder(name), output=home / kind, **how)) / kind
 
     return make
 
