@@ -245,13 +245,14 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
     several = shop.with_more_seeds(strongest, reports[strongest])
     partners = sorted(closed, key=shop.validation)[::-1][: shop.budget.partners or None]
     candidates = [*itertools.product((*networks, *several), partners), ("edlae", "als")]
-    pairs: list[str] = []
+    reached: dict[str, float] = {}  # on validation, by blend
     best = single = ""
     for first, second in candidates:
-        pairs.append(shop.blend(first, second))
-        best = max(pairs, key=shop.validation)
-        single = max((pair for pair in pairs if not pair.startswith(tuple(several))), key=shop.validation)
-        shop.drop_weights({*pairs} - {best, single, "edlae-als"})
+        pair = shop.blend(first, second)
+        reached[pair] = shop.validation(pair)
+        best = max(reached, key=reached.__getitem__)
+        single = max((one for one in reached if not one.startswith(tuple(several))), key=reached.__getitem__)
+        shop.drop_weights({*reached} - {best, single, "edlae-als"})
     runs = list(dict.fromkeys([*networks, *closed, "popularity", *several, "edlae-als", single, best]))
     names = [f"{shop.data}/{run}" for run in runs]
     words = ["compare", *names, "--to", f"{shop.data}/ease", "--metrics", METRICS, "--format", "markdown"]
@@ -264,7 +265,7 @@ def measure(shop: Workshop, source: str | None, seeds: int) -> str:
             "Chosen on validation (NDCG@100), what is not named being the default:",
             _settings(shop, reports, [*several, "edlae-als", single, best]),
             "The blends tried, by validation NDCG@100: "
-            + ", ".join(f"{name} {shop.validation(name):.4f}" for name in sorted(pairs, key=shop.validation)[::-1])
+            + ", ".join(f"{name} {reached[name]:.4f}" for name in sorted(reached, key=reached.__getitem__)[::-1])
             + ".",
             "Made by\n\n```console\n" + "\n".join(shop.lines) + "\n```",
         ]

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recvae_cli import histories
 from recvae_cli.console import command, say, say_next
 
 _LOCAL, _SPARK = "local", "spark"
@@ -104,11 +105,5 @@ def recommend_with_spark(
     from recvae.spark.session import settings_of
 
     done = recommend_files(source, output, folder, settings_of(settings), options, **columns)
-    say(f"{output}: {done.users:,} users; read {', '.join(done.columns)}")
-    for reason, count in done.left_out.items():
-        say(f"left out: {count:,} {reason}")
-    if done.fallback:
-        say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
-    if done.without:
-        say(f"{done.without:,} users got nothing (no row): every item was already seen or excluded")
+    histories.say_answers(output, done)
     say_next(command("inspect", folder))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from recvae.items import ItemIndex
+    from recvae.recommenders.answer_files import AnswerCounts
 
 Source = Annotated[
     str | None,  # a path here, or an address that only Spark can read
@@ -115,8 +116,7 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
         parts = [histories_of(block, items) for block in file.blocks()]
         columns, left_out = file.columns, file.counts.left_out
     say(f"read {', '.join(columns)}")
-    for reason, count in left_out.items():
-        say(f"left out: {count:,} {reason}")
+    _say_left_out(left_out)
     found = Histories.joined(parts)
     unknown = list(dict.fromkeys(item for of_user in found.unknown for item in of_user))
     if unknown:
@@ -125,3 +125,32 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
         say(f"{len(unknown):,} unknown items do not count: {named}{more}; the model's ids look like {items.ids[0]}")
     users = [user for part in parts for user in part.users]
     return ReadHistories(users, found.matrix, [len(of_user) for of_user in found.unknown])
+
+
+def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
+    """Say how the users of a file were answered, on one machine or by Spark.
+
+    Parameters
+    ----------
+    output : str
+        What was written.
+    done : AnswerCounts
+        The users.
+    example : int or str, optional
+        An id of the model, for users whose ids are unknown.
+    """
+    again = f", {done.before:,} of them before the interruption" if done.before else ""
+    say(f"{output}: {done.users:,} users{again}; read {', '.join(done.columns)}")
+    _say_left_out(done.left_out)
+    if done.fallback:
+        say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
+    if done.unknown:
+        say(f"{done.unknown:,} ids in the histories are unknown; the model's ids look like {example}")
+    if done.without:
+        where = "an empty list" if output.endswith(".jsonl") else "no row"
+        say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
+
+
+def _say_left_out(left_out: dict[str, int]) -> None:
+    for reason, count in left_out.items():
+        say(f"left out: {count:,} {reason}")

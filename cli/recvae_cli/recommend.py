@@ -219,17 +219,7 @@ def _recommend_file(
     except KeyboardInterrupt:
         say(f"interrupted; run the same command again to continue (finished users are kept next to {output})")
         raise typer.Exit(130) from None
-    again = f", {done.before:,} of them before the interruption" if done.before else ""
-    say(f"{output}: {done.users:,} users{again}; read {', '.join(done.columns)}")
-    for reason, count in done.left_out.items():
-        say(f"left out: {count:,} {reason}")
-    if done.fallback:
-        say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
-    if done.unknown:
-        say(f"{done.unknown:,} ids in the histories are unknown; the model's ids look like {recommender.item_ids[0]}")
-    if done.without:
-        where = "an empty list" if output.suffix == ".jsonl" else "no row"
-        say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
+    histories.say_answers(str(output), done, recommender.item_ids[0])
 
 
 def _print(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from recvae.compute.ranks import _CURRENT, Ranks, of_environment
+from recvae.compute.ranks import _CURRENT, Ranks, first_line, of_environment
 from recvae.errors import UsageError
 from recvae.version import __version__
 
@@ -65,9 +65,8 @@ def _group(ranks: Ranks) -> Iterator[None]:
         store = PrefixStore(place, store)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAITING)
     except (RuntimeError, ValueError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(
-            f"process {ranks.rank} of {ranks.size} cannot meet the others ({first.strip()}); choose another "
+            f"process {ranks.rank} of {ranks.size} cannot meet the others ({first_line(error)}); choose another "
             "--master-port, or let torchrun choose one (--standalone), and see that the machines reach one another"
         ) from error
     try:

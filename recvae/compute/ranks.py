@@ -147,7 +147,7 @@ class Ranks:
         except RuntimeError as error:
             self.lost = True
             self.agreed = TrainingError(
-                f"lost contact with another of the {self.size} processes ({_first_line(error)}); `recvae train "
+                f"lost contact with another of the {self.size} processes ({first_line(error)}); `recvae train "
                 "--resume` continues from the last whole epoch, with any number of processes"
             )
             raise self.agreed from error
@@ -281,7 +281,8 @@ def _by_name(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [report.get(name) for report in reports] for name in reports[0]}
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what PyTorch says, or the kind of the error where it says nothing."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
 
 

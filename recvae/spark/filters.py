@@ -1,6 +1,5 @@
 """The filters, step by step, as `events.filter_events` applies them to arrays."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recvae.datasets import relational
@@ -60,7 +59,7 @@ def filtered(log: CodedLog, filters: Filters) -> tuple["DataFrame", list[FilterS
         for before in kept[:-1]:  # what the last step was made of
             before.unpersist()
         kept = kept[-1:]
-    return left, [replace(step) for step in steps]
+    return left, steps
 
 
 def _step(name: str, events: "DataFrame") -> FilterStep:

@@ -1,8 +1,5 @@
 """Which models several processes can train together, each with a part of the users of every batch."""
 
-import hashlib
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 
@@ -90,17 +87,10 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
     ranks.check_alike(
         {"model": model.name, **settings, "select_by": select_by.path}, "model and settings", "type the same everywhere"
     )
+    from recvae.datasets.folder import fingerprint_of_matrices  # a process that trains alone needs none of it
+
     ranks.check_alike(
-        {"shape": list(train.shape), "fingerprint": _fingerprint([train, *held_out])},
+        {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]},
         "training and validation users",
         "copy the data set to all machines, or prepare it with the same command on each",
     )
-
-
-def _fingerprint(matrices: list[Any]) -> str:
-    """Return a hash of what the matrices hold."""
-    found = hashlib.sha256()
-    for matrix in matrices:
-        for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float64)):
-            found.update(np.ascontiguousarray(part).data)
-    return found.hexdigest()[:12]
