@@ -381,6 +381,38 @@ def test_the_command_says_what_it_says_without_spark(
     assert pq.read_table("out.parquet")["rank"].to_numpy().max() == 3
 
 
+@pytest.mark.parametrize("column", ["rating", "time"])
+@pytest.mark.parametrize("on_bad_row", ["stop", "skip"])
+def test_a_file_without_a_column_that_others_have_is_refused(
+    session: Any, tmp_path: Path, column: str, on_bad_row: str
+) -> None:
+    """Spark would fill it with nothing, and each of its rows would be left out."""
+    log = pd.DataFrame({"user": [1, 2], "item": [3, 4], "rating": [5.0, 4.0], "time": [10**9, 10**9 + 1]})
+    (tmp_path / "log").mkdir()
+    log.to_parquet(tmp_path / "log" / "a.parquet")
+    log.drop(columns=column).to_parquet(tmp_path / "log" / "b.parquet")
+    options = LogFormat(on_bad_row=on_bad_row)
+    message = rf"b.parquet: column '{column}' has no value in 2 rows, .* leave it out with --no-{column}$"
+    with pytest.raises(DataError, match=message):
+        on_spark.prepare(str(tmp_path / "log"), tmp_path / "no", log_format=options)
+    assert not (tmp_path / "no").exists()
+
+
+def test_files_that_spark_cannot_read_together_are_refused_in_its_own_words(session: Any, tmp_path: Path) -> None:
+    log = pd.DataFrame({"user": [1, 2], "item": [3, 4], "User": [5, 6]})
+    log.to_parquet(tmp_path / "twins.parquet")
+    with pytest.raises(DataError, match=r"twins.parquet: several columns are called 'user' but for case; rename one"):
+        on_spark.prepare(str(tmp_path / "twins.parquet"), tmp_path / "no")
+    (tmp_path / "log").mkdir()
+    for name, zone in (("a", None), ("b", "UTC")):
+        times = pd.to_datetime([10**9, 10**9 + 1], unit="s", utc=zone == "UTC").astype(
+            "datetime64[us]" if zone is None else "datetime64[us, UTC]"
+        )
+        log[["user", "item"]].assign(time=times).to_parquet(tmp_path / "log" / f"{name}.parquet")
+    with pytest.raises(EngineError, match=r"log could not be read: .*Failed to merge incompatible data types"):
+        on_spark.prepare(str(tmp_path / "log"), tmp_path / "no")
+
+
 LOGS = st.lists(
     st.tuples(
         st.sampled_from(["a", "A", "ä", "é", " a", "b", "c", "\U0001f600", "\uffee", "NULL", None, "10", "9"]),

@@ -124,6 +124,7 @@ def _count(rows: Rows, skips: bool) -> list[dict[str, Any]]:
         "count(item) AS n_items",
         f"count_if(NOT {rated}) AS no_rating",
     ]
+    asked += [f"count({role}) AS n_{role}s" for role, there in (("rating", has_rating), ("moment", has_time)) if there]
     if has_time:
         there = "moment" if not skips else f"CASE WHEN {usable} THEN moment END"
         asked += [
@@ -155,11 +156,12 @@ def _refuse_file(rows: Rows, one: Mapping[str, Any], seen: dict[str, int]) -> No
     if one["file"] in seen:
         raise DataError(f"got {name} twice, by two of the paths; give each file once")
     seen[one["file"]] = one["n_rows"]
-    for role in ("user", "item"):
-        if not one[f"n_{role}s"]:
+    for role, name_of in (("user", "user"), ("item", "item"), ("rating", "rating"), ("time", "moment")):
+        if one.get(f"n_{name_of}s") == 0:
+            way_out = f", or leave it out with --no-{role}" if role in ("rating", "time") else ""
             raise DataError(
                 f"{name}: column '{getattr(rows.columns, role)}' has no value in {one['n_rows']:,} rows, expected the "
-                "files of one log; give only those"
+                f"files of one log; give only those{way_out}"
             )
 
 

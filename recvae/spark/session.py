@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOCAL_PARTITIONS = 8  # of a shuffle on one machine; 200, the default, are as many tasks for any small log
 _SHOWN = 300  # letters of Spark's own message
+_MOST_CAUSES = 20  # of an error of Java: it may be its own cause
 
 
 def check_spark() -> None:
@@ -191,10 +192,22 @@ def _reason(error: BaseException) -> str:
     """Return what an error says, in one line; the last line of what a worker printed is what went wrong there."""
     if _is_lost() or isinstance(error, ConnectionError | EOFError) or "stopped SparkContext" in str(error):
         return "the session of Spark was lost; start it again, with more memory if it was killed"
-    text = str(error).split("JVM stacktrace")[0].strip()
+    text = _java_reason(error) or str(error).split("JVM stacktrace")[0].strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("recvae.errors.")]
     if ours:
         return ours[-1].partition(": ")[2].rstrip(".")
     found = next((line for line in lines if not line.startswith(("Traceback", "File ", "at "))), type(error).__name__)
     return found[:_SHOWN].rstrip(".")
+
+
+def _java_reason(error: BaseException) -> str:
+    """Return what the innermost error of Java says; empty where it says nothing, or the error is not Java's."""
+    cause, said = getattr(error, "java_exception", None), ""
+    with suppress(Exception):  # the session may be lost
+        for _ in range(_MOST_CAUSES):
+            if cause is None:
+                break
+            said = str(cause.getMessage() or "") or said
+            cause = cause.getCause()
+    return said

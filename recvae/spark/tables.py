@@ -213,9 +213,13 @@ def _files_below(spark: "SparkSession", path: str) -> "DataFrame":
     try:
         return spark.read.option("recursiveFileLookup", "true").parquet(path)
     except AnalysisException as error:
+        name = path.removeprefix("file://")
+        if error.getCondition() == "COLUMN_ALREADY_EXISTS":
+            twin = str((error.getMessageParameters() or {}).get("columnName", "")).strip("`")
+            raise DataError(f"{name}: several columns are called '{twin}' but for case; rename one of them") from error
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
-        raise UsageError(f"no file at {path.removeprefix('file://')}; check the path") from error
+        raise UsageError(f"no file at {name}; check the path") from error
 
 
 def _folder_columns(files: Sequence[str]) -> list[str]:
