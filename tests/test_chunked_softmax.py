@@ -244,7 +244,8 @@ def test_the_estimate_falls_by_the_block_and_a_refusal_says_what_to_set() -> Non
     size = (10_000, 1_000_000, 200_000)
     model = MultDAE(latent_dim=64, batch_size=500)
     whole, parts = (replace(model, items_at_a_time=step).needs(*size).training for step in (None, 4096))
-    assert 1.3 * 4 * 500 * 10**6 < whole - parts + 4 * 4 * 4096 * (500 + 64) < 1.31 * 4 * 500 * 10**6
+    fell = whole - parts + 4 * 4 * 4096 * (500 + 64) + 2 * 4 * 64 * 10**6  # room for two gradients once more, see there
+    assert 1.3 * 4 * 500 * 10**6 < fell < 1.31 * 4 * 500 * 10**6
     fewer = MultDAE(latent_dim=64, batch_size=500, items_at_a_time=64).needs(*size).training
     assert fewer < parts
     with pytest.raises(MemoryLimitError, match=r"raise --max-memory to .*GB, or set items_at_a_time=4096, or set bat"):

@@ -82,12 +82,16 @@ class BatchFootprint:
         Further bytes that an update takes.
     row_wise : bool
         Whether gradients of the item layers have only the rows of a batch, which `more` counts.
+    gradients_again : int
+        Gradients of item layers for which a CPU takes new room, beside that of the gradients before: where there is no
+        block of users x items to fill that room, small tensors of the loss come to lie in it.
     """
 
     blocks: float
     scoring_blocks: float = 1.2
     more: int = 0
     row_wise: bool = False
+    gradients_again: int = 0
 
 
 def network_needs(
@@ -132,6 +136,8 @@ def network_needs(
     widths = sum(p.numel() for p in network.parameters() if p.dim() == 1 and p is not of_items)  # one bias per unit
     update = int(_FLOAT * users * (batch.blocks * n_items + _OF_WIDTHS * widths)) + batch.more
     update += _BATCH_BYTES * users * n_interactions // max(n_users, 1)
+    if not (on_gpu or batch.row_wise):
+        update += _FLOAT * batch.gradients_again * network.output.weight.numel()
     if isinstance(network.output, TiedLinear) and not batch.row_wise:
         update += _FLOAT * network.output.weight.numel()  # two gradients until they are added up
     idle = weights + 2 * learned + mean + (rows if resident else 0)  # after an epoch's updates

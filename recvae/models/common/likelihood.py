@@ -19,7 +19,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint, blocks_of
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.models.common.item_networks import ItemNetwork, LogitNetwork
-from recvae.models.common.networks import SparseLinear
+from recvae.models.common.networks import SparseLinear, TiedLinear
 from recvae.training.batches import SparseBatch
 from recvae.training.chunked_softmax import chunked_bytes, chunked_nll
 from recvae.training.losses import LIKELIHOODS, output_nll
@@ -108,9 +108,13 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         n_items, width = network.output.weight.shape
         if self.sampling != "none":
-            return BatchFootprint(blocks=0.0, more=sampled_bytes(n_users, n_interactions, self.sampled_items, width))
+            more = sampled_bytes(n_users, n_interactions, self.sampled_items, width)
+            return BatchFootprint(blocks=0.0, more=more, gradients_again=1)
         if self.items_at_a_time is not None:
-            return BatchFootprint(blocks=0.0, more=chunked_bytes(n_users, n_items, self.items_at_a_time, width))
+            more = chunked_bytes(n_users, n_items, self.items_at_a_time, width)
+            return BatchFootprint(
+                blocks=0.0, more=more, gradients_again=1 if isinstance(network.output, TiedLinear) else 2
+            )
         # On a GPU all users' part is there at once, which a CPU has piece by piece.
         return BatchFootprint(blocks=blocks_of(self._likelihood()[0]) + on_gpu)
 
