@@ -25,6 +25,10 @@ _LONG = timedelta(days=7)
 _MOST_WORDS = 10_000  # characters of an error that the others are told
 _WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
 
+USERS, ITEMS = "users", "items"
+SHARES = (USERS, ITEMS)
+"""What processes may have a part of each: the users of every batch, or the items of the network."""
+
 
 class Ranks:
     """One of the processes that train together; by default the only one.
@@ -35,11 +39,16 @@ class Ranks:
         Which one it is, from 0, and how many there are.
     local_rank, local_size : int
         The same on its machine.
+    share : str
+        One of `SHARES`.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, share: str = USERS
+    ) -> None:
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
+        self.share = share
         self.interrupted = False
         """Whether a signal has asked it to end; all hear of it at the next check."""
         self.agreed: BaseException | None = None
@@ -60,9 +69,20 @@ class Ranks:
         """Whether it is the one that prints and writes."""
         return self.rank == 0
 
-    def part_of(self, n: int) -> tuple[int, int]:
-        """Return the first of n consecutive things that are its own, and the one after the last."""
-        return self.rank * n // self.size, (self.rank + 1) * n // self.size
+    @property
+    def by_users(self) -> bool:
+        """Whether there are others, each with a part of the users of a batch."""
+        return self.several and self.share == USERS
+
+    @property
+    def by_items(self) -> bool:
+        """Whether there are others, each with a part of the items of the network, and all users."""
+        return self.several and self.share == ITEMS
+
+    def part_of(self, n: int, rank: int | None = None) -> tuple[int, int]:
+        """Return the first of n consecutive things that are its own, or of another rank, and the one after the last."""
+        rank = self.rank if rank is None else rank
+        return rank * n // self.size, (rank + 1) * n // self.size
 
     def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:
         """Wait for all, and end with them where one has failed or was interrupted.
@@ -163,6 +183,25 @@ class Ranks:
             for wait in waits:
                 if wait is not None:
                     wait.wait()
+
+    def highest(self, tensor: "torch.Tensor") -> None:
+        """Put the highest over all processes in the place of each number; check first."""
+        if not self.several:
+            return
+        import torch
+
+        with self._lost():
+            torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+
+    def hand(self, tensor: "torch.Tensor", source: int, target: int) -> None:
+        """Copy a tensor of the CPU from one process into that of another; nothing in all others. Check first."""
+        import torch
+
+        with self._lost():
+            if source != target and self.rank == source:
+                torch.distributed.send(tensor, target)
+            if source != target and self.rank == target:
+                torch.distributed.recv(tensor, source)
 
     def gather_rows(self, own: "torch.Tensor") -> "torch.Tensor":
         """Return the rows of all, those of the first process first; the columns are the same everywhere."""

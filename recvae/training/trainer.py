@@ -22,7 +22,8 @@ from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageErr
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage
-from recvae.training.batches import Share, SparseBatches
+from recvae.training.batch_parts import Share
+from recvae.training.batches import SparseBatches
 from recvae.training.checkpoints import Checkpoint, TrainingState, of_first
 from recvae.training.details import DetailedMonitor, EpochDetails
 from recvae.training.gradients import SharedGradients

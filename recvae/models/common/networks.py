@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from recvae.compute.collectives import summed
 from recvae.compute.matmul import linear_product, product
+from recvae.compute.ranks import current
 from recvae.training.batches import SparseBatch
 from recvae.training.draws import of_interactions, of_users
 
@@ -76,6 +78,8 @@ class SparseLinear(nn.Module):
         if catch_up is not None:
             catch_up(self.weight, batch.items)
         hidden = sparse_product(batch, inputs, self.weight, catch_up is not None)  # (N,) -> (B, H)
+        if batch.own is not None:
+            hidden = summed(hidden, current())  # with those of the other processes, which have the other items
         if extra is not None:
             hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
