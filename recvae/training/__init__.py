@@ -22,6 +22,8 @@
     monitors          progress on a terminal, `log.jsonl`
     checkpoints       the state after an epoch, to resume from
     validation        what validation users choose by
+    shard_files       weights and checkpoints whose items several processes share, as one file
+    sharing           what several processes do together in the course of training
     task              what a model states about its training
     trainer           the loop
 
