@@ -4,16 +4,13 @@ The processes are real, forked from this one; the parts they are made of are in 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from recvae.compute.process_group import joined
-from recvae.compute.ranks import current
 from recvae.models import MODELS
-from tests.test_ranks import DEEP, HELD_OUT, N_ITEMS, TRAIN, WIDE, check_same, figures, fitted
+from tests.test_ranks import DEEP, N_ITEMS, WIDE, check_same, figures, fitted
 
 Several = Callable[..., list[Any]]
 
@@ -34,7 +31,7 @@ NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 def ends(several: Several, n: int, work: Callable[[], Any], **how: Any) -> list[Any]:
     """Return what each of n processes found, or the error that it ended with, as its class and its words."""
 
-    def end(rank: int) -> Any:  # noqa: ARG001
+    def end(rank: int) -> Any:
         try:
             with joined(share="items"):
                 return work()

@@ -75,8 +75,17 @@ class Bundle:
         return f"<Bundle: {self.model!r} on {one_line(self.manifest.get('name', 'unnamed data'))}>"
 
 
-def write_bundle(folder: Path, bundle: Bundle) -> None:
+def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> None:
     """Write a bundle into a folder, made if missing; the card comes last and makes it valid.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    bundle : Bundle
+        What.
+    has_weights : bool
+        Whether the file of the weights is there already; see `NetworkWeights.gather`.
 
     Raises
     ------
@@ -85,10 +94,11 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     StorageError
         If it cannot be written.
     """
-    weights = bundle.model.weights()
+    weights = {} if has_weights else bundle.model.weights()
     with storage_errors(folder):
         (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
-    write_weights(folder / WEIGHTS, weights)
+    if not has_weights:
+        write_weights(folder / WEIGHTS, weights)
     with write_file(folder / ITEMS) as aside:
         bundle.items.write(aside)
     card = {

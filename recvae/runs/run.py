@@ -275,7 +275,7 @@ def train(
     with locked_run(work):
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
-            write_bundle(work, bundle)
+            write_bundle(work, bundle, has_weights=current().by_items)
         except BaseException as error:
             if isinstance(monitor, DetailedMonitor):
                 monitor.ended(failed(error))  # also where the fit itself went well
@@ -340,6 +340,9 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             refit=run.refit,
             select_by=run.select_by,
         )
+        if current().by_items and model.n_items_:
+            (work / CARD).unlink(missing_ok=True)  # it must not speak for newer weights
+            model.gather(work / WEIGHTS)
         current().end()
         return fitted
     except (UsageError, BundleError):

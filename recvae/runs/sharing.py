@@ -86,7 +86,9 @@ def train_along(run: Run, dataset: Dataset, *, device: str = "auto", max_memory:
     max_memory : int, optional
         Bytes that fitting may take.
     """
-    fit(run.model, dataset, device=device, max_memory=max_memory, refit=run.refit, select_by=run.select_by)
+    fitted = fit(run.model, dataset, device=device, max_memory=max_memory, refit=run.refit, select_by=run.select_by)
+    if fitted.model.n_items_:
+        fitted.model.gather()
     current().end()
 
 

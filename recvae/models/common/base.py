@@ -6,6 +6,7 @@ A model of your own states a name, a paper, `_fit` and `_score_block`; what it l
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -338,6 +339,10 @@ class Model(Described, ScoringModel):
         check_memory(
             needs.training, max_memory, f"{self.name} on {n_items:,} items", f"raise --max-memory, {FEWER_ITEMS}"
         )
+
+    def gather(self, path: Path | None = None) -> bool:  # noqa: ARG002  (of networks whose items are shared)
+        """Whether this process has the whole model, as it does of most; see `NetworkWeights.gather`."""
+        return True
 
     def training_summary(self) -> TrainingSummary:
         """Return how the last fit went, for the bundle; nothing is set for a model without epochs."""
