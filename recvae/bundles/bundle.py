@@ -122,6 +122,29 @@ def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> 
     write_json(folder / CARD, card)
 
 
+def gather_weights(model: Model, folder: Path | None = None) -> None:
+    """Write the weights of a model whose items several processes share into the folder of its bundle; all call it.
+
+    Parameters
+    ----------
+    model : Model
+        As its fit has left it; nothing is done with one that was stopped before it had learned anything.
+    folder : Path, optional
+        In the first process, which has the whole model then, used from its file.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    if not model.n_items_:
+        return
+    if folder is not None:
+        with storage_errors(folder):
+            (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
+    model.gather(None if folder is None else folder / WEIGHTS)
+
+
 def _describe_parts(model: Model) -> dict[str, Any]:
     """Return what a card says of the models that a model is made of; nothing for most."""
     parts = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
+from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, gather_weights, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.compute.ranks import current
@@ -340,9 +340,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             refit=run.refit,
             select_by=run.select_by,
         )
-        if current().by_items and model.n_items_:
-            (work / CARD).unlink(missing_ok=True)  # it must not speak for newer weights
-            model.gather(work / WEIGHTS)
+        if current().by_items:
+            gather_weights(model, work)
         current().end()
         return fitted
     except (UsageError, BundleError):
