@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from recvae.compute.ranks import _CURRENT, SHARES, Ranks, first_line, of_environment
+from recvae.compute.rank_errors import first_line
+from recvae.compute.ranks import _CURRENT, SHARES, Ranks, of_environment
 from recvae.errors import UsageError
 from recvae.version import __version__
 

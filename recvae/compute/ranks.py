@@ -7,14 +7,14 @@ stop, says so there, so that all end at the same place, and nobody waits for who
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError, TrainingError, UsageError, is_out_of_memory
+from recvae.compute.rank_errors import error_of, first_line, report_of
+from recvae.errors import RecvaeError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LARGE = 1 << 16  # numbers
 _LONG = timedelta(days=7)
-_MOST_WORDS = 10_000  # characters of an error that the others are told
 _WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
 
 USERS, ITEMS = "users", "items"
@@ -146,10 +145,10 @@ class Ranks:
             self.agreed = error or KeyboardInterrupt()
             raise self.agreed
         if highest == _FAILED:
-            reports = self.gather(None if error is None else _report(error))
+            reports = self.gather(None if error is None else report_of(error))
             first = next(rank for rank, report in enumerate(reports) if report is not None)
             if first != self.rank:
-                self.agreed = _error_of(reports, first)
+                self.agreed = error_of(reports, first)
                 raise self.agreed from error
         elif most != -least:
             self.agreed = TrainingError(
@@ -288,6 +287,16 @@ def current() -> Ranks:
     return _CURRENT.get()
 
 
+@contextmanager
+def supposed(ranks: Ranks) -> Iterator[None]:
+    """Have memory counted as if this were one of several processes, which do not meet."""
+    token = _CURRENT.set(ranks)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 def of_environment() -> Ranks:
     """Return which process this one is, as torchrun says in the environment.
 
@@ -318,38 +327,3 @@ def _tensor(values: list[int], dtype: str = "int64") -> "torch.Tensor":
 
 def _by_name(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [report.get(name) for report in reports] for name in reports[0]}
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what PyTorch says, or the kind of the error where it says nothing."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
-
-
-def _report(error: BaseException) -> dict[str, str]:
-    """Return what the others are told of an error."""
-    kind = "MemoryError" if is_out_of_memory(error) else ""
-    kind = type(error).__name__ if isinstance(error, RecvaeError) else kind
-    text = str(error) if kind else f"{type(error).__name__}: {error}"
-    return {"kind": kind, "text": text[:_MOST_WORDS], "host": socket.gethostname()}
-
-
-def _error_of(reports: Sequence[Mapping[str, str] | None], first: int) -> Exception:
-    """Return the error of the first process that has failed, as the others raise it."""
-    report = reports[first]
-    assert report is not None
-    text, everywhere = report["text"], all(other is not None and other["text"] == report["text"] for other in reports)
-    if first and not everywhere:
-        text += f" (in process {first} of {len(reports)}, on {report['host']})"
-    if report["kind"] == "MemoryError":
-        return MemoryError(text)
-    known = {kind.__name__: kind for kind in _below(RecvaeError)}.get(report["kind"])
-    if known is not None:
-        return known(text)
-    return TrainingError(f"a process of {len(reports)} has failed with {text}")
-
-
-def _below(kind: type[RecvaeError]) -> Iterator[type[RecvaeError]]:
-    """Yield a class of errors and all that derive from it."""
-    yield kind
-    for other in kind.__subclasses__():
-        yield from _below(other)

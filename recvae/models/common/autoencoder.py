@@ -171,6 +171,15 @@ class Autoencoder(NetworkWeights, Generic[NetworkT]):
             on_gpu=on_gpu,
         )
 
+    def bytes_of_weights(self, n_items: int) -> tuple[int, int]:
+        """Return the bytes of the weights of this process while training, and of Adam's two moments of them."""
+        with torch.device("meta"):
+            network, prior = self._network(items_of(n_items)), self._prior(items_of(n_items))
+        modules = [network] if prior is None else [network, prior]
+        every = [parameter for module in modules for parameter in module.parameters()]
+        n_bytes = [one.numel() * one.element_size() for one in every]
+        return sum(n_bytes), 2 * sum(n for one, n in zip(every, n_bytes, strict=True) if one.requires_grad)
+
     def check_memory(
         self,
         n_users: int,
