@@ -100,7 +100,7 @@ def file_size(shard_size: str | None, share: str, tracked: str | None) -> int | 
         )
     if share != "users" and tracked is not None:
         raise UsageError(
-            "got --tensorboard or --mlflow with --share items and --shard-size, where no process has the model to show; "
+            "got --tensorboard or --mlflow with --share items and --shard-size, where no process has the whole model; "
             "leave --shard-size out"
         )
     return n_bytes

@@ -21,7 +21,7 @@ from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
-from recvae.runs.state import LOCK, is_locked, locked_run, metric_of, read_state, write_state
+from recvae.runs.state import LOCK, claim, is_locked, locked_run, metric_of, read_state, write_state
 from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
 from recvae.storage.weight_files import is_of_weights
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
@@ -275,7 +275,7 @@ def train(
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
     check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
-    _claim(run)
+    claim(work, resumes=run.resumes, overwrites=run.overwrites)
     with locked_run(work):
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
@@ -302,17 +302,6 @@ def train(
     if failure is not None:
         raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
-
-
-def _claim(run: Run) -> None:
-    """Make the folder of a new run, or tidy up that of one to continue."""
-    with storage_errors(run.work):
-        if run.overwrites and run.work.is_dir():
-            with locked_run(run.work):
-                shutil.rmtree(run.work)
-        run.work.mkdir(parents=True, exist_ok=run.resumes)
-        for half_written in run.work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
-            half_written.unlink()
 
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:

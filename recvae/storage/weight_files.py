@@ -137,13 +137,13 @@ def write_weight_files(path: Path, streams: Mapping[str, Stream], file_bytes: in
     taken = [name for name in streams if _PART.fullmatch(name)]
     if taken:
         raise UsageError(
-            f"got {taken[0]} for the name of an array, which is that of some rows; give it another name, or write one file"
+            f"got an array named {taken[0]}, which is the name of some rows; give it another one, or write one file"
         )
     files = _cut(streams, file_bytes)
     if len(files) > _MOST_FILES:
         raise StorageError(
-            f"got {len(files):,} files of {file_bytes:,} bytes for {path}, expected {_MOST_FILES:,} at most; let them be "
-            "larger"
+            f"got {len(files):,} files of {file_bytes:,} bytes for {path}, expected {_MOST_FILES:,} at most; let them "
+            "be larger"
         )
     weight_map: dict[str, str] = {}
     rows = {name: _Rows(stream) for name, stream in streams.items()}
