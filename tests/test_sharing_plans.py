@@ -13,7 +13,6 @@ import torch
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
-from recvae.datasets.dataset import Dataset
 from recvae.errors import UsageError
 from recvae.models import EASE, MODELS, MultVAE
 from recvae.runs.sharing_plans import fewer_bytes, plan_shares
@@ -68,7 +67,7 @@ def test_what_is_said_to_be_sent_is_what_is_sent(share: str, several: Several, m
         data: Any = type("Data", (), {"train": train})  # all that is looked at
         plans = plan_shares(make(name, **settings), data, 2, device="cpu")
         (found,) = (one for one in plans if one.share == share)
-        assert found.added_up == pytest.approx(n_bytes, rel=0.002), name
+        assert found.added_up == pytest.approx(n_bytes, abs=45), name  # of a meeting at the end of each pass
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -99,9 +98,9 @@ def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Severa
         assert expected < 1.1 * whole / n
 
 
-def test_a_plan_of_both_ways_to_share(blocks: Dataset) -> None:
-    model = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=20)
-    n_items = blocks.train.shape[1]
+def test_a_plan_of_both_ways_to_share() -> None:
+    model, n_items = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=20), 20_000
+    blocks: Any = type("Data", (), {"train": sp.random(100, n_items, 0.001, "csr", np.float32, rng=0)})
     users, items = plan_shares(model, blocks, 4)
     assert not current().several
     assert (users.share, items.share, users.ranks, users.fits, items.fits) == ("users", "items", 4, True, True)
@@ -112,10 +111,7 @@ def test_a_plan_of_both_ways_to_share(blocks: Dataset) -> None:
     assert abs(users.added_up - 4 * every) < 500
     # B x H there and back, three numbers of each user; all meet twice there, once on the way back, and at the end.
     assert items.added_up == 4 * (2 * 20 * 16 + 3 * 20) + 24 * 4
-    assert (
-        fewer_bytes([users, items])
-        == f"both fit; sharing {'users' if users.added_up < items.added_up else 'items'} sends less"
-    )
+    assert fewer_bytes([users, items]) == "both fit; sharing items sends less"
     few = plan_shares(model, blocks, 4, max_memory=items.needs.training + 1 if items.needs else 0)
     assert [one.fits for one in few] == [False, True] and fewer_bytes(few) == "only sharing items is possible"
     assert "multvae on" in few[0].obstacle and "raise --max-memory" in few[0].obstacle
