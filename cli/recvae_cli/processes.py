@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recvae.runs.run import Run
 
 _ABLE = ("train",)
+_LEAST_FILE = 1_000_000  # bytes: a smaller one is a unit forgotten
 _INTERRUPTED = 130  # exit code after Ctrl-C
 
 
@@ -69,6 +70,42 @@ def is_first() -> bool:
     return current().leads
 
 
+def share_by(share: str) -> None:
+    """Have all processes share users or items, as --share says."""
+    from recvae.compute.ranks import ITEMS, SHARES, current
+    from recvae.errors import UsageError
+
+    if share not in SHARES:
+        raise UsageError(f"got --share {share}, expected one of {', '.join(SHARES)}")
+    if share == ITEMS and not current().several:
+        raise UsageError(
+            "got --share items with one process, which has nobody to share with; start several (torchrun "
+            "--nproc-per-node 4 -m recvae train --share items ...), or leave --share out"
+        )
+    if current().several:
+        current().share = share
+
+
+def file_size(shard_size: str | None, share: str, tracked: str | None) -> int | None:
+    """Return the bytes of --shard-size, None where the weights go into one file."""
+    from recvae.compute.memory import parse_bytes
+    from recvae.errors import UsageError
+
+    if shard_size is None:
+        return None
+    n_bytes = parse_bytes(shard_size)
+    if n_bytes < _LEAST_FILE:
+        raise UsageError(
+            f"got --shard-size {shard_size}, which is {n_bytes:,} bytes, expected 1MB or more, such as 5GB"
+        )
+    if share != "users" and tracked is not None:
+        raise UsageError(
+            "got --tensorboard or --mlflow with --share items and --shard-size, where no process has the whole model; "
+            "leave --shard-size out"
+        )
+    return n_bytes
+
+
 def take_sigterm_as_ctrl_c() -> None:
     """Treat a scheduler's SIGTERM as Ctrl-C: keep the best so far. Several processes have agreed on that already."""
     from recvae.compute.ranks import current
@@ -89,7 +126,7 @@ def tell_run(run: "Run", data: str) -> None:
     if current().several and current().leads:
         from recvae.runs.sharing import description
 
-        check_can_share(type(run.model))
+        check_can_share(run.model)
         current().check()
         current().from_first(description(run, data))
 

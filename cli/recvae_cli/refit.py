@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Request:
     overwrite: bool
     resume: bool
     find_beta: bool
+    file_bytes: int | None
     select_by: str | None
     tensorboard: str | None
     mlflow: str | None
@@ -84,7 +85,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
     home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
     dataset = Dataset.load(home)
     chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
-    check_can_share(type(chosen.model))
+    check_can_share(chosen.model)
     say(f"training {chosen.model.name} on {on} of {home}")
     if request.overwrite:
         say_removed(request.runs_dir / dataset.name / name_of(chosen, name))
@@ -121,6 +122,7 @@ def _watch(run: "Run", data: str, request: Request) -> "Iterator[tuple[Run, Moni
 
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, data, request.tensorboard, request.mlflow)
+    run = replace(run, file_bytes=request.file_bytes)
     tell_run(run, data)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:

@@ -24,7 +24,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import hear_run, is_first, take_sigterm_as_ctrl_c, tell_run, train_along
+from recvae_cli.processes import file_size, hear_run, is_first, share_by, take_sigterm_as_ctrl_c, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
@@ -87,6 +87,20 @@ def train(
             "--on", help="With --refit: train+validation, or all (to serve).", show_default="train+validation"
         ),
     ] = None,
+    share: Annotated[
+        str,
+        typer.Option(
+            "--share",
+            metavar="WHAT",
+            help="With torchrun: what each process has a part of: users of each batch, or items of the network.",
+        ),
+    ] = "users",
+    shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-size", metavar="SIZE", help="Write the weights in files of at most this size, with an index: 5GB."
+        ),
+    ] = None,
     device: Device = DEVICE,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
@@ -122,6 +136,7 @@ def train(
       recvae train --tensorboard --mlflow
       recvae train --resume
       recvae train --refit ml-1m/multvae
+      torchrun --nproc-per-node 4 -m recvae train --model multvae --share items
     """
     from recvae.models import is_own, model_class
 
@@ -130,6 +145,8 @@ def train(
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
     take_sigterm_as_ctrl_c()
+    share_by(share)
+    file_bytes = file_size(shard_size, share, tensorboard or mlflow)
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -143,6 +160,7 @@ def train(
             overwrite=overwrite,
             resume=resume,
             find_beta=find_beta,
+            file_bytes=file_bytes,
             select_by=select_by,
             tensorboard=tensorboard,
             mlflow=mlflow,
@@ -162,7 +180,7 @@ def train(
     else:
         run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
     tell_run(run, dataset.name)
-    run = tracked(run, dataset.name, tensorboard, mlflow)
+    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, limit)
@@ -255,7 +273,7 @@ def _new_run(
     from recvae.runs.sharing import run_before_restart, this_job
 
     fresh = build(model, parse_settings(model, given))
-    check_can_share(model)
+    check_can_share(fresh)
     dataset = Dataset.load(find_dataset(data_dir, data))
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:
