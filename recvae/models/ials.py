@@ -47,7 +47,7 @@ from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.ridge import BATCH_BYTES, NO_ANSWER, Histories, batches_of, by_factors, by_history
-from recvae.models.common.row_parts import RowPart, row_weights, stop_of_all
+from recvae.models.common.row_parts import RowPart, most_of_part, row_weights, stop_of_all
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 
 # Letters in shape comments: U users, I items, R rows that are solved for, C columns of these rows, B rows of a batch,
@@ -151,7 +151,7 @@ class IALS(FactorModel):
         """
         of_users, of_items = row_weights(train), counts_of(train.indices, train.shape[1])  # (U,), (I,)
         self.unobserved_weight_ = np.array([self.unobserved_ratio * (of_users.sum() / train.shape[0] / train.shape[1])])
-        by_user, by_item = RowPart(ranks, np.diff(train.indptr)), RowPart(ranks, of_items)
+        by_user, by_item = self._part(np.diff(train.indptr), ranks), self._part(of_items, ranks)
         columns = by_item.columns_as_rows(train)  # (I, U)
         items = self._start(train.shape[1], ranks).to(device)
         users: torch.Tensor | None = None  # (U, F)
@@ -165,6 +165,9 @@ class IALS(FactorModel):
             done += 1
             stop = stop_of_all(ranks, monitor.advance(done, None))
         return items, done, stop
+
+    def _part(self, lengths: np.ndarray, ranks: Ranks = ALONE) -> RowPart:
+        return RowPart(ranks, lengths, self.factors, min(self.block_size, self.factors))
 
     def _start(self, n_items: int, ranks: Ranks) -> torch.Tensor:
         """Return the item vectors (I, F) to start from; those of the first process, since others may round otherwise.
@@ -182,7 +185,7 @@ class IALS(FactorModel):
         self, rows: sp.csr_matrix, columns: torch.Tensor, before: torch.Tensor | None, part: RowPart | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return new vectors of the rows (R, F), and those of the columns (C, F) in the same basis."""
-        part = part or RowPart(ALONE, np.diff(rows.indptr))
+        part = part or self._part(np.diff(rows.indptr))
         basis = _Basis.of(columns, part.ranks)
         has_blocks = self.block_size < self.factors  # otherwise it does not matter what they were before
         before = basis.turn(before) if before is not None and has_blocks else None
@@ -203,7 +206,8 @@ class IALS(FactorModel):
         penalty = self._penalty(row_weights(rows), rows.shape[1])  # (R,)
         found = basis.vectors.new_zeros(rows.shape[0], self.factors)
         block = min(block_size, self.factors)
-        for batch, length in batches_of(np.diff(rows.indptr) if part is None else part.lengths, self.factors, block):
+        batches = part.batches if part else batches_of(np.diff(rows.indptr), self.factors, block)
+        for batch, length in batches:
             scale = self._scale(basis, penalty[batch])  # (B, F)
             histories = Histories(rows, batch, length, basis.vectors, scale)
             if length <= block:
@@ -231,12 +235,16 @@ class IALS(FactorModel):
         return torch.from_numpy(diagonal**-0.5).to(basis.vectors)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
-        """Count both factors before and after, and the interactions by user and by item; see `Model.needs`."""
+        """Count both factors before and after, and the interactions by user and by item; see `Model.needs`.
+
+        Of several processes each has all factors, and its part of the interactions.
+        """
         factor = 4 * self.factors
+        own = most_of_part(n_interactions, n_users, self.factors, self.block_size)  # by item
         of_batch = 5 * min(BATCH_BYTES, factor * (n_interactions + 1))
         turning = 8 * self.factors * (min(_TURNED_ROWS, max(n_users, n_items)) + 5 * self.factors)
         factors = factor * (n_users + n_items + 3 * max(n_users, n_items))  # before, turned, and after
-        rows = 24 * n_interactions + 24 * (n_users + n_items)
+        rows = 24 * own + 48 * (n_users + n_items)
         return Needs(
             parameters=self.factors * n_items,
             training=factors + of_batch + turning + (0 if on_gpu else rows),

@@ -3,42 +3,66 @@
 Letters in shape comments: U users, I items, R rows that are solved for, C columns of these rows, F factors.
 """
 
+import heapq
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recvae.compute.ranks import Ranks
+from recvae.compute.ranks import Ranks, current
+from recvae.models.common.ridge import BATCH_BYTES, batches_of
 from recvae.training.records import StopTraining
 
 _SUMMED = 1 << 20  # interactions that are added up at a time, in float64
 
 
-def owners(lengths: np.ndarray, n: int) -> np.ndarray:
-    """Deal rows out to n processes, the longest first, back and forth.
+def owners(interactions: Sequence[int], n: int) -> list[int]:
+    """Deal batches of rows out to n processes, each to the one with the fewest interactions so far.
 
-    Whatever a row takes, if it grows with the length, two processes differ by what one longest row takes at most. So
-    the parts are alike in interactions, in time and in memory.
+    Batches come from the longest rows to the shortest. Then what is alike after each of them, to one batch, is not
+    only the number of interactions, and memory with it, but also whatever takes more for an interaction the longer its
+    row is, such as time.
 
     Parameters
     ----------
-    lengths : ndarray of shape (n_rows,), int
-        Interactions of each row.
+    interactions : sequence of int
+        Of each batch.
     n : int
         Number of processes.
 
     Returns
     -------
-    ndarray of shape (n_rows,), int64
-        Whose each row is, from 0 to n - 1.
+    list of int
+        Whose each batch is, from 0 to n - 1.
     """
-    place = np.arange(len(lengths)) % (2 * n)  # (R,)
-    found = np.empty(len(lengths), dtype=np.int64)
-    found[np.argsort(-lengths, kind="stable")] = np.minimum(place, 2 * n - 1 - place)
+    loads, found = [(0, rank) for rank in range(n)], []
+    for more in interactions:
+        load, rank = loads[0]
+        heapq.heapreplace(loads, (load + more, rank))
+        found.append(rank)
     return found
+
+
+def most_of_part(n_interactions: int, longest: int, factors: int, block: int) -> int:
+    """Return the most interactions that one of the processes has.
+
+    Parameters
+    ----------
+    n_interactions, longest : int
+        Of all rows, and the most that one of them may have.
+    factors, block : int
+        Number of factors, and of those that are solved for at a time.
+    """
+    n, of_batch = current().size, BATCH_BYTES // (4 * min(block, factors))
+    return n_interactions if n == 1 else min(n_interactions, n_interactions // n + max(longest, of_batch))
 
 
 class RowPart:
     """The rows that this process solves for: all of them, if it is alone.
+
+    Whole batches are dealt out, those that one process would have: in the last bits, a row's solution depends on who
+    else is in its batch, and so all find what one process finds, to the bit.
 
     Parameters
     ----------
@@ -46,22 +70,28 @@ class RowPart:
         Which of the processes this one is.
     lengths : ndarray of shape (n_rows,), int
         Interactions of each row, the same in all processes.
+    factors, block : int
+        Number of factors, and of those that are solved for at a time.
     """
 
-    def __init__(self, ranks: Ranks, lengths: np.ndarray) -> None:
+    def __init__(self, ranks: Ranks, lengths: np.ndarray, factors: int, block: int) -> None:
         self.ranks, self.has_any = ranks, bool(lengths.any())
-        self.is_own = owners(lengths, ranks.size) == ranks.rank
-        """Which rows are its own, (n_rows,)."""
-        self.lengths = np.where(self.is_own, lengths, 0)
-        """Interactions of its own rows, 0 for all others, (n_rows,)."""
+        batches = list(batches_of(lengths, factors, block))[::-1]  # the longest rows first
+        whose = owners([int(lengths[batch].sum()) for batch, _ in batches], ranks.size)
+        self.batches = [one for one, owner in zip(batches, whose, strict=True) if owner == ranks.rank]
+        """Its rows, and what they are filled up to; see `batches_of`."""
+        self.lengths = np.zeros(len(lengths), dtype=np.int64)
+        """Interactions of its rows, 0 for all others, (n_rows,)."""
+        for batch, _ in self.batches:
+            self.lengths[batch] = lengths[batch]
 
     def columns_as_rows(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
         """Return a matrix (C, R) by its columns, as rows (R, C) that are empty where they are not its own."""
-        if self.is_own.all():
+        if not self.ranks.several:
             return sp.csr_matrix(matrix.T)
-        own = sp.csr_matrix(matrix[:, np.flatnonzero(self.is_own)].T)
+        own = sp.csr_matrix(matrix[:, np.flatnonzero(self.lengths)].T)
         starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(own.indptr.dtype)  # (R + 1,)
-        return sp.csr_matrix((own.data, own.indices, starts), shape=(len(self.is_own), matrix.shape[0]))
+        return sp.csr_matrix((own.data, own.indices, starts), shape=(len(self.lengths), matrix.shape[0]))
 
     def of_all(self, found: torch.Tensor) -> torch.Tensor:
         """Return the vectors (R, F) of all rows, in place, where each process has those of its own and 0 elsewhere."""

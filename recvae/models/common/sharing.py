@@ -1,4 +1,4 @@
-"""Which models several processes can train together, each with a part of the users of every batch."""
+"""Which models several processes can train together, each with a part of the users."""
 
 import numpy as np
 import scipy.sparse as sp
