@@ -17,10 +17,12 @@ import scipy.sparse as sp
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current
+from recvae.datasets.dataset import Dataset
 from recvae.errors import TrainingError, UsageError
 from recvae.models import IALS
 from recvae.models.common import ridge
 from recvae.models.common.row_parts import RowPart, most_of_part, row_weights
+from recvae.runs.planning import plan
 from recvae.training.records import NullMonitor, StopTraining
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks as POSIX has them")
@@ -48,7 +50,7 @@ CASES: list[tuple[sp.csr_matrix, dict[str, Any]]] = [
     (rows(3, 37, 1), {"factors": 5}),  # fewer users than processes
     (rows(40, 2, 2), {"factors": 2}),  # and fewer items: of two, one is nobody's
     (rows(), {"factors": 4, "unobserved_ratio": 0.0, "seed": 5}),
-    (sp.csr_matrix((4, 6), dtype=np.float32), {"factors": 3}),  # no interactions at all
+    (sp.csr_matrix(np.zeros((4, 6), np.float32)), {"factors": 3}),  # no interactions at all
 ]
 
 
@@ -160,7 +162,7 @@ def test_row_weights_are_sums_in_float64(monkeypatch: pytest.MonkeyPatch) -> Non
     for at_a_time in (1, 5, 40, 1 << 20):
         monkeypatch.setattr("recvae.models.common.row_parts._SUMMED", at_a_time)
         np.testing.assert_array_equal(row_weights(train), expected)
-    assert row_weights(sp.csr_matrix((0, 3), dtype=np.float32)).shape == (0,)
+    assert row_weights(rows()[:0]).shape == (0,)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much memory was used")
@@ -192,6 +194,19 @@ def test_a_process_takes_its_part_of_the_interactions(several: Several, monkeypa
         assert 0.5 <= training / took <= 1.5, f"expected {training:,}, took {took:,}"
         assert training < 0.5 * counted and weights == IALS(factors=8).needs(*train.shape, train.nnz).weights
         assert most == train.nnz // 4 + 2**20 // (4 * 8)
+
+
+def test_of_several_processes_memory_alone_is_planned(several: Several, blocks: Dataset) -> None:
+    model, one = IALS(factors=4), plan(IALS(factors=4), blocks, device="cpu", seconds=0)
+
+    def planned() -> Any:
+        with pytest.raises(UsageError, match=r"^got 2 processes to try out ials, expected one: they .*; set seconds=0"):
+            plan(model, blocks, device="cpu")
+        found = plan(model, blocks, device="cpu", seconds=0)
+        return found.needs.training, found.seconds, found.fits
+
+    needed = ends(several, 2, planned)
+    assert needed == [(needed[0][0], None, True)] * 2 and needed[0][0] <= one.needs.training
 
 
 class Breaks:
