@@ -27,6 +27,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.plan_shares import planned_shares, print_shares, shares_as_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +69,10 @@ def plan(
         typer.Option("--on", help="With --refit: train+validation, or all.", show_default="train+validation"),
     ] = None,
     own: OwnModels = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", metavar="N", help="Also plan N processes of torchrun: memory and traffic."),
+    ] = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
     data_dir: DataDir = DATA_DIR,
@@ -76,7 +81,8 @@ def plan(
 ) -> None:
     """Estimate what training needs: parameters, memory, time.
 
-    Each model is trained on the data for a few seconds. Nothing is written.
+    Each model is trained on the data for a few seconds. Nothing is written. With --ranks, users and items shared by
+    several processes are compared, as `recvae train --share` has them; none is started.
 
     \b
     Examples:
@@ -84,6 +90,7 @@ def plan(
       recvae plan multvae recvae --set batch_size=200 --max-memory 4GB
       recvae plan blend --set first=recvae --set second=ease
       recvae plan --refit ml-1m/recvae --on all
+      recvae plan multvae --ranks 4 --seconds 0
     """
     from recvae.compute.devices import resolve_device
     from recvae.errors import UsageError
@@ -92,6 +99,8 @@ def plan(
 
     if not 0 <= seconds < float("inf"):
         raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")
+    if ranks is not None and ranks < 2:
+        raise UsageError(f"got --ranks {ranks}, expected 2 or more processes; leave it out for one")
     limit = memory_limit(max_memory)
     resolve_device(device)
     if refit is not None:
@@ -106,10 +115,13 @@ def plan(
         for done, (model, chosen) in enumerate(models):
             bar(done, len(models), model.name)
             plans.append(plan(model, dataset, device=device, seconds=seconds, max_memory=limit, refit=chosen))
+    shares = {} if ranks is None else planned_shares([found.model for found in plans], dataset, ranks, device, limit)
     if as_json:
-        show_json(_as_json(plans, dataset, limit))
+        show_json({**_as_json(plans, dataset, limit), **({"shares": shares_as_json(shares)} if ranks else {})})
     else:
         _print(plans, dataset, limit)
+        if ranks is not None:
+            print_shares(shares, ranks)
     fitting = [found for found in plans if found.fits]
     if not fitting or (refit is not None and len(fitting) < len(plans)):
         say("no model fits; allow more memory or use smaller dimensions" if refit is None else "allow more memory")

@@ -69,6 +69,22 @@ def is_first() -> bool:
     return current().leads
 
 
+def share_by(share: str) -> None:
+    """Have all processes share users or items, as --share says."""
+    from recvae.compute.ranks import ITEMS, SHARES, current
+    from recvae.errors import UsageError
+
+    if share not in SHARES:
+        raise UsageError(f"got --share {share}, expected one of {', '.join(SHARES)}")
+    if share == ITEMS and not current().several:
+        raise UsageError(
+            "got --share items with one process, which has nobody to share with; start several (torchrun "
+            "--nproc-per-node 4 -m recvae train --share items ...), or leave --share out"
+        )
+    if current().several:
+        current().share = share
+
+
 def take_sigterm_as_ctrl_c() -> None:
     """Treat a scheduler's SIGTERM as Ctrl-C: keep the best so far. Several processes have agreed on that already."""
     from recvae.compute.ranks import current
@@ -89,7 +105,7 @@ def tell_run(run: "Run", data: str) -> None:
     if current().several and current().leads:
         from recvae.runs.sharing import description
 
-        check_can_share(type(run.model))
+        check_can_share(run.model)
         current().check()
         current().from_first(description(run, data))
 

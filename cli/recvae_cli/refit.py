@@ -84,7 +84,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
     home = find_dataset(request.data_dir, request.data or str(read_card(folder)["dataset"].get("name")))
     dataset = Dataset.load(home)
     chosen = chosen_by(folder, dataset, request.runs_dir, on, own)
-    check_can_share(type(chosen.model))
+    check_can_share(chosen.model)
     say(f"training {chosen.model.name} on {on} of {home}")
     if request.overwrite:
         say_removed(request.runs_dir / dataset.name / name_of(chosen, name))

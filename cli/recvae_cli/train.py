@@ -24,7 +24,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import hear_run, is_first, take_sigterm_as_ctrl_c, tell_run, train_along
+from recvae_cli.processes import hear_run, is_first, share_by, take_sigterm_as_ctrl_c, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
@@ -87,6 +87,14 @@ def train(
             "--on", help="With --refit: train+validation, or all (to serve).", show_default="train+validation"
         ),
     ] = None,
+    share: Annotated[
+        str,
+        typer.Option(
+            "--share",
+            metavar="WHAT",
+            help="With torchrun: what each process has a part of: users of each batch, or items of the network.",
+        ),
+    ] = "users",
     device: Device = DEVICE,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
@@ -122,6 +130,7 @@ def train(
       recvae train --tensorboard --mlflow
       recvae train --resume
       recvae train --refit ml-1m/multvae
+      torchrun --nproc-per-node 4 -m recvae train --model multvae --share items
     """
     from recvae.models import is_own, model_class
 
@@ -130,6 +139,7 @@ def train(
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
     take_sigterm_as_ctrl_c()
+    share_by(share)
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -255,7 +265,7 @@ def _new_run(
     from recvae.runs.sharing import run_before_restart, this_job
 
     fresh = build(model, parse_settings(model, given))
-    check_can_share(model)
+    check_can_share(fresh)
     dataset = Dataset.load(find_dataset(data_dir, data))
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:

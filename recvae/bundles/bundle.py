@@ -75,8 +75,17 @@ class Bundle:
         return f"<Bundle: {self.model!r} on {one_line(self.manifest.get('name', 'unnamed data'))}>"
 
 
-def write_bundle(folder: Path, bundle: Bundle) -> None:
+def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> None:
     """Write a bundle into a folder, made if missing; the card comes last and makes it valid.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    bundle : Bundle
+        What.
+    has_weights : bool
+        Whether the file of the weights is there already; see `NetworkWeights.gather`.
 
     Raises
     ------
@@ -85,10 +94,11 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     StorageError
         If it cannot be written.
     """
-    weights = bundle.model.weights()
+    weights = {} if has_weights else bundle.model.weights()
     with storage_errors(folder):
         (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
-    write_weights(folder / WEIGHTS, weights)
+    if not has_weights:
+        write_weights(folder / WEIGHTS, weights)
     with write_file(folder / ITEMS) as aside:
         bundle.items.write(aside)
     card = {
@@ -110,6 +120,29 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     }
     write_text(folder / README, model_card(card, bundle.model.paper, is_own(type(bundle.model))))
     write_json(folder / CARD, card)
+
+
+def gather_weights(model: Model, folder: Path | None = None) -> None:
+    """Write the weights of a model whose items several processes share into the folder of its bundle; all call it.
+
+    Parameters
+    ----------
+    model : Model
+        As its fit has left it; nothing is done with one that was stopped before it had learned anything.
+    folder : Path, optional
+        In the first process, which has the whole model then, used from its file.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    if not model.n_items_:
+        return
+    if folder is not None:
+        with storage_errors(folder):
+            (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
+    model.gather(None if folder is None else folder / WEIGHTS)
 
 
 def _describe_parts(model: Model) -> dict[str, Any]:

@@ -9,6 +9,8 @@
     matmul          float32 matrix products with the faster of two libraries
     devices         CPU or GPU, float32 or bfloat16
     ranks           several processes that train one model: which one this is, where they meet
+    rank_errors     errors that one of them tells the others of
+    collectives     sums over processes that gradients pass through
     process_group   the group of PyTorch in which they do
 
 Importing this package imports none of them.

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from recvae.compute.ranks import _CURRENT, Ranks, first_line, of_environment
+from recvae.compute.rank_errors import first_line
+from recvae.compute.ranks import _CURRENT, SHARES, Ranks, of_environment
 from recvae.errors import UsageError
 from recvae.version import __version__
 
@@ -17,7 +18,7 @@ _WAITING = timedelta(minutes=20)  # for one that writes or reads a large file; o
 
 
 @contextmanager
-def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
+def joined(ranks: Ranks | None = None, *, share: str | None = None) -> Iterator[Ranks]:
     """Be one of the processes that torchrun has started, within the block; alone, nothing is done.
 
     An error that leaves the block of one process leaves those of all, and none leaves it before all have come to its
@@ -27,13 +28,19 @@ def joined(ranks: Ranks | None = None) -> Iterator[Ranks]:
     ----------
     ranks : Ranks, optional
         Which one it is; by default what the environment says.
+    share : str, optional
+        What each has a part of: "users" of every batch, or "items" of a network that is too large for one of them. By
+        default what `ranks` says, which is users.
 
     Raises
     ------
     UsageError
-        If the others cannot be reached, or have another version.
+        If the others cannot be reached, or have another version, or there is no such thing to share.
     """
+    if share is not None and share not in SHARES:
+        raise UsageError(f"got share={share!r}, expected one of {', '.join(SHARES)}")
     ranks = ranks or of_environment()
+    ranks.share = share or ranks.share
     if not ranks.several:
         yield ranks
         return

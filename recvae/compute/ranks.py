@@ -7,14 +7,14 @@ stop, says so there, so that all end at the same place, and nobody waits for who
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError, TrainingError, UsageError, is_out_of_memory
+from recvae.compute.rank_errors import error_of, first_line, report_of
+from recvae.errors import RecvaeError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LARGE = 1 << 16  # numbers
 _LONG = timedelta(days=7)
-_MOST_WORDS = 10_000  # characters of an error that the others are told
 _WELL, _WISH, _STOPPED, _FAILED = 0, 1, 2, 3  # what a process says at a check; the highest counts
+
+USERS, ITEMS = "users", "items"
+SHARES = (USERS, ITEMS)
+"""What processes may have a part of each: the users of every batch, or the items of the network."""
 
 
 class Ranks:
@@ -35,11 +38,16 @@ class Ranks:
         Which one it is, from 0, and how many there are.
     local_rank, local_size : int
         The same on its machine.
+    share : str
+        One of `SHARES`.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, share: str = USERS
+    ) -> None:
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
+        self.share = share
         self.interrupted = False
         """Whether a signal has asked it to end; all hear of it at the next check."""
         self.agreed: BaseException | None = None
@@ -60,9 +68,20 @@ class Ranks:
         """Whether it is the one that prints and writes."""
         return self.rank == 0
 
-    def part_of(self, n: int) -> tuple[int, int]:
-        """Return the first of n consecutive things that are its own, and the one after the last."""
-        return self.rank * n // self.size, (self.rank + 1) * n // self.size
+    @property
+    def by_users(self) -> bool:
+        """Whether there are others, each with a part of the users of a batch."""
+        return self.several and self.share == USERS
+
+    @property
+    def by_items(self) -> bool:
+        """Whether there are others, each with a part of the items of the network, and all users."""
+        return self.several and self.share == ITEMS
+
+    def part_of(self, n: int, rank: int | None = None) -> tuple[int, int]:
+        """Return the first of n consecutive things that are its own, or of another rank, and the one after the last."""
+        rank = self.rank if rank is None else rank
+        return rank * n // self.size, (rank + 1) * n // self.size
 
     def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:
         """Wait for all, and end with them where one has failed or was interrupted.
@@ -126,10 +145,10 @@ class Ranks:
             self.agreed = error or KeyboardInterrupt()
             raise self.agreed
         if highest == _FAILED:
-            reports = self.gather(None if error is None else _report(error))
+            reports = self.gather(None if error is None else report_of(error))
             first = next(rank for rank, report in enumerate(reports) if report is not None)
             if first != self.rank:
-                self.agreed = _error_of(reports, first)
+                self.agreed = error_of(reports, first)
                 raise self.agreed from error
         elif most != -least:
             self.agreed = TrainingError(
@@ -164,6 +183,25 @@ class Ranks:
             for wait in waits:
                 if wait is not None:
                     wait.wait()
+
+    def highest(self, tensor: "torch.Tensor") -> None:
+        """Put the highest over all processes in the place of each number; check first."""
+        if not self.several:
+            return
+        import torch
+
+        with self._lost():
+            torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+
+    def hand(self, tensor: "torch.Tensor", source: int, target: int) -> None:
+        """Copy a tensor of the CPU from one process into that of another; nothing in all others. Check first."""
+        import torch
+
+        with self._lost():
+            if source != target and self.rank == source:
+                torch.distributed.send(tensor, target)
+            if source != target and self.rank == target:
+                torch.distributed.recv(tensor, source)
 
     def gather_rows(self, own: "torch.Tensor") -> "torch.Tensor":
         """Return the rows of all, those of the first process first; the columns are the same everywhere."""
@@ -250,6 +288,16 @@ def current() -> Ranks:
     return _CURRENT.get()
 
 
+@contextmanager
+def supposed(ranks: Ranks) -> Iterator[None]:
+    """Have memory counted as if this were one of several processes, which do not meet."""
+    token = _CURRENT.set(ranks)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 def of_environment() -> Ranks:
     """Return which process this one is, as torchrun says in the environment.
 
@@ -280,38 +328,3 @@ def _tensor(values: list[int], dtype: str = "int64") -> "torch.Tensor":
 
 def _by_name(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [report.get(name) for report in reports] for name in reports[0]}
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what PyTorch says, or the kind of the error where it says nothing."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
-
-
-def _report(error: BaseException) -> dict[str, str]:
-    """Return what the others are told of an error."""
-    kind = "MemoryError" if is_out_of_memory(error) else ""
-    kind = type(error).__name__ if isinstance(error, RecvaeError) else kind
-    text = str(error) if kind else f"{type(error).__name__}: {error}"
-    return {"kind": kind, "text": text[:_MOST_WORDS], "host": socket.gethostname()}
-
-
-def _error_of(reports: Sequence[Mapping[str, str] | None], first: int) -> Exception:
-    """Return the error of the first process that has failed, as the others raise it."""
-    report = reports[first]
-    assert report is not None
-    text, everywhere = report["text"], all(other is not None and other["text"] == report["text"] for other in reports)
-    if first and not everywhere:
-        text += f" (in process {first} of {len(reports)}, on {report['host']})"
-    if report["kind"] == "MemoryError":
-        return MemoryError(text)
-    known = {kind.__name__: kind for kind in _below(RecvaeError)}.get(report["kind"])
-    if known is not None:
-        return known(text)
-    return TrainingError(f"a process of {len(reports)} has failed with {text}")
-
-
-def _below(kind: type[RecvaeError]) -> Iterator[type[RecvaeError]]:
-    """Yield a class of errors and all that derive from it."""
-    yield kind
-    for other in kind.__subclasses__():
-        yield from _below(other)

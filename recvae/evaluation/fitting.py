@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recvae.bundles.bundle import Bundle
+from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.joining import join
 from recvae.errors import TrainingError
@@ -14,7 +15,7 @@ from recvae.models.common.base import Model
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, TrainingSummary
 from recvae.training.refits import Refit
-from recvae.training.validation import OBJECTIVE, objective
+from recvae.training.validation import OBJECTIVE, background_for, objective, validation_means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Fit:
         What ended training, where the model has its best weights so far nevertheless.
     select_by : Metric
         What validation users choose by, which the bundle is measured with too.
+    means : dict of str to float, optional
+        What the bundle says of the validation users, where processes that share items have found it together.
     """
 
     model: Model
@@ -43,6 +46,7 @@ class Fit:
     max_memory: int | None = None
     failure: TrainingError | None = None
     select_by: Metric = OBJECTIVE
+    means: dict[str, float] | None = None
 
     def bundle(self, **facts: Any) -> Bundle:
         """Measure the model on the validation users, and return it with everything needed to recommend.
@@ -66,20 +70,42 @@ class Fit:
         if not self.model.n_items_:
             why = f" ({self.training.stopped})" if self.training.stopped else ""
             raise TrainingError(f"training of {self.model.name} was stopped{why} before there were any weights to keep")
-        held_out, means = self.dataset.validation, dict[str, float]()
-        refit = self.training.refit
-        if held_out.has_targets and not (refit and refit.has_seen("validation")):
-            metrics = parse_metrics([*DEFAULT_METRICS.split(","), self.select_by])
-            train = self.dataset.train if self.select_by.needs else None
-            per_user, _ = evaluate(self.model, held_out, metrics, train=train, max_memory=self.max_memory)
-            means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
+        means = self.means
+        if means is None:
+            means = dict[str, float]()
+            metrics = _measured_by(self.dataset, self.training.refit, self.select_by)
+            if metrics:
+                train = self.dataset.train if self.select_by.needs else None
+                held_out = self.dataset.validation
+                per_user, _ = evaluate(self.model, held_out, metrics, train=train, max_memory=self.max_memory)
+                means = {name: summarise(values).mean or 0.0 for name, values in per_user.items()}
         return Bundle(
             model=self.model,
             items=self.dataset.items,
             manifest=self.dataset.manifest,
-            metrics={} if refit else {"validation": means},
+            metrics={} if self.training.refit else {"validation": means},
             training=replace(self.training, **facts),
         )
+
+
+def _measured_by(dataset: Dataset, refit: Refit | None, select_by: Metric) -> list[Metric]:
+    """Return the metrics that a bundle is measured by on the validation users, none where it has seen these."""
+    if not dataset.validation.has_targets or (refit and refit.has_seen("validation")):
+        return []
+    return parse_metrics([*DEFAULT_METRICS.split(","), select_by])
+
+
+def _means_together(
+    model: Model, dataset: Dataset, refit: Refit | None, select_by: Metric, max_memory: int | None
+) -> dict[str, float]:
+    """Return what the bundle says of the validation users, found by all processes, of which none has all items."""
+    metrics = _measured_by(dataset, refit, select_by)
+    if not metrics:
+        return {}
+    held_out, rows = dataset.validation, model.rows_at_a_time(max_memory)
+    background = background_for(metrics, held_out, dataset.train)
+    means = validation_means(model._score_block, held_out, metrics, rows, background, current())
+    return {str(metric): means.get(str(metric), 0.0) for metric in metrics}
 
 
 def fit(
@@ -151,6 +177,15 @@ def fit(
     training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped, refit=refit)
     if failure is not None:
         training = replace(training, interrupted=True, failure=str(failure))
+    means = None
+    if current().by_items and model.n_items_:
+        means = _means_together(model, dataset, refit, metric, max_memory)
     return Fit(
-        model=model, dataset=dataset, training=training, max_memory=max_memory, failure=failure, select_by=metric
+        model=model,
+        dataset=dataset,
+        training=training,
+        max_memory=max_memory,
+        failure=failure,
+        select_by=metric,
+        means=means,
     )

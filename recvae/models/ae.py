@@ -87,6 +87,7 @@ class AE(LikelihoodChoice[AENetwork]):
 
     name: ClassVar[str] = "ae"
     shares_users: ClassVar[bool] = True
+    shares_items: ClassVar[bool] = True
     paper: ClassVar[str] = "Sedhain et al.: AutoRec, Autoencoders Meet Collaborative Filtering (WWW 2015)"
     space: ClassVar[Space] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),

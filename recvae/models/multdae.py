@@ -36,6 +36,7 @@ class MultDAE(AE):
 
     name: ClassVar[str] = "multdae"
     shares_users: ClassVar[bool] = True
+    shares_items: ClassVar[bool] = True
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018), section 2.3"
     space: ClassVar[Space] = {
         "learning_rate": Range(3e-4, 3e-3, log=True),
@@ -70,6 +71,11 @@ class MultDAE(AE):
                 f"got row_wise=True with noise={self.noise!r}, which gives every item's row a gradient; set "
                 "noise=masking, or leave row_wise out"
             )
+
+    @property
+    def needs_all_items(self) -> str | None:
+        """Which of its settings needs all items in one process; see `Model.needs_all_items`."""
+        return super().needs_all_items if self.noise == "masking" else f"noise={self.noise}"
 
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)

@@ -101,6 +101,7 @@ class MultVAE(LikelihoodChoice[MultVAENetwork], VariationalAutoencoder[MultVAENe
 
     name: ClassVar[str] = "multvae"
     shares_users: ClassVar[bool] = True
+    shares_items: ClassVar[bool] = True
     paper: ClassVar[str] = "Liang et al.: Variational Autoencoders for Collaborative Filtering (WWW 2018)"
     space: ClassVar[Space] = {
         "learning_rate": Range(1e-3, 1e-2, log=True),

@@ -101,6 +101,7 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
 
     name: ClassVar[str] = "recvae"
     shares_users: ClassVar[bool] = True
+    shares_items: ClassVar[bool] = True
     kl_weight: ClassVar[str] = "gamma"
     paper: ClassVar[str] = "Shenbin et al.: RecVAE, a New Variational Autoencoder for Top-N Recommendations (WSDM 2020)"
     space: ClassVar[Space] = {

@@ -9,6 +9,7 @@
     refitting  a run trained again on its held-out users too
     repeats    the same run with other seeds
     planning   what a run will need, before it begins
+    sharing_plans  what each of several processes will need, and what they send
 
 Importing this package imports none of them.
 """

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, unknown_model, write_bundle
+from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, gather_weights, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.compute.ranks import current
@@ -275,7 +275,7 @@ def train(
     with locked_run(work):
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
-            write_bundle(work, bundle)
+            write_bundle(work, bundle, has_weights=current().by_items)
         except BaseException as error:
             if isinstance(monitor, DetailedMonitor):
                 monitor.ended(failed(error))  # also where the fit itself went well
@@ -340,6 +340,8 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             refit=run.refit,
             select_by=run.select_by,
         )
+        if current().by_items:
+            gather_weights(model, work)
         current().end()
         return fitted
     except (UsageError, BundleError):

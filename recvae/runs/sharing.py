@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recvae.bundles.bundle import gather_weights
 from recvae.bundles.card import RUN_STATE
 from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
@@ -86,7 +87,8 @@ def train_along(run: Run, dataset: Dataset, *, device: str = "auto", max_memory:
     max_memory : int, optional
         Bytes that fitting may take.
     """
-    fit(run.model, dataset, device=device, max_memory=max_memory, refit=run.refit, select_by=run.select_by)
+    fitted = fit(run.model, dataset, device=device, max_memory=max_memory, refit=run.refit, select_by=run.select_by)
+    gather_weights(fitted.model)
     current().end()
 
 

@@ -2,7 +2,8 @@
 
     files       writing to a temporary file and renaming it, locks, free names
     integrity   sizes and checksums of files, errors of damaged files
-    arrays      named arrays as safetensors
+    streams     named arrays as safetensors, written part by part
+    arrays      named arrays as safetensors, whole
     mapped      the arrays of such a file, mapped without torch
 
 Importing this package imports none of them.

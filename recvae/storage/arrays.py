@@ -1,30 +1,12 @@
-"""Weights on disk as safetensors, aligned so that large arrays are used from the mapped file without a copy.
+"""Weights on disk as safetensors, aligned so that large arrays are used from the mapped file without a copy."""
 
-The safetensors library orders tensors by name. After a bias of odd length, all others are misaligned: BLAS is then
-slower and rounds differently than before saving. Here, arrays whose length keeps the next one aligned come first.
-"""
-
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recvae.errors import UsageError
-from recvae.storage.files import write_file
-
-ALIGNMENT = 64  # bytes, of a cache line and the widest vector register
-_NAMES = {
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
+from recvae.storage.streams import ALIGNMENT, NAMES, Stream, write_streams
 
 
 def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -45,25 +27,16 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
         If it cannot be written.
     """
     for name, array in weights.items():
-        if str(array.dtype) not in _NAMES:
+        if str(array.dtype) not in NAMES:
             raise UsageError(
-                f"got {name} of type {array.dtype}, expected one of {', '.join(_NAMES)}; convert it with astype"
+                f"got {name} of type {array.dtype}, expected one of {', '.join(NAMES)}; convert it with astype"
             )
-    arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
-    order = sorted(arrays, key=lambda name: arrays[name].nbytes % ALIGNMENT != 0)  # stable: by name otherwise
-    header: dict[str, Any] = {}
-    end = 0
-    for name in order:
-        start, end = end, end + arrays[name].nbytes
-        shape = list(weights[name].shape)
-        header[name] = {"dtype": _NAMES[str(arrays[name].dtype)], "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    with write_file(path) as aside, aside.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for name in order:
-            file.write(arrays[name].data)
+    write_streams(path, {name: stream_of(array) for name, array in weights.items()})
+
+
+def stream_of(array: np.ndarray) -> Stream:
+    """Return an array as a stream of one part."""
+    return Stream(str(array.dtype), array.shape, lambda: [array])
 
 
 def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:

@@ -12,47 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from recvae.training.batch_parts import OwnItems, Share
+
 RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
 _MOST_INT32 = 2**31 - 1
 _AHEAD = 2  # batches prepared in advance where they do not
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of a batch that several processes share is this one's.
-
-    A process for which no user is left has the first one, which counts nothing for it: it draws the same noise, and
-    has gradients to add to those of the others.
-
-    Parameters
-    ----------
-    n_users, n_interactions : int
-        Of the whole batch.
-    counted : int
-        Users of this part that count, 0 or all.
-    users : Tensor of shape (n_users of this part,), int64
-        Which users of the whole batch they are.
-    interactions : Tensor of shape (n_interactions of this part,), int64
-        Which interactions of the whole batch.
-    whole_items : callable
-        () -> items of all interactions of the whole batch.
-    """
-
-    n_users: int
-    n_interactions: int
-    counted: int
-    users: torch.Tensor
-    interactions: torch.Tensor
-    whole_items: Callable[[], torch.Tensor]
-
-    @property
-    def weight(self) -> float:
-        """What a mean over this part counts in the mean over the whole batch."""
-        return self.counted / self.n_users
-
-    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Share":
-        """Return it with `move` applied to each tensor."""
-        return replace(self, users=move(self.users), interactions=move(self.interactions))
 
 
 @dataclass(frozen=True)
@@ -77,6 +41,8 @@ class SparseBatch:
         Number of interactions of each user.
     share : Share, optional
         Which part of a batch it is, where several processes share it.
+    own : OwnItems, optional
+        Which interactions it has, where several processes share the items.
     """
 
     items: torch.Tensor
@@ -87,6 +53,7 @@ class SparseBatch:
     totals: torch.Tensor
     lengths: torch.Tensor
     share: Share | None = None
+    own: OwnItems | None = None
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -99,9 +66,9 @@ class SparseBatch:
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "SparseBatch":
         """Return the batch with `move` applied to each tensor."""
-        share = None if self.share is None else self.share.map(move)
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "share"}
-        return replace(self, share=share, **{name: move(tensor) for name, tensor in tensors.items()})
+        share, own = self.share and self.share.map(move), self.own and self.own.map(move)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)[:-2]}
+        return replace(self, share=share, own=own, **{name: move(tensor) for name, tensor in tensors.items()})
 
 
 class SparseRows:
@@ -267,6 +234,8 @@ class SparseBatches:
         Budget for keeping the matrix on a GPU.
     rank, world_size : int
         Which share of the users this process takes, out of how many.
+    of_items : callable, optional
+        What makes of a batch what this process has of it, where several share the items; see `Shard.of_batch`.
     """
 
     def __init__(
@@ -278,12 +247,13 @@ class SparseBatches:
         resident_bytes: int = RESIDENT_BYTES,
         rank: int = 0,
         world_size: int = 1,
+        of_items: Callable[[SparseBatch], SparseBatch] | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.device = device
         self.prepares_ahead = device.type != "cpu" and SparseRows.bytes_of(matrix) > resident_bytes
         self._rows = SparseRows(matrix, torch.device("cpu") if self.prepares_ahead else device)
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._of_items = rank, world_size, of_items
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same for every process."""
@@ -308,6 +278,8 @@ class SparseBatches:
 
     def _cut(self, users: torch.Tensor) -> SparseBatch:
         """Return the share of this process; of every batch, so that all make the same number of updates."""
+        if self._of_items is not None:
+            return self._of_items(self._rows.batch(users))
         if self._world_size == 1:
             return self._rows.batch(users)
         return self._rows.part(users, self._rank, self._world_size)

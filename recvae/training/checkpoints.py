@@ -4,10 +4,10 @@ One safetensors file: tensors by name, everything else as JSON in its header. No
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,9 @@ from recvae.storage.files import write_file
 FILE_NAME = "checkpoint.safetensors"
 FORMAT_VERSION = 3
 _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
+_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "U8": "uint8"}
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +80,16 @@ class Checkpoint:
         StorageError
             If it cannot be written; the checkpoint before it is untouched.
         """
-        tensors = _tensors_of(state)
-        header = {
+        tensors = tensors_of(state)
+        with write_file(self.path) as aside:
+            save_file(tensors, aside, metadata=self.header(state))
+
+    def header(self, state: TrainingState) -> dict[str, str]:
+        """Return what the file says of a state besides its tensors."""
+        return {
             "identity": json.dumps({"format": FORMAT_VERSION, **self.identity}),
             "progress": json.dumps(state.progress),
         }
-        with write_file(self.path) as aside:
-            save_file(tensors, aside, metadata=header)
 
     def load(self) -> TrainingState:
         """Read the state back.
@@ -93,12 +99,40 @@ class Checkpoint:
         BundleError
             If the file is missing, damaged, or belongs to another run.
         """
+        return state_from(*self._read(lambda file: {name: file.get_tensor(name) for name in file.keys()}))  # noqa: SIM118
+
+    def described(self) -> tuple[dict[str, tuple[str, list[int]]], dict[str, Any]]:
+        """Return types and shapes of the tensors by name, and the progress, without reading the tensors.
+
+        Raises
+        ------
+        BundleError
+            See `load`.
+        """
+
+        def shapes(file: Any) -> dict[str, tuple[str, list[int]]]:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            return {name: (_TYPES[one.get_dtype()], list(one.get_shape())) for name, one in slices.items()}
+
+        return self._read(shapes)
+
+    def rows(self, name: str, start: int | None = None, end: int | None = None) -> torch.Tensor:
+        """Return some rows of a tensor, or all of it.
+
+        Raises
+        ------
+        BundleError
+            See `load`.
+        """
+        return self._read(lambda file: file.get_slice(name)[start:end] if end else file.get_tensor(name))[0]
+
+    def _read(self, what: Callable[[Any], Found]) -> tuple[Found, dict[str, Any]]:
+        """Return what is asked for of the open file, and the progress."""
         try:
             with safe_open(self.path, framework="pt") as file:
                 header = file.metadata()
                 identity, progress = json.loads(header["identity"]), json.loads(header["progress"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-            state = _state_from(tensors, progress)
+                found = what(file)
             wanted = json.loads(json.dumps({"format": FORMAT_VERSION, **self.identity}))
             different = [key for key in wanted if self._known(identity.get(key), wanted[key]) != wanted[key]]
         except FileNotFoundError as error:
@@ -106,13 +140,13 @@ class Checkpoint:
         except _UNREADABLE as error:
             raise BundleError(f"{self.path} is damaged ({error}); train again without --resume") from error
         if different:
-            found = {key: identity.get(key) for key in different}
+            known = {key: identity.get(key) for key in different}
             expected = {key: wanted[key] for key in different}
             raise BundleError(
-                f"{self.path} belongs to another run: it has {found}, this run has {expected}; "
+                f"{self.path} belongs to another run: it has {known}, this run has {expected}; "
                 "resume with the same data and hyperparameters, or train without --resume"
             )
-        return state
+        return found, progress
 
     def _known(self, found: Any, wanted: Any) -> Any:
         """Return what was found, without hyperparameters of earlier versions only, and with those of later ones."""
@@ -135,10 +169,11 @@ def of_first(ranks: Ranks, state: TrainingState | None) -> TrainingState | None:
     progress = ranks.from_first(None if state is None else state.progress)
     if progress is None:
         return None
-    return _state_from(ranks.tensors_from_first({} if state is None else _tensors_of(state)), progress)
+    return state_from(ranks.tensors_from_first({} if state is None else tensors_of(state)), progress)
 
 
-def _tensors_of(state: TrainingState) -> dict[str, torch.Tensor]:
+def tensors_of(state: TrainingState) -> dict[str, torch.Tensor]:
+    """Return the tensors of a state by the names that a file has for them."""
     tensors = {f"weights/{name}": value for name, value in state.weights.items()}
     tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
     tensors |= {f"average/{name}": value for name, value in state.average.items()}
@@ -149,7 +184,9 @@ def _tensors_of(state: TrainingState) -> dict[str, torch.Tensor]:
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
 
-def _state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
+def state_from(tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> TrainingState:
+    """Return the state whose tensors have these names; see `tensors_of`."""
+
     def group(prefix: str) -> dict[str, torch.Tensor]:
         found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         # Version 0.1.0 called the prior of RecVAE by another name.

@@ -24,7 +24,7 @@ def of_interactions(draw: Draw, batch: SparseBatch, generator: torch.Generator) 
     draw : callable
         `torch.rand` or `torch.randn`.
     batch : SparseBatch
-        Whole, or the share of one of several processes.
+        Whole, or what one of several processes has of it.
     generator : Generator
         On the device of the batch.
 
@@ -32,10 +32,11 @@ def of_interactions(draw: Draw, batch: SparseBatch, generator: torch.Generator) 
     -------
     Tensor of shape (n_interactions,), float32
     """
-    if batch.share is None:
+    part = batch.share or batch.own
+    if part is None:
         return draw(batch.inputs.shape, generator=generator, device=batch.device)  # (N,)
-    whole = draw((batch.share.n_interactions,), generator=generator, device=batch.device)
-    return whole[batch.share.interactions]  # (N,)
+    whole = draw((part.n_interactions,), generator=generator, device=batch.device)
+    return whole[part.interactions]  # (N,)
 
 
 def of_users(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from recvae.compute.ranks import current
-from recvae.training.batches import Share
+from recvae.training.batch_parts import Share
 from recvae.training.losses import kl_of_units, log_normal
 
 ACTIVE = 0.01

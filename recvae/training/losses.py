@@ -42,8 +42,8 @@ class _MultinomialNLL(torch.autograd.Function):
         return gradient * grad_outputs[0][:, None], None, None, None, None, None
 
 
-class _LinearMultinomialNLL(torch.autograd.Function):
-    """The same of f = h W^T + b: the block of logits becomes that of their gradient, and is the only one.
+class LinearMultinomialNLL(torch.autograd.Function):
+    """`multinomial_nll` of f = h W^T + b: the block of logits becomes that of their gradient, and is the only one.
 
     It is made while the logits are at hand, for users that count alike; how much each counts, known when gradients
     are asked for, is brought in by the far smaller h. The products, and the block, may be of bfloat16; what is done
@@ -59,6 +59,7 @@ class _LinearMultinomialNLL(torch.autograd.Function):
         dtype: torch.dtype,
         *target: torch.Tensor,
     ) -> torch.Tensor:
+        """Return the loss of each user (B,)."""
         w = weight.to(dtype)  # (I, H)
         # The bias comes later: within the product it takes four times as long in bfloat16.
         gradient = product(hidden.to(dtype), w.t())  # (B, H) x (H, I) -> (B, I)
@@ -69,6 +70,7 @@ class _LinearMultinomialNLL(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of h, W and b, from what `forward` has saved: h, W and the block."""
         hidden, w, gradient = ctx.saved_tensors
         counts = grad_outputs[0][:, None]  # (B, 1)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # a frozen part costs no product
@@ -94,14 +96,15 @@ def _turned_product(gradient: torch.Tensor, hidden: torch.Tensor, dtype: torch.d
 
 def _weighted_sum(gradient: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Return the sum of users' rows (B, I) times what each counts (B, 1), added up as numbers of the latter's type."""
-    step = _users_at_a_time(gradient, counts.element_size())
+    step = users_at_a_time(gradient, counts.element_size())
     total = counts.new_zeros((1, gradient.shape[1]))
     for part, count in zip(gradient.split(step), counts.split(step), strict=True):
         total += count.t() @ part.to(count.dtype)  # (1, b) x (b, I) -> (1, I)
     return total[0]
 
 
-def _users_at_a_time(block: torch.Tensor, element_size: int) -> int:
+def users_at_a_time(block: torch.Tensor, element_size: int) -> int:
+    """Return how many rows of a block (B, I) to go through at a time, given the bytes of a number."""
     n_users, n_items = block.shape
     return max(1, n_users if block.is_cuda else _CHUNK_BYTES // (element_size * n_items))
 
@@ -117,7 +120,7 @@ def _to_gradient(
 ) -> torch.Tensor:
     """Return the loss (B,) of the logits f (B, I), plus bias, and put n_u softmax(f_u) - x_u in their place."""
     nll = torch.empty_like(totals)
-    step = _users_at_a_time(logits, values.element_size())
+    step = users_at_a_time(logits, values.element_size())
     n_users, first = len(logits), 0
     for start in range(0, n_users, step):
         users = slice(start, min(start + step, n_users))
@@ -142,7 +145,8 @@ def _to_gradient(
     return nll
 
 
-def _target(batch: SparseBatch, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def target_of(batch: SparseBatch, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Return what a loss is given of the target: rows, items, values, totals and lengths."""
     return batch.rows, batch.items.long(), batch.values.to(dtype), batch.totals.to(dtype), batch.lengths
 
 
@@ -164,7 +168,7 @@ def multinomial_nll(logits: torch.Tensor, batch: SparseBatch) -> torch.Tensor:
     Tensor of shape (n_users,)
         0 for a user without interactions.
     """
-    loss: torch.Tensor = _MultinomialNLL.apply(logits, *_target(batch, logits.dtype))
+    loss: torch.Tensor = _MultinomialNLL.apply(logits, *target_of(batch, logits.dtype))
     return loss
 
 
@@ -287,8 +291,8 @@ def output_nll(
     Tensor of shape (n_users,)
     """
     if name == "multinomial":
-        target, product_dtype = _target(batch, hidden.dtype), dtype if dtype == torch.bfloat16 else hidden.dtype
-        loss: torch.Tensor = _LinearMultinomialNLL.apply(hidden, layer.weight, layer.bias, product_dtype, *target)
+        target, product_dtype = target_of(batch, hidden.dtype), dtype if dtype == torch.bfloat16 else hidden.dtype
+        loss: torch.Tensor = LinearMultinomialNLL.apply(hidden, layer.weight, layer.bias, product_dtype, *target)
         return loss
     return likelihood(name, confidence)(linear_logits(hidden, layer, dtype), batch)
 

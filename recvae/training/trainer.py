@@ -3,8 +3,8 @@
 A model hands in a `Task`: its network, its phases (an optimiser and a loss each), its KL schedule and a way to
 score. The loop knows nothing of what they are. Checkpoint selection sees validation users only.
 
-Several processes (`recvae.compute.ranks`) share the users of each batch and of validation, and go through the same
-loop: sums over all of them take the place of sums over a batch, and the first one writes and tells.
+Several processes (`recvae.compute.ranks`) share the users of each batch, or the items of the network, and go through
+the same loop (`recvae.training.sharing`); the first one writes and tells.
 """
 
 import time
@@ -22,15 +22,15 @@ from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageErr
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.training.averaging import WeightAverage
-from recvae.training.batches import Share, SparseBatches
-from recvae.training.checkpoints import Checkpoint, TrainingState, of_first
+from recvae.training.batch_parts import Share
+from recvae.training.checkpoints import Checkpoint, TrainingState
 from recvae.training.details import DetailedMonitor, EpochDetails
-from recvae.training.gradients import SharedGradients
 from recvae.training.latents import LatentRecord
-from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, StopTraining, divergence, shortage
+from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, divergence, shortage
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
 from recvae.training.schedules import stretched
+from recvae.training.sharing import Sharing
 from recvae.training.step_sizes import StepSizes
 from recvae.training.task import Losses, Phase, Task
 from recvae.training.validation import OBJECTIVE, look_at, other_metric
@@ -84,7 +84,8 @@ class Trainer:
         self.look = look_at(validation, select_by, train, self.ranks)
         self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device
-        self.batches = SparseBatches(train, batch_size, device, rank=self.ranks.rank, world_size=self.ranks.size)
+        self.sharing = Sharing(task.network, self.ranks)
+        self.batches = self.sharing.batches(train, batch_size, device)
         self.passes = sum(phase.passes for phase in task.phases)
         before = -(-course.n_users // batch_size) if course else len(self.batches)
         planned = epochs * self.passes * before
@@ -140,9 +141,7 @@ class Trainer:
 
     def _resume(self, checkpoint: Checkpoint | None) -> None:
         """Continue from a checkpoint, if it says so; it is read by the first of several processes."""
-        state = checkpoint.load() if checkpoint is not None and checkpoint.resumes else None
-        if self.ranks.several:
-            state = of_first(self.ranks, state)
+        state = self.sharing.load(checkpoint, self.task.phases)
         if state is None:
             return
         where = "the checkpoint of the first process" if checkpoint is None else checkpoint.path
@@ -162,10 +161,10 @@ class Trainer:
             if record is None:
                 return
             self.history.records.append(record)
-            if checkpoint is not None:
-                checkpoint.save(self._state())
+            if checkpoint is not None or self.ranks.by_items:
+                self.sharing.save(checkpoint, self._state(), self.task.phases)
             self._tell_details(epoch, monitor)
-            self.history.stop = self._of_all(monitor.epoch(record))
+            self.history.stop = self.sharing.of_all(monitor.epoch(record))
             if self.history.stop is not None:
                 return
 
@@ -198,15 +197,16 @@ class Trainer:
             passes.append(self._pass(phase, monitor))
             if self.history.stop is not None:
                 return None
-        self._check_in_step(epoch)
         losses = torch.cat(passes).cpu()  # (updates of the epoch, 4)
         seconds = time.perf_counter() - started
         broken = (~losses.isfinite()).any(dim=1).nonzero()  # updates whose loss is no number
-        if len(broken) or not self._weights_are_finite():
+        # The last update, whose effect no loss has shown yet, may have left weights that are no numbers.
+        if len(broken) or not self.sharing.weights_are_finite():
             self.history.diverged_at = first_update + 1 + int(broken[0]) if len(broken) else self.updates
             if not self.history.best_epoch:
                 raise TrainingError(divergence(self.history))
             return None
+        self.sharing.check_in_step(epoch, {"shuffle": self.shuffle, "noise": self.noise})
         of_first_phase = torch.cat(passes[: self.task.phases[0].passes]).cpu().double()
         means = (of_first_phase[:, :3] * of_first_phase[:, 3:]).sum(dim=0) / of_first_phase[:, 3].sum()
         loss, reconstruction, mean_kl = means.tolist()
@@ -215,7 +215,7 @@ class Trainer:
         self.average.add(epoch)
         with self.average.in_place():
             ndcg, value = self.look(self.task.score, self.task.rows)
-            if self.task.codes is not None and self.ranks.leads:
+            if self.task.codes is not None and self.sharing.sees_codes:
                 self._codes = self.task.codes(self.looked_at)
             best = self._keep_if_best(epoch, ndcg, value)
         known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, self.passes * self.n_users / seconds)
@@ -257,8 +257,8 @@ class Trainer:
             losses = phase.loss(batch, beta or 0.0, self.noise)
             row = self._backward(losses, len(batch), batch.share)
             if self.ranks.several:
-                gradients = SharedGradients(phase.parameters())
-                self.history.stop = self._of_all(wish, gradients.n_numbers)
+                gradients = self.sharing.gradients(phase.parameters())
+                self.history.stop = self.sharing.of_all(wish, gradients.n_numbers)
                 if self.history.stop is not None:  # wished after the update before
                     break
                 gradients.sum(self.ranks)
@@ -270,11 +270,11 @@ class Trainer:
             if wish is not None and not self.ranks.several:
                 break
         else:
-            wish = self._of_all(wish)
+            wish = self.sharing.of_all(wish)
         self.history.stop = self.history.stop or wish
         found = torch.stack(rows)
-        if self.ranks.several and self.history.stop is None:
-            self.ranks.sum(found)
+        if self.history.stop is None:
+            self.sharing.sum_losses(found)
         return found
 
     def _backward(self, losses: Losses, n_users: int, share: Share | None) -> torch.Tensor:
@@ -288,12 +288,6 @@ class Trainer:
         (losses.total * share.weight).backward()
         return torch.cat([parts * share.weight, parts.new_full((1,), share.counted)])
 
-    def _of_all(self, wish: StopTraining | None, n_numbers: int = 0) -> StopTraining | None:
-        """Return the wish of the first process to end training, once all have come and are well."""
-        if not self.ranks.several or not self.ranks.check(wish=wish is not None, same=n_numbers):
-            return wish
-        return StopTraining(self.ranks.from_first(wish and wish.reason))
-
     def _keep_if_best(self, epoch: int, ndcg: float | None, value: float | None) -> bool:
         best = self.history.best_value
         if value is not None and best is not None and value <= best:
@@ -301,23 +295,6 @@ class Trainer:
         self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
         self.history.best_value, self.history.best_ndcg, self.history.best_epoch = value, ndcg, epoch
         return True
-
-    def _check_in_step(self, epoch: int) -> None:
-        """Refuse to go on with processes that have not the same weights and noise, whatever the reason."""
-        if self.ranks.several:
-            state = [*self.task.network.state_dict().values(), self.shuffle.get_state(), self.noise.get_state()]
-            sums = [int(value.contiguous().view(-1).view(torch.uint8).sum(dtype=torch.int64)) for value in state]
-            self.ranks.check()
-            self.ranks.check_alike(
-                {"sums of bytes": sums},
-                f"weights and noise after epoch {epoch}",
-                "use machines with one kind of processor; a loss of your own draws noise by recvae.training.draws",
-                TrainingError,
-            )
-
-    def _weights_are_finite(self) -> bool:
-        """Whether the last update, whose effect no loss has shown yet, left numbers."""
-        return all(bool(value.sum().isfinite()) for value in self.task.network.parameters())
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.task.network.state_dict().items()}

@@ -16,7 +16,8 @@ from recvae.errors import UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import METRICS, Background, Metric, measure, parse_metrics
 from recvae.metrics.metric import HIGHER
-from recvae.ranking import block_rows, rank
+from recvae.ranking import block_rows, rank, rank_candidates
+from recvae.training.shards import Shard, merged
 
 OBJECTIVE = Metric("ndcg", 100)
 """What validation users choose by, where nothing else is asked for."""
@@ -118,7 +119,8 @@ def validation_means(
     background : Background, optional
         From `background_for`.
     ranks : Ranks
-        Which of several processes this one is: each ranks a part of the users, and all have the means over all.
+        Which of several processes this one is: each ranks a part of the users, or all users on its part of the items,
+        whose scores alone `score` returns then; and all have the means over all.
 
     Returns
     -------
@@ -126,22 +128,67 @@ def validation_means(
         By metric; one that no user has a value of is left out, such as all of them without targets.
     """
     k, names = max(metric.k for metric in metrics), list(dict.fromkeys(map(str, metrics)))
-    first, last = ranks.part_of(validation.n_users)
+    first, last = (0, validation.n_users) if ranks.by_items else ranks.part_of(validation.n_users)
     parts: list[np.ndarray] = [np.empty((0, len(names)))]
 
     def work(start: int, end: int) -> None:
         fold_in = validation.fold_in[start:end]
-        ranked, _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
+        if ranks.by_items:
+            ranked = rank_together(score, fold_in, k, ranks)  # (B, k)
+        else:
+            ranked, _ = rank(score(fold_in), k, seen=fold_in)  # (B, k)
         known = None if background is None else background.of_users(start, end)
         found, _ = measure(metrics, ranked, validation.targets[start:end], known)
         parts.append(np.stack([found[name] for name in names], axis=1))  # (B, metrics)
 
     rows = rows or block_rows(validation.fold_in.shape[1])
+    if ranks.by_items:
+        ranks.check()
+        rows = min(ranks.gather(rows))  # all go through the same blocks
     in_blocks(last - first, rows, lambda start, end: work(first + start, first + end))
-    ranks.check()
-    of_all = ranks.gather_rows(torch.from_numpy(np.concatenate(parts))).numpy()  # (U, metrics), each user once
+    of_all = np.concatenate(parts)  # (U, metrics)
+    if ranks.by_users:
+        ranks.check()
+        of_all = ranks.gather_rows(torch.from_numpy(of_all)).numpy()  # each user once
     per_user = dict(zip(names, of_all.T.copy(), strict=True))  # (U,) each
     return {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
+
+
+def rank_together(score: Score, fold_in: sp.csr_matrix, k: int, ranks: Ranks) -> np.ndarray:
+    """Return the k best items of each user, of all processes that share them; see `recvae.ranking.rank`.
+
+    Parameters
+    ----------
+    score : callable
+        Block of users -> scores of the items of this process.
+    fold_in : csr_matrix of shape (n_users, n_items)
+        What they have seen, of all items; the same users in all processes.
+    k : int
+        Number of ranks.
+    ranks : Ranks
+        Which of the processes this one is.
+
+    Returns
+    -------
+    ndarray of shape (n_users, k), int64
+        The same in all processes.
+
+    Raises
+    ------
+    MemoryError
+        If memory has run out in one process: in all, so that all try again with fewer users.
+    """
+    shard = Shard(fold_in.shape[1], ranks)
+    with ranks.together():
+        found, best = rank(score(fold_in), k, seen=shard.of_rows(fold_in))  # (B, k)
+        found = np.where(found >= 0, found + shard.first, -1)
+        ranks.check()
+        shape = (ranks.size, *found.shape)
+        columns = ranks.gather_rows(torch.from_numpy(found)).numpy().reshape(shape)  # (n, B, k)
+        scores = ranks.gather_rows(torch.from_numpy(best)).numpy().reshape(shape)
+        ranked, _ = rank_candidates(*merged(columns, scores), k)  # (B, k)
+        ranks.check()
+    return ranked
 
 
 Look = Callable[[Score, int | None], tuple[float | None, float | None]]

@@ -14,6 +14,7 @@
     draws             what is given to draw from codes, and the source of each user's draws
     densities         how probable it finds rows, and what is hidden of them
     autoencoder       a network trained by the one loop
+    network_weights   the weights of an autoencoder: loaded, and brought together from several processes
     variational       a KL term whose weight follows a schedule
     likelihood        a likelihood over all items: precision, sampling, choice
     item_networks     what a network states of its items and its latent variables

@@ -14,23 +14,22 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.errors import OutOfMemoryError, TrainingError
 from recvae.interactions import HeldOut
 from recvae.models.common.base import FEWER_ITEMS
-from recvae.models.common.densities import DensityModel
 from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import BatchFootprint, check_batches, network_needs
 from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import check_hyperparameters, hyperparameter
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
+from recvae.models.common.network_weights import NetworkWeights
 from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
-from recvae.models.common.sharing import check_shares, share_of
+from recvae.models.common.sharing import check_shares, items_of, shard_of, share_of
 from recvae.models.common.similarity import cosines
 from recvae.ranking import block_rows
-from recvae.training.batches import SparseBatch, whole_batch
+from recvae.training.batches import SparseBatch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
 from recvae.training.step_sizes import DECAYS, step_size
@@ -45,7 +44,7 @@ NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 
 
 @dataclass(kw_only=True)
-class Autoencoder(DensityModel, Generic[NetworkT]):
+class Autoencoder(NetworkWeights, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
 
     earlier: ClassVar[Mapping[str, Any]] = {"decay": "none", "warmup": 0.0}
@@ -158,7 +157,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
         """Count what the network takes, without allocating it; see `Model.needs`."""
         with torch.device("meta"):
-            network, prior = self._network(n_items), self._prior(n_items)
+            network, prior = self._network(items_of(n_items)), self._prior(items_of(n_items))
         batch = share_of(min(self.users_per_update(n_users), n_users))
         of_batch = batch * n_interactions // max(n_users, 1)
         return network_needs(
@@ -171,6 +170,15 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             averaged=self.averaging > 0,
             on_gpu=on_gpu,
         )
+
+    def bytes_of_weights(self, n_items: int) -> tuple[int, int]:
+        """Return the bytes of the weights of this process while training, and of Adam's two moments of them."""
+        with torch.device("meta"):
+            network, prior = self._network(items_of(n_items)), self._prior(items_of(n_items))
+        modules = [network] if prior is None else [network, prior]
+        every = [parameter for module in modules for parameter in module.parameters()]
+        n_bytes = [one.numel() * one.element_size() for one in every]
+        return sum(n_bytes), 2 * sum(n for one, n in zip(every, n_bytes, strict=True) if one.requires_grad)
 
     def check_memory(
         self,
@@ -215,9 +223,11 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         """
         self.device_ = options.device
         users = self.users_per_update(train.shape[0])
-        check_shares(min(users, train.shape[0]))
+        check_shares(min(users, train.shape[0]), train.shape[1])
         self.from_data_ = {} if self.batch_size is not None else {"batch_size": users}
-        self.network_ = self._network(train.shape[1])
+        self.shard_ = shard_of(train.shape[1])
+        self.network_ = self._network(train.shape[1] if self.shard_ is None else self.shard_.n_own)
+        self.network_.shard = self.shard_
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
         self.network_.to(self.device_)
@@ -286,12 +296,12 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
     @torch.no_grad()
     def _score_block(self, user_items: sp.csr_matrix) -> torch.Tensor:
         self._stop_training()
-        return self.network_(whole_batch(user_items, self.device_))  # (B, I)
+        return self.network_(self._batch(user_items))  # (B, I)
 
     @torch.no_grad()
     def _embed_block(self, user_items: sp.csr_matrix) -> np.ndarray:
         self._stop_training()
-        return self.network_.code(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, D)
+        return self.network_.code(self._batch(user_items)).cpu().numpy()  # (B, D)
 
     @property
     def has_item_vectors(self) -> bool:
@@ -313,7 +323,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
     def _query_block(self, user_items: sp.csr_matrix) -> np.ndarray:
         assert isinstance(self.network_, ProductNetwork)
         self._stop_training()
-        return self.network_.hidden(whole_batch(user_items, self.device_)).cpu().numpy()  # (B, H)
+        return self.network_.hidden(self._batch(user_items)).cpu().numpy()  # (B, H)
 
     def scorer(self) -> NetworkScorer:
         """Return the network with its scores; see `Model.scorer`."""
@@ -324,26 +334,3 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         """Return cosines of the last layer's weights; see `Model.similarities`."""
         self.check_fitted()
         return cosines(self.network_.output.weight.detach().cpu().numpy(), columns, others)
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Return the network's weights; see `Model.weights`."""
-        self.check_fitted()
-        return {name: value.detach().cpu().numpy() for name, value in self.network_.state_dict().items()}
-
-    def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Load a network's weights; see `Model.load_weights`."""
-        self.device_ = resolve_device(device)
-        n_items = len(weights[self._item_weight()])
-        self.network_ = self._network(n_items)
-        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
-        self.network_.load_state_dict(tensors, assign=True)
-        self.network_.requires_grad_(False).to(self.device_)
-        self.n_items_ = n_items
-        return self
-
-    def _item_weight(self) -> str:
-        """Return the name of the item layer's weight, which has a row for each item."""
-        with torch.device("meta"):
-            network = self._network(1)
-        weight = network.output.weight
-        return next(name for name, parameter in network.named_parameters() if parameter is weight)

@@ -6,6 +6,7 @@ A model of your own states a name, a paper, `_fit` and `_score_block`; what it l
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -74,6 +75,9 @@ class Model(Described, ScoringModel):
     """Whether several processes can train it, each with a part of the users; each class says so itself. A network has a
     part of every batch: its loss must be a mean over users, with the noise of `recvae.training.draws`."""
 
+    shares_items: ClassVar[bool] = False
+    """The same, each with the weights of a part of the items, for networks that no process holds."""
+
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""
 
@@ -101,6 +105,11 @@ class Model(Described, ScoringModel):
         UsageError
             If it cannot be imported, with the command that installs it.
         """
+
+    @property
+    def needs_all_items(self) -> str | None:
+        """Which of its settings needs all items in one process, so that several cannot share them; None: no setting."""
+        return None
 
     @property
     def uses_device(self) -> bool:
@@ -185,7 +194,7 @@ class Model(Described, ScoringModel):
             )
         check_fields(self)
         check_hyperparameters(self)
-        check_can_share(type(self))
+        check_can_share(self)
         self.check_libraries()
         train, validation, data = training_data(train, validation)
         train = as_interactions(train, "the training interactions")
@@ -330,6 +339,10 @@ class Model(Described, ScoringModel):
         check_memory(
             needs.training, max_memory, f"{self.name} on {n_items:,} items", f"raise --max-memory, {FEWER_ITEMS}"
         )
+
+    def gather(self, path: Path | None = None) -> bool:  # noqa: ARG002  (of networks whose items are shared)
+        """Whether this process has the whole model, as it does of most; see `NetworkWeights.gather`."""
+        return True
 
     def training_summary(self) -> TrainingSummary:
         """Return how the last fit went, for the bundle; nothing is set for a model without epochs."""

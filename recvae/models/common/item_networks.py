@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from recvae.models.common.networks import SparseLinear
 from recvae.training.batches import SparseBatch
+from recvae.training.shards import Shard
 
 Draw = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
 """Standard normal noise (n_users, code width) -> codes of that shape, and log p(z) - log q(z | x) of each user.
@@ -31,6 +33,9 @@ class ItemNetwork(nn.Module, ABC):
     prior: Any  # a module or None; Any, so that a network may say which module
     """What only training has, in networks that have it: neither scored with nor kept in a bundle."""
 
+    shard: Shard | None = None
+    """Which items it has, where several processes share those of a larger network; None: it has all."""
+
     def __init__(self, n_items: int) -> None:
         super().__init__()
         self.n_items = n_items
@@ -39,6 +44,12 @@ class ItemNetwork(nn.Module, ABC):
     @abstractmethod
     def output(self) -> "nn.Linear | ItemVectors":
         """The last layer, which makes the scores: its `weight` has a row for each item, shape (n_items, width)."""
+
+    def item_parameters(self) -> dict[str, nn.Parameter]:
+        """Return by name the parameters that have a row for each item, of the first layers and the last."""
+        layers = [module.weight for module in self.modules() if isinstance(module, SparseLinear)]
+        found = {id(one) for one in (*layers, *self.output.parameters())}
+        return {name: parameter for name, parameter in self.named_parameters() if id(parameter) in found}
 
     @abstractmethod
     def code(self, batch: SparseBatch) -> torch.Tensor:

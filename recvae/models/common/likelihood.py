@@ -25,6 +25,7 @@ from recvae.training.chunked_softmax import chunked_bytes, chunked_nll
 from recvae.training.losses import LIKELIHOODS, output_nll
 from recvae.training.row_adam import RowAdam, row_bytes
 from recvae.training.sampled_softmax import SAMPLINGS, ItemSampler, sampled_bytes, sampled_nll
+from recvae.training.sharded_softmax import sharded_nll
 
 TIED = "one vector for each item, in the first and in the last layer: half as many weights"
 """Meaning of the hyperparameter of networks whose first and last layer may be one."""
@@ -45,7 +46,9 @@ class ReducedPrecision(Autoencoder[LogitNetworkT]):
 
     def _begin(self, train: sp.csr_matrix) -> None:
         super()._begin(train)
-        self.dtype_ = resolve_precision(self.precision, self.device_, self.network_.output.weight.numel())
+        n_items = train.shape[1]  # of the whole network, also where this process has a part of it
+        n_weights = n_items * self.network_.output.weight.shape[1]
+        self.dtype_ = resolve_precision(self.precision, self.device_, n_weights)
 
 
 @dataclass(kw_only=True)
@@ -83,6 +86,15 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
                 "logits of all items; leave one of them out"
             )
 
+    @property
+    def needs_all_items(self) -> str | None:
+        """Which of its settings needs all items in one process; see `Model.needs_all_items`."""
+        if self._likelihood()[0] != "multinomial":
+            return f"likelihood={self._likelihood()[0]}"
+        if self.sampling != "none":
+            return f"sampling={self.sampling}"
+        return None if self.items_at_a_time is None else f"items_at_a_time={self.items_at_a_time}"
+
     def _likelihood(self) -> tuple[str, float]:
         """Return the likelihood's name and the confidence of an interaction; multinomial where there is no choice."""
         return "multinomial", 1.0
@@ -94,6 +106,8 @@ class ItemLikelihood(ReducedPrecision[LogitNetworkT]):
             return sampled_nll(hidden, layer, batch, self.sampler_.draw(generator), self.dtype_, self.read_)
         if self.items_at_a_time is not None:
             return chunked_nll(hidden, layer, batch, self.items_at_a_time, self.dtype_)
+        if batch.own is not None:
+            return sharded_nll(hidden, layer, batch, self.dtype_)
         return output_nll(hidden, layer, batch, *self._likelihood(), self.dtype_)
 
     def _begin(self, train: sp.csr_matrix) -> None:

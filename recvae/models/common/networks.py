@@ -3,17 +3,23 @@
 Letters in shape comments: B users of a batch, N interactions in it, I items, H width of a layer, D latent dimensions.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from recvae.compute.collectives import summed
 from recvae.compute.matmul import linear_product, product
+from recvae.compute.ranks import current
 from recvae.training.batches import SparseBatch
 from recvae.training.draws import of_interactions, of_users
+from recvae.training.shards import Shard
 
 BIAS_STD = 1e-3
 
@@ -76,6 +82,8 @@ class SparseLinear(nn.Module):
         if catch_up is not None:
             catch_up(self.weight, batch.items)
         hidden = sparse_product(batch, inputs, self.weight, catch_up is not None)  # (N,) -> (B, H)
+        if batch.own is not None:
+            hidden = summed(hidden, current())  # with those of the other processes, which have the other items
         if extra is not None:
             hidden = hidden + product(extra, self.weight)  # (B, I) -> (B, H)
         return hidden + self.bias
@@ -162,15 +170,36 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     Parameters
     ----------
     network : Module
-        Of linear layers, on the CPU.
+        Of linear layers, on the CPU; where it has the items of one process, it gets their rows of the whole draw.
     generator : Generator
         The only source of randomness.
     """
+    own = _shards_of(network)
     for parameter in network.parameters():
+        shard = own.get(id(parameter))
+        n_rows = len(parameter) if shard is None else shard.n_items
         if parameter.dim() == 2:
-            nn.init.xavier_uniform_(parameter, generator=generator)
-        else:
-            nn.init.trunc_normal_(parameter, std=BIAS_STD, a=-2 * BIAS_STD, b=2 * BIAS_STD, generator=generator)
+            bound = math.sqrt(3.0) * math.sqrt(2.0 / float(n_rows + parameter.shape[1]))
+            _fill(parameter, shard, functools.partial(nn.init.uniform_, a=-bound, b=bound, generator=generator))
+            continue
+        whole = parameter if shard is None else torch.empty(n_rows)  # what is cut off is drawn again, all at once
+        nn.init.trunc_normal_(whole, std=BIAS_STD, a=-2 * BIAS_STD, b=2 * BIAS_STD, generator=generator)
+        if shard is not None:
+            parameter.data.copy_(shard.rows_of(whole))
+
+
+def _shards_of(network: nn.Module) -> dict[int, Shard]:
+    """Return the shard of each parameter that has only rows of it, by identity."""
+    shard: Shard | None = getattr(network, "shard", None)
+    parameters: Any = network
+    return {} if shard is None else {id(one): shard for one in parameters.item_parameters().values()}
+
+
+def _fill(parameter: torch.Tensor, shard: Shard | None, draw: Callable[[torch.Tensor], object]) -> None:
+    if shard is None:
+        draw(parameter)
+    else:
+        shard.fill(parameter, draw)
 
 
 def initialise_by_inputs(network: nn.Module, generator: torch.Generator, he: bool = False) -> None:
@@ -186,15 +215,17 @@ def initialise_by_inputs(network: nn.Module, generator: torch.Generator, he: boo
         Whether weights are normal with variance 2 / n (He et al., ICCV 2015) instead of uniform within 1 / sqrt(n),
         which is PyTorch's way.
     """
+    own = _shards_of(network)
     for module in network.modules():
         if isinstance(module, nn.Linear | SparseLinear):
-            n_inputs = module.in_features if isinstance(module, nn.Linear) else module.n_items
+            of_weight, of_bias = own.get(id(module.weight)), own.get(id(module.bias))
+            n_items = module.n_items if isinstance(module, SparseLinear) else module.in_features
+            n_inputs = of_weight.n_items if of_weight and isinstance(module, SparseLinear) else n_items
             bound = n_inputs**-0.5
-            if he:
-                nn.init.normal_(module.weight, 0, 2**0.5 * bound, generator=generator)
-            else:
-                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            uniform = functools.partial(nn.init.uniform_, a=-bound, b=bound, generator=generator)
+            normal = functools.partial(nn.init.normal_, mean=0, std=2**0.5 * bound, generator=generator)
+            _fill(module.weight, of_weight, normal if he else uniform)
+            _fill(module.bias, of_bias, uniform)
 
 
 def dropout(

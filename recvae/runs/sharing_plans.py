@@ -1,0 +1,197 @@
+"""What each of several processes needs to train a model, and what they send, for both ways to share it.
+
+Memory is what the model says of itself as one of so many processes. What is added up over processes is counted: a copy
+of the model makes an update of each kind, on few items, as one process that only notes what it would have sent; since
+all of it is a number for each item and a number besides, two sizes tell that of any.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recvae.compute.devices import resolve_device
+from recvae.compute.memory import Needs
+from recvae.compute.ranks import ITEMS, SHARES, USERS, Ranks, supposed
+from recvae.datasets.dataset import Dataset
+from recvae.errors import MemoryLimitError, UsageError
+from recvae.models.common.autoencoder import Autoencoder
+from recvae.models.common.base import Model
+from recvae.models.common.sharing import check_can_share, check_shares
+from recvae.training.records import NullMonitor
+
+_FEW = 4  # items of each process in the smaller of two trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharePlan:
+    """What one of several processes needs.
+
+    Parameters
+    ----------
+    share : str
+        "users" or "items".
+    ranks : int
+        How many processes there are.
+    needs : Needs or None
+        Memory of the process that has most; None of what cannot be shared so.
+    weights, moments : int
+        Bytes of its weights, and of what Adam keeps of them.
+    added_up : int or None
+        Bytes that it gives to sums over all processes in an update, on average over an epoch; a ring of processes sends
+        nearly twice as many. None where that depends on the rows of a batch.
+    obstacle : str
+        Why it cannot be trained so; empty if it can.
+    """
+
+    share: str
+    ranks: int
+    needs: Needs | None
+    weights: int
+    moments: int
+    added_up: int | None
+    obstacle: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be trained so."""
+        return not self.obstacle
+
+
+def plan_shares(
+    model: Model, dataset: Dataset, ranks: int, *, device: str = "auto", max_memory: int | None = None
+) -> list[SharePlan]:
+    """Find out what each of several processes would need, without starting any.
+
+    Parameters
+    ----------
+    model : Model
+        With its hyperparameters.
+    dataset : Dataset
+        Only the size of its training users counts.
+    ranks : int
+        Number of processes, 2 or more.
+    device : str
+        "auto", "cpu" or "cuda".
+    max_memory : int, optional
+        Bytes that each may take; by default what is free, as if each had a machine of its own.
+
+    Returns
+    -------
+    list of SharePlan
+        Of users, and of items.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device, or fewer than two processes.
+    """
+    if ranks < 2:
+        raise UsageError(f"got {ranks} processes, expected 2 or more")
+    return [_plan_share(model, dataset, Ranks(size=ranks, share=share), device, max_memory) for share in SHARES]
+
+
+def _plan_share(model: Model, dataset: Dataset, ranks: Ranks, device: str, max_memory: int | None) -> SharePlan:
+    place = resolve_device(device)
+    size = (*dataset.train.shape, dataset.train.nnz)
+    with supposed(ranks):
+        try:
+            check_can_share(model)
+            assert isinstance(model, Autoencoder)  # what can be shared is a network
+            users = min(model.users_per_update(size[0]), size[0])
+            check_shares(users, size[1])
+        except UsageError as error:
+            nothing: dict[str, Any] = {"needs": None, "weights": 0, "moments": 0, "added_up": None}
+            return SharePlan(share=ranks.share, ranks=ranks.size, **nothing, obstacle=str(error))
+        obstacle, needs = "", model.needs(*size, on_gpu=place.type == "cuda")
+        try:
+            model.check_memory(*size, place, max_memory=max_memory)
+        except MemoryLimitError as error:
+            obstacle = str(error)
+        weights, moments = model.bytes_of_weights(size[1])
+    counts = [_added_up(model, users, n_items, ranks) for n_items in (_FEW * ranks.size, 2 * _FEW * ranks.size)]
+    added_up = None
+    if counts[0] is not None and counts[1] is not None:
+        of_items = (counts[1] - counts[0]) / (_FEW * ranks.size)
+        added_up = round(counts[0] + of_items * (size[1] - _FEW * ranks.size))
+    return SharePlan(
+        share=ranks.share,
+        ranks=ranks.size,
+        needs=needs,
+        weights=weights,
+        moments=moments,
+        added_up=added_up,
+        obstacle=obstacle,
+    )
+
+
+class _Counting(Ranks):
+    """One of several processes without the others: what it would send is counted, and not sent."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(size=ranks.size, share=ranks.share)
+        self.n_bytes = 0
+
+    def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:  # noqa: ARG002
+        self.n_bytes += 3 * 8  # what is said, and what must be the same
+        return wish
+
+    def sum(self, *tensors: torch.Tensor) -> None:
+        self.n_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def highest(self, tensor: torch.Tensor) -> None:
+        self.sum(tensor)
+
+    def gather(self, own: Any) -> list[Any]:
+        return [own] * self.size
+
+    def check_alike(self, own: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        """Believe it."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        yield
+
+
+class _Noted(NullMonitor):
+    """What was sent until the last update of an epoch."""
+
+    def __init__(self, counting: _Counting) -> None:
+        self.n_bytes, self.updates = 0, 0
+        self._counting = counting
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002  (every monitor's signature)
+        """Note it."""
+        self.n_bytes, self.updates = self._counting.n_bytes, self.updates + 1
+
+
+def _added_up(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -> float | None:
+    """Return how many bytes an update adds up, with so many items; None where it sends rows."""
+    if getattr(model, "row_wise", False):
+        return None
+    changes = {"anneal": "constant", "precision": "float32", "patience": 0, "averaging": 0.0}
+    known = {name: value for name, value in changes.items() if hasattr(model, name)}
+    copy = replace(model, **known, epochs=1, batch_size=users, parts={})
+    columns = np.arange(users, dtype=np.int32) % n_items
+    train = sp.csr_matrix((np.ones(users, np.float32), columns, np.arange(users + 1)), shape=(users, n_items))
+    counting = _Counting(ranks)
+    noted = _Noted(counting)
+    with supposed(counting):
+        copy.fit(train, device="cpu", monitor=noted)
+    return noted.n_bytes / noted.updates
+
+
+def fewer_bytes(plans: list[SharePlan]) -> str:
+    """Say which of the ways to share fits, and which adds up less."""
+    fitting = [found for found in plans if found.fits]
+    if len(fitting) < 2:
+        return f"only sharing {fitting[0].share} is possible" if fitting else "it cannot be trained so"
+    users, items = (next(found for found in fitting if found.share == share) for share in (USERS, ITEMS))
+    if users.added_up is None or items.added_up is None:
+        return "both fit"
+    less = min((users, items), key=lambda found: found.added_up or 0)
+    return f"both fit; sharing {less.share} sends less"
