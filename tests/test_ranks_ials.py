@@ -23,6 +23,7 @@ from recvae.models import IALS
 from recvae.models.common import ridge
 from recvae.models.common.row_parts import RowPart, most_of_part, row_weights
 from recvae.runs.planning import plan
+from recvae.runs.sharing_plans import plan_shares
 from recvae.training.records import NullMonitor, StopTraining
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks as POSIX has them")
@@ -196,6 +197,23 @@ def test_a_process_takes_its_part_of_the_interactions(several: Several, monkeypa
         assert most == train.nnz // 4 + 2**20 // (4 * 8)
 
 
+def test_what_is_added_up_is_what_is_planned(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sent() -> int:
+        added, send = [0], Ranks.sum
+
+        def note(ranks: Ranks, *tensors: Any) -> None:
+            added[0] += sum(one.numel() * one.element_size() for one in tensors)
+            send(ranks, *tensors)
+
+        monkeypatch.setattr(Ranks, "sum", note)
+        fitted(iterations=3)
+        return added[0]
+
+    start = 4 * 6 * rows().shape[1]  # the first item vectors
+    vectors, in_half = IALS(factors=6).bytes_shared(*rows().shape)
+    assert ends(several, 2, sent) == [start + 6 * in_half] * 2 and vectors == 4 * 6 * sum(rows().shape)
+
+
 def test_of_several_processes_memory_alone_is_planned(several: Several, blocks: Dataset) -> None:
     model, one = IALS(factors=4), plan(IALS(factors=4), blocks, device="cpu", seconds=0)
 
@@ -205,6 +223,9 @@ def test_of_several_processes_memory_alone_is_planned(several: Several, blocks: 
         found = plan(model, blocks, device="cpu", seconds=0)
         return found.needs.training, found.seconds, found.fits
 
+    by_users, by_items = plan_shares(model, blocks, 4, device="cpu")
+    assert (by_users.weights, by_users.added_up) == model.bytes_shared(*blocks.train.shape) and by_users.fits
+    assert by_users.moments == 0 and "got ials with 4 processes, which cannot share its items" in by_items.obstacle
     needed = ends(several, 2, planned)
     assert needed == [(needed[0][0], None, True)] * 2 and needed[0][0] <= one.needs.training
 

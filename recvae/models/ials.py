@@ -254,6 +254,11 @@ class IALS(FactorModel):
             per_user=ranking_bytes(n_items) + 3 * factor + 8 * n_items,
         )
 
+    def bytes_shared(self, n_users: int, n_items: int) -> tuple[int, int]:
+        """Return what each of several processes has in vectors, and adds up in half an iteration, in bytes."""
+        vectors = 4 * self.factors * (n_users + n_items)
+        return vectors, vectors // 2 + 8 * self.factors * (self.factors + 1)
+
     def _basis(self) -> "_Basis":
         if self._folding is None:
             self._folding = _Basis.of(torch.from_numpy(self.item_factors_).to(self.device_))
