@@ -6,7 +6,7 @@ Numbers of processes take turns, round by round, so that whatever else the machi
 epoch of each is a warm-up. "epoch" is the clock's time for training alone, "meeting" the part of it in sums over
 processes, waiting included. "processor" is what the first process took of a core, which other programs change less: an
 epoch on a free machine, without waiting. With more processes than cores, the clock says nothing. What is added up in an
-update is counted where it is sent.
+update is counted where it is sent. Of `ials`, an epoch is an iteration, and an update half of one.
 """
 
 import argparse
@@ -50,29 +50,38 @@ class Meetings:
 
 
 class Clock:
-    """A monitor that notes how much of the processor's time and of meetings each epoch took, in its updates."""
+    """A monitor that notes how much of the processor's time and of meetings each epoch took, in its updates.
 
-    def __init__(self, meetings: Meetings) -> None:
-        self.meetings, self.epochs, self._n = meetings, list[dict[str, float]](), 0
+    Of a model without epochs, it notes each iteration.
+    """
+
+    def __init__(self, meetings: Meetings, has_epochs: bool) -> None:
+        self.meetings, self.epochs, self._n, self._has_epochs = meetings, list[dict[str, float]](), 0, has_epochs
 
     def start(self, epochs: int, done: list[Any]) -> None:  # noqa: ARG002  (every monitor's signature)
         """Get ready."""
         self._begin()
 
     def _begin(self) -> None:
-        self._n, self._before = 0, (time.process_time(), self.meetings.seconds, self.meetings.n_bytes)
+        self._n, self._began = 0, time.perf_counter()
+        self._before = time.process_time(), self.meetings.seconds, self.meetings.n_bytes
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
         """Note the last update so far."""
         self._n += 1
         now = (time.process_time(), self.meetings.seconds, self.meetings.n_bytes)
         self._last = [after - before for after, before in zip(now, self._before, strict=True)]
+        if not self._has_epochs and epochs_done == int(epochs_done):
+            self._keep(time.perf_counter() - self._began)
 
     def epoch(self, record: Any) -> None:
         """Keep what an epoch took."""
+        self._keep(record.seconds, loss=record.loss, ndcg=record.ndcg)
+
+    def _keep(self, seconds: float, **reached: Any) -> None:
         processor, meeting, n_bytes = self._last
-        figures = {"seconds": record.seconds, "processor": processor, "meeting": meeting, "bytes": n_bytes / self._n}
-        self.epochs.append({**figures, "loss": record.loss, "ndcg": record.ndcg})
+        figures = {"seconds": seconds, "processor": processor, "meeting": meeting, "bytes": n_bytes / self._n}
+        self.epochs.append({**figures, **reached})
         self._begin()
 
 
@@ -80,9 +89,11 @@ def work(given: argparse.Namespace) -> None:
     """Train in one of the processes; the first one prints what each epoch took."""
     meetings, dataset = Meetings(), Dataset.load(given.data_dir / given.data)
     chosen = model_class(given.model)
-    settings = [*given.set, f"epochs={given.epochs + 1}", "patience=0"]
+    has_epochs = hasattr(chosen, "epochs")
+    length = [f"epochs={given.epochs + 1}", "patience=0"] if has_epochs else [f"iterations={given.epochs + 1}"]
+    settings = [*given.set, *length]
     with joined() as ranks:
-        clock = Clock(meetings)
+        clock = Clock(meetings, has_epochs)
         build(chosen, parse_settings(chosen, settings)).fit(
             dataset.train, dataset.validation, device="cpu", monitor=clock
         )
@@ -104,9 +115,8 @@ def table(found: dict[int, list[dict[str, float]]]) -> str:
         "| processes | epoch | meeting | processor | as fast, by the clock | by the processor | added up in an update |"
     ]
     lines.append("|---:|---:|---:|---:|---:|---:|---:|")
-    middle = {
-        n: {key: float(np.median([one[key] for one in epochs])) for key in epochs[0]} for n, epochs in found.items()
-    }
+    shown = ("seconds", "meeting", "processor", "bytes")
+    middle = {n: {key: float(np.median([one[key] for one in epochs])) for key in shown} for n, epochs in found.items()}
     first = middle[min(middle)]
     for n, one in middle.items():
         ratios = [first[key] / one[key] for key in ("seconds", "processor")]
@@ -147,9 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in range(given.rounds):
         for n in given.processes:
             found[n] += measured(n, given)
-    losses = {n: epochs[-1]["loss"] for n, epochs in found.items()}
+    losses = {n: epochs[-1]["loss"] for n, epochs in found.items() if "loss" in epochs[-1]}
     print(f"\n{given.model} on {given.data}, {given.rounds} rounds of {given.epochs} epochs:\n\n{table(found)}\n")
-    print("loss of the last epoch: " + ", ".join(f"{loss:.6f} with {n}" for n, loss in losses.items()))
+    if losses:
+        print("loss of the last epoch: " + ", ".join(f"{loss:.6f} with {n}" for n, loss in losses.items()))
     shape = {name: getattr(given, name) for name in ("model", "set", "data", "epochs", "rounds")}
     write_results(given.json, "ranks", shape, {str(n): epochs for n, epochs in found.items()})
 

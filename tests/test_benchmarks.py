@@ -492,5 +492,10 @@ def test_numbers_of_processes_are_measured_by_turns(
     assert re.search(r"\| 2 \| \d+\.\d\d s \| 0\.00 s \| \d", capsys.readouterr().out)
     written = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert [len(written[n]) for n in ("1", "2")] == [2, 2] and written["1"][0]["seconds"] > 0
+    ranks.main(["--data=toy", "--processes", "1", "--rounds=1", "--epochs=2", "--model=ials", "--set=factors=4"])
+    said = capsys.readouterr().out
+    assert (
+        "ials on toy, 1 rounds of 2 epochs" in said and "loss" not in said and re.search(r"\| 1 \| \d+\.\d\d s", said)
+    )
     with pytest.raises(SystemExit):
         ranks.main(["--processes", "0"])

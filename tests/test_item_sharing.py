@@ -38,6 +38,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ae", {"latent_dim": 8, "weight_decay": 0.1}),
     ("recvae", WIDE),
     ("recvae", {**WIDE, "averaging": 0.5}),
+    ("elsa", {"latent_dim": 8}),  # fewer numbers than users in a batch
+    ("elsa", {"latent_dim": 12, "averaging": 0.5, "decay": "cosine"}),  # more
 ]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 
@@ -279,12 +281,14 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
     def fit() -> list[str]:
         refused = []
         models = [
-            MODELS["elsa"](latent_dim=4),
+            MODELS["vasp"](),
             make("hvamp"),
             make("multdae", noise="gaussian"),
             make("ae", likelihood="bernoulli"),
             make(sampling="uniform", sampled_items=4),
             make(items_at_a_time=8),
+            make("elsa", sampling="uniform", sampled_items=4),
+            make("elsa", latent_dim=8, entries=4),
         ]
         for model in models:
             with pytest.raises(UsageError, match=r"\w") as error:
@@ -295,15 +299,17 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
         return refused
 
     what = "with 4 processes, which cannot share its items"
-    end = "; train it with one process, or one of multvae, multdae, recvae, ae"
+    end = "; train it with one process, or one of multvae, multdae, recvae, ae, elsa"
     other = "; leave that out, share users (--share users), or train with one"
     expected = [
-        f"got elsa {what}{end}",
+        f"got vasp {what}{end}",
         f"got hvamp {what}{end}",
         f"got multdae {what} with noise=gaussian{other}",
         f"got ae {what} with likelihood=bernoulli{other}",
         f"got multvae {what} with sampling=uniform{other}",
         f"got multvae {what} with items_at_a_time=8{other}",
+        f"got elsa {what} with sampling=uniform{other}",
+        f"got elsa {what} with entries=4{other}",
     ]
     assert ends(several, 4, fit) == [expected] * 4
     first, second = ends(several, 2, lambda: fitted(**({"seed": 2} if current().rank else {})))

@@ -167,7 +167,8 @@ class Ranks:
             self.lost = True
             self.agreed = TrainingError(
                 f"lost contact with another of the {self.size} processes ({first_line(error)}); `recvae train "
-                "--resume` continues from the last whole epoch, with any number of processes"
+                "--resume` continues from the last whole epoch, with any number of processes; where there is none, "
+                "train again"
             )
             raise self.agreed from error
 

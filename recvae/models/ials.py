@@ -38,15 +38,17 @@ import torch
 from recvae.compute.devices import resolve_device
 from recvae.compute.matmul import product
 from recvae.compute.memory import Needs
+from recvae.compute.ranks import ALONE, Ranks, current
 from recvae.errors import TrainingError
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, counts_of
 from recvae.models.common.factors import FactorModel, item_factors_of
 from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.common.learned import learned
 from recvae.models.common.ridge import BATCH_BYTES, NO_ANSWER, Histories, batches_of, by_factors, by_history
-from recvae.training.records import StopTraining, TrainingSummary
+from recvae.models.common.row_parts import RowPart, most_of_part, row_weights, stop_of_all
+from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
 
 # Letters in shape comments: U users, I items, R rows that are solved for, C columns of these rows, B rows of a batch,
 # N interactions of a history, F factors.
@@ -70,6 +72,7 @@ class IALS(FactorModel):
     """
 
     name: ClassVar[str] = "ials"
+    shares_users: ClassVar[bool] = True
     paper: ClassVar[str] = "Rendle et al.: Revisiting the Performance of iALS on Item Recommendation (RecSys 2022)"
     space: ClassVar[Space] = {
         "factors": (64, 200, 400),
@@ -120,23 +123,12 @@ class IALS(FactorModel):
         TrainingError
             If float32 is not enough, which takes a regularization near 0, or all factors became 0.
         """
-        options.monitor.start(self.iterations, [])
-        started, done, stop = time.perf_counter(), 0, None
-        by_item = sp.csr_matrix(train.T)
-        mean = train.sum(dtype=np.float64) / train.shape[0] / train.shape[1]
-        self.unobserved_weight_ = np.array([self.unobserved_ratio * mean])
-        generator = torch.Generator().manual_seed(self.seed)  # of the CPU: a seed means the same start everywhere
-        start = torch.randn(train.shape[1], self.factors, generator=generator)  # (I, F)
-        items = start.mul_(_INITIAL_STD / self.factors**0.5).to(options.device)
-        users: torch.Tensor | None = None  # (U, F)
-        while done < self.iterations and stop is None:
-            solved, turned = self._half(train, items, users)
-            stop = options.monitor.advance(done + 0.5, None)
-            if stop is not None:
-                break
-            items, users = self._half(by_item, solved, turned)
-            done += 1
-            stop = options.monitor.advance(done, None)
+        ranks = current()
+        monitor = options.monitor if ranks.leads else NullMonitor()
+        monitor.start(self.iterations, [])
+        started = time.perf_counter()
+        with ranks.together():
+            items, done, stop = self._alternate(train, options.device, monitor, ranks)
         if stop is not None and not done:
             return stop
         learned = {"item_factors": items.cpu().numpy(), "unobserved_weight": self.unobserved_weight_}
@@ -149,26 +141,73 @@ class IALS(FactorModel):
         )
         return None
 
+    def _alternate(
+        self, train: sp.csr_matrix, device: torch.device, monitor: Monitor, ranks: Ranks
+    ) -> tuple[torch.Tensor, int, StopTraining | None]:
+        """Return the item vectors (I, F), how many iterations have led to them, and what has ended it before.
+
+        Several processes share the rows of each half, users and items by turns: each has all vectors, the rows of all
+        users, as the data set has them, and the columns of its own items.
+        """
+        of_users, of_items = row_weights(train), counts_of(train.indices, train.shape[1])  # (U,), (I,)
+        self.unobserved_weight_ = np.array([self.unobserved_ratio * (of_users.sum() / train.shape[0] / train.shape[1])])
+        by_user, by_item = self._part(np.diff(train.indptr), ranks), self._part(of_items, ranks)
+        columns = by_item.columns_as_rows(train)  # (I, U)
+        items = self._start(train.shape[1], ranks).to(device)
+        users: torch.Tensor | None = None  # (U, F)
+        done, stop = 0, None
+        while done < self.iterations and stop is None:
+            solved, turned = self._half(train, items, users, by_user)
+            stop = stop_of_all(ranks, monitor.advance(done + 0.5, None))
+            if stop is not None:
+                break
+            items, users = self._half(columns, solved, turned, by_item)
+            done += 1
+            stop = stop_of_all(ranks, monitor.advance(done, None))
+        return items, done, stop
+
+    def _part(self, lengths: np.ndarray, ranks: Ranks = ALONE) -> RowPart:
+        return RowPart(ranks, lengths, self.factors, min(self.block_size, self.factors))
+
+    def _start(self, n_items: int, ranks: Ranks) -> torch.Tensor:
+        """Return the item vectors (I, F) to start from; those of the first process, since others may round otherwise.
+
+        They are drawn on the CPU: a seed means the same start everywhere.
+        """
+        start = torch.zeros(n_items, self.factors)
+        if ranks.leads:
+            start.normal_(generator=torch.Generator().manual_seed(self.seed)).mul_(_INITIAL_STD / self.factors**0.5)
+        ranks.check(same=start.numel())
+        ranks.sum(start)
+        return start
+
     def _half(
-        self, rows: sp.csr_matrix, columns: torch.Tensor, before: torch.Tensor | None
+        self, rows: sp.csr_matrix, columns: torch.Tensor, before: torch.Tensor | None, part: RowPart | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return new vectors of the rows (R, F), and those of the columns (C, F) in the same basis."""
-        basis = _Basis.of(columns)
+        part = part or self._part(np.diff(rows.indptr))
+        basis = _Basis.of(columns, part.ranks)
         has_blocks = self.block_size < self.factors  # otherwise it does not matter what they were before
         before = basis.turn(before) if before is not None and has_blocks else None
-        found = self._solve(rows, basis, self.block_size, before)
-        if rows.nnz and not found.abs().max() > 0:
+        found = part.of_all(self._solve(rows, basis, self.block_size, before, part))
+        if part.has_any and not found.abs().max() > 0:
             raise TrainingError(_NOTHING)
         return found, basis.vectors
 
     def _solve(
-        self, rows: sp.csr_matrix, basis: "_Basis", block_size: int, before: torch.Tensor | None = None
+        self,
+        rows: sp.csr_matrix,
+        basis: "_Basis",
+        block_size: int,
+        before: torch.Tensor | None = None,
+        part: RowPart | None = None,
     ) -> torch.Tensor:
-        """Return the vector of each row (R, F) in a basis; of 0 where a row has no interaction."""
-        penalty = self._penalty(np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel(), rows.shape[1])  # (R,)
+        """Return the vector of each row (R, F) in a basis; of 0 where a row has no interaction, or is not its own."""
+        penalty = self._penalty(row_weights(rows), rows.shape[1])  # (R,)
         found = basis.vectors.new_zeros(rows.shape[0], self.factors)
         block = min(block_size, self.factors)
-        for batch, length in batches_of(np.diff(rows.indptr), self.factors, block):
+        batches = part.batches if part else batches_of(np.diff(rows.indptr), self.factors, block)
+        for batch, length in batches:
             scale = self._scale(basis, penalty[batch])  # (B, F)
             histories = Histories(rows, batch, length, basis.vectors, scale)
             if length <= block:
@@ -178,6 +217,8 @@ class IALS(FactorModel):
                 start = torch.zeros_like(scale) if before is None else before[where] / scale
                 scaled = by_factors(histories, start, block)
             found[torch.from_numpy(batch).to(found.device)] = scaled * scale  # (B, F)
+            if part is not None and part.ranks.interrupted:
+                break  # all end where they meet next, and what was found is not looked at
         return found
 
     def _penalty(self, weight: np.ndarray, n_columns: int) -> np.ndarray:
@@ -194,12 +235,16 @@ class IALS(FactorModel):
         return torch.from_numpy(diagonal**-0.5).to(basis.vectors)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
-        """Count both factors before and after, and the interactions by user and by item; see `Model.needs`."""
+        """Count both factors before and after, and the interactions by user and by item; see `Model.needs`.
+
+        Of several processes each has all factors, and its part of the interactions.
+        """
         factor = 4 * self.factors
+        own = most_of_part(n_interactions, n_users, self.factors, self.block_size)  # by item
         of_batch = 5 * min(BATCH_BYTES, factor * (n_interactions + 1))
         turning = 8 * self.factors * (min(_TURNED_ROWS, max(n_users, n_items)) + 5 * self.factors)
         factors = factor * (n_users + n_items + 3 * max(n_users, n_items))  # before, turned, and after
-        rows = 24 * n_interactions + 24 * (n_users + n_items)
+        rows = 24 * own + 48 * (n_users + n_items)
         return Needs(
             parameters=self.factors * n_items,
             training=factors + of_batch + turning + (0 if on_gpu else rows),
@@ -208,6 +253,11 @@ class IALS(FactorModel):
             weights=2 * factor * n_items + turning,
             per_user=ranking_bytes(n_items) + 3 * factor + 8 * n_items,
         )
+
+    def bytes_shared(self, n_users: int, n_items: int) -> tuple[int, int]:
+        """Return what each of several processes has in vectors, and adds up in half an iteration, in bytes."""
+        vectors = 4 * self.factors * (n_users + n_items)
+        return vectors, vectors // 2 + 8 * self.factors * (self.factors + 1)
 
     def _basis(self) -> "_Basis":
         if self._folding is None:
@@ -263,17 +313,29 @@ class _Basis:
     vectors: torch.Tensor  # (C, F)
 
     @classmethod
-    def of(cls, vectors: torch.Tensor) -> Self:
-        """Turn vectors (C, F) into it; the basis is found in float64."""
-        gram = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)  # (F, F)
-        for some in vectors.split(_TURNED_ROWS):
-            gram += some.double().T @ some.double()
-        if not gram.isfinite().all():
-            raise TrainingError(NO_ANSWER)
-        values, matrix = np.linalg.eigh(gram.cpu().numpy())
-        matrix = torch.from_numpy(np.ascontiguousarray(matrix)).to(vectors)
-        return cls(matrix, np.maximum(values, 0.0), product(vectors, matrix))
+    def of(cls, vectors: torch.Tensor, ranks: Ranks = ALONE) -> Self:
+        """Turn vectors (C, F) into it; the basis is found in float64.
+
+        The first of several processes finds it for all: the basis of another kind of processor could have other signs.
+        """
+        n = vectors.shape[1]
+        found = torch.from_numpy(_eigen(vectors)) if ranks.leads else torch.zeros(n + 1, n, dtype=torch.float64)
+        ranks.check(same=found.numel())
+        ranks.sum(found)
+        matrix = found[1:].to(vectors)
+        return cls(matrix, found[0].numpy(), product(vectors, matrix))
 
     def turn(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return other vectors (R, F) in this basis."""
         return product(vectors, self.matrix)
+
+
+def _eigen(vectors: torch.Tensor) -> np.ndarray:
+    """Return the eigenvalues of the sum of outer products of vectors (C, F), and below them its basis, (1 + F, F)."""
+    gram = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)  # (F, F)
+    for some in vectors.split(_TURNED_ROWS):
+        gram += some.double().T @ some.double()
+    if not gram.isfinite().all():
+        raise TrainingError(NO_ANSWER)
+    values, matrix = np.linalg.eigh(gram.cpu().numpy())
+    return np.vstack([np.maximum(values, 0.0), matrix])

@@ -16,6 +16,7 @@ import torch
 
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
+from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import MemoryLimitError, TrainingError, UsageError
 from recvae.interactions import HeldOut
@@ -135,8 +136,13 @@ def plan(
     Raises
     ------
     UsageError
-        If there is no such device.
+        If there is no such device, or it shall be tried out in several processes, where only memory can be planned.
     """
+    if current().several and seconds > 0:
+        raise UsageError(
+            f"got {current().size} processes to try out {model.name}, expected one: they would not end together; set "
+            "seconds=0 for what each needs of memory, or plan in one process"
+        )
     resolved = resolve_device(device)
     place = resolved if model.uses_device else torch.device("cpu")
     train, epochs = dataset.train, int((refit and refit.epochs) or getattr(model, "epochs", 0))

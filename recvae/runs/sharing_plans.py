@@ -22,6 +22,7 @@ from recvae.errors import MemoryLimitError, UsageError
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
 from recvae.models.common.sharing import check_can_share, check_shares
+from recvae.models.ials import IALS
 from recvae.training.records import EpochRecord, NullMonitor
 
 _FEW = 4  # items of each process in the smaller of two trials
@@ -40,10 +41,10 @@ class SharePlan:
     needs : Needs or None
         Memory of the process that has most; None of what cannot be shared so.
     weights, moments : int
-        Bytes of its weights, and of what Adam keeps of them.
+        Bytes of its weights, and of what Adam keeps of them; of iALS, the vectors of all users and items.
     added_up : int or None
         Bytes that it gives to sums over all processes in an update, on average over an epoch; a ring of processes sends
-        nearly twice as many. None where that depends on the rows of a batch.
+        nearly twice as many. None where that depends on the rows of a batch. Of iALS, an update is half an iteration.
     obstacle : str
         Why it cannot be trained so; empty if it can.
     """
@@ -101,9 +102,9 @@ def _plan_share(model: Model, dataset: Dataset, ranks: Ranks, device: str, max_m
     with supposed(ranks):
         try:
             check_can_share(model)
-            assert isinstance(model, Autoencoder)  # what can be shared is a network
-            users = min(model.users_per_update(size[0]), size[0])
-            check_shares(users, size[1])
+            users = min(model.users_per_update(size[0]), size[0]) if isinstance(model, Autoencoder) else size[0]
+            if isinstance(model, Autoencoder):
+                check_shares(users, size[1])
         except UsageError as error:
             nothing: dict[str, Any] = {"needs": None, "weights": 0, "moments": 0, "added_up": None}
             return SharePlan(share=ranks.share, ranks=ranks.size, **nothing, obstacle=str(error))
@@ -112,21 +113,28 @@ def _plan_share(model: Model, dataset: Dataset, ranks: Ranks, device: str, max_m
             model.check_memory(*size, place, max_memory=max_memory)
         except MemoryLimitError as error:
             obstacle = str(error)
-        weights, moments = model.bytes_of_weights(size[1])
-    counts = [_added_up(model, users, n_items, ranks) for n_items in (_FEW * ranks.size, 2 * _FEW * ranks.size)]
-    added_up = None
-    if counts[0] is not None and counts[1] is not None:
-        of_items = (counts[1] - counts[0]) / (_FEW * ranks.size)
-        added_up = round(counts[0] + of_items * (size[1] - _FEW * ranks.size))
-    return SharePlan(
-        share=ranks.share,
-        ranks=ranks.size,
-        needs=needs,
-        weights=weights,
-        moments=moments,
-        added_up=added_up,
-        obstacle=obstacle,
-    )
+        sizes = _sizes(model, *size[:2])
+    if isinstance(model, Autoencoder):
+        sizes["added_up"] = _added_up_by(model, users, size[1], ranks)
+    return SharePlan(share=ranks.share, ranks=ranks.size, needs=needs, **sizes, obstacle=obstacle)
+
+
+def _sizes(model: Model, n_users: int, n_items: int) -> dict[str, Any]:
+    """Return bytes of weights and moments, and of what is added up, where a model states that."""
+    if isinstance(model, Autoencoder):
+        weights, moments = model.bytes_of_weights(n_items)
+        return {"weights": weights, "moments": moments}
+    weights, added_up = model.bytes_shared(n_users, n_items) if isinstance(model, IALS) else (0, None)
+    return {"weights": weights, "moments": 0, "added_up": added_up}
+
+
+def _added_up_by(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -> int | None:
+    """Return how many bytes an update adds up, from two trials; None where it sends rows."""
+    few = _FEW * ranks.size
+    first, second = (_added_up(model, users, n, ranks) for n in (few, 2 * few))
+    if first is None or second is None:
+        return None
+    return round(first + (second - first) / few * (n_items - few))
 
 
 class _Counting(Ranks):

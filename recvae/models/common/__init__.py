@@ -24,6 +24,7 @@
     penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
     factors           item factors, by which users are folded in
+    row_parts         the rows that each of several processes solves for
     ridge             many small least-squares problems on shared vectors
     sparse_vectors    item vectors with few entries, of 4 bytes each
 

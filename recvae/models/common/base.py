@@ -72,8 +72,8 @@ class Model(Described, ScoringModel):
     """Powers of that part which the time of a closed form is a sum of."""
 
     shares_users: ClassVar[bool] = False
-    """Whether several processes can train it, each with a part of the users of every batch; each class says so itself,
-    since its loss must be a mean over users, with the noise of `recvae.training.draws`."""
+    """Whether several processes can train it, each with a part of the users; each class says so itself. A network has a
+    part of every batch: its loss must be a mean over users, with the noise of `recvae.training.draws`."""
 
     shares_items: ClassVar[bool] = False
     """The same, each with the weights of a part of the items, for networks that no process holds."""

@@ -164,8 +164,8 @@ def _solved(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def batches_of(lengths: np.ndarray, factors: int, block: int) -> Iterator[tuple[np.ndarray, int]]:
     """Cut rows into batches of about the same length.
 
-    What a row is filled up to depends on its own length alone, so that its solution does not depend, not even in the
-    last bit, on who else is in the batch.
+    What a row is filled up to depends on its own length alone. So its solution does not depend on who else is in the
+    batch, but for the last bits: BLAS rounds by where in memory a system lies, which is by its place in the batch.
 
     Parameters
     ----------
