@@ -7,6 +7,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recvae_cli.streaming import load
+
 if TYPE_CHECKING:
     from recvae.compute.ranks import Ranks
     from recvae.datasets.dataset import Dataset
@@ -81,7 +83,7 @@ def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal hand
     raise KeyboardInterrupt
 
 
-def tell_run(run: "Run", data: str) -> None:
+def tell_run(run: "Run", dataset: "Dataset") -> None:
     """Tell the other processes what to train, if there are any."""
     from recvae.compute.ranks import current
     from recvae.models.common.sharing import check_can_share
@@ -91,7 +93,7 @@ def tell_run(run: "Run", data: str) -> None:
 
         check_can_share(type(run.model))
         current().check()
-        current().from_first(description(run, data))
+        current().from_first(description(run, dataset))
 
 
 def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> None:
@@ -106,11 +108,10 @@ def hear_run(
 ) -> "tuple[Run, Dataset]":
     """Return what the first process tells this one to train, and the data, which lie here by the same name."""
     from recvae.compute.ranks import current
-    from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
     from recvae.runs.sharing import described
 
     current().check()
     told = current().from_first(None)
-    dataset = Dataset.load(find_dataset(data_dir, data or told["data"]))
+    dataset = load(find_dataset(data_dir, data or told["data"]), told["stream"])
     return described(told, models, select_by), dataset

@@ -27,6 +27,7 @@ from recvae_cli.console import (
 from recvae_cli.processes import hear_run, is_first, take_sigterm_as_ctrl_c, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
+from recvae_cli.streaming import asked_buffer, load
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 from recvae_cli.trained import USUAL, announce, report
 
@@ -67,6 +68,13 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read training rows from disk as it goes; the data set must be in shards.")
+    ] = False,
+    buffer: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
+    ] = None,
     select_by: SelectBy = None,
     find_beta: Annotated[
         bool,
@@ -122,6 +130,7 @@ def train(
       recvae train --tensorboard --mlflow
       recvae train --resume
       recvae train --refit ml-1m/multvae
+      recvae train --data plays --stream --buffer 500MB
     """
     from recvae.models import is_own, model_class
 
@@ -146,6 +155,7 @@ def train(
             select_by=select_by,
             tensorboard=tensorboard,
             mlflow=mlflow,
+            stream=stream,
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
@@ -153,15 +163,17 @@ def train(
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
-    limit = memory_limit(max_memory)
+    limit, held = memory_limit(max_memory), asked_buffer(stream, buffer)
     kind = model_class(model or "multvae")  # an unknown one is refused before anything else
     if not is_first():
         run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, data, data_dir)
     elif resume:
-        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
+        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric, held, limit)
     else:
-        run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
-    tell_run(run, dataset.name)
+        run, dataset = _new_run(
+            data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta, held, limit
+        )
+    tell_run(run, dataset)
     run = tracked(run, dataset.name, tensorboard, mlflow)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
@@ -243,9 +255,10 @@ def _new_run(
     runs_dir: Path,
     metric: "Metric | None",
     find_beta: bool,
+    buffer: int | None,
+    max_memory: int | None,
 ) -> "tuple[Run, Dataset]":
     """Make a model and choose its place; or find the run that torchrun has begun before it started again."""
-    from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import check_name, find_dataset
     from recvae.models.common.hyperparameters import build, parse_settings
     from recvae.models.common.sharing import check_can_share
@@ -256,7 +269,7 @@ def _new_run(
 
     fresh = build(model, parse_settings(model, given))
     check_can_share(model)
-    dataset = Dataset.load(find_dataset(data_dir, data))
+    dataset = load(find_dataset(data_dir, data), buffer, max_memory)
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:
         check_has_beta(fresh)
@@ -279,20 +292,24 @@ def _run_to_resume(
     data_dir: Path,
     runs_dir: Path,
     metric: "Metric | None",
+    buffer: int | None,
+    max_memory: int | None,
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
-    from recvae.datasets.dataset import Dataset
+    from recvae.bundles.card import RUN_STATE
     from recvae.datasets.home import find_dataset
     from recvae.models import is_own, model_class
     from recvae.runs.parts import load_parts
     from recvae.runs.run import find_unfinished, resumed_run
     from recvae.runs.sharing import this_job
+    from recvae.runs.state import read_state
 
     chosen = None if model is None else model_class(model)
     own = [*own, chosen] if chosen is not None and is_own(chosen) else own
     kind = None if chosen is None else chosen.name
     work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
-    dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
+    held = buffer or read_state(work / RUN_STATE)["stream"]  # as it was started, unless another is asked for
+    dataset = load(find_dataset(data_dir, data or work.parent.name), held, max_memory)
     run = replace(resumed_run(work, dataset, given, own, metric), job=this_job())
     _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset

@@ -17,7 +17,7 @@ from torch import nn
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.errors import OutOfMemoryError, TrainingError
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, StoredRows
 from recvae.models.common.base import FEWER_ITEMS
 from recvae.models.common.densities import DensityModel
 from recvae.models.common.fit_options import FitOptions
@@ -29,6 +29,7 @@ from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
 from recvae.models.common.sharing import check_shares, share_of
 from recvae.models.common.similarity import cosines
+from recvae.models.common.streaming import as_held, buffer_of
 from recvae.ranking import block_rows
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
@@ -48,6 +49,7 @@ NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 class Autoencoder(DensityModel, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
 
+    streams: ClassVar[bool] = True
     earlier: ClassVar[Mapping[str, Any]] = {"decay": "none", "warmup": 0.0}
 
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
@@ -172,6 +174,11 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             on_gpu=on_gpu,
         )
 
+    def in_batches_for(self, n_users: int) -> tuple[Self, int]:
+        """Return it with its batches for so many users; see `Model.in_batches_for`."""
+        users = self.users_per_update(n_users)
+        return replace(self, batch_size=users), min(users, n_users)
+
     def check_memory(
         self,
         n_users: int,
@@ -258,9 +265,10 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             raise OutOfMemoryError(f"{shortage(self.history_, trainer.batches.batch_size)}; {kept}")
         return None
 
-    def _rows_while_training(self, train: sp.csr_matrix, max_memory: int | None) -> int:
+    def _rows_while_training(self, train: sp.csr_matrix | StoredRows, max_memory: int | None) -> int:
         """Return how many validation users to score at a time, given what training holds in memory."""
-        needs = self.needs(*train.shape, train.nnz, on_gpu=self.device_.type == "cuda")
+        held, size = as_held(self, train, buffer_of(train))
+        needs = held.needs(*size, on_gpu=self.device_.type == "cuda")
         return rows_within(max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 
     @property
