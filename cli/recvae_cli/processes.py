@@ -7,14 +7,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae_cli.streaming import load
-
 if TYPE_CHECKING:
     from recvae.compute.ranks import Ranks
     from recvae.datasets.dataset import Dataset
     from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
+    from recvae_cli.streaming import Wanted
 
 _ABLE = ("train",)
 _INTERRUPTED = 130  # exit code after Ctrl-C
@@ -103,15 +102,12 @@ def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | N
     sharing.train_along(run, dataset, device=device, max_memory=max_memory)
 
 
-def hear_run(
-    models: "Sequence[type[Model]]", select_by: "Metric | None", data: str | None, data_dir: Path
-) -> "tuple[Run, Dataset]":
+def hear_run(models: "Sequence[type[Model]]", select_by: "Metric | None", wanted: "Wanted") -> "tuple[Run, Dataset]":
     """Return what the first process tells this one to train, and the data, which lie here by the same name."""
     from recvae.compute.ranks import current
-    from recvae.datasets.home import find_dataset
     from recvae.runs.sharing import described
 
     current().check()
     told = current().from_first(None)
-    dataset = load(find_dataset(data_dir, data or told["data"]), told["stream"])
+    dataset = wanted.load(told["data"], told["stream"])
     return described(told, models, select_by), dataset

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
 from recvae_cli.processes import hear_run, is_first, tell_run, train_along
+from recvae_cli.streaming import Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
     on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
     limit, own = memory_limit(request.max_memory), imported_models(request.models)
     if not is_first():
-        run, dataset = hear_run(own, None, request.data, request.data_dir)
+        run, dataset = hear_run(own, None, Wanted(request.data, request.data_dir, None, limit))
         train_along(run, dataset, request.device, limit)
         return None
     folder = find_run(request.runs_dir, request.run, request.data)

@@ -1,5 +1,6 @@
-"""`recvae train --stream`: training rows that stay on disk."""
+"""Which data `recvae train` is asked for, and with --stream how much of it is in memory at a time."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,23 +8,53 @@ if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
 
 
-def asked_buffer(stream: bool, buffer: str | None) -> int | None:
-    """Return the bytes of training rows to hold at a time; None where all shall be in memory."""
+@dataclass(frozen=True)
+class Wanted:
+    """The data set to train on.
+
+    Parameters
+    ----------
+    data : str or None
+        As it was typed.
+    data_dir : Path
+        Where data sets are.
+    buffer : int or None
+        Bytes of training rows in memory at a time; None for all.
+    max_memory : int or None
+        Bytes allowed.
+    """
+
+    data: str | None
+    data_dir: Path
+    buffer: int | None
+    max_memory: int | None
+
+    def folder(self, usual: str | None = None) -> Path:
+        """Return where it is; where none was typed, of the usual name, or the newest."""
+        from recvae.datasets.home import find_dataset
+
+        return find_dataset(self.data_dir, self.data or usual)
+
+    def load(self, usual: str | None = None, buffer: int | None = None) -> "Dataset":
+        """Load it; the buffer counts where none was typed."""
+        from recvae.datasets.dataset import Dataset
+
+        held = self.buffer or buffer
+        if held is None:
+            return Dataset.load(self.folder(usual), max_memory=self.max_memory)
+        return Dataset.load(self.folder(usual), stream=True, buffer=held, max_memory=self.max_memory)
+
+
+def wanted(data: str | None, data_dir: Path, stream: bool, buffer: str | None, max_memory: str | None) -> Wanted:
+    """Return what the options say."""
     from recvae.compute.memory import parse_limit
     from recvae.datasets.streams import BUFFER_BYTES
     from recvae.errors import UsageError
 
-    if buffer is None:
-        return BUFFER_BYTES if stream else None
-    if not stream:
-        raise UsageError(f"got --buffer {buffer} without --stream, where it has no effect; add --stream, or leave it out")
-    return parse_limit(buffer, "--buffer")
-
-
-def load(home: Path, buffer: int | None, max_memory: int | None = None) -> "Dataset":
-    """Load a data set, whose training rows stay on disk where there is a buffer for them."""
-    from recvae.datasets.dataset import Dataset
-
-    if buffer is None:
-        return Dataset.load(home, max_memory=max_memory)
-    return Dataset.load(home, stream=True, buffer=buffer, max_memory=max_memory)
+    if buffer is not None and not stream:
+        raise UsageError(
+            f"got --buffer {buffer} without --stream, where it has no effect; add --stream or leave it out"
+        )
+    held = BUFFER_BYTES if stream else None
+    held = held if buffer is None else parse_limit(buffer, "--buffer")
+    return Wanted(data, data_dir, held, None if max_memory is None else parse_limit(max_memory))

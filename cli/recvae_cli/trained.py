@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, model_words, say, say_next, say_removed, show, show_json
+
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
     from recvae.datasets.dataset import Dataset

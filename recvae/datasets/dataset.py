@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
-from recvae.datasets.features import ItemFeatures, read_features
+from recvae.datasets.features import ItemFeatures, features_for, with_features_of
 from recvae.datasets.folder import MANIFEST, counts_of_parts, fingerprint_of, manifest_of, read_folder, write_parts
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
@@ -261,15 +261,7 @@ class Dataset(ShownDataset):
         >>> dataset.features.names
         ('genre=Crime', 'genre=Drama')
         """
-        if isinstance(given, ItemFeatures):
-            features, remarks = given, []
-        else:
-            features, remarks = read_features(given, self.item_ids, LogFormat(item=item), columns)
-        if features.matrix.shape[0] != len(self.item_ids):
-            raise UsageError(
-                f"got features of {features.matrix.shape[0]:,} items, expected a row for each of the "
-                f"{len(self.item_ids):,} items of {self.name}, in the order of item_ids; give a table with item ids"
-            )
+        features, remarks = features_for(given, self.item_ids, self.name, LogFormat(item=item), columns)
         manifest = {**self.manifest, "features": {**features.to_json(), "warnings": remarks}}
         return replace(self, features=features, manifest=manifest)
 
@@ -312,10 +304,8 @@ class Dataset(ShownDataset):
 
         Raises
         ------
-        UsageError
-            If its training rows are streamed.
-        StorageError
-            If it cannot be written.
+        UsageError, StorageError
+            If its training rows are streamed, or it cannot be written.
         """
         check_in_memory(self.train, "save")
         matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
@@ -326,13 +316,7 @@ class Dataset(ShownDataset):
             self.items.write(aside / "items.parquet")
             if self.features is not None:
                 self.features.write(aside)
-            write_json(aside / MANIFEST, self._full_manifest() | listed)
-
-    def _full_manifest(self) -> dict[str, Any]:
-        """Return the manifest with what it must say about the features, also if these were set by hand."""
-        if self.features is None:
-            return {key: value for key, value in self.manifest.items() if key != "features"}
-        return {**self.manifest, "features": {**self.manifest.get("features", {}), **self.features.to_json()}}
+            write_json(aside / MANIFEST, with_features_of(self.manifest, self.features) | listed)
 
     @classmethod
     def load(
@@ -350,21 +334,16 @@ class Dataset(ShownDataset):
         folder : Path or str
             A data set written by `save` or `recvae preprocess`.
         stream : bool
-            Whether the training rows stay on disk: models with `streams` are fitted to them through a buffer. The data
-            set must be in shards.
+            Whether the training rows stay on disk, in shards; models with `streams` are fitted to them.
         buffer : int
-            With `stream`: bytes of training rows that are in memory at a time. The order of users depends on it where
-            it does not hold all.
+            With `stream`: bytes of training rows in memory at a time. Where that is not all, the order depends on it.
         max_memory : int, optional
             Bytes that the matrices of a data set in shards may take in memory; by default what is free.
 
         Raises
         ------
-        UsageError
-            If there is no data set, or it is not in shards and shall be streamed.
-        DataError
-            If it is damaged, unfinished or of a newer format.
-        MemoryLimitError
-            If it is in shards that do not fit into memory.
+        UsageError, DataError, MemoryLimitError
+            If there is no data set; if it is damaged, unfinished or of a newer format; if it shall be streamed and is
+            not in shards; if its shards do not fit into memory.
         """
         return cls(**read_folder(Path(folder), buffer if stream else None, max_memory))

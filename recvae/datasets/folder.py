@@ -22,7 +22,7 @@ from recvae.datasets.shards import ShardedMatrix, damaged_shards, write_matrix
 from recvae.datasets.splits.base import Split
 from recvae.datasets.streams import StreamedMatrix
 from recvae.errors import DataError, UsageError
-from recvae.interactions import HeldOut, StoredRows
+from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
 from recvae.storage.files import check_name
 from recvae.storage.integrity import UNREADABLE_ARCHIVE
@@ -107,22 +107,24 @@ def manifest_of(name: str, *, source: dict[str, Any], filters: dict[str, Any], *
     }
 
 
-def fingerprint_of(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
+def fingerprint_of(
+    train: sp.csr_matrix | StreamedMatrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray
+) -> str:
     """Return a SHA-256 over positions, values and ids, the same on every machine."""
     return fingerprint_of_matrices(
         (train, validation.fold_in, validation.targets, test.fold_in, test.targets), item_ids
     )
 
 
-def fingerprint_of_matrices(matrices: Iterable[sp.csr_matrix | StoredRows | ShardedMatrix], item_ids: np.ndarray) -> str:
+def fingerprint_of_matrices(
+    matrices: Iterable[sp.csr_matrix | ShardedMatrix | StreamedMatrix], item_ids: np.ndarray
+) -> str:
     """Return the fingerprint of the matrices of `MATRICES`, in memory or in shards: the same for the same content."""
     digest = hashlib.sha256()
     for matrix in matrices:
         digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        if isinstance(matrix, StreamedMatrix):
-            matrix = matrix.shards
-        if isinstance(matrix, ShardedMatrix):
-            for part in matrix.bytes_of_arrays():
+        if isinstance(matrix, ShardedMatrix | StreamedMatrix):
+            for part in (matrix.shards if isinstance(matrix, StreamedMatrix) else matrix).bytes_of_arrays():
                 digest.update(part)
             continue
         digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
@@ -237,22 +239,18 @@ def shards_of(folder: Path, manifest: Mapping[str, Any], n_items: int) -> dict[s
         return {name: ShardedMatrix.of_json(folder, listed[name], n_items) for name in MATRICES}
 
 
-def _gathered(
-    folder: Path, part: str, sharded: Mapping[str, ShardedMatrix], train: sp.csr_matrix | None
-) -> HeldOut:
+def _gathered(folder: Path, part: str, sharded: Mapping[str, ShardedMatrix], train: sp.csr_matrix | None) -> HeldOut:
     """Read held-out users from shards; a fold-in that is the training matrix in memory is the same object."""
     fold_in = sharded[f"{part}/fold_in"]
-    is_train = train is not None and fold_in.shards == sharded["train"].shards
+    is_train = fold_in.shards == sharded["train"].shards
     return HeldOut(
-        fold_in=train if is_train else fold_in.matrix(),
+        fold_in=train if train is not None and is_train else fold_in.matrix(),
         targets=sharded[f"{part}/targets"].matrix(),
         user_ids=_read_users(folder / part / "users.parquet"),
     )
 
 
-def _check_room(
-    folder: Path, sharded: Mapping[str, ShardedMatrix], stream: bool, max_memory: int | None
-) -> None:
+def _check_room(folder: Path, sharded: Mapping[str, ShardedMatrix], stream: bool, max_memory: int | None) -> None:
     """Refuse to read into memory what does not fit, before any of it is read."""
     held = [matrix for name, matrix in sharded.items() if not (stream and name == "train")]
     each = {matrix.shards: 8 * (matrix.nnz + matrix.shape[0]) for matrix in held}  # one that is there twice, once
@@ -308,7 +306,7 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
         else:
             _check_room(folder, sharded, buffer is not None, max_memory)
             whole = sharded["train"].matrix() if buffer is None else None
-            train = whole if buffer is None else StreamedMatrix(sharded["train"], buffer)
+            train = StreamedMatrix(sharded["train"], buffer or 1) if whole is None else whole
             validation, test = (_gathered(folder, part, sharded, whole) for part in _PARTS)
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None

@@ -166,9 +166,9 @@ class StreamedMatrix(StoredRows):
             yield np.diff(starts), arrays["indices"][place], arrays["data"][place]
 
     def parts(self) -> Iterator[sp.csr_matrix]:
-        """Yield all rows in their order, as matrices in memory: each takes half of the buffer, while it is put together.
+        """Yield all rows in their order as matrices in memory, each of at least a block.
 
-        The last of several may be small, and a matrix has at least one block.
+        One takes half of the buffer, the other half is for putting it together.
         """
         costs = INTERACTION_BYTES * self.blocks[:, 3] + USER_BYTES * (self.blocks[:, 2] - self.blocks[:, 1])
         room = max(self.buffer // 2 - int(costs.max(initial=0)), 1)

@@ -27,6 +27,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import UsageError
+from recvae.interactions import StoredRows
 from recvae.metrics.exposure import BLOCK_BYTES, rows_of
 from recvae.ranked_lists import Background, RankedLists
 

@@ -20,7 +20,7 @@ from recvae.metrics import Metric
 from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
-from recvae.models.common.streaming import buffer_of, check_can_stream, check_fits
+from recvae.models.common.streaming import buffer_of, check_fits
 from recvae.runs.finding import list_runs
 from recvae.runs.state import LOCK, check_same_stream, is_locked, locked_run, metric_of, read_state, write_state
 from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
@@ -269,8 +269,6 @@ def train(
         a bundle of the best weights, marked as interrupted.
     """
     run.model.check_libraries()
-    if buffer_of(dataset.train) is not None:
-        check_can_stream(type(run.model))
     check_fits(run.model, dataset.train, resolve_device(device), max_memory)  # before all else; a refit needs more
     check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
@@ -316,9 +314,8 @@ def _claim(run: Run) -> None:
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
     """Fit the model of a run, and keep in its folder what is needed to resume it."""
-    model, work = run.model, run.work
+    model, work, buffer = run.model, run.work, buffer_of(dataset.train)  # on which the order of users depends
     hyperparameters = values_of(model)
-    buffer = buffer_of(dataset.train)  # which the order of the users depends on
     identity = {
         "model": model.name,
         "fingerprint": dataset.fingerprint,

@@ -32,6 +32,8 @@ def read_state(path: Path) -> dict[str, Any]:
         refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
         tracking = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
         further = {key: state.get(key) for key in ("select_by", "job", "stream")}
+        if not isinstance(further["stream"], int | None):
+            raise TypeError(f"stream is {further['stream']!r}")
         return {**known, **further, "refit": refit, "tracking": tracking}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
@@ -92,10 +94,10 @@ def check_same_stream(run: Path, written: int | None, dataset: Dataset) -> None:
     """
     now = buffer_of(dataset.train)
     if written != now:
-        before, here = ("in memory" if one is None else f"from disk with a buffer of {one:,} bytes" for one in (written, now))
+        before, here = ("in memory" if one is None else f"on disk with a buffer of {one:,}" for one in (written, now))
         raise UsageError(
-            f"{run} was trained {before} so far, got training rows {here}; load the data set as before, or train again "
-            "without --resume"
+            f"got training rows {here}, but {run} was begun with those {before}, which decides the order of users; "
+            "resume it without --stream and --buffer, or train again without --resume"
         )
 
 

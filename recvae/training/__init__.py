@@ -1,6 +1,7 @@
 """The one training loop and what goes through it.
 
     batches           sparse rows of users on the device
+    buffers       the order of users whose rows stay on disk
     draws             noise for the users of a batch, the same for any number of processes
     gradients         those of a batch that several processes share, added up
     losses            likelihoods and KL divergences

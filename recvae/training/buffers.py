@@ -21,6 +21,7 @@ class HeldRows(Protocol):
 
     def taken(self, users: torch.Tensor) -> Rows:
         """Return some rows, copied."""
+        ...
 
 
 HeldT = TypeVar("HeldT", bound=HeldRows)

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from recvae.compute.devices import resolve_device
-from recvae.compute.memory import Needs, rows_within
+from recvae.compute.memory import Needs
 from recvae.errors import OutOfMemoryError, TrainingError
-from recvae.interactions import HeldOut, StoredRows
+from recvae.interactions import HeldOut
 from recvae.models.common.base import FEWER_ITEMS
 from recvae.models.common.densities import DensityModel
 from recvae.models.common.fit_options import FitOptions
@@ -29,8 +29,7 @@ from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
 from recvae.models.common.sharing import check_shares, share_of
 from recvae.models.common.similarity import cosines
-from recvae.models.common.streaming import as_held, buffer_of
-from recvae.ranking import block_rows
+from recvae.models.common.streaming import rows_while_training
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
@@ -174,11 +173,6 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             on_gpu=on_gpu,
         )
 
-    def in_batches_for(self, n_users: int) -> tuple[Self, int]:
-        """Return it with its batches for so many users; see `Model.in_batches_for`."""
-        users = self.users_per_update(n_users)
-        return replace(self, batch_size=users), min(users, n_users)
-
     def check_memory(
         self,
         n_users: int,
@@ -235,7 +229,7 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
             schedule=self._schedule,
             step_size=self._step_size,
             score=self._score_block,
-            rows=self._rows_while_training(train, options.max_memory),
+            rows=rows_while_training(self, train, self.device_, options.max_memory),
             codes=self._codes_while_training,
         )
         trainer = Trainer(
@@ -264,12 +258,6 @@ class Autoencoder(DensityModel, Generic[NetworkT]):
         if self.history_.out_of_memory_at:
             raise OutOfMemoryError(f"{shortage(self.history_, trainer.batches.batch_size)}; {kept}")
         return None
-
-    def _rows_while_training(self, train: sp.csr_matrix | StoredRows, max_memory: int | None) -> int:
-        """Return how many validation users to score at a time, given what training holds in memory."""
-        held, size = as_held(self, train, buffer_of(train))
-        needs = held.needs(*size, on_gpu=self.device_.type == "cuda")
-        return rows_within(max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 
     @property
     def log_(self) -> list[EpochRecord]:

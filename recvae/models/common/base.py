@@ -294,10 +294,6 @@ class Model(Described, ScoringModel):
         """
         return Needs(parameters=0, training=0, held=0, weights=0, per_user=ranking_bytes(n_items))
 
-    def in_batches_for(self, n_users: int) -> tuple[Self, int]:  # noqa: ARG002  (models with updates have batches)
-        """Return the model with the batches that suit so many training users, and users of a batch; 0 without any."""
-        return self, 0
-
     def scoring_needs(self, n_items: int) -> Needs:
         """Return what scoring takes with so many items; of `Needs`, only what concerns scoring counts.
 

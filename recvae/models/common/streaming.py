@@ -1,14 +1,16 @@
 """Which models can be fitted to rows that lie on disk, and what these take in memory meanwhile."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import scipy.sparse as sp
 import torch
 
-from recvae.compute.memory import enough_bytes
+from recvae.compute.memory import enough_bytes, rows_within
 from recvae.datasets.streams import BUFFER_BYTES, INTERACTION_BYTES, USER_BYTES, StreamedMatrix
 from recvae.errors import MemoryLimitError, UsageError
 from recvae.interactions import StoredRows, as_interactions
+from recvae.ranking import block_rows
 
 if TYPE_CHECKING:
     from recvae.models.common.base import Model
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _LEAST_BUFFER = 1_000_000  # bytes: smaller ones are not proposed
 
 
-def checked_rows(model: "type[Model]", train: Any) -> Any:
+def checked_rows(model: "type[Model]", train: Any) -> sp.csr_matrix:
     """Return training rows that a model can be fitted to: a matrix in memory, or one that is streamed.
 
     Raises
@@ -29,7 +31,7 @@ def checked_rows(model: "type[Model]", train: Any) -> Any:
     if not isinstance(train, StreamedMatrix):
         return as_interactions(train, "the training interactions")
     check_can_stream(model)
-    return train.checked()
+    return cast(Any, train.checked())  # models with `streams` ask it only for what both have
 
 
 def check_can_stream(model: "type[Model]") -> None:
@@ -67,9 +69,28 @@ def as_held(model: "Model", train: sp.csr_matrix | StoredRows, buffer: int | Non
     n_bytes = INTERACTION_BYTES * nnz + USER_BYTES * n_users
     if buffer is None or buffer >= n_bytes:
         return model, (n_users, n_items, nnz)
-    batched, batch = model.in_batches_for(n_users)
+    batch = model.users_per_update(n_users) if isinstance(model, HasBatches) else 0
     held = min(n_users, -(-n_users * buffer // n_bytes) + batch)
-    return batched, (held, n_items, -(-nnz * held // max(n_users, 1)))
+    size = held, n_items, -(-nnz * held // max(n_users, 1))
+    return (replace(cast(Any, model), batch_size=batch) if batch else model), size
+
+
+@runtime_checkable
+class HasBatches(Protocol):
+    """A model that is trained in batches of users; `Autoencoder` is."""
+
+    def users_per_update(self, n_users: int) -> int:
+        """Return users of a batch, for so many training users."""
+        ...
+
+
+def rows_while_training(
+    model: "Model", train: sp.csr_matrix | StoredRows, device: torch.device, max_memory: int | None
+) -> int:
+    """Return how many validation users to score at a time, given what training holds in memory."""
+    held, size = as_held(model, train, buffer_of(train))
+    needs = held.needs(*size, on_gpu=device.type == "cuda")
+    return rows_within(max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 
 
 def buffer_of(train: Any) -> int | None:
@@ -77,13 +98,13 @@ def buffer_of(train: Any) -> int | None:
     return train.buffer if isinstance(train, StreamedMatrix) else None
 
 
-def check_fits(
-    model: "Model", train: sp.csr_matrix | StoredRows, device: torch.device, max_memory: int | None
-) -> None:
+def check_fits(model: "Model", train: sp.csr_matrix | StoredRows, device: torch.device, max_memory: int | None) -> None:
     """Refuse to fit what does not fit into memory; see `Model.check_memory`.
 
     Raises
     ------
+    UsageError
+        If it needs all training rows, and these are streamed.
     MemoryLimitError
         Also with the buffer that would fit, if one does.
     """
@@ -93,6 +114,8 @@ def check_fits(
         held.check_memory(*size, device, max_memory=max_memory)
 
     buffer = buffer_of(train)
+    if buffer is not None:
+        check_can_stream(type(model))
     try:
         check(buffer)
     except MemoryLimitError as error:
