@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -174,10 +175,34 @@ class StreamedMatrix(StoredRows):
         room = max(self.buffer // 2 - int(costs.max(initial=0)), 1)
         edges = np.flatnonzero(np.diff((np.cumsum(costs) - costs) // room)) + 1
         for chosen in np.split(np.arange(len(costs)), edges):
-            rows = [tuple(array.copy() for array in one) for one in self.read(chosen)]
-            lengths, columns, values = (np.concatenate(of_blocks) for of_blocks in zip(*rows, strict=True))
-            starts = np.append(0, np.cumsum(lengths))
-            yield sp.csr_matrix((values, columns, starts), shape=(len(lengths), self.shape[1]))
+            yield self.in_memory(chosen)
+
+    def in_memory(self, chosen: np.ndarray) -> sp.csr_matrix:
+        """Return the rows of some blocks, copied.
+
+        Parameters
+        ----------
+        chosen : ndarray of shape (n,), int
+            Blocks, ascending.
+        """
+        rows = [tuple(array.copy() for array in one) for one in self.read(chosen)]
+        lengths, columns, values = (np.concatenate(of_blocks) for of_blocks in zip(*rows, strict=True))
+        starts = np.append(0, np.cumsum(lengths))
+        return sp.csr_matrix((values, columns, starts), shape=(len(lengths), self.shape[1]))
+
+
+def parts_of(train: sp.csr_matrix | StoredRows) -> Iterator[sp.csr_matrix]:
+    """Yield training rows in their order: a matrix in memory as it is, one that is streamed in several parts."""
+    yield from train.parts() if isinstance(train, StreamedMatrix) else [cast(sp.csr_matrix, train)]
+
+
+def first_users(train: sp.csr_matrix | StoredRows, n_users: int) -> sp.csr_matrix:
+    """Return the rows of the first users."""
+    if not isinstance(train, StreamedMatrix):
+        return cast(sp.csr_matrix, train)[:n_users]
+    ends = np.cumsum(train.blocks[:, 2] - train.blocks[:, 1])  # (K,)
+    n_blocks = min(int(np.searchsorted(ends, n_users)) + 1, len(ends))
+    return train.in_memory(np.arange(n_blocks))[:n_users]
 
 
 def check_in_memory(train: sp.csr_matrix | StoredRows, purpose: str) -> None:

@@ -41,8 +41,8 @@ def check_can_stream(model: "type[Model]") -> None:
 
         able = ", ".join(name for name, known in MODELS.items() if known.streams)
         raise UsageError(
-            f"got {model.name} with --stream, but it works on the whole training matrix, expected one of {able}; or "
-            "leave out --stream (in Python: load the data set without stream=True)"
+            f"got {model.name} for training rows that stay on disk, but it works on the whole training matrix, "
+            f"expected one of {able}; or leave out --stream (in Python: load the data set without stream=True)"
         )
 
 
@@ -96,6 +96,11 @@ def rows_while_training(
 def buffer_of(train: Any) -> int | None:
     """Return the bytes of training rows that are held at a time; None for a matrix in memory."""
     return train.buffer if isinstance(train, StreamedMatrix) else None
+
+
+def stream_of(train: Any) -> dict[str, Any] | None:
+    """Return what a card says of training rows on disk; None for a matrix in memory."""
+    return {"buffer": train.buffer, "share": min(1.0, train.share)} if isinstance(train, StreamedMatrix) else None
 
 
 def check_fits(model: "Model", train: sp.csr_matrix | StoredRows, device: torch.device, max_memory: int | None) -> None:
