@@ -308,5 +308,7 @@ def test_a_shard_that_changes_during_training_is_named(change: Callable[[Path], 
 
 def test_what_needs_a_matrix_in_memory_says_so(tmp_path: Path) -> None:
     rows = stored(tmp_path, numbered([5] * 30), [], 600).checked()
-    with pytest.raises(DataError, match=r"^got rows that lie on disk \(stream=True\) for it, expected a matrix in memory"):
+    with pytest.raises(
+        DataError, match=r"^got rows that lie on disk \(stream=True\) for it, expected a matrix in memory"
+    ):
         as_interactions(rows, "it")
