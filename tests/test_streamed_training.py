@@ -345,6 +345,27 @@ def test_beta_is_found_from_disk_as_in_memory(place: Path, command: Command) -> 
     assert cards[0]["hyperparameters"] == cards[1]["hyperparameters"]
 
 
+def test_runs_are_measured_where_the_training_rows_do_not_fit(
+    place: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("train", *SETTINGS, "--stream").code == 0
+    measure = ("evaluate", "--metrics", "recall@5,novelty@5", "--baselines")
+    expected = command(*measure, "popularity,ease")
+
+    def tight(needed: int, limit: int | None, what: str, ways: str) -> None:  # noqa: ARG001
+        if "held-out" not in what:
+            raise MemoryLimitError(f"{what} needs more; {ways}")
+
+    monkeypatch.setattr(folders, "check_memory", tight)
+    assert (place / "runs").is_dir()
+    found = command(*measure, "popularity,ease")
+    assert (found.code, found.out) == (0, expected.out), found.err
+    said = command("evaluate")
+    assert said.code == 2 and "do not fit into memory, where the baselines als, ials need them; leave" in said.err
+    said = command("train")
+    assert said.code == 1 and "`recvae train --stream` trains from disk" in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

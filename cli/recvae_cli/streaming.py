@@ -1,11 +1,13 @@
-"""Which data `recvae train` is asked for, and with --stream how much of it is in memory at a time."""
+"""Which data `recvae train` is asked for, and training rows that stay on disk."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
+    from recvae.models import Model
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,20 @@ def wanted(data: str | None, data_dir: Path, stream: bool, buffer: str | None, m
     held = BUFFER_BYTES if stream else None
     held = held if buffer is None else parse_limit(buffer, "--buffer")
     return Wanted(data, data_dir, held, None if max_memory is None else parse_limit(max_memory))
+
+
+def load_to_measure(home: Path, baselines: "Iterable[type[Model]]") -> "Dataset":
+    """Load a data set to measure runs on; where its training rows do not fit into memory, these stay on disk."""
+    from recvae.datasets.dataset import Dataset
+    from recvae.errors import MemoryLimitError, UsageError
+
+    try:
+        return Dataset.load(home)
+    except MemoryLimitError as error:
+        needing = [model.name for model in baselines if not model.streams]
+        if needing:
+            raise UsageError(
+                f"the training rows of {home} do not fit into memory, where the baselines {', '.join(needing)} need "
+                "them; leave these out: --baselines popularity"
+            ) from error
+    return Dataset.load(home, stream=True)
