@@ -252,6 +252,14 @@ def test_damage_is_found_before_training(home: Path, dataset: Dataset, tmp_path:
         streamed(home)
 
 
+def test_a_shard_that_was_replaced_after_loading_is_not_trained_on(home: Path) -> None:
+    found = streamed(home)
+    path = home / "train" / "part-00003.safetensors"
+    path.write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match=r"part-00003.safetensors was changed after it was checked; leave a data set"):
+        MultVAE(**NETWORK).fit(found)
+
+
 SETTINGS = ("--set", "epochs=4", "--set", "hidden_dims=8", "--set", "latent_dim=4", "--set", "batch_size=16")
 
 
@@ -352,7 +360,7 @@ def test_runs_are_measured_where_the_training_rows_do_not_fit(
     measure = ("evaluate", "--metrics", "recall@5,novelty@5", "--baselines")
     expected = command(*measure, "popularity,ease")
 
-    def tight(needed: int, limit: int | None, what: str, ways: str) -> None:  # noqa: ARG001
+    def tight(needed: int, limit: int | None, what: str, ways: str) -> None:
         if "held-out" not in what:
             raise MemoryLimitError(f"{what} needs more; {ways}")
 

@@ -301,7 +301,7 @@ def test_a_shard_that_changes_during_training_is_named(change: Callable[[Path], 
     batches = SparseBatches(rows, 4, CPU)
     list(batches.epoch(seeded(0)))
     change(tmp_path / "train/part-00001.safetensors")
-    message = "part-00001.safetensors (was changed after training had begun; leave a data set|is missing, expected)"
+    message = "part-00001.safetensors (was changed after it was checked; leave a data set|is missing, expected)"
     with pytest.raises(DataError, match=message):
         list(batches.epoch(seeded(0)))
 

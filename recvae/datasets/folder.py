@@ -306,7 +306,7 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
         else:
             _check_room(folder, sharded, buffer is not None, max_memory)
             whole = sharded["train"].matrix() if buffer is None else None
-            train = StreamedMatrix(sharded["train"], buffer or 1) if whole is None else whole
+            train = StreamedMatrix(sharded["train"], buffer or 1).marked() if whole is None else whole
             validation, test = (_gathered(folder, part, sharded, whole) for part in _PARTS)
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None

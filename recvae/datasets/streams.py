@@ -32,7 +32,9 @@ _LEAST_BLOCKS = 8  # of a small buffer
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Consecutive users: lengths (U,) int64, columns (N,) int32 and values (N,) float32 of their interactions."""
 
-_Mark = tuple[int, int, int]  # inode, size, time of the last change
+_NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+
+_Mark = tuple[int, int, int] | None  # inode, size, time of the last change; None of a file that is not there
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,6 @@ class _Known:
     item_counts: np.ndarray  # (I,), int64
     squares: float  # sum of the squared weights
     n_users: int  # with an interaction
-    marks: tuple[_Mark, ...]  # of the shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +125,37 @@ class StreamedMatrix(StoredRows):
     def _known(self) -> _Known:
         """Read all shards once, and refuse what training must not be given."""
         counts = np.zeros(self.shape[1], dtype=np.int64)
-        squares, n_users, blocks, marks = 0.0, 0, [np.empty((0, 4), dtype=np.int64)], []
+        squares, n_users, blocks = 0.0, 0, [np.empty((0, 4), dtype=np.int64)]
         size = block_bytes(self.buffer)
         for number, shard in enumerate(self.shards.shards):
-            arrays = shard.arrays(self.shards.folder)
-            path = self.shards.folder / shard.file
-            marks.append(_mark(path))
-            starts, columns, values = arrays["indptr"], arrays["indices"], arrays["data"]
-            _check_rows(path, starts, columns, values, len(counts))
+            starts, columns, values = self._mapped(number)
+            _check_rows(self.shards.folder / shard.file, starts, columns, values, len(counts))
             counts += counts_of(columns, len(counts))
             squares += sum(float(np.square(values[part], dtype=np.float64).sum()) for part in in_chunks(len(values)))
             n_users += int(np.count_nonzero(np.diff(starts)))
             blocks.append(_blocks(number, starts, size))
-        return _Known(np.concatenate(blocks), counts, squares, n_users, tuple(marks))
+        return _Known(np.concatenate(blocks), counts, squares, n_users)
+
+    @cached_property
+    def marks(self) -> tuple[_Mark, ...]:
+        """What would change if a shard were replaced or written to; as it was when this was first asked for."""
+        return tuple(_mark(self.shards.folder / shard.file) for shard in self.shards.shards)
+
+    def marked(self) -> "StreamedMatrix":
+        """Return it with `marks` from now on."""
+        assert self.marks is not None
+        return self
+
+    def _mapped(self, number: int) -> Rows:
+        """Map a shard's starts, columns and values, and check that they are still those of the first time."""
+        before, shard = self.marks[number], self.shards.shards[number]
+        arrays = shard.arrays(self.shards.folder)
+        if _mark(self.shards.folder / shard.file) != before:
+            raise DataError(
+                f"{self.shards.folder / shard.file} was changed after it was checked; leave a data set as it is while "
+                "it is trained on, and train again"
+            )
+        return arrays["indptr"], arrays["indices"], arrays["data"]
 
     def read(self, chosen: np.ndarray) -> Iterator[Rows]:
         """Yield the rows of some blocks, as they lie in their files: they are to be copied.
@@ -151,20 +170,14 @@ class StreamedMatrix(StoredRows):
         DataError
             If a shard is no longer what was checked.
         """
-        mapped: tuple[int, dict[str, np.ndarray]] = (-1, {})
+        mapped, arrays = -1, _NOTHING
         for number, first, end, _ in self.blocks[chosen].tolist():
-            if mapped[0] != number:
-                shard = self.shards.shards[number]
-                mapped = (number, shard.arrays(self.shards.folder))
-                if _mark(self.shards.folder / shard.file) != self._known.marks[number]:
-                    raise DataError(
-                        f"{self.shards.folder / shard.file} was changed after training had begun; leave a data set as "
-                        "it is while it is trained on, and train again"
-                    )
-            arrays = mapped[1]
-            starts = arrays["indptr"][first : end + 1]  # (U + 1,)
+            if mapped != number:
+                arrays = _NOTHING  # let go of one shard before the next
+                mapped, arrays = number, self._mapped(number)
+            starts = arrays[0][first : end + 1]  # (U + 1,)
             place = slice(int(starts[0]), int(starts[-1]))
-            yield np.diff(starts), arrays["indices"][place], arrays["data"][place]
+            yield np.diff(starts), arrays[1][place], arrays[2][place]
 
     def parts(self) -> Iterator[sp.csr_matrix]:
         """Yield all rows in their order as matrices in memory, each of at least a block.
@@ -273,5 +286,8 @@ def _check_rows(path: Path, starts: np.ndarray, columns: np.ndarray, values: np.
 
 def _mark(path: Path) -> _Mark:
     """Return what changes when a file is replaced or written to."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_ino, found.st_size, found.st_mtime_ns
