@@ -4,6 +4,7 @@ Letters in shape comments here and everywhere: U users, I items, B users of one 
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -93,6 +94,30 @@ def counts_of(codes: np.ndarray, n_codes: int) -> np.ndarray:
     return counts
 
 
+class StoredRows(ABC):
+    """A users x items matrix that lies on disk: its size and counts are known, its rows are read in parts."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Users and items."""
+
+    @property
+    @abstractmethod
+    def nnz(self) -> int:
+        """Number of interactions."""
+
+    @property
+    @abstractmethod
+    def item_counts(self) -> np.ndarray:
+        """The number of users of each item, shape (n_items,), int64."""
+
+
+def item_counts_of(matrix: sp.csr_matrix | StoredRows) -> np.ndarray:
+    """Return the number of users of each item, shape (n_items,), int64."""
+    return matrix.item_counts if isinstance(matrix, StoredRows) else counts_of(matrix.indices, matrix.shape[1])
+
+
 def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | None = None) -> sp.csr_matrix:
     """Check and normalise a users x items matrix given by the caller.
 
@@ -116,6 +141,11 @@ def as_interactions(matrix: Any, name: str = "the interactions", n_items: int | 
         If it is not sparse, has no rows or columns, has the wrong number of columns, or holds a value that is no real
         number, negative, NaN, infinite, or not 0 and outside of `LEAST_WEIGHT` to `MOST_WEIGHT`.
     """
+    if isinstance(matrix, StoredRows):
+        raise DataError(
+            f"got rows that lie on disk (stream=True) for {name}, expected a matrix in memory; load the data set "
+            "without stream=True"
+        )
     if not sp.issparse(matrix):
         raise DataError(
             f"got {type(matrix).__name__} for {name}, expected a scipy sparse matrix of users x items; "

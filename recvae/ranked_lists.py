@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from recvae.errors import UsageError
-from recvae.interactions import as_interactions, counts_of
+from recvae.interactions import StoredRows, as_interactions, item_counts_of
 from recvae.items import check_k
 
 Targets = Any  # a scipy sparse matrix of any format, of which scipy has no common type that checkers know
@@ -45,7 +45,8 @@ class Background:
     features: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "train", as_interactions(self.train, "the training interactions"))
+        if not isinstance(self.train, StoredRows):  # whose counts are known
+            object.__setattr__(self, "train", as_interactions(self.train, "the training interactions"))
         object.__setattr__(self, "fold_in", as_interactions(self.fold_in, "the fold-in", self.n_items))
         if self.features is not None and self.features.shape[0] != self.n_items:
             raise UsageError(
@@ -73,7 +74,7 @@ class Background:
     @cached_property
     def counts(self) -> np.ndarray:
         """The number of training users of each item, shape (n_items,), int64."""
-        return counts_of(self.train.indices, self.n_items)
+        return item_counts_of(self.train)
 
     @cached_property
     def by_popularity(self) -> np.ndarray:

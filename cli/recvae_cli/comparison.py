@@ -14,6 +14,7 @@ from recvae_cli.console import imported_models, memory_limit, say, show, show_js
 from recvae_cli.measuring import Kept, MeasureRuns, Request
 from recvae_cli.opening import names_of
 from recvae_cli.pages import WIDTH, as_text, printable
+from recvae_cli.streaming import load_to_measure
 
 if TYPE_CHECKING:
     from recvae.evaluation.comparison import Comparison
@@ -111,7 +112,6 @@ def compare_runs(
     """Measure runs and baselines on the same users, and return the comparison and the folder of the data set."""
     from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
-    from recvae.datasets.dataset import Dataset
     from recvae.datasets.home import find_dataset
     from recvae.evaluation.baselines import strongest
     from recvae.evaluation.comparison import background_of, comparison_of
@@ -127,7 +127,7 @@ def compare_runs(
     check_names([*labels, *models], to)
     manifests = {str(folder): read_card(folder).get("dataset", {}) for folder in folders}
     home = find_dataset(request.data_dir, request.data or str(manifests[str(folders[0])].get("name")))
-    dataset = Dataset.load(home)
+    dataset = load_to_measure(home, models.values())
     check_same_data(manifests, dataset)
     held_out, background = dataset.part(request.split), background_of(dataset, request.split)
     check_needs(wanted, held_out, background)

@@ -169,6 +169,9 @@ def preprocess(
         str | None,
         typer.Option(metavar="SIZE", help="Memory that the command may take, e.g. 1GB.", show_default="no limit"),
     ] = None,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Write the matrices in several files, for `recvae train --stream`.")
+    ] = False,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
@@ -182,6 +185,7 @@ def preprocess(
       recvae preprocess plays.parquet --user-col listener --item-col track
       recvae preprocess logs/2026-*.csv.gz --name plays --no-rating
       recvae preprocess --train train.txt --test test.txt --name gowalla
+      recvae preprocess plays.parquet --shards
       recvae preprocess s3a://logs/plays/ --engine spark --name plays
     """
     started = time.perf_counter()
@@ -196,5 +200,5 @@ def preprocess(
     prepared = add_features(prepared_by(kind, log or [], name, given, seed, data_dir, overwrite), given)
     folder = data_dir / prepared.dataset.name
     say(f"{'replacing' if folder.exists() else 'writing'} {folder}")
-    prepared.dataset.save(folder)
+    prepared.dataset.save(folder, shards=shards)
     report(prepared, prepared.dataset.manifest, folder, time.perf_counter() - started, as_json)

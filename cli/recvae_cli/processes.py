@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recvae.metrics import Metric
     from recvae.models import Model
     from recvae.runs.run import Run
+    from recvae_cli.streaming import Wanted
 
 _ABLE = ("train",)
 _LEAST_FILE = 1_000_000  # bytes: a smaller one is a unit forgotten
@@ -118,7 +119,7 @@ def _interrupt(number: int, frame: Any) -> None:  # noqa: ARG001  (a signal hand
     raise KeyboardInterrupt
 
 
-def tell_run(run: "Run", data: str) -> None:
+def tell_run(run: "Run", dataset: "Dataset") -> None:
     """Tell the other processes what to train, if there are any."""
     from recvae.compute.ranks import current
     from recvae.models.common.sharing import check_can_share
@@ -128,7 +129,7 @@ def tell_run(run: "Run", data: str) -> None:
 
         check_can_share(run.model)
         current().check()
-        current().from_first(description(run, data))
+        current().from_first(description(run, dataset))
 
 
 def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> None:
@@ -138,16 +139,12 @@ def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | N
     sharing.train_along(run, dataset, device=device, max_memory=max_memory)
 
 
-def hear_run(
-    models: "Sequence[type[Model]]", select_by: "Metric | None", data: str | None, data_dir: Path
-) -> "tuple[Run, Dataset]":
+def hear_run(models: "Sequence[type[Model]]", select_by: "Metric | None", wanted: "Wanted") -> "tuple[Run, Dataset]":
     """Return what the first process tells this one to train, and the data, which lie here by the same name."""
     from recvae.compute.ranks import current
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
     from recvae.runs.sharing import described
 
     current().check()
     told = current().from_first(None)
-    dataset = Dataset.load(find_dataset(data_dir, data or told["data"]))
+    dataset = wanted.load(told["data"], told["stream"])
     return described(told, models, select_by), dataset

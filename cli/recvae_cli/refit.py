@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
 from recvae_cli.processes import hear_run, is_first, tell_run, train_along
+from recvae_cli.streaming import Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
+    from recvae.datasets.dataset import Dataset
     from recvae.runs.run import Run
     from recvae.training.records import Monitor
 
@@ -35,6 +37,7 @@ class Request:
     select_by: str | None
     tensorboard: str | None
     mlflow: str | None
+    stream: bool
     data_dir: Path
     runs_dir: Path
 
@@ -47,6 +50,10 @@ def check_request(request: Request) -> None:
         raise UsageError(
             "got --resume with --refit; an interrupted refit is continued by --resume alone (and --name), so leave out "
             "--refit"
+        )
+    if request.stream:
+        raise UsageError(
+            "got --stream with --refit, which puts train and held-out users together in memory; leave out --stream"
         )
     chosen = [f"--set {setting}" for setting in request.given] + (["--find-beta"] if request.find_beta else [])
     chosen += [f"--select-by {request.select_by}"] if request.select_by else []
@@ -78,7 +85,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
     on, name = check_on(request.on or VALIDATION_TOO), request.name and check_name(request.name)
     limit, own = memory_limit(request.max_memory), imported_models(request.models)
     if not is_first():
-        run, dataset = hear_run(own, None, request.data, request.data_dir)
+        run, dataset = hear_run(own, None, Wanted(request.data, request.data_dir, None, limit))
         train_along(run, dataset, request.device, limit)
         return None
     folder = find_run(request.runs_dir, request.run, request.data)
@@ -98,7 +105,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
             overwrite=request.overwrite,
             device=request.device,
             max_memory=limit,
-            watch=lambda run: _watch(run, dataset.name, request),
+            watch=lambda run: _watch(run, dataset, request),
             models=own,
             tell=_say_part,
         )
@@ -117,13 +124,13 @@ def _say_part(role: str, folder: Path, is_new: bool) -> None:
 
 
 @contextmanager
-def _watch(run: "Run", data: str, request: Request) -> "Iterator[tuple[Run, Monitor]]":
+def _watch(run: "Run", dataset: "Dataset", request: Request) -> "Iterator[tuple[Run, Monitor]]":
     from recvae.training.monitors import MonitorList, ProgressBar, TrainingProgress
 
     if not run.resumes:  # which knows where it is followed
-        run = tracked(run, data, request.tensorboard, request.mlflow)
+        run = tracked(run, dataset.name, request.tensorboard, request.mlflow)
     run = replace(run, file_bytes=request.file_bytes)
-    tell_run(run, data)
+    tell_run(run, dataset)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:
         yield run, MonitorList(TrainingProgress(bar), *followers)

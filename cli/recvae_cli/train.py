@@ -20,13 +20,13 @@ from recvae_cli.console import (
     SelectBy,
     command,
     imported_models,
-    memory_limit,
     model_words,
     say,
 )
 from recvae_cli.processes import file_size, hear_run, is_first, share_by, take_sigterm_as_ctrl_c, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
+from recvae_cli.streaming import Wanted, wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 from recvae_cli.trained import USUAL, announce, report
 
@@ -67,6 +67,13 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read training rows from disk as it goes; the data set must be in shards.")
+    ] = False,
+    buffer: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
+    ] = None,
     select_by: SelectBy = None,
     find_beta: Annotated[
         bool,
@@ -137,6 +144,7 @@ def train(
       recvae train --resume
       recvae train --refit ml-1m/multvae
       torchrun --nproc-per-node 4 -m recvae train --model multvae --share items
+      recvae train --data plays --stream --buffer 500MB
     """
     from recvae.models import is_own, model_class
 
@@ -164,6 +172,7 @@ def train(
             select_by=select_by,
             tensorboard=tensorboard,
             mlflow=mlflow,
+            stream=stream,
             data_dir=data_dir,
             runs_dir=runs_dir,
         )
@@ -171,20 +180,20 @@ def train(
         return
     _check_options(given, on, resume, overwrite, find_beta)
     check_tracking(tensorboard, mlflow)
-    limit = memory_limit(max_memory)
+    asked = wanted(data, data_dir, stream, buffer, max_memory)
     kind = model_class(model or "multvae")  # an unknown one is refused before anything else
     if not is_first():
-        run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, data, data_dir)
+        run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, asked)
     elif resume:
-        run, dataset = _run_to_resume(data, model, own, name, given, device, data_dir, runs_dir, metric)
+        run, dataset = _run_to_resume(asked, model, own, name, given, device, runs_dir, metric)
     else:
-        run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
-    tell_run(run, dataset.name)
+        run, dataset = _new_run(asked, kind, own, name, given, overwrite, device, runs_dir, metric, find_beta)
+    tell_run(run, dataset)
     run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
-        run = _with_found_beta(run, dataset, device, limit)
-    _train_and_report(run, dataset, device, limit, as_json)
+        run = _with_found_beta(run, dataset, device, asked.max_memory)
+    _train_and_report(run, dataset, device, asked.max_memory, as_json)
 
 
 def _given(settings: list[str] | None, short: dict[str, Any]) -> list[str]:
@@ -250,23 +259,22 @@ def _trained(
 
 
 def _new_run(
-    data: str | None,
+    asked: Wanted,
     model: "type[Model]",
     own: "list[type[Model]]",
     name: str | None,
     given: list[str],
     overwrite: bool,
     device: str,
-    data_dir: Path,
     runs_dir: Path,
     metric: "Metric | None",
     find_beta: bool,
 ) -> "tuple[Run, Dataset]":
     """Make a model and choose its place; or find the run that torchrun has begun before it started again."""
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import check_name, find_dataset
+    from recvae.datasets.home import check_name
     from recvae.models.common.hyperparameters import build, parse_settings
     from recvae.models.common.sharing import check_can_share
+    from recvae.models.common.streaming import check_can_stream
     from recvae.models.common.variational import check_has_beta
     from recvae.runs.parts import load_parts
     from recvae.runs.run import new_run
@@ -274,7 +282,9 @@ def _new_run(
 
     fresh = build(model, parse_settings(model, given))
     check_can_share(fresh)
-    dataset = Dataset.load(find_dataset(data_dir, data))
+    if asked.buffer is not None:
+        check_can_stream(model)
+    dataset = asked.load()
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:
         check_has_beta(fresh)
@@ -288,29 +298,28 @@ def _new_run(
 
 
 def _run_to_resume(
-    data: str | None,
+    asked: Wanted,
     model: str | None,
     own: "list[type[Model]]",
     name: str | None,
     given: list[str],
     device: str,
-    data_dir: Path,
     runs_dir: Path,
     metric: "Metric | None",
 ) -> "tuple[Run, Dataset]":
     """Find the newest run that has not finished, and the data it was started on."""
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
+    from recvae.bundles.card import RUN_STATE
     from recvae.models import is_own, model_class
     from recvae.runs.parts import load_parts
     from recvae.runs.run import find_unfinished, resumed_run
     from recvae.runs.sharing import this_job
+    from recvae.runs.state import read_state
 
     chosen = None if model is None else model_class(model)
     own = [*own, chosen] if chosen is not None and is_own(chosen) else own
     kind = None if chosen is None else chosen.name
-    work = find_unfinished(runs_dir, data and find_dataset(data_dir, data).name, kind, name)
-    dataset = Dataset.load(find_dataset(data_dir, data or work.parent.name))
+    work = find_unfinished(runs_dir, asked.data and asked.folder().name, kind, name)
+    dataset = asked.load(work.parent.name, read_state(work / RUN_STATE)["stream"])
     run = replace(resumed_run(work, dataset, given, own, metric), job=this_job())
     _remark_on(load_parts(run.model, runs_dir, dataset, device, own, run.refit))
     return run, dataset

@@ -64,13 +64,15 @@ def parse_bytes(text: str) -> int:
     return int(n_bytes)
 
 
-def parse_limit(text: str) -> int:
+def parse_limit(text: str, option: str = "--max-memory") -> int:
     """Read a memory limit in bytes; a small number without a unit is refused, because the unit was forgotten.
 
     Parameters
     ----------
     text : str
         See `parse_bytes`.
+    option : str
+        What it was given for.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def parse_limit(text: str) -> int:
     bare = text.strip()
     if n_bytes < _SURELY_MISTAKEN and bare.replace(".", "").isdigit():
         unit = "GB" if n_bytes < 1000 else "MB"
-        raise UsageError(f"got --max-memory {bare}, which is {n_bytes:,} bytes; write {bare}{unit}")
+        raise UsageError(f"got {option} {bare}, which is {n_bytes:,} bytes; write {bare}{unit}")
     return n_bytes
 
 

@@ -16,6 +16,7 @@
     synthetic     a generated log of film ratings
     folder        the folder of a data set: files, fingerprint, damage
     shards        a matrix in several files, each with the rows of consecutive users
+    streams       the training rows in shards, read block by block
     relational    the relational steps as SQL, for DuckDB and Spark
     dataset       the data set: in memory and on disk
     shown         what a data set shows of itself at a prompt and in a notebook

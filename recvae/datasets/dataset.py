@@ -9,16 +9,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
-from recvae.datasets.features import ItemFeatures, read_features
+from recvae.datasets.features import ItemFeatures, features_for, with_features_of
 from recvae.datasets.folder import MANIFEST, counts_of_parts, fingerprint_of, manifest_of, read_folder, write_parts
 from recvae.datasets.logs import events_of
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.shown import ShownDataset
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
+from recvae.datasets.streams import BUFFER_BYTES, check_in_memory
 from recvae.datasets.titles import titles_of
 from recvae.errors import UsageError
-from recvae.interactions import HeldOut, counts_of
+from recvae.interactions import HeldOut, item_counts_of
 from recvae.items import ItemIndex
 from recvae.storage.files import check_room, write_folder, write_json
 
@@ -32,7 +33,7 @@ class Dataset(ShownDataset):
     Parameters
     ----------
     train : csr_matrix of shape (n_train_users, n_items), float32
-        The training interactions.
+        The training interactions; a `StreamedMatrix` where they stay on disk, see `load`.
     validation, test : HeldOut
         The held-out users: those evaluated during training, and those evaluated once at the end.
     item_ids : ndarray of shape (n_items,), int64 or object (str)
@@ -260,15 +261,7 @@ class Dataset(ShownDataset):
         >>> dataset.features.names
         ('genre=Crime', 'genre=Drama')
         """
-        if isinstance(given, ItemFeatures):
-            features, remarks = given, []
-        else:
-            features, remarks = read_features(given, self.item_ids, LogFormat(item=item), columns)
-        if features.matrix.shape[0] != len(self.item_ids):
-            raise UsageError(
-                f"got features of {features.matrix.shape[0]:,} items, expected a row for each of the "
-                f"{len(self.item_ids):,} items of {self.name}, in the order of item_ids; give a table with item ids"
-            )
+        features, remarks = features_for(given, self.item_ids, self.name, LogFormat(item=item), columns)
         manifest = {**self.manifest, "features": {**features.to_json(), "warnings": remarks}}
         return replace(self, features=features, manifest=manifest)
 
@@ -285,8 +278,7 @@ class Dataset(ShownDataset):
     @property
     def items(self) -> ItemIndex:
         """The item index, with the number of training users of each item."""
-        counts = counts_of(self.train.indices, self.train.shape[1])
-        return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=counts)
+        return ItemIndex(ids=self.item_ids, titles=self.titles, train_counts=item_counts_of(self.train))
 
     def part(self, name: str) -> HeldOut:
         """Return the held-out users of "validation" or "test".
@@ -300,43 +292,58 @@ class Dataset(ShownDataset):
             raise UsageError(f"got split '{name}', expected one of: {', '.join(_PARTS)}")
         return self.test if name == "test" else self.validation
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, *, shards: bool = False) -> None:
         """Write the data set to a folder, completely or not at all, replacing an existing data set.
+
+        Parameters
+        ----------
+        folder : Path or str
+            Its name need not be that of the data set.
+        shards : bool
+            Whether to write the matrices in several files, from which `load` can stream the training rows.
 
         Raises
         ------
-        StorageError
-            If it cannot be written.
+        UsageError, StorageError
+            If its training rows are streamed, or it cannot be written.
         """
+        check_in_memory(self.train, "save")
         matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
         check_room(Path(folder), sum(one.data.nbytes + one.indices.nbytes + one.indptr.nbytes for one in matrices))
         with write_folder(Path(folder), MANIFEST) as aside:
-            write_parts(aside, self.train, self.train_user_ids, {name: self.part(name) for name in _PARTS})
+            parts = {name: self.part(name) for name in _PARTS}
+            listed = write_parts(aside, self.train, self.train_user_ids, parts, in_shards=shards)
             self.items.write(aside / "items.parquet")
             if self.features is not None:
                 self.features.write(aside)
-            write_json(aside / MANIFEST, self._full_manifest())
-
-    def _full_manifest(self) -> dict[str, Any]:
-        """Return the manifest with what it must say about the features, also if these were set by hand."""
-        if self.features is None:
-            return {key: value for key, value in self.manifest.items() if key != "features"}
-        return {**self.manifest, "features": {**self.manifest.get("features", {}), **self.features.to_json()}}
+            write_json(aside / MANIFEST, with_features_of(self.manifest, self.features) | listed)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        stream: bool = False,
+        buffer: int = BUFFER_BYTES,
+        max_memory: int | None = None,
+    ) -> Self:
         """Read a data set and check that it is intact.
 
         Parameters
         ----------
         folder : Path or str
             A data set written by `save` or `recvae preprocess`.
+        stream : bool
+            Whether the training rows stay on disk, in shards; models with `streams` are fitted to them.
+        buffer : int
+            With `stream`: bytes of training rows in memory at a time. Where that is not all, the order depends on it.
+        max_memory : int, optional
+            Bytes that the matrices of a data set in shards may take in memory; by default what is free.
 
         Raises
         ------
-        UsageError
-            If there is no data set.
-        DataError
-            If it is damaged, unfinished or of a newer format.
+        UsageError, DataError, MemoryLimitError
+            If there is no data set; if it is damaged, unfinished or of a newer format; if it shall be streamed and is
+            not in shards; if its shards do not fit into memory.
         """
-        return cls(**read_folder(Path(folder)))
+        return cls(**read_folder(Path(folder), buffer if stream else None, max_memory))

@@ -244,3 +244,31 @@ def _joined(found: Blocks) -> ItemFeatures:
     return ItemFeatures(
         matrix=matrix, names=names, columns=tuple(block.column for block in blocks), source=found.source
     )
+
+
+def features_for(
+    given: Any, item_ids: np.ndarray, name: str, options: LogFormat, columns: Sequence[str] | None
+) -> tuple[ItemFeatures, list[str]]:
+    """Return features of the items of a data set, read or as they are, with remarks; see `read_features`.
+
+    Raises
+    ------
+    UsageError
+        If they are of another number of items than the data set of that name has.
+    """
+    features, remarks = (
+        (given, []) if isinstance(given, ItemFeatures) else read_features(given, item_ids, options, columns)
+    )
+    if features.matrix.shape[0] != len(item_ids):
+        raise UsageError(
+            f"got features of {features.matrix.shape[0]:,} items, expected a row for each of the {len(item_ids):,} "
+            f"items of {name}, in the order of item_ids; give a table with item ids"
+        )
+    return features, remarks
+
+
+def with_features_of(manifest: dict[str, Any], features: ItemFeatures | None) -> dict[str, Any]:
+    """Return a manifest with what it must say about the features, also if these were set by hand."""
+    if features is None:
+        return {key: value for key, value in manifest.items() if key != "features"}
+    return {**manifest, "features": {**manifest.get("features", {}), **features.to_json()}}

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from recvae.compute.memory import check_memory
 from recvae.datasets.features import ItemFeatures
-from recvae.datasets.shards import ShardedMatrix, damaged_shards
+from recvae.datasets.shards import ShardedMatrix, damaged_shards, write_matrix
 from recvae.datasets.splits.base import Split
+from recvae.datasets.streams import StreamedMatrix
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
@@ -34,6 +36,7 @@ MANIFEST = "manifest.json"
 MATRICES = ("train", "validation/fold_in", "validation/targets", "test/fold_in", "test/targets")
 """The matrices of a data set, in the order of the fingerprint."""
 
+_PARTS = ("validation", "test")
 TRAIN_USERS = "train_users.parquet"  # earlier versions did not write it
 
 
@@ -104,20 +107,24 @@ def manifest_of(name: str, *, source: dict[str, Any], filters: dict[str, Any], *
     }
 
 
-def fingerprint_of(train: sp.csr_matrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray) -> str:
+def fingerprint_of(
+    train: sp.csr_matrix | StreamedMatrix, validation: HeldOut, test: HeldOut, item_ids: np.ndarray
+) -> str:
     """Return a SHA-256 over positions, values and ids, the same on every machine."""
     return fingerprint_of_matrices(
         (train, validation.fold_in, validation.targets, test.fold_in, test.targets), item_ids
     )
 
 
-def fingerprint_of_matrices(matrices: Iterable[sp.csr_matrix | ShardedMatrix], item_ids: np.ndarray) -> str:
+def fingerprint_of_matrices(
+    matrices: Iterable[sp.csr_matrix | ShardedMatrix | StreamedMatrix], item_ids: np.ndarray
+) -> str:
     """Return the fingerprint of the matrices of `MATRICES`, in memory or in shards: the same for the same content."""
     digest = hashlib.sha256()
     for matrix in matrices:
         digest.update(np.array(matrix.shape, dtype="<i8").tobytes())
-        if isinstance(matrix, ShardedMatrix):
-            for part in matrix.bytes_of_arrays():
+        if isinstance(matrix, ShardedMatrix | StreamedMatrix):
+            for part in (matrix.shards if isinstance(matrix, StreamedMatrix) else matrix).bytes_of_arrays():
                 digest.update(part)
             continue
         digest.update(matrix.indptr.astype("<i8", copy=False).data)  # without a copy
@@ -144,16 +151,41 @@ def load_part(folder: Path) -> HeldOut:
     )
 
 
-def write_parts(folder: Path, train: sp.csr_matrix, train_users: np.ndarray | None, parts: dict[str, HeldOut]) -> None:
-    """Write the matrices, with the ids of their users; those of training users only where they are known."""
-    sp.save_npz(folder / "train.npz", train, compressed=False)
+def write_parts(
+    folder: Path, train: sp.csr_matrix, train_users: np.ndarray | None, parts: dict[str, HeldOut], *, in_shards: bool
+) -> dict[str, Any]:
+    """Write the matrices, with the ids of their users; those of training users only where they are known.
+
+    Returns
+    -------
+    dict
+        What the manifest says of matrices that are in shards.
+    """
     if train_users is not None:
         write_users(train_users, folder / TRAIN_USERS)
     for name, part in parts.items():
         (folder / name).mkdir()
-        sp.save_npz(folder / name / "fold_in.npz", part.fold_in, compressed=False)
-        sp.save_npz(folder / name / "targets.npz", part.targets, compressed=False)
         write_users(part.user_ids, folder / name / "users.parquet")
+    if in_shards:
+        return _write_shards(folder, {"train": train, **_sides(parts)})
+    sp.save_npz(folder / "train.npz", train, compressed=False)
+    for name, matrix in _sides(parts).items():
+        sp.save_npz(folder / f"{name}.npz", matrix, compressed=False)
+    return {}
+
+
+def _sides(parts: Mapping[str, HeldOut]) -> dict[str, sp.csr_matrix]:
+    return {f"{name}/{side}": getattr(part, side) for name, part in parts.items() for side in ("fold_in", "targets")}
+
+
+def _write_shards(folder: Path, matrices: Mapping[str, sp.csr_matrix]) -> dict[str, Any]:
+    """Write matrices in shards, one that is there under two names once."""
+    written: dict[int, ShardedMatrix] = {}
+    for name, matrix in matrices.items():
+        if id(matrix) not in written:
+            written[id(matrix)] = write_matrix(folder, name, matrix)
+    listed = {name: written[id(matrix)].to_json() for name, matrix in matrices.items()}
+    return {"format": SHARDED_VERSION, "shards": listed}
 
 
 def write_users(ids: np.ndarray, path: Path) -> None:
@@ -207,14 +239,30 @@ def shards_of(folder: Path, manifest: Mapping[str, Any], n_items: int) -> dict[s
         return {name: ShardedMatrix.of_json(folder, listed[name], n_items) for name in MATRICES}
 
 
-def _gathered(folder: Path, part: str, sharded: Mapping[str, ShardedMatrix], train: sp.csr_matrix) -> HeldOut:
-    """Read held-out users from shards; a fold-in that is the training matrix is the same object."""
+def _gathered(folder: Path, part: str, sharded: Mapping[str, ShardedMatrix], train: sp.csr_matrix | None) -> HeldOut:
+    """Read held-out users from shards; a fold-in that is the training matrix in memory is the same object."""
     fold_in = sharded[f"{part}/fold_in"]
+    is_train = fold_in.shards == sharded["train"].shards
     return HeldOut(
-        fold_in=train if fold_in.shards == sharded["train"].shards else fold_in.matrix(),
+        fold_in=train if train is not None and is_train else fold_in.matrix(),
         targets=sharded[f"{part}/targets"].matrix(),
         user_ids=_read_users(folder / part / "users.parquet"),
     )
+
+
+def _check_room(folder: Path, sharded: Mapping[str, ShardedMatrix], stream: bool, max_memory: int | None) -> None:
+    """Refuse to read into memory what does not fit, before any of it is read."""
+    held = [matrix for name, matrix in sharded.items() if not (stream and name == "train")]
+    each = {matrix.shards: 8 * (matrix.nnz + matrix.shape[0]) for matrix in held}  # one that is there twice, once
+    if not stream:
+        ways = "`recvae train --stream` trains from disk (in Python: Dataset.load(folder, stream=True))"
+    elif any(sharded[f"{part}/fold_in"].shards == sharded["train"].shards for part in _PARTS):
+        ways = "held-out users are the training users, all in memory; raise --max-memory, or preprocess with the "
+        ways += "split strong"
+    else:
+        ways = "raise --max-memory, or hold out fewer users (recvae preprocess --heldout-users)"
+    what = f"reading {'the held-out users of ' if stream else ''}{folder}"
+    check_memory(sum(each.values()), max_memory, what, ways)
 
 
 def _in_memory(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -222,38 +270,49 @@ def _in_memory(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in manifest.items() if key != "shards"}, "format": FORMAT_VERSION}
 
 
-def read_folder(folder: Path) -> dict[str, Any]:
+def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None = None) -> dict[str, Any]:
     """Read the parts of a data set, which are the arguments of `Dataset`, and check that they are intact.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    buffer : int, optional
+        For a training matrix that stays in its shards: bytes of it to hold at a time, see `StreamedMatrix`.
+    max_memory : int, optional
+        Bytes that matrices in shards may take in memory; by default what is free.
 
     Raises
     ------
     UsageError
-        If there is no data set.
+        If there is no data set, or one that shall stay in shards is not in any.
     DataError
         If it is damaged, unfinished or of a newer format.
+    MemoryLimitError
+        If matrices in shards do not fit into memory.
     """
     manifest = read_manifest(folder)
+    if buffer is not None and "shards" not in manifest:
+        raise UsageError(
+            f"{folder} is not in shards, which training from disk reads; make it with `recvae preprocess --shards`, or "
+            "leave out --stream"
+        )
     with damage(folder):
         items = ItemIndex.read(folder / "items.parquet")
         sharded = None if "shards" not in manifest else shards_of(folder, manifest, len(items))
         if sharded is None:
             train = load_matrix(folder / "train.npz")
-            validation, test = (load_part(folder / part) for part in ("validation", "test"))
+            validation, test = (load_part(folder / part) for part in _PARTS)
         else:
-            train = sharded["train"].matrix()
-            validation, test = (_gathered(folder, part, sharded, train) for part in ("validation", "test"))
+            _check_room(folder, sharded, buffer is not None, max_memory)
+            whole = sharded["train"].matrix() if buffer is None else None
+            train = StreamedMatrix(sharded["train"], buffer or 1).marked() if whole is None else whole
+            validation, test = (_gathered(folder, part, sharded, whole) for part in _PARTS)
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None
-        expected = str(manifest.get("fingerprint", ""))
     found = fingerprint_of(train, validation, test, items.ids)
-    if found != expected:
-        wrong = "" if sharded is None else ", ".join(damaged_shards(sharded.values()))
-        if wrong:
-            raise DataError(f"{folder} is damaged: {wrong} was changed after it was written; preprocess again")
-        raise DataError(
-            f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says {expected[:12]}; "
-            "preprocess again"
-        )
+    if found != str(manifest.get("fingerprint", "")):
+        raise _changed(folder, manifest, found, sharded)
     return {
         "train": train,
         "validation": validation,
@@ -264,3 +323,16 @@ def read_folder(folder: Path) -> dict[str, Any]:
         "features": features,
         "train_user_ids": users,
     }
+
+
+def _changed(
+    folder: Path, manifest: Mapping[str, Any], found: str, sharded: Mapping[str, ShardedMatrix] | None
+) -> DataError:
+    """Return what to say of content that is not what was written."""
+    wrong = "" if sharded is None else ", ".join(damaged_shards(sharded.values()))
+    if wrong:
+        return DataError(f"{folder} is damaged: {wrong} was changed after it was written; preprocess again")
+    return DataError(
+        f"{folder} is damaged: its content has fingerprint {found[:12]}, its manifest says "
+        f"{str(manifest.get('fingerprint', ''))[:12]}; preprocess again"
+    )

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.parts import ALL, VALIDATION_TOO, check_on
+from recvae.datasets.streams import check_in_memory
 from recvae.errors import DataError
 from recvae.interactions import HeldOut
 
@@ -55,6 +56,7 @@ def join(dataset: Dataset, on: str = VALIDATION_TOO) -> sp.csr_matrix:
     >>> dataset.train.shape[0], join(dataset).shape[0], join(dataset, "all").shape[0]
     (146, 166, 186)
     """
+    check_in_memory(dataset.train, "train on held-out users too")
     parts = [dataset.validation, dataset.test][: 1 + (check_on(on) == ALL)]
     rows, test_rows, n_rows = _rows_by_user(dataset, parts)
     n_train = dataset.train.shape[0]

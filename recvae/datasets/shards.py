@@ -133,7 +133,7 @@ class ShardedMatrix:
             done += len(arrays["indices"])
         joined = (np.concatenate(parts) if parts else np.empty(0, dtype=np.int32) for parts in (values, indices))
         data, columns = joined
-        matrix = sp.csr_matrix((data.astype(np.float32), columns, np.concatenate(starts)), shape=self.shape)
+        matrix = sp.csr_matrix((data.astype(np.float32, copy=False), columns, np.concatenate(starts)), shape=self.shape)
         matrix.check_format(full_check=True)
         matrix.sum_duplicates()  # changes nothing, but lets scipy know that rows are sorted
         return matrix
@@ -183,7 +183,9 @@ def shard_name(part: str, number: int) -> str:
     return f"{part}/part-{number:05d}.safetensors"
 
 
-def write_shard(path: Path, starts: np.ndarray, columns: np.ndarray) -> dict[str, int | str]:
+def write_shard(
+    path: Path, starts: np.ndarray, columns: np.ndarray, values: np.ndarray | None = None
+) -> dict[str, int | str]:
     """Write the rows of consecutive users, completely or not at all; the same rows give the same bytes.
 
     Parameters
@@ -194,13 +196,15 @@ def write_shard(path: Path, starts: np.ndarray, columns: np.ndarray) -> dict[str
         Start of each row's columns, and the end of the last one's.
     columns : ndarray of shape (n,), int32
         Columns, row by row, ascending in each.
+    values : ndarray of shape (n,), float32, optional
+        What each interaction weighs; 1 without it.
 
     Returns
     -------
     dict
         What `Shard` says of it, but for its name.
     """
-    arrays = {"indptr": starts, "indices": columns, "data": np.ones(len(columns))}
+    arrays = {"indptr": starts, "indices": columns, "data": np.ones(len(columns)) if values is None else values}
     write_weights(path, {name: array.astype(_ARRAYS[name], copy=False) for name, array in arrays.items()})
     return {
         "rows": len(starts) - 1,
@@ -232,9 +236,9 @@ def write_matrix(folder: Path, part: str, matrix: sp.csr_matrix) -> ShardedMatri
     shards = []
     for number, first in enumerate(range(0, matrix.shape[0], size)):
         starts = matrix.indptr[first : first + size + 1].astype(np.int64)
-        columns = matrix.indices[starts[0] : starts[-1]]
+        columns, values = (array[starts[0] : starts[-1]] for array in (matrix.indices, matrix.data))
         name = shard_name(part, number)
-        found: dict[str, Any] = write_shard(folder / name, starts - starts[0], columns)
+        found: dict[str, Any] = write_shard(folder / name, starts - starts[0], columns, values)
         shards.append(Shard(file=name, **found))
     return ShardedMatrix(folder, tuple(shards), matrix.shape[1])
 

@@ -12,6 +12,7 @@ from recvae.errors import TrainingError
 from recvae.evaluation.evaluate import DEFAULT_METRICS, evaluate, summarise
 from recvae.metrics import Metric, parse_metrics
 from recvae.models.common.base import Model
+from recvae.models.common.streaming import stream_of
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import Monitor, TrainingSummary
 from recvae.training.refits import Refit
@@ -174,7 +175,8 @@ def fit(
     seconds = round(time.perf_counter() - started, 2)
     summary = model.training_summary()
     stopped = summary.stopped or (model.stop_.reason if model.stop_ else None)
-    training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped, refit=refit)
+    stream = stream_of(dataset.train)
+    training = replace(summary, seconds=summary.seconds or seconds, stopped=stopped, refit=refit, stream=stream)
     if failure is not None:
         training = replace(training, interrupted=True, failure=str(failure))
     means = None

@@ -27,6 +27,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recvae.errors import UsageError
+from recvae.interactions import StoredRows
 from recvae.metrics.exposure import BLOCK_BYTES, rows_of
 from recvae.ranked_lists import Background, RankedLists
 
@@ -86,7 +87,13 @@ def group_of_items(known: Background) -> np.ndarray:
 
 def diversity(lists: RankedLists) -> np.ndarray:
     """Return 1 - the mean cosine of two of a list's items in the training data, shape (n_users,)."""
-    return _diversity(lists, _unit_rows(sp.csr_matrix(background_of(lists).train.T, copy=True), binary=True))
+    train = background_of(lists).train
+    if isinstance(train, StoredRows):
+        raise UsageError(
+            "got diversity with training rows that lie on disk (stream=True), which it needs in memory; load the data "
+            "set without stream=True, or leave it out"
+        )
+    return _diversity(lists, _unit_rows(sp.csr_matrix(train.T, copy=True), binary=True))
 
 
 def feature_diversity(lists: RankedLists) -> np.ndarray:

@@ -47,6 +47,7 @@ class Blend(Model):
     """
 
     name: ClassVar[str] = "blend"
+    streams: ClassVar[bool] = True
     paper: ClassVar[str] = "A weighted sum of two runs' scores, standardised per user"
     roles: ClassVar[tuple[str, ...]] = ("first", "second")
 

@@ -8,7 +8,7 @@ worked on in place, and a second one is there for a moment when a bundle is writ
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from recvae.compute.inverse import invert
 from recvae.compute.memory import Needs, check_memory
+from recvae.datasets.streams import parts_of
 from recvae.errors import TrainingError
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, StoredRows
 from recvae.models.common.base import Model
 from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
@@ -58,6 +59,7 @@ class EASE(Model):
 
     name: ClassVar[str] = "ease"
     paper: ClassVar[str] = "Steck: Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019)"
+    streams: ClassVar[bool] = True
     grows_with: ClassVar[str] = "items"
     grows_as: ClassVar[tuple[int, int]] = (2, 3)
     space: ClassVar[Space] = {"l2": (None, 10.0, 20.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 2000.0)}
@@ -179,28 +181,36 @@ class EASE(Model):
         return super().load_weights(weights, device)
 
 
-def gram_matrix(train: sp.csr_matrix) -> np.ndarray:
+def gram_matrix(
+    train: sp.csr_matrix | StoredRows, weigh: Callable[[sp.csr_matrix], sp.csr_matrix] = lambda rows: rows
+) -> np.ndarray:
     """Return X^T X in float32, filled piece by piece so that no second block is needed.
+
+    Rows that are streamed are added up, part by part.
 
     Columns of the most popular items, which are well filled, are made dense and multiplied by the sparse rows of
     X^T; what is left, few entries, is a sparse product.
 
     Parameters
     ----------
-    train : csr_matrix of shape (n_users, n_items)
+    train : csr_matrix or StoredRows of shape (n_users, n_items)
         X.
+    weigh : callable, optional
+        Rows of X -> what is to be taken in their place.
 
     Returns
     -------
     ndarray of shape (n_items, n_items), float32
     """
     n_items = train.shape[1]
-    gram = np.empty((n_items, n_items), dtype=np.float32)
-    transposed = sp.csr_matrix(train.T)  # (I, U)
-    popular = _popular(train, transposed)  # (P,)
-    _fill_rare(gram, transposed, popular)
-    del transposed  # there are as many entries in what is made next
-    _fill_popular(gram, train, popular)
+    gram = np.zeros((n_items, n_items), dtype=np.float32)
+    for part in parts_of(train):
+        rows = weigh(part)  # (U, I)
+        transposed = sp.csr_matrix(rows.T)  # (I, U)
+        popular = _popular(rows, transposed)  # (P,)
+        _add_rare(gram, transposed, popular)
+        del transposed  # there are as many entries in what is made next
+        _add_popular(gram, rows, popular)
     return gram
 
 
@@ -215,8 +225,8 @@ def _popular(train: sp.csr_matrix, transposed: sp.csr_matrix) -> np.ndarray:
     return np.sort(by_popularity[: np.argmin(sparse + dense)])
 
 
-def _fill_rare(gram: np.ndarray, transposed: sp.csr_matrix, popular: np.ndarray) -> None:
-    """Write rows stripe by stripe, 0 where an item is popular; scipy's product lets other threads work meanwhile."""
+def _add_rare(gram: np.ndarray, transposed: sp.csr_matrix, popular: np.ndarray) -> None:
+    """Add rows stripe by stripe, 0 where an item is popular; scipy's product lets other threads work meanwhile."""
     n_items = len(gram)
     is_rare = np.ones(n_items, dtype=bool)
     is_rare[popular] = False
@@ -224,17 +234,17 @@ def _fill_rare(gram: np.ndarray, transposed: sp.csr_matrix, popular: np.ndarray)
     rare.eliminate_zeros()
     others = sp.csr_matrix(rare.T)  # (U, I)
     threads = torch.get_num_threads()
-    rows = _stripe(n_items, 12 * threads)  # a stripe is sparse first: a value and an index, of 4 or 8 bytes, an entry
+    rows = _stripe(n_items, 16 * threads)  # an entry is sparse first: a value and an index, of 4 or 8 bytes; then dense
 
-    def fill(start: int) -> None:
-        (rare[start : start + rows] @ others).toarray(out=gram[start : start + rows])
+    def add(start: int) -> None:
+        gram[start : start + rows] += (rare[start : start + rows] @ others).toarray()
 
     with ThreadPoolExecutor(threads, thread_name_prefix="recvae-gram") as pool:
-        list(pool.map(fill, range(0, n_items, rows)))
+        list(pool.map(add, range(0, n_items, rows)))
 
 
-def _fill_popular(gram: np.ndarray, train: sp.csr_matrix, popular: np.ndarray) -> None:
-    """Write rows and columns of the popular items, a few at a time for as many users as fit into the cache."""
+def _add_popular(gram: np.ndarray, train: sp.csr_matrix, popular: np.ndarray) -> None:
+    """Add rows and columns of the popular items, a few at a time for as many users as fit into the cache."""
     n_users, n_items = train.shape
     users = max(1, min(_CACHE_BYTES, _STRIPE_BYTES) // (4 * _DENSE_COLUMNS))
     batches = [sp.csr_matrix(train[start : start + users].T) for start in range(0, n_users, users)]  # (I, B) each
@@ -243,7 +253,7 @@ def _fill_popular(gram: np.ndarray, train: sp.csr_matrix, popular: np.ndarray) -
         for batch in batches:
             dense = batch[columns].T.toarray(order="C")  # (B, C)
             products += _sparse_times_dense(batch, torch.from_numpy(dense))
-        gram[columns] = products.numpy().T  # rows, which lie together; columns follow from them
+        gram[columns] += products.numpy().T  # rows, which lie together; columns follow from them
     rows = _stripe(n_items, 4)
     for start in range(0, n_items, rows):
         gram[start : start + rows, popular] = gram[popular, start : start + rows].T

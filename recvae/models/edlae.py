@@ -31,6 +31,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.interactions import item_counts_of
 from recvae.models.common.hyperparameters import Space, hyperparameter
 from recvae.models.ease import EASE, gram_matrix, inverse_of, weights_without_diagonal
 
@@ -78,16 +79,22 @@ class EDLAE(EASE):
         return l2 + self.dropout / (1 - self.dropout) * counts
 
     def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:
-        shares = np.maximum(np.diff(train.indptr), 1).astype(np.float64) ** -self.user_power  # (U,)
-        weighted = train if self.user_power == 0 else sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ train)
-        gram = gram_matrix(weighted.astype(np.float32))
-        penalty = self._penalty(gram.diagonal(), l2 * float(shares.mean())).astype(np.float32)  # (I,): gamma
+        sums = []  # of n_u^-beta, of each part of the users
+
+        def weigh(rows: sp.csr_matrix) -> sp.csr_matrix:
+            shares = np.maximum(np.diff(rows.indptr), 1).astype(np.float64) ** -self.user_power  # (U,)
+            sums.append(shares.sum())
+            weighted = rows if self.user_power == 0 else sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ rows)
+            return weighted.astype(np.float32)
+
+        gram = gram_matrix(train, weigh)
+        penalty = self._penalty(gram.diagonal(), l2 * float(sum(sums) / train.shape[0])).astype(np.float32)  # (I,)
         gram[np.diag_indices_from(gram)] += penalty
         precision = inverse_of(gram)
         free = 1 / precision.diagonal()  # gamma + mu of EDLAE
         columns = np.where(1 - penalty / free > self.relax, (1 - self.relax) * free, penalty)  # (I,): gamma + mu
         if self.item_power == 0:
             return weights_without_diagonal(precision, columns)
-        counts = np.bincount(train.indices, minlength=train.shape[1])
+        counts = item_counts_of(train)
         popularity = np.maximum(counts, 1).astype(np.float32) ** np.float32(self.item_power)  # (I,)
         return weights_without_diagonal(precision, columns / popularity, popularity)

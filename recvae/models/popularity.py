@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from recvae.compute.memory import Needs
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, item_counts_of
 from recvae.models.common.base import Model
 from recvae.models.common.fit_options import FitOptions
 from recvae.models.common.footprint import ranking_bytes
@@ -30,10 +30,12 @@ class Popularity(Model):
     name: ClassVar[str] = "popularity"
     paper: ClassVar[str] = "no paper: number of training users per item"
 
+    streams: ClassVar[bool] = True
+
     counts_: np.ndarray = learned(ndim=1)
 
     def _fit(self, train: sp.csr_matrix, validation: HeldOut | None, options: FitOptions) -> None:  # noqa: ARG002
-        self.counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)  # (I,)
+        self.counts_ = item_counts_of(train).astype(np.float32)  # (I,)
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:  # noqa: ARG002
         """Count the counts, and the columns while they are counted; see `Model.needs`."""

@@ -20,8 +20,18 @@ from recvae.metrics import Metric
 from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
+from recvae.models.common.streaming import buffer_of, check_fits
 from recvae.runs.finding import list_runs
-from recvae.runs.state import LOCK, claim, is_locked, locked_run, metric_of, read_state, write_state
+from recvae.runs.state import (
+    LOCK,
+    check_same_stream,
+    claim,
+    is_locked,
+    locked_run,
+    metric_of,
+    read_state,
+    write_state,
+)
 from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
 from recvae.storage.weight_files import is_of_weights
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
@@ -211,6 +221,7 @@ def resumed_run(
             f"{work} was started on data with fingerprint {state['fingerprint'][:12]}, "
             f"{dataset.name} now has {dataset.fingerprint[:12]}; train without --resume"
         )
+    check_same_stream(work, state["stream"], dataset)
     if state["model"] not in MODELS and state["model"] not in [model.name for model in models]:
         raise unknown_model(work, state["model"])
     chosen = known_model(state["model"], models)
@@ -270,9 +281,8 @@ def train(
         See `Model.fit` and `Checkpoint`. Without a finished epoch, nothing is left behind; a failure after that leaves
         a bundle of the best weights, marked as interrupted.
     """
-    size = (*dataset.train.shape, dataset.train.nnz)
     run.model.check_libraries()
-    run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
+    check_fits(run.model, dataset.train, resolve_device(device), max_memory)  # before all else; a refit needs more
     check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
     claim(work, resumes=run.resumes, overwrites=run.overwrites)
@@ -306,11 +316,12 @@ def train(
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
     """Fit the model of a run, and keep in its folder what is needed to resume it."""
-    model, work = run.model, run.work
+    model, work, buffer = run.model, run.work, buffer_of(dataset.train)  # on which the order of users depends
     hyperparameters = values_of(model)
     identity = {
         "model": model.name,
         "fingerprint": dataset.fingerprint,
+        **({} if buffer is None else {"stream": buffer}),
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }

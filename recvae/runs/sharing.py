@@ -22,6 +22,7 @@ from recvae.metrics import Metric
 from recvae.models import known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
+from recvae.models.common.streaming import buffer_of
 from recvae.runs.finding import list_runs
 from recvae.runs.run import Run, resumed_run
 from recvae.runs.state import is_locked, read_state
@@ -29,18 +30,19 @@ from recvae.training.refits import Refit
 from recvae.training.validation import objective
 
 
-def description(run: Run, data: str) -> dict[str, Any]:
+def description(run: Run, dataset: Dataset) -> dict[str, Any]:
     """Return what the first process tells the others of a run, as JSON has it.
 
     Parameters
     ----------
     run : Run
         To be trained.
-    data : str
-        Name of its data set.
+    dataset : Dataset
+        What it is trained on.
     """
     return {
-        "data": data,
+        "data": dataset.name,
+        "stream": buffer_of(dataset.train),
         "model": run.model.name,
         "hyperparameters": values_of(run.model),
         "work": str(run.work),
@@ -142,7 +144,7 @@ def run_before_restart(
         except BundleError:
             continue
         differing = {name for name, value in state["hyperparameters"].items() if wanted.get(name) != value}
-        same = state["model"] == model.name and differing <= set(without)
+        same = (state["model"], state["stream"]) == (model.name, buffer_of(dataset.train)) and differing <= set(without)
         if same and state["job"] == this_job() and not is_locked(run.path):
             return replace(resumed_run(run.path, dataset, (), models, select_by), job=this_job())
     return None

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recvae.bundles.card import RUN_STATE
+from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.metrics import Metric
+from recvae.models.common.streaming import buffer_of
 from recvae.storage.files import locked, storage_errors, write_json
 from recvae.storage.integrity import UNREADABLE
 from recvae.training.refits import Refit
@@ -30,7 +32,9 @@ def read_state(path: Path) -> dict[str, Any]:
         known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
         refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
         tracking = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
-        further = {key: state.get(key) for key in ("select_by", "job")}
+        further = {key: state.get(key) for key in ("select_by", "job", "stream")}
+        if not isinstance(further["stream"], int | None):
+            raise TypeError(f"stream is {further['stream']!r}")
         return {**known, **further, "refit": refit, "tracking": tracking}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
@@ -39,7 +43,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def write_state(work: Path, state: dict[str, Any]) -> None:
     """Write it down in the folder of a run."""
     refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    empty = {key for key in ("tracking", "job") if not state.get(key)}
+    empty = {key for key in ("tracking", "job", "stream") if not state.get(key)}
     kept = {key: value for key, value in state.items() if key != "refit" and key not in empty}
     write_json(work / RUN_STATE, {**kept, **refit})
 
@@ -70,6 +74,32 @@ def metric_of(run: Path, written: str | None, given: Metric | None = None) -> Me
     if given is None and ":" in written:
         raise UsageError(f"{run} chooses by your own metric; add --select-by {written}")
     return given or objective(written)
+
+
+def check_same_stream(run: Path, written: int | None, dataset: Dataset) -> None:
+    """Refuse to continue a run whose users came in another order than they would now.
+
+    Parameters
+    ----------
+    run : Path
+        For messages.
+    written : int or None
+        Bytes of training rows that it has held; None for all, in memory.
+    dataset : Dataset
+        As it was loaded.
+
+    Raises
+    ------
+    UsageError
+        If that differs.
+    """
+    now = buffer_of(dataset.train)
+    if written != now:
+        before, here = ("in memory" if one is None else f"on disk with a buffer of {one:,}" for one in (written, now))
+        raise UsageError(
+            f"got training rows {here}, but {run} was begun with those {before}, which decides the order of users; "
+            "resume it without --stream and --buffer, or train again without --resume"
+        )
 
 
 def locked_run(work: Path) -> AbstractContextManager[None]:

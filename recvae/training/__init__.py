@@ -2,6 +2,7 @@
 
     batch_parts       what one of several processes has of a batch
     batches           sparse rows of users on the device
+    buffers       the order of users whose rows stay on disk
     draws             noise for the users of a batch, the same for any number of processes
     gradients         those of a batch that several processes share, added up
     shards            the items of one process, where several share those of a network

@@ -4,17 +4,22 @@ Letters in shape comments: U users, I items, B users of a batch, N interactions 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from recvae.datasets.streams import INTERACTION_BYTES, USER_BYTES, Rows, StreamedMatrix
 from recvae.training.batch_parts import OwnItems, Share
+from recvae.training.buffers import Buffer
 
 RESIDENT_BYTES = 4 << 30  # on a GPU, interactions up to this size stay in its memory
+PIECE = 1 << 18  # interactions that rows are made of at a time
 _MOST_INT32 = 2**31 - 1
 _AHEAD = 2  # batches prepared in advance where they do not
 
@@ -83,29 +88,43 @@ class SparseRows:
     """
 
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
-        lengths = np.diff(matrix.indptr).astype(np.int64)  # (U,)
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        norms = np.sqrt(np.bincount(rows, weights=matrix.data.astype(np.float64) ** 2, minlength=len(lengths)))
-        inputs = matrix.data / norms[rows]  # an empty row has no entry to divide, so no 0 / 0
-        totals = np.bincount(rows, weights=matrix.data, minlength=len(lengths))
-        self.n_users = len(lengths)
-        self._starts = torch.from_numpy(matrix.indptr[:-1].astype(np.int64)).to(device)  # (U,)
-        self._lengths_on_host = torch.from_numpy(lengths)  # (U,)
-        self._lengths = self._lengths_on_host.to(device)  # (U,)
-        self._items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
-        self._values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
-        self._inputs = torch.from_numpy(inputs.astype(np.float32)).to(device)
-        self._totals = torch.from_numpy(totals.astype(np.float32)).to(device)  # (U,)
+        self._hold(rows_of(matrix), matrix.shape[0], matrix.nnz, device)
+
+    @classmethod
+    def joined(cls, rows: Iterable[Rows], n_users: int, n_interactions: int, device: torch.device) -> "SparseRows":
+        """Return consecutive rows in several parts as one, each part copied as it comes."""
+        made = cls.__new__(cls)
+        made._hold(rows, n_users, n_interactions, device)
+        return made
+
+    def _hold(self, rows: Iterable[Rows], n_users: int, n_interactions: int, device: torch.device) -> None:
+        lengths, totals = torch.empty(n_users, dtype=torch.int64), torch.empty(n_users)  # (U,)
+        items = torch.empty(n_interactions, dtype=torch.int32)  # (N,)
+        values, inputs = torch.empty(n_interactions), torch.empty(n_interactions)  # (N,)
+        user = place = 0
+        for of_rows, columns, weights in rows:
+            users, here = slice(user, user + len(of_rows)), slice(place, place + len(columns))
+            of_each = np.repeat(np.arange(len(of_rows)), of_rows)  # (n,)
+            norms = np.sqrt(np.bincount(of_each, weights=weights.astype(np.float64) ** 2, minlength=len(of_rows)))
+            lengths.numpy()[users], items.numpy()[here], values.numpy()[here] = of_rows, columns, weights
+            inputs.numpy()[here] = weights / norms[of_each]  # an empty row has no entry to divide, so no 0 / 0
+            totals.numpy()[users] = np.bincount(of_each, weights=weights, minlength=len(of_rows))
+            user, place = users.stop, here.stop
+        self.n_users = n_users
+        self._starts = (lengths.cumsum(0) - lengths).to(device)  # (U,)
+        self._lengths_on_host, self._lengths = lengths, lengths.to(device)  # (U,)
+        self._items, self._values, self._inputs = items.to(device), values.to(device), inputs.to(device)
+        self._totals = totals.to(device)  # (U,)
 
     @staticmethod
-    def bytes_of(matrix: sp.csr_matrix) -> int:
+    def bytes_of(matrix: sp.csr_matrix | StreamedMatrix) -> int:
         """Return how many bytes the tensors of a matrix take."""
         return SparseRows.bytes_for(matrix.shape[0], matrix.nnz)
 
     @staticmethod
     def bytes_for(n_users: int, n_interactions: int) -> int:
         """Return how many bytes the tensors of a matrix of that size take."""
-        return 12 * n_interactions + 20 * n_users
+        return INTERACTION_BYTES * n_interactions + USER_BYTES * n_users
 
     def whole(self) -> SparseBatch:
         """Return all rows as one batch."""
@@ -152,6 +171,11 @@ class SparseRows:
             lengths=lengths,
         )
 
+    def taken(self, users: torch.Tensor) -> Rows:
+        """Return some rows, copied; see `batch`."""
+        batch = self.batch(users)
+        return batch.lengths.numpy(), batch.items.numpy(), batch.values.numpy()
+
     def part(self, users: torch.Tensor, rank: int, world_size: int) -> SparseBatch:
         """Return every `world_size`-th user of a batch, from that of the rank on, with `share`; see `batch`."""
         own = torch.arange(len(users))[rank::world_size]
@@ -171,6 +195,15 @@ class SparseRows:
         return replace(batch, share=share)
 
 
+def rows_of(matrix: sp.csr_matrix) -> Iterator[Rows]:
+    """Yield the rows of a matrix in pieces, so that little memory is taken for what is made of them at a time."""
+    lengths = np.diff(matrix.indptr).astype(np.int64)  # (U,)
+    edges = np.flatnonzero(np.diff(matrix.indptr[:-1] // PIECE)) + 1
+    for first, end in pairwise([0, *edges.tolist(), len(lengths)]):
+        place = slice(int(matrix.indptr[first]), int(matrix.indptr[end]))
+        yield lengths[first:end], matrix.indices[place], matrix.data[place]
+
+
 def _index_type(n_interactions: int) -> torch.dtype:
     """Return the type of items and offsets, which must be the same: int32, as long as it can count them."""
     return torch.int32 if n_interactions <= _MOST_INT32 else torch.int64
@@ -181,41 +214,6 @@ def whole_batch(matrix: sp.csr_matrix, device: torch.device) -> SparseBatch:
     return SparseRows(matrix, device).whole()
 
 
-def batch_of(items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> SparseBatch:
-    """Return rows of interactions as one batch, by nothing that a PyTorch program or ONNX could not repeat.
-
-    Positions are compared with offsets, and sums are products of matrices: runtimes leave open in which order they add
-    up what is scattered. That takes a block of users x interactions, so that large batches had better be cut.
-
-    Parameters
-    ----------
-    items : Tensor of shape (n_interactions,), int64
-        Item column of each interaction, user after user.
-    offsets : Tensor of shape (n_users + 1,), int64
-        Where each user's interactions begin, and the last one's end.
-    weights : Tensor of shape (n_interactions,), float32
-        x_ui.
-
-    Returns
-    -------
-    SparseBatch
-        On the same device.
-    """
-    starts, ends = offsets[:-1], offsets[1:]  # (B,)
-    position = torch.arange(items.shape[0], device=items.device)  # (N,)
-    belongs = ((position >= starts[:, None]) & (position < ends[:, None])).to(weights.dtype)  # (B, N)
-    norms = (belongs @ weights.square()).sqrt() @ belongs  # (N,) -> (B,) -> (N,)
-    return SparseBatch(
-        items=items,
-        offsets=starts,
-        rows=(position >= ends[:, None]).sum(dim=0),  # (B, N) -> (N,)
-        values=weights,
-        inputs=weights / torch.where(norms > 0, norms, 1.0),
-        totals=belongs @ weights,  # (B,)
-        lengths=ends - starts,
-    )
-
-
 class SparseBatches:
     """Shuffled batches of users, epoch after epoch; the last, smaller batch is kept.
 
@@ -224,8 +222,8 @@ class SparseBatches:
 
     Parameters
     ----------
-    matrix : csr_matrix of shape (n_users, n_items), float32
-        Checked interactions.
+    matrix : csr_matrix or StreamedMatrix of shape (n_users, n_items), float32
+        Checked interactions. Of one that is streamed no more is held than its buffer; see `recvae.training.buffers`.
     batch_size : int
         Users per batch, >= 1.
     device : torch.device
@@ -240,7 +238,7 @@ class SparseBatches:
 
     def __init__(
         self,
-        matrix: sp.csr_matrix,
+        matrix: sp.csr_matrix | StreamedMatrix,
         batch_size: int,
         device: torch.device,
         *,
@@ -251,13 +249,22 @@ class SparseBatches:
     ) -> None:
         self.batch_size = batch_size
         self.device = device
-        self.prepares_ahead = device.type != "cpu" and SparseRows.bytes_of(matrix) > resident_bytes
-        self._rows = SparseRows(matrix, torch.device("cpu") if self.prepares_ahead else device)
+        self._n_users = matrix.shape[0]
+        passes = isinstance(matrix, StreamedMatrix) and not matrix.fits  # through the buffer
+        self.prepares_ahead = device.type != "cpu" and (passes or SparseRows.bytes_of(matrix) > resident_bytes)
+        hold = partial(SparseRows.joined, device=torch.device("cpu") if self.prepares_ahead else device)
+        self._source: Buffer[SparseRows] | SparseRows
+        if not isinstance(matrix, StreamedMatrix):
+            self._source = hold(rows_of(matrix), self._n_users, matrix.nnz)
+        elif passes:
+            self._source = Buffer(matrix, hold)
+        else:
+            self._source = hold(matrix.read(np.arange(len(matrix.blocks))), self._n_users, matrix.nnz)
         self._rank, self._world_size, self._of_items = rank, world_size, of_items
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same for every process."""
-        return -(-self._rows.n_users // self.batch_size)
+        return -(-self._n_users // self.batch_size)
 
     def epoch(self, generator: torch.Generator) -> Iterator[SparseBatch]:
         """Yield every user exactly once, in an order drawn from a CPU generator.
@@ -267,36 +274,40 @@ class SparseBatches:
         SparseBatch
             On `device`.
         """
-        # The order is drawn on the CPU, so that a seed means the same on every device and share.
-        order = torch.randperm(self._rows.n_users, generator=generator)
-        parts = order.split(self.batch_size)
-        if self.prepares_ahead:
-            yield from self._prepared(list(parts))
-            return
-        for users in parts:
-            yield self._cut(users)
+        batches = self._batches(generator)
+        return self._prepared(batches) if self.prepares_ahead else batches
 
-    def _cut(self, users: torch.Tensor) -> SparseBatch:
+    def _batches(self, generator: torch.Generator) -> Iterator[SparseBatch]:
+        # The order is drawn on the CPU, so that a seed means the same on every device and share.
+        if isinstance(self._source, Buffer):
+            yield from self._source.epoch(generator, self.batch_size, self._cut)
+            return
+        order = torch.randperm(self._n_users, generator=generator)
+        for users in order.split(self.batch_size):
+            yield self._cut(self._source, users)
+
+    def _cut(self, rows: SparseRows, users: torch.Tensor) -> SparseBatch:
         """Return the share of this process; of every batch, so that all make the same number of updates."""
         if self._of_items is not None:
-            return self._of_items(self._rows.batch(users))
+            return self._of_items(rows.batch(users))
         if self._world_size == 1:
-            return self._rows.batch(users)
-        return self._rows.part(users, self._rank, self._world_size)
+            return rows.batch(users)
+        batch = rows.part(users, self._rank, self._world_size)
+        if batch.share is None or not isinstance(self._source, Buffer):
+            return batch
+        items = batch.share.whole_items()  # now, since these rows will make room for others
+        return replace(batch, share=replace(batch.share, whole_items=lambda: items))
 
-    def _prepared(self, parts: list[torch.Tensor]) -> Iterator[SparseBatch]:
-        def prepare(users: torch.Tensor) -> SparseBatch:
-            batch = self._cut(users)
-            return batch.map(torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
+    def _prepared(self, batches: Iterator[SparseBatch]) -> Iterator[SparseBatch]:
+        def prepare() -> SparseBatch | None:
+            batch = next(batches, None)
+            return batch if batch is None or not torch.cuda.is_available() else batch.map(torch.Tensor.pin_memory)
 
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recvae-batches") as pool:
-            waiting: deque[Future[SparseBatch]] = deque()
-            for users in parts:
-                waiting.append(pool.submit(prepare, users))
-                if len(waiting) > _AHEAD:
-                    yield self._to_device(waiting.popleft().result())
-            while waiting:
-                yield self._to_device(waiting.popleft().result())
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recvae-batches") as pool:  # one: in their order
+            waiting = deque(pool.submit(prepare) for _ in range(_AHEAD + 1))
+            while (batch := waiting.popleft().result()) is not None:
+                waiting.append(pool.submit(prepare))
+                yield self._to_device(batch)
 
     def _to_device(self, batch: SparseBatch) -> SparseBatch:
         return batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))

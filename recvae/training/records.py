@@ -207,6 +207,8 @@ class TrainingSummary:
         Id of the search's study.
     refit : Refit, optional
         Of a run trained again on more users: what has chosen its settings, and what it was trained on.
+    stream : dict, optional
+        Of training rows that stayed on disk: the `buffer` in bytes, and the `share` of the users that it held.
     further : dict
         What another version wrote and this one does not know; written back as it is.
     """
@@ -231,6 +233,7 @@ class TrainingSummary:
     trial: int | None = None
     study: str | None = None
     refit: Refit | None = None
+    stream: dict[str, Any] | None = None
     further: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -273,7 +276,7 @@ _KINDS: dict[str, tuple[Any, str]] = {  # of what others compute with, print or 
     **dict.fromkeys(("epochs", "best_epoch", "trial"), (int, "a whole number")),
     **dict.fromkeys(("stopped_early", "interrupted"), (bool, "true or false")),
     **dict.fromkeys(("device", "precision", "stopped", "failure", "select_by", "chosen_on", "study"), (str, "a text")),
-    **dict.fromkeys(("pruning", "from_data", "grid", "refit"), (dict, "an object")),
+    **dict.fromkeys(("pruning", "from_data", "grid", "refit", "stream"), (dict, "an object")),
     "tried": (dict | list, "an object or a list"),
     "searched": (list, "a list"),
 }

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from recvae.compute.matmul import product
+from recvae.interactions import StoredRows, item_counts_of
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import sum_of_each
 
@@ -41,9 +42,9 @@ class ItemSampler:
         Where the draws are wanted.
     """
 
-    def __init__(self, train: sp.csr_matrix, n_draws: int, by: str, device: torch.device) -> None:
+    def __init__(self, train: sp.csr_matrix | StoredRows, n_draws: int, by: str, device: torch.device) -> None:
         n_items = train.shape[1]
-        counts = np.bincount(train.indices, minlength=n_items) + 1.0 if by == "popularity" else np.ones(n_items)
+        counts = item_counts_of(train) + 1.0 if by == "popularity" else np.ones(n_items)
         q = torch.from_numpy(counts / counts.sum())  # (I,), float64
         self.n_draws = n_draws
         self._cumulative = q.cumsum(0).to(device)

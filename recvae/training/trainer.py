@@ -18,6 +18,7 @@ import torch
 
 from recvae.compute.allocator import kept_blocks
 from recvae.compute.ranks import current
+from recvae.datasets.streams import first_users
 from recvae.errors import BundleError, OutOfMemoryError, TrainingError, UsageError, is_out_of_memory
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
@@ -25,7 +26,7 @@ from recvae.training.averaging import WeightAverage
 from recvae.training.batch_parts import Share
 from recvae.training.checkpoints import Checkpoint, TrainingState
 from recvae.training.details import DetailedMonitor, EpochDetails
-from recvae.training.latents import LatentRecord
+from recvae.training.latents import LOOKED_AT, LatentRecord
 from recvae.training.records import EpochRecord, History, Monitor, NullMonitor, divergence, shortage
 from recvae.training.refits import Course
 from recvae.training.row_adam import RowAdam
@@ -80,7 +81,8 @@ class Trainer:
     ) -> None:
         self.task, self.ranks, self.n_users = task, current(), train.shape[0]
         self.validation, self.metric = validation, select_by
-        self.looked_at = train if validation is None else validation.fold_in  # whose codes are looked at
+        # Whose codes are looked at:
+        self.looked_at = first_users(train, LOOKED_AT) if validation is None else validation.fold_in
         self.look = look_at(validation, select_by, train, self.ranks)
         self.epochs, self.patience = course.epochs if course else epochs, patience
         self.device = device

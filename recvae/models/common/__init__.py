@@ -6,6 +6,7 @@
     fitted_on         what a model keeps of the data set it was fitted on
     fit_options       how a model is fitted
     sharing           which models several processes can train, and that they have the same data
+    streaming         which models are fitted to rows on disk, and what these take in memory
     scoring           what a fitted model can be asked: scores, lists, reasons, embeddings
     sparse_scores     sums of sparse item-item weights
     vectors           scores as inner products of users' and items' vectors

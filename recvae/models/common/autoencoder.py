@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recvae.compute.memory import Needs, rows_within
+from recvae.compute.memory import Needs
 from recvae.errors import OutOfMemoryError, TrainingError
 from recvae.interactions import HeldOut
 from recvae.models.common.base import FEWER_ITEMS
@@ -28,7 +28,7 @@ from recvae.models.common.networks import initialise
 from recvae.models.common.penalties import two_digits
 from recvae.models.common.sharing import check_shares, items_of, shard_of, share_of
 from recvae.models.common.similarity import cosines
-from recvae.ranking import block_rows
+from recvae.models.common.streaming import rows_while_training
 from recvae.training.batches import SparseBatch
 from recvae.training.records import EpochRecord, History, StopTraining, TrainingSummary, divergence, shortage
 from recvae.training.schedules import Schedule
@@ -47,6 +47,7 @@ NetworkT = TypeVar("NetworkT", bound=ItemNetwork)
 class Autoencoder(NetworkWeights, Generic[NetworkT]):
     """A model that encodes a user's row and decodes it into scores of all items."""
 
+    streams: ClassVar[bool] = True
     earlier: ClassVar[Mapping[str, Any]] = {"decay": "none", "warmup": 0.0}
 
     epochs: int = hyperparameter(200, "passes over the training users", low=1)
@@ -238,7 +239,7 @@ class Autoencoder(NetworkWeights, Generic[NetworkT]):
             schedule=self._schedule,
             step_size=self._step_size,
             score=self._score_block,
-            rows=self._rows_while_training(train, options.max_memory),
+            rows=rows_while_training(self, train, self.device_, options.max_memory),
             codes=self._codes_while_training,
         )
         trainer = Trainer(
@@ -267,11 +268,6 @@ class Autoencoder(NetworkWeights, Generic[NetworkT]):
         if self.history_.out_of_memory_at:
             raise OutOfMemoryError(f"{shortage(self.history_, trainer.batches.batch_size)}; {kept}")
         return None
-
-    def _rows_while_training(self, train: sp.csr_matrix, max_memory: int | None) -> int:
-        """Return how many validation users to score at a time, given what training holds in memory."""
-        needs = self.needs(*train.shape, train.nnz, on_gpu=self.device_.type == "cuda")
-        return rows_within(max_memory, needs.held, needs.per_user, block_rows(train.shape[1]))
 
     @property
     def log_(self) -> list[EpochRecord]:

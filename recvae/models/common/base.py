@@ -17,7 +17,7 @@ from recvae.compute.devices import resolve_device
 from recvae.compute.forks import compute_on_after_forks
 from recvae.compute.memory import Needs, check_memory
 from recvae.errors import UsageError
-from recvae.interactions import HeldOut, as_interactions
+from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.described import Described
 from recvae.models.common.fit_options import FitOptions
@@ -27,6 +27,7 @@ from recvae.models.common.hyperparameters import Space, check_hyperparameters
 from recvae.models.common.learned import check_fields, check_learned, learned_arrays, load_learned_arrays, parameters_in
 from recvae.models.common.scoring import ScoringModel, refuse_own_code
 from recvae.models.common.sharing import check_alike, check_can_share
+from recvae.models.common.streaming import check_fits, checked_rows
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.details import watched
 from recvae.training.records import Monitor, NullMonitor, StopTraining, TrainingSummary
@@ -77,6 +78,9 @@ class Model(Described, ScoringModel):
 
     shares_items: ClassVar[bool] = False
     """The same, each with the weights of a part of the items, for networks that no process holds."""
+
+    streams: ClassVar[bool] = False
+    """Whether it can be fitted to a `StreamedMatrix`, whose rows are never all in memory."""
 
     parts: dict[str, "Model"] = field(default_factory=dict, repr=False, compare=False)
     """The models this one is made of, by role; none for most."""
@@ -197,7 +201,7 @@ class Model(Described, ScoringModel):
         check_can_share(self)
         self.check_libraries()
         train, validation, data = training_data(train, validation)
-        train = as_interactions(train, "the training interactions")
+        train = checked_rows(type(self), train)
         held_out = None if validation is None else HeldOut.of(validation, train.shape[1])
         place = resolve_device(device) if self.uses_device else torch.device("cpu")
         options = FitOptions(
@@ -211,7 +215,7 @@ class Model(Described, ScoringModel):
         check_objective(options.select_by, held_out, train)
         self._check_parts(train, held_out)
         check_parts_data(self.parts, data)
-        self.check_memory(*train.shape, train.nnz, place, max_memory=max_memory)
+        check_fits(self, train, place, max_memory)
         check_alike(self, train, held_out, options.select_by)
         self.n_items_, self.fitted_on_ = 0, data  # not fitted until it has ended well
         try:

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from recvae.display import one_line
 from recvae.errors import DataError, UsageError
+from recvae.interactions import StoredRows
 from recvae.items import ItemIndex
 
 if TYPE_CHECKING:  # a service loads models without what prepares data
@@ -60,7 +61,7 @@ def training_data(train: Any, validation: Any) -> tuple[Any, Any, FittedOn | Non
     UsageError
         If both have validation users, or it is a path or a table.
     """
-    if sp.issparse(train):
+    if sp.issparse(train) or isinstance(train, StoredRows):
         return train, validation, None
     from recvae.datasets.dataset import Dataset
 

@@ -14,7 +14,7 @@ from torch import nn
 from recvae.compute.memory import Needs, allowed_on, check_memory, enough_bytes, rows_within
 from recvae.models.common.item_networks import ItemNetwork
 from recvae.models.common.networks import TiedLinear
-from recvae.training.batches import RESIDENT_BYTES, SparseRows
+from recvae.training.batches import PIECE, RESIDENT_BYTES, SparseRows
 
 RANKING_BYTES = 22
 """Bytes per item and user while equal scores are ordered by column, without the scores themselves."""
@@ -23,7 +23,7 @@ _FLOAT = 4  # bytes
 _BLOCKS = {"multinomial": 1.3, "bernoulli": 2.5, "gaussian": 4.5}  # logits, their gradient, what lies between
 _OF_WIDTHS = 4  # values of each hidden unit and user: before and after its nonlinearity, with gradients
 _BATCH_BYTES = 60  # of an interaction in a batch
-_CUTTING_BYTES = 44  # of an interaction, while the rows are made that batches are cut from
+_CUTTING_BYTES = 44  # of an interaction of a piece, while the rows are made that batches are cut from
 
 
 def blocks_of(likelihood: str) -> float:
@@ -144,7 +144,7 @@ def network_needs(
     state = idle + (0 if batch.row_wise else learned)
     per_user = ranking_bytes(n_items, batch.scoring_blocks)
     scoring = idle + mean + per_user  # with the mean in their place, the weights are set aside
-    cutting = rows + _CUTTING_BYTES * n_interactions
+    cutting = rows + _CUTTING_BYTES * min(n_interactions, PIECE)
     common = {"parameters": kept // _FLOAT, "weights": kept, "per_user": per_user}
     if on_gpu:  # where a checkpoint is written, all that the GPU holds is there once more
         host = max(2 * weights, weights + weights + 2 * learned + mean) + (0 if resident else rows)

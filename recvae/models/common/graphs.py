@@ -16,7 +16,7 @@ from torch import nn
 
 from recvae.models.common.item_networks import ItemNetwork
 from recvae.models.common.networks import sparse_product
-from recvae.training.batches import batch_of
+from recvae.training.batches import SparseBatch
 
 
 class NetworkScorer(nn.Module):
@@ -152,3 +152,38 @@ class ConstantScorer(nn.Module):
     def forward(self, items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Return the scores, shape (n_users, n_items)."""
         return self.scores.repeat(offsets.shape[0] - 1, 1)  # (I,) -> (B, I)
+
+
+def batch_of(items: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> SparseBatch:
+    """Return rows of interactions as one batch, by nothing that a PyTorch program or ONNX could not repeat.
+
+    Positions are compared with offsets, and sums are products of matrices: runtimes leave open in which order they add
+    up what is scattered. That takes a block of users x interactions, so that large batches had better be cut.
+
+    Parameters
+    ----------
+    items : Tensor of shape (n_interactions,), int64
+        Item column of each interaction, user after user.
+    offsets : Tensor of shape (n_users + 1,), int64
+        Where each user's interactions begin, and the last one's end.
+    weights : Tensor of shape (n_interactions,), float32
+        x_ui.
+
+    Returns
+    -------
+    SparseBatch
+        On the same device.
+    """
+    starts, ends = offsets[:-1], offsets[1:]  # (B,)
+    position = torch.arange(items.shape[0], device=items.device)  # (N,)
+    belongs = ((position >= starts[:, None]) & (position < ends[:, None])).to(weights.dtype)  # (B, N)
+    norms = (belongs @ weights.square()).sqrt() @ belongs  # (N,) -> (B,) -> (N,)
+    return SparseBatch(
+        items=items,
+        offsets=starts,
+        rows=(position >= ends[:, None]).sum(dim=0),  # (B, N) -> (N,)
+        values=weights,
+        inputs=weights / torch.where(norms > 0, norms, 1.0),
+        totals=belongs @ weights,  # (B,)
+        lengths=ends - starts,
+    )

@@ -3,13 +3,15 @@
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.datasets.streams import StreamedMatrix
 
-def typical_l2(train: sp.csr_matrix) -> float:
+
+def typical_l2(train: sp.csr_matrix | StreamedMatrix) -> float:
     """Return an l2 for linear models that suits the size of the data.
 
     Parameters
     ----------
-    train : csr_matrix of shape (n_users, n_items)
+    train : csr_matrix or StreamedMatrix of shape (n_users, n_items)
         Interactions; one of weight w counts w^2 times, as in X^T X.
 
     Returns
@@ -17,6 +19,10 @@ def typical_l2(train: sp.csr_matrix) -> float:
     float
         Above 0.
     """
+    if isinstance(train, StreamedMatrix):
+        weight = train.squares / train.nnz if train.nnz else 1.0
+        n_items = int(np.count_nonzero(train.item_counts))
+        return weight * l2_by_size(train.n_users_with_items, n_items, train.nnz)
     weight = float(np.mean(np.square(train.data, dtype=np.float64))) if train.nnz else 1.0
     return weight * l2_of_ones(train)
 

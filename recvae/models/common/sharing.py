@@ -9,6 +9,7 @@ from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.described import Described
 from recvae.models.common.hyperparameters import values_of
+from recvae.models.common.streaming import buffer_of
 from recvae.training.shards import Shard
 
 
@@ -106,7 +107,7 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
     if not ranks.several:
         return
     held_out = [] if validation is None else [validation.fold_in, validation.targets]
-    settings = {name: repr(value) for name, value in values_of(model).items()}
+    settings = {name: repr(value) for name, value in values_of(model).items()} | {"buffer": buffer_of(train)}
     ranks.check()
     ranks.check_alike(
         {"share": ranks.share, "model": model.name, **settings, "select_by": select_by.path},

@@ -7,11 +7,12 @@ import scipy.sparse as sp
 import torch
 
 from recvae.errors import TrainingError, UsageError
-from recvae.interactions import HeldOut, as_interactions
+from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.autoencoder import Autoencoder, NetworkT
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import hyperparameter
+from recvae.models.common.streaming import checked_rows
 from recvae.training.records import Monitor
 from recvae.training.schedules import NAMES, Schedule, schedule, steps_of_rise
 from recvae.training.validation import OBJECTIVE
@@ -102,7 +103,7 @@ def find_beta(
     """
     check_has_beta(model)
     assert isinstance(model, VariationalAutoencoder)
-    held_out = HeldOut.of(validation, as_interactions(train, "the training interactions").shape[1])
+    held_out = HeldOut.of(validation, checked_rows(type(model), train).shape[1])
     if not held_out.has_targets:
         raise UsageError("got no validation user with a target to choose beta by; hold out more users")
     pilot = replace(model, beta=1.0, anneal="linear", anneal_cycles=_CYCLES, decay="none").fit(
