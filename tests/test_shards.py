@@ -1,208 +1,176 @@
-"""The parts of an item-sharded network, against the unsharded ones: sums, layers, loss, first weights, ranking.
+"""Data sets in shards: equal to the bit when they are read back, refused when a shard is missing or has changed."""
 
-The processes are real, forked from this one; `test_item_sharing.py` trains whole networks in them.
-"""
-
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
-from torch import nn
 
-from recvae.compute.collectives import replicated, summed
-from recvae.compute.process_group import joined
-from recvae.compute.ranks import ALONE, Ranks, current
-from recvae.errors import UsageError
-from recvae.models.common.networks import Linear, SparseLinear, dropout
-from recvae.ranking import rank, rank_candidates
-from recvae.training import losses
-from recvae.training.batches import SparseBatch, whole_batch
-from recvae.training.losses import output_nll
-from recvae.training.sharded_softmax import sharded_nll
-from recvae.training.shards import Shard, merged
+from recvae.datasets import shards
+from recvae.datasets.dataset import Dataset
+from recvae.datasets.events import Events, Filters
+from recvae.datasets.folder import MATRICES, fingerprint_of_matrices, read_manifest, shards_of
+from recvae.datasets.shards import ShardedMatrix, rows_per_shard, write_matrix
+from recvae.errors import DataError
+from recvae.interactions import interactions
+from recvae.storage.arrays import write_weights
+from recvae.storage.mapped import map_arrays
 
-Several = Callable[..., list[Any]]
-
-N_ITEMS, WIDTH = 11, 3
+MakeLog = Callable[..., Events]
 
 
-def rows(n_users: int = 6, seed: int = 0) -> sp.csr_matrix:
-    """Return users with weights; the last has nothing, the first only the last item, and item 0 has nobody."""
-    rng = np.random.default_rng(seed)
-    dense = rng.integers(1, 4, (n_users, N_ITEMS)) * (rng.random((n_users, N_ITEMS)) < 0.3)
-    dense[:, 0] = dense[-1] = dense[0] = 0
-    dense[0, -1] = 2
-    return sp.csr_matrix(dense, dtype=np.float32)
+def matrices_of(dataset: Dataset) -> dict[str, sp.csr_matrix]:
+    parts = {"validation": dataset.validation, "test": dataset.test}
+    sides = {f"{name}/{side}": getattr(part, side) for name, part in parts.items() for side in ("fold_in", "targets")}
+    return {"train": dataset.train, **sides}
 
 
-def ends(several: Several, n: int, work: Callable[[], Any], share: str = "items") -> list[Any]:
-    def end(rank: int) -> Any:
-        try:
-            with joined(share=share):
-                return work()
-        except BaseException as error:
-            return type(error).__name__, str(error)
-
-    return [ended.found for ended in several(n, end)]
-
-
-def batch_of(matrix: sp.csr_matrix, dtype: torch.dtype = torch.float64) -> SparseBatch:
-    batch = whole_batch(matrix, torch.device("cpu"))
-    return batch.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+def in_shards(dataset: Dataset, folder: Path) -> dict[str, ShardedMatrix]:
+    """Save a data set, and put its matrices into shards."""
+    dataset.save(folder)
+    found = {name: write_matrix(folder, name, matrix) for name, matrix in matrices_of(dataset).items()}
+    for path in folder.rglob("*.npz"):
+        path.unlink()
+    edit(folder, format=2, shards={name: matrix.to_json() for name, matrix in found.items()})
+    return found
 
 
-def parameters(dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(3)
-    shapes = {"first": (N_ITEMS, WIDTH), "bias": (WIDTH,), "last": (N_ITEMS, WIDTH), "last bias": (N_ITEMS,)}
-    return {name: 3 * torch.randn(shape, generator=rng, dtype=dtype) for name, shape in shapes.items()}
+def edit(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def network_results(shard: Shard | None, dtype: torch.dtype, counts: torch.Tensor) -> dict[str, np.ndarray]:
-    """Return losses of the users, and gradients, of a first and a last layer, or of the shard of these."""
-    whole, batch = parameters(dtype), batch_of(rows(), dtype)
-    of_items = {
-        name: value if shard is None or name == "bias" else shard.rows_of(value) for name, value in whole.items()
-    }
-    first, last = SparseLinear(len(of_items["first"]), WIDTH), Linear(WIDTH, len(of_items["last"]))
-    first.weight, first.bias = nn.Parameter(of_items["first"].clone()), nn.Parameter(of_items["bias"].clone())
-    last.weight, last.bias = nn.Parameter(of_items["last"].clone()), nn.Parameter(of_items["last bias"].clone())
-    if shard is not None:
-        batch = shard.of_batch(batch)
-    inputs = dropout(batch.inputs, 0.4, torch.Generator().manual_seed(1), batch)
-    hidden = torch.tanh(first(batch, inputs))
-    loss = output_nll(hidden, last, batch) if shard is None else sharded_nll(hidden, last, batch)
-    (loss * counts.to(dtype)).sum().backward()
-    found = {"loss": loss, "first": first.weight.grad, "bias": first.bias.grad, "last": last.weight.grad}
-    found["last bias"] = last.bias.grad
-    return {name: value.detach().numpy() for name, value in found.items() if value is not None}
+@pytest.fixture
+def dataset(random_log: MakeLog, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    monkeypatch.setattr(shards, "EVENTS_PER_SHARD", 70)
+    return Dataset.from_events(random_log(words=True), name="toy", filters=Filters(min_rating=2), heldout_users=6)
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_layers_and_loss_of_shards_are_those_of_the_whole(n: int, several: Several) -> None:
-    counts = torch.arange(1.0, 7.0) / 7  # each user counts differently
-
-    def both() -> list[dict[str, np.ndarray]]:
-        shard = Shard(N_ITEMS, current()) if current().several else None
-        found = [network_results(shard, dtype, counts) for dtype in (torch.float64, torch.float32)]
-        losses._CHUNK_BYTES, before = 8, losses._CHUNK_BYTES  # one user at a time
-        try:
-            return [*found, network_results(shard, torch.float64, counts)]
-        finally:
-            losses._CHUNK_BYTES = before
-
-    whole, parts = both(), ends(several, n, both)
-    for number, tolerance in enumerate((1e-12, 2e-5, 1e-12)):
-        for name in ("loss", "bias"):
-            for part in parts:
-                np.testing.assert_allclose(part[number][name], whole[number][name], atol=tolerance, rtol=tolerance)
-                np.testing.assert_array_equal(part[number][name], parts[0][number][name], err_msg="the same to the bit")
-        for name in ("first", "last", "last bias"):
-            found = np.concatenate([part[number][name] for part in parts])
-            np.testing.assert_allclose(found, whole[number][name], atol=tolerance, rtol=tolerance, err_msg=name)
+def test_what_is_in_shards_comes_back_equal_to_the_bit(dataset: Dataset, tmp_path: Path) -> None:
+    found = in_shards(dataset, tmp_path / "toy")
+    assert len(found["train"].shards) > 2
+    again = Dataset.load(tmp_path / "toy")
+    for name, matrix in matrices_of(again).items():
+        expected = matrices_of(dataset)[name]
+        assert abs(matrix - expected).nnz == 0
+        for array in ("indptr", "indices", "data"):
+            assert np.array_equal(getattr(matrix, array), getattr(expected, array))
+            assert getattr(matrix, array).dtype == getattr(expected, array).dtype
+    assert again.fingerprint == dataset.fingerprint
+    assert again.train_user_ids is not None and dataset.train_user_ids is not None
+    assert again.train_user_ids.tolist() == dataset.train_user_ids.tolist()
+    again.save(tmp_path / "plain")  # it no longer lies in shards
+    assert Dataset.load(tmp_path / "plain").manifest == again.manifest == dataset.manifest
 
 
-def test_a_batch_whose_items_one_process_has_alone_and_logits_that_are_far_apart(several: Several) -> None:
-    matrix = sp.csr_matrix(([1.0, 3.0], ([0, 0], [1, 2])), shape=(1, N_ITEMS), dtype=np.float32)
-    bias = torch.zeros(N_ITEMS)
-    bias[-1], bias[0] = 2e4, -2e4  # exp of the difference of two shards is 0
-
-    def loss(shard: Shard | None) -> tuple[list[float], np.ndarray]:
-        batch = batch_of(matrix, torch.float32)
-        batch = batch if shard is None else shard.of_batch(batch)
-        layer = Linear(WIDTH, N_ITEMS if shard is None else shard.n_own)
-        layer.weight, layer.bias = nn.Parameter(torch.zeros(layer.out_features, WIDTH)), nn.Parameter(bias.clone())
-        if shard is not None:
-            layer.bias = nn.Parameter(shard.rows_of(bias).clone())
-        hidden = torch.ones(1, WIDTH, requires_grad=True)
-        found = (output_nll if shard is None else sharded_nll)(hidden, layer, batch)
-        found.sum().backward()
-        assert layer.bias.grad is not None
-        return found.tolist(), layer.bias.grad.numpy()
-
-    expected = loss(None)
-    found = ends(several, 4, lambda: loss(Shard(N_ITEMS, current())))
-    assert [one[0] for one in found] == [expected[0]] * 4 == [[8e4]] * 4
-    np.testing.assert_allclose(np.concatenate([one[1] for one in found]), expected[1], atol=1e-6)
+def test_the_fingerprint_of_shards_is_that_of_the_matrices(dataset: Dataset, tmp_path: Path) -> None:
+    found = in_shards(dataset, tmp_path / "toy")
+    assert fingerprint_of_matrices((found[name] for name in MATRICES), dataset.item_ids) == dataset.fingerprint
+    listed = shards_of(tmp_path / "toy", read_manifest(tmp_path / "toy"), len(dataset.item_ids))
+    assert listed == found
+    assert listed["test/targets"].n_empty_rows == dataset.test.n_without_target()
 
 
-def test_sums_have_the_gradient_of_one_process(several: Several) -> None:
-    def work() -> tuple[list[float], list[float], list[float]]:
-        own = torch.full((2,), 1.0 + current().rank, requires_grad=True)
-        same = torch.full((2,), 3.0, requires_grad=True)
-        total = summed(own, current())
-        (total * torch.tensor([1.0, 5.0]) + (1.0 + current().rank) * replicated(same, current())).sum().backward()
-        assert own.grad is not None and same.grad is not None
-        return total.tolist(), own.grad.tolist(), same.grad.tolist()
-
-    assert ends(several, 3, work) == [([6.0, 6.0], [1.0, 5.0], [6.0, 6.0])] * 3
-    tensor = torch.ones(2)
-    assert summed(tensor, ALONE) is tensor and replicated(tensor, ALONE) is tensor
-
-
-def test_a_sum_of_different_shapes_or_with_a_process_that_fails_ends_all(several: Several) -> None:
-    def uneven() -> None:
-        summed(torch.zeros(2 + current().rank), current())
-
-    def fails() -> None:
-        if current().rank == 1:
-            raise MemoryError("none left")
-        same = replicated(torch.ones(2, requires_grad=True), current())
-        same.sum().backward()
-
-    words = "the 2 processes have from 2 to 3 numbers to add up, expected as many in each"
-    assert all(text.startswith(words) for _, text in ends(several, 2, uneven))
-    first, second = ends(several, 2, fails)
-    assert first[0] == second[0] == "MemoryError" and first[1].startswith("none left (in process 1 of 2")
+def test_a_shard_is_mapped_and_has_the_rows_of_consecutive_users(dataset: Dataset, tmp_path: Path) -> None:
+    found = in_shards(dataset, tmp_path / "toy")["train"]
+    first = 0
+    for arrays, shard in zip(found.arrays(), found.shards, strict=True):
+        rows = dataset.train[first : first + shard.rows]
+        assert np.array_equal(arrays["indptr"], rows.indptr)
+        assert np.array_equal(arrays["indices"], rows.indices)
+        assert not arrays["indices"].flags.writeable  # it lies in the file
+        assert not arrays["indices"].flags.owndata
+        first += shard.rows
+    assert first == dataset.train.shape[0]
 
 
-@pytest.mark.parametrize("n_items", [1, 15, 16, 17, 40, 1000])
-@pytest.mark.parametrize("width", [1, 7])
-def test_first_weights_of_shards_are_rows_of_the_whole(
-    n_items: int, width: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("n_rows", "n_events"), [(1, 0), (5, 1), (10, 70), (10, 71), (3, 10_000), (1000, 69)])
+def test_shards_have_about_so_many_events(
+    monkeypatch: pytest.MonkeyPatch, n_rows: int, n_events: int, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("recvae.training.shards._DRAWN", 40)
-    draws: list[Callable[..., Any]] = [
-        lambda tensor, rng: tensor.uniform_(-0.3, 0.2, generator=rng),
-        lambda tensor, rng: tensor.normal_(0, 0.2, generator=rng),
-    ]
-    for draw in draws:
-        whole_source = torch.Generator().manual_seed(5)
-        whole = draw(torch.empty(n_items, width), whole_source)
-        after = torch.rand(3, generator=whole_source)
-        for size in (1, 3):
-            for number in range(min(size, n_items)):
-                shard = Shard(n_items, Ranks(number, min(size, n_items)))
-                own, source = torch.empty(shard.n_own, width), torch.Generator().manual_seed(5)
-                shard.fill(own, lambda block, draw=draw, source=source: draw(block, source))
-                assert torch.equal(own, shard.rows_of(whole))
-                assert torch.equal(torch.rand(3, generator=source), after), "the source has given as many"
+    monkeypatch.setattr(shards, "EVENTS_PER_SHARD", 70)
+    size = rows_per_shard(n_rows, n_events)
+    assert 1 <= size <= n_rows
+    assert -(-n_rows // size) <= max(1, -(-n_events // 70))
 
 
-@pytest.mark.parametrize("k", [1, 3, 30])
-def test_merged_lists_of_shards_are_those_of_all_items(k: int) -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 4, (9, N_ITEMS)).astype(np.float32)  # many are equal
-    hidden = rng.random((9, N_ITEMS)) < 0.4
-    hidden[0] = True  # nothing is left
-    seen = sp.csr_matrix(hidden, dtype=np.float32)
-    expected = rank(torch.from_numpy(scores.copy()), k, seen)
-    for size in (1, 2, 4, N_ITEMS):
-        columns, values = [], []
-        for number in range(size):
-            shard = Shard(N_ITEMS, Ranks(number, size))
-            found, of_these = rank(torch.from_numpy(scores[:, shard.first : shard.last].copy()), k, shard.of_rows(seen))
-            columns.append(np.where(found >= 0, found + shard.first, -1))
-            values.append(of_these)
-        items, best = rank_candidates(*merged(np.stack(columns), np.stack(values)), k)
-        np.testing.assert_array_equal(items, expected[0])
-        np.testing.assert_array_equal(best, expected[1])
+def test_users_without_an_interaction_have_rows(tmp_path: Path) -> None:
+    for matrix in (interactions(np.empty(0, int), np.empty(0, int), (n_users, 4)) for n_users in (3, 0)):
+        found = write_matrix(tmp_path, f"of-{matrix.shape[0]}", matrix)
+        assert found.shape == matrix.shape
+        assert found.matrix().shape == matrix.shape
+        assert found.n_empty_rows == matrix.shape[0]
 
 
-def test_what_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^got share='rows', expected one of users, items"), joined(share="rows"):
-        pass
-    with joined(share="items") as ranks:  # alone there is nothing to share
-        assert not ranks.by_items and not ranks.by_users and not current().several
+def test_a_missing_shard_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    found = in_shards(dataset, tmp_path / "toy")["train"].shards[1]
+    (tmp_path / "toy" / found.file).unlink()
+    with pytest.raises(DataError, match=rf"part-00001.safetensors is missing, expected a shard of {found.rows} users;"):
+        Dataset.load(tmp_path / "toy")
+
+
+def test_a_shard_of_another_size_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "toy" / in_shards(dataset, tmp_path / "toy")["test/fold_in"].shards[0].file
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match=r"part-00000.safetensors has [\d,]+ bytes, expected [\d,]+: it is damaged;"):
+        Dataset.load(tmp_path / "toy")
+
+
+def test_any_flipped_byte_of_a_shard_is_noticed(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "toy" / in_shards(dataset, tmp_path / "toy")["train"].shards[0].file
+    whole = path.read_bytes()
+    for place in [*range(0, 300, 7), *range(300, len(whole), 61), len(whole) - 1]:
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(bytes(changed))
+        try:
+            again = Dataset.load(tmp_path / "toy")
+        except DataError as error:
+            assert "preprocess again" in str(error)
+        else:  # blanks behind the header
+            assert again.fingerprint == dataset.fingerprint
+            assert abs(again.train - dataset.train).nnz == 0
+
+
+def test_a_shard_that_was_replaced_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    one, other = in_shards(dataset, tmp_path / "toy")["train"].shards[:2]
+    path = tmp_path / "toy" / one.file
+    arrays = {name: array.copy() for name, array in map_arrays(path).items()}
+    arrays["data"][0] = 2
+    write_weights(path, arrays)
+    with pytest.raises(DataError, match=rf"is damaged: {one.file} was changed after it was written; preprocess again"):
+        Dataset.load(tmp_path / "toy")
+    write_weights(path, {"indptr": arrays["indptr"]} | {"of": np.zeros(len(arrays["data"]) * 2, dtype=np.float32)})
+    edit_bytes = {"bytes": path.stat().st_size}
+    manifest = read_manifest(tmp_path / "toy")
+    manifest["shards"]["train"][0] |= edit_bytes
+    edit(tmp_path / "toy", shards=manifest["shards"])
+    with pytest.raises(DataError, match=r"part-00000.safetensors is damaged \('indices'\); preprocess again"):
+        Dataset.load(tmp_path / "toy")
+    write_weights(path, arrays | {"data": arrays["data"].astype(np.float64)})
+    manifest["shards"]["train"][0] |= {"bytes": path.stat().st_size}
+    edit(tmp_path / "toy", shards=manifest["shards"])
+    with pytest.raises(DataError, match=r"holds other arrays than its manifest says: it is damaged; preprocess again"):
+        Dataset.load(tmp_path / "toy")
+    assert other.file != one.file
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../other/train.safetensors"])
+def test_a_manifest_cannot_point_out_of_its_folder(dataset: Dataset, tmp_path: Path, file: str) -> None:
+    in_shards(dataset, tmp_path / "toy")
+    manifest = read_manifest(tmp_path / "toy")
+    manifest["shards"]["train"][0]["file"] = file
+    edit(tmp_path / "toy", shards=manifest["shards"])
+    with pytest.raises(DataError, match=rf"is damaged \(the manifest lists the file '{file}'\); preprocess again"):
+        Dataset.load(tmp_path / "toy")
+
+
+def test_a_file_that_ends_too_early_is_no_file_of_arrays(tmp_path: Path) -> None:
+    write_weights(tmp_path / "one", {"a": np.arange(10, dtype=np.int64)})
+    whole = (tmp_path / "one").read_bytes()
+    (tmp_path / "one").write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match=r"^the file ends before the array 'a'$"):
+        map_arrays(tmp_path / "one")
