@@ -499,3 +499,28 @@ def test_numbers_of_processes_are_measured_by_turns(
     )
     with pytest.raises(SystemExit):
         ranks.main(["--processes", "0"])
+
+
+def test_large_workloads_are_computed_from_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paper = importlib.import_module("on_paper")
+    target = tmp_path / "figures.json"
+    paper.main(["--processes", "1", "4", "--items", "64", f"--json={target}"])
+    written = json.loads(target.read_text())["results"]
+    assert min(written["here"][name] for name in ("softmax", "adam", "read", "send")) > 0
+    assert len(written["epochs"]) == 8 and "| items | 4 | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        paper.main(["--share", "1.5"])
+
+
+def test_what_processes_share_is_what_they_save() -> None:
+    paper = importlib.import_module("on_paper")
+    work = paper.Workload(users=1000, items=100, per_user=2, width=3, batch=10)
+    one = paper.Hardware(name="", softmax=1, row=1, adam=1, read=1, send=1, memory=10**9)
+    alone, users, items = (paper.epoch(work, one, n, share) for n, share in ((1, "users"), (4, "users"), (4, "items")))
+    assert alone["softmax"] == 1000 * 100 * 3 and users["softmax"] == items["softmax"] == alone["softmax"] / 4
+    assert alone["adam"] == users["adam"] == 100 * 600 and items["adam"] == users["adam"] / 4
+    assert alone["sending"] == 0 and users["sent"] == 4 * 600 and items["sent"] == 4 * (4 * 10 * 3 + 3 * 10)
+    assert users["memory"] == 16 * 600 and items["memory"] == users["memory"] / 4
+    assert paper.moves_at(work, one, "items") == (8, "sending")
+    sampled = paper.Workload(users=1000, items=10**6, per_user=2, width=3, batch=10, sampled=50)
+    assert sampled.scored == 70 and paper.epoch(sampled, one, 4, "users")["sent"] == 4 * 2 * 70 * 3
