@@ -140,8 +140,10 @@ def _all_ways(
     order = np.random.default_rng(seed).permutation(train.shape[0])
     some, others = train[order[:n_real]], train[order[n_real:]]
     model, limit = opened.bundle.model, opened.max_memory
-    has_prior = getattr(model, "has_distribution", False)
+    has_prior = getattr(model, "has_prior", False)
     ways = [way for way in SOURCES if way != "prior" or has_prior]
+    if not has_prior:
+        say(f"no users from the prior: this run of {model.name} does not hold one")
     with ProgressBar("comparing with real users") as bar:
         bar(0, 1 + len(ways), "real users")
         figures = {"real users": realism(some, others, others, held_out, max_memory=limit)}

@@ -43,7 +43,7 @@ def likelihood(
 ) -> None:
     """Print the perplexity of held-out users: how many equally likely items one interaction is chosen from.
 
-    Of whole rows (multvae, recvae) and of targets given the fold-in (ae, multdae and hvamp too), next to guessing by
+    Of whole rows (multvae, recvae, hvamp) and of targets given the fold-in (ae, multdae too), next to guessing by
     popularity. Lower is better.
 
     \b
@@ -92,6 +92,11 @@ def _space(found: "Likelihood") -> str:
     text = f"{found.n_users:,} users; active units: {found.active_units} of {found.latent_dim}"
     if found.kl is None or found.mutual_information is None:
         return f"{text}; codes are points, so whole rows have no probability"
+    if not found.rows:
+        text += (
+            "; whole rows have no probability, since this run does not hold its prior (one of an earlier version must "
+            "be trained again)"
+        )
     return (
         f"{text}; KL from N(0, I): {found.kl:.1f} nats; codes tell {found.mutual_information:.2f} of at most "
         f"{found.most_information:.2f} nats of who the user is"

@@ -3,7 +3,7 @@
     raw score of a user = -log p / n, the mean surprise of an interaction in nats
         "reconstruction"   p = p(x | z), z ~ q(z | x): can the row be made again from its own code?
         "prediction"       p = p(part | rest), each fifth of the row in turn: does each part follow from the others?
-        "likelihood"       the bound of log p(x) from draws, which also charges for the code (multvae and recvae)
+        "likelihood"       the bound of log p(x) from draws, which also charges for the code (multvae, recvae, hvamp)
     score = (raw - median) / (1.4826 MAD), median and MAD of the reference users who are nearest in length
 
 The surprise depends on how long a history is, for reasons that have nothing to do with oddness; hence the last line.

@@ -2,8 +2,8 @@
 
 Where codes come from:
 
-    prior           N(0, I), the prior of multvae; recvae and hvamp were trained with others. With a beta below 1,
-                    codes of users are not spread like that, and what comes is poor.
+    prior           N(0, I), the prior of multvae, and of hvamp its own; recvae was trained with another. With a beta
+                    below 1, codes of users are not spread like that, and what comes is poor.
     mixture         a mixture of normal distributions, fitted to users' mean codes together with the logarithm of
                     their lengths, so that a long history comes from the code of somebody with a long one
     interpolation   a point between the mean codes of two users, drawn evenly, and a length between theirs
@@ -54,7 +54,7 @@ def generate(
     Parameters
     ----------
     model : Model
-        A fitted autoencoder whose scores are made of its codes; "prior" needs one with a distribution of codes.
+        A fitted autoencoder whose scores are made of its codes; "prior" needs one with a known prior.
     users : sparse matrix of shape (n_users, n_items)
         Real users, such as those of training: their codes and lengths are what is imitated.
     n : int

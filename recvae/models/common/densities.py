@@ -2,8 +2,8 @@
 
     log p(x) >= log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),  z_k ~ q(z | x)      Burda et al., ICLR 2016, eq. 8
 
-K = 1 is the ELBO, and the bound rises with K. The prior is N(0, I); log p(x | z) has no constant of the multinomial,
-as in the loss, so that it is of the interactions in their order, not of the set.
+K = 1 is the ELBO, and the bound rises with K. The prior is N(0, I), but that of H+Vamp its own; log p(x | z) has no
+constant of the multinomial, as in the loss, so that it is of the interactions in their order, not of the set.
 
 Letters in shape comments: U users, B users of a block, N interactions of them, I items, K draws, D width of the codes.
 """
@@ -37,8 +37,15 @@ class DensityModel(CodeModel):
     @property
     def has_likelihood(self) -> bool:
         """Whether a row has a probability, so that `elbo` and `log_likelihood` work."""
-        known = self.has_distribution and self.has_decoder and self._likelihood() is not None
-        return known and type(self._a_network()).draws is ProductNetwork.draws and self._likelihood()[1] == 1  # type: ignore[index]
+        likelihood = self._likelihood()
+        known = self.has_distribution and self.has_decoder and self.has_prior
+        return known and likelihood is not None and likelihood[1] == 1
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether it is known how likely codes are before a row is seen, so that they can be drawn."""
+        network = self._a_network()
+        return isinstance(network, ProductNetwork) and self.has_distribution and network.has_normal_prior
 
     def log_weights(
         self,
@@ -96,12 +103,13 @@ class DensityModel(CodeModel):
         max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Return E_q[log p(x | z)] - KL(q(z | x) || N(0, I)) of each user, in nats: the bound with beta = 1.
+        """Return E_q[log p(x | z)] - KL(q(z | x) || p(z)) of each user, in nats: the bound with beta = 1.
 
         Parameters
         ----------
         user_items, n_samples, seed, max_memory, progress
-            See `log_weights`; draws are for the first term, the second is exact.
+            See `log_weights`; draws are for the first term, the second is exact where p(z) is N(0, I). For H+Vamp
+            both are of draws: it is the mean of `log_weights`.
 
         Returns
         -------
@@ -113,6 +121,9 @@ class DensityModel(CodeModel):
             See `log_weights`.
         """
         rows = self._check_density(user_items)
+        if not self.network_.has_normal_prior:
+            k, measure = check_samples(n_samples), self._of_rows(rows)
+            return self._folded(rows, k, seed, max_memory, measure, np.add, weighted=True, progress=progress) / k
         reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory, progress=progress)
         divergence = self._each_block(
             rows.shape[0], max_memory, lambda start, end: self._kl_block(rows[start:end]).sum(axis=1)
@@ -324,7 +335,7 @@ class DensityModel(CodeModel):
             likelihood = self._likelihood()
             weighted = likelihood is not None and likelihood[1] != 1
             what = "a weight of interactions (confidence)" if weighted else "no probability of a row"
-            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae or recvae")
+            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae, recvae or hvamp")
         return rows
 
 

@@ -18,6 +18,12 @@ def draws_of(seed: int, row: int, of: str = "codes") -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, 2 * row + (of == "items")]))
 
 
+def standard_normal(n: int, width: int, seed: int) -> np.ndarray:
+    """Return a draw for each of so many users, shape (n, width), float64; each from the user's own source."""
+    drawn = [draws_of(seed, row).standard_normal(width) for row in range(n)]
+    return np.array(drawn).reshape(-1, width)
+
+
 def check_lengths(lengths: np.ndarray, n_items: int) -> np.ndarray:
     """Return how many items each made-up history shall have, int64; refuse (UsageError) what is out of range."""
     wanted = np.asarray(lengths)
