@@ -18,7 +18,7 @@ from recvae.errors import UsageError
 from recvae.latent.anomalies import AnomalyDetector
 from recvae.latent.generation import generate
 from recvae.models import HVamp
-from recvae.models.common.draws import draws_of
+from recvae.models.common.draws import content_keys, draws_for
 from recvae.models.common.mixtures import LayeredPrior, NormalMixture
 from recvae.models.hvamp import VampPrior
 
@@ -107,7 +107,7 @@ def log_weights(model: HVamp, rows: sp.csr_matrix, n: int, seed: int) -> np.ndar
     """Return log p(x | z1, z2) p(z2) p(z1 | z2) / (q(z2 | x) q(z1 | x, z2)) of the draws of each user (U, n)."""
     weights, x = in_float64(model), rows.toarray().astype(np.float64)
     inputs = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    sources = [draws_of(seed, row) for row in range(len(x))]
+    sources = [draws_for(seed, key) for key in content_keys(rows)]
     noise = np.stack([source.standard_normal((n, 2 * LATENT), np.float32) for source in sources]).astype(np.float64)
     found = []
     for k in range(n):

@@ -10,6 +10,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    Heading,
     ItsData,
     Json,
     MaxMemory,
@@ -18,7 +19,6 @@ from recvae_cli.console import (
     RunsDir,
     command,
     model_words,
-    say,
     say_next,
     show,
     show_json,
@@ -65,10 +65,10 @@ def likelihood(
         split=split,
     )
     model = opened.bundle.model
-    say(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}")
     with ProgressBar("likelihood") as bar:
+        heading = Heading(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}", bar)
         found = measure(
-            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=bar
+            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=heading
         )
     if as_json:
         show_json({"folder": str(opened.folder), "split": split, "seed": seed, **found.to_json()})
@@ -89,7 +89,9 @@ def _table(found: "Likelihood") -> object:
 
 
 def _space(found: "Likelihood") -> str:
-    text = f"{found.n_users:,} users; active units: {found.active_units} of {found.latent_dim}"
+    from recvae.display import plural
+
+    text = f"{plural(found.n_users, 'user')}; active units: {found.active_units} of {found.latent_dim}"
     if found.kl is None or found.mutual_information is None:
         return f"{text}; codes are points, so whole rows have no probability"
     if not found.rows:

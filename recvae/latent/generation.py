@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import ks_2samp
 
+from recvae.display import plural
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import HeldOut, as_interactions
 from recvae.metrics import ndcg_at_k
@@ -100,7 +101,9 @@ def generate(
     lengths = real.getnnz(axis=1)
     real, lengths = real[lengths > 0], lengths[lengths > 0]
     if len(lengths) < _LEAST_USERS:
-        raise DataError(f"got {len(lengths)} users with an interaction, expected {_LEAST_USERS} or more to imitate")
+        raise DataError(
+            f"got {plural(len(lengths), 'user')} with an interaction, expected {_LEAST_USERS} or more to imitate"
+        )
     rng = np.random.default_rng(seed)
     drawing = part_of(progress, 0 if source == "prior" else _BEFORE_DRAWING, 1, "drawing items")
     if source == "prior":

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from scipy.special import stdtrit
 
 from recvae.datasets.dataset import Dataset
+from recvae.display import plural
 from recvae.errors import UsageError
 from recvae.evaluation.evaluate import CONFIDENCE
 from recvae.evaluation.same_data import check_fits
@@ -181,7 +182,7 @@ def likelihood(
         bound = model.log_likelihood(whole, **options, progress=steps[1])
         rows = {
             "ELBO": Perplexity.of(model.elbo(whole, **options, progress=steps[2]), length),
-            f"bound of {n_samples:,} draws": Perplexity.of(bound, length),
+            f"bound of {plural(n_samples, 'draw')}": Perplexity.of(bound, length),
             "popularity": Perplexity.of(whole @ log_popularity, length),
         }
     known = model.has_distribution

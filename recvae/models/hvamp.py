@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from scipy.special import ndtr
 from torch import nn
@@ -288,9 +287,10 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         """Whether its prior is known: not in bundles of earlier versions."""
         return not self.n_items_ or self.network_.kept_prior is not None
 
-    def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
-        self._check_prior()
-        return super()._check_density(user_items)
+    def _check_likelihood(self) -> None:
+        if self.n_items_:
+            self._check_prior()
+        super()._check_likelihood()
 
     def _check_prior(self) -> LayeredPrior:
         self.check_fitted()

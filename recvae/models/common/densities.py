@@ -19,7 +19,7 @@ from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.interactions import as_interactions
 from recvae.models.common.codes import CodeModel
-from recvae.models.common.draws import check_samples, draws_of
+from recvae.models.common.draws import check_apart, check_samples, content_keys, draws_for
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.progress import Progress
 from recvae.training.losses import output_nll, sum_of_each
@@ -68,7 +68,7 @@ class DensityModel(CodeModel):
         n_samples : int
             Draws per user, 1 or more.
         seed : int
-            Of the draws. Those of a user depend on the seed and on the row's number, not on the other users.
+            Of the draws. Those of a user depend on the seed and on the history, not on its row or on the other users.
         max_memory : int, optional
             Bytes that it may take.
         progress : Progress, optional
@@ -158,7 +158,7 @@ class DensityModel(CodeModel):
             Before `fit`.
         """
         rows = self._check_histories(user_items)
-        self._check_decoder()
+        self._check_reconstruction()
         n_draws, measure = self._n_draws(n_samples), self._of_rows(rows)
         return self._folded(rows, n_draws, seed, max_memory, measure, np.add, progress=progress) / n_draws  # (U,)
 
@@ -232,13 +232,9 @@ class DensityModel(CodeModel):
             If a target is in the fold-in, or the shapes differ.
         """
         rows = self._check_histories(fold_in)
-        self._check_decoder()
-        likelihood = self._likelihood()
-        if likelihood is None or likelihood[0] != "multinomial":
-            name = "none" if likelihood is None else likelihood[0]
-            raise UsageError(f"got {self.name} with likelihood {name}, expected multinomial; train such a run")
+        self._check_foresight()
         wanted = as_interactions(targets, "the targets", self.n_items_)
-        _check_apart(rows, wanted)
+        check_apart(rows, wanted)
 
         def measure(hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
             seen, batch = self._batch(rows[start:end]), self._batch(wanted[start:end])
@@ -313,7 +309,7 @@ class DensityModel(CodeModel):
         @torch.no_grad()
         def work(start: int, end: int) -> None:
             draw = self.network_.draws(self._batch(rows[start:end]))
-            sources = [draws_of(seed, row) for row in range(start, end)]
+            sources = [draws_for(seed, key) for key in content_keys(rows[start:end])]
             at_a_time = max(1, min(_DRAWS_AT_A_TIME, noise_bytes // (4 * width * (end - start))))
             for first in range(0, n_samples, at_a_time):
                 n = min(at_a_time, n_samples - first)
@@ -329,19 +325,26 @@ class DensityModel(CodeModel):
         most = max(1, noise_bytes // (4 * width))  # users whose noise of one draw is held
         in_blocks(rows.shape[0], min(self.rows_at_a_time(max_memory), most), work)
 
+    def _check_reconstruction(self) -> None:
+        """Refuse a model, fitted or not, without `reconstruction`."""
+        self._check_decoder()
+        self._of_rows(sp.csr_matrix((0, 1)))  # which are not looked at
+
+    def _check_foresight(self) -> None:
+        """Refuse a model, fitted or not, without `target_log_likelihood`."""
+        self._check_decoder()
+        name, _ = self._likelihood() or ("none", 1.0)
+        if name != "multinomial":
+            raise UsageError(f"got {self.name} with likelihood {name}, expected multinomial; train such a run")
+
+    def _check_likelihood(self) -> None:
+        """Refuse a model, fitted or not, without `log_likelihood`."""
+        if not self.has_likelihood:
+            _, weight = self._likelihood() or ("", 1.0)
+            what = "no probability of a row" if weight == 1 else "a weight of interactions (confidence)"
+            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae, recvae or hvamp")
+
     def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
         rows = self._check_histories(user_items)
-        if not self.has_likelihood:
-            likelihood = self._likelihood()
-            weighted = likelihood is not None and likelihood[1] != 1
-            what = "a weight of interactions (confidence)" if weighted else "no probability of a row"
-            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae, recvae or hvamp")
+        self._check_likelihood()
         return rows
-
-
-def _check_apart(fold_in: sp.csr_matrix, targets: sp.csr_matrix) -> None:
-    if fold_in.shape != targets.shape:
-        raise UsageError(f"got targets of shape {targets.shape}, expected {fold_in.shape}, that of the fold-in")
-    both = fold_in.multiply(targets).nnz
-    if both:
-        raise UsageError(f"got {both:,} targets that are in the fold-in, expected none; leave them out of one")
