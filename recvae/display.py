@@ -4,7 +4,11 @@ Importing this takes the standard library alone.
 """
 
 import html
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+
+_COMMANDS = ("Cc", "Cs", "Zl", "Zp")  # categories: control, half of a pair, separators of lines
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def one_line(text: object, most: int = 0) -> str:
@@ -19,6 +23,40 @@ def one_line(text: object, most: int = 0) -> str:
     """
     plain = " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
     return plain if not most or len(plain) <= most else plain[: max(0, most - 3)].rstrip() + "..."
+
+
+def visible(text: str) -> str:
+    """Return a text for a terminal, which reads none of it as a command: control characters become their escapes.
+
+    So do what turns the direction of writing, and half characters, which cannot be printed. Line breaks stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(repr(sign)[1:-1] if _is_command(sign) else sign for sign in text)
+
+
+def shown_id(value: object, *, listed: bool = False) -> str:
+    """Return an id as messages and tables show it: one line, in quotes where it could be misread.
+
+    Parameters
+    ----------
+    value : object
+        The id, of any type.
+    listed : bool
+        Whether others follow it, after a comma.
+
+    Examples
+    --------
+    >>> [shown_id(one) for one in (12, "a b", " a", "a\\nb", "")]
+    ['12', 'a b', "' a'", "'a\\\\nb'", "''"]
+    """
+    text = str(value)
+    is_plain = bool(text) and text == " ".join(text.split()) and visible(text) == text
+    return repr(text) if not is_plain or (listed and ("," in text or " " in text)) else text
+
+
+def _is_command(sign: str) -> bool:
+    return sign != "\n" and (unicodedata.category(sign) in _COMMANDS or sign in _TURNS)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -150,7 +150,7 @@ def test_a_preprocess_that_names_the_wrong_thing_is_refused(
 
 def test_a_folder_without_a_log_is_refused(refused: Callable[..., str]) -> None:
     Path("folder").mkdir()
-    assert "folder holds no file, expected the files of a log" in refused(1, "preprocess", "folder/")
+    assert "folder holds no file, expected the files of a log" in refused(2, "preprocess", "folder/")
 
 
 def test_rows_without_an_id_are_left_out_and_told(workplace: Path, command: Command) -> None:

@@ -166,14 +166,17 @@ def test_codes_of_every_autoencoder(name: str) -> None:
                 method(ROWS)
     if not model.has_likelihood:
         for method in (model.elbo, model.log_likelihood, model.log_weights):
-            with pytest.raises(UsageError, match=f"got {name} with no probability of a row, .*; use multvae or recvae"):
+            with pytest.raises(
+                UsageError, match=f"got {name} with no probability of a row, .*; use multvae, recvae or hv"
+            ):
                 method(ROWS)
 
 
 def test_the_names_in_messages_are_the_models_that_have_it() -> None:
     models = {name: MODELS[name]() for name in AUTOENCODERS}
     can = {name: model for name, model in models.items() if isinstance(model, DensityModel)}
-    assert [name for name, model in can.items() if model.has_likelihood] == ["multvae", "recvae"]
+    assert [name for name, model in can.items() if model.has_likelihood] == ["multvae", "recvae", "hvamp"]
+    assert {name for name, model in can.items() if model.has_prior} == {"multvae", "recvae", "hvamp"}
     assert {name for name, model in can.items() if model.has_decoder} == {"ae", "multdae", "multvae", "recvae", "hvamp"}
     assert {name for name, model in can.items() if model.has_distribution} == {"multvae", "recvae", "hvamp", "vasp"}
 

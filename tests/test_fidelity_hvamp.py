@@ -277,7 +277,9 @@ def test_weights_start_from_hes_normal_and_pseudo_inputs_near_a_twentieth() -> N
 
 def test_a_fitted_model_keeps_nothing_that_scoring_does_not_need() -> None:
     model = HVamp(**SMALL, epochs=1).fit(rows())
-    assert prior_of(model) is None and not any("prior" in name for name in model.weights())
+    assert prior_of(model) is None
+    assert sum(value.size for name, value in model.weights().items() if name.startswith("kept_prior.z2")) == 2 * 4 * 3
+    assert not any("pseudo" in name or name.startswith("prior") for name in model.weights())
     copy = HVamp(**SMALL, epochs=1).load_weights(model.weights())
     np.testing.assert_array_equal(copy.score(rows()), model.score(rows()))
     older = model.weights() | {"pseudo_inputs": np.zeros((2, 2)), "p_z1.0.linear.weight": np.zeros(3)}

@@ -204,9 +204,9 @@ def test_the_command_says_who_was_not_answered_as_usual(answer: Callable[..., An
         (3, 0, False, []),
     ]
     assert "3 users" in said.err
-    assert "1 users got the most popular items" in said.err
+    assert "1 user got the most popular items" in said.err
     assert "3 ids in the histories are unknown; the model's ids look like 1000" in said.err
-    assert "1 users got nothing (an empty list): every item was already seen or excluded" in said.err
+    assert "1 user got nothing (an empty list): every item was already seen or excluded" in said.err
 
 
 def test_who_may_be_recommended_nothing_has_no_row_in_a_table_and_the_command_says_so(
@@ -214,7 +214,7 @@ def test_who_may_be_recommended_nothing_has_no_row_in_a_table_and_the_command_sa
 ) -> None:
     Path("a.jsonl").write_text(f'{{"user": "all", "items": {IDS}}}\n{{"user": "one", "items": [1000]}}\n')
     said = command("recommend", bundle_folder("ease"), "--input", "a.jsonl", "--output", "recs.csv", "-k", 3)
-    assert said.code == 0 and "1 users got nothing (no row)" in said.err
+    assert said.code == 0 and "1 user got nothing (no row)" in said.err
     assert pd.read_csv("recs.csv")["user"].tolist() == ["one"] * 3
 
 

@@ -270,7 +270,7 @@ def test_a_glob_that_matches_nothing_is_wrong_use(tmp_path: Path) -> None:
 def test_a_folder_without_files_or_with_several_kinds_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     message = f"{tmp_path}/empty holds no file, expected the files of a log; give the folder with the log"
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         read_events(tmp_path / "empty")
     (folder / "README.md").write_text("about")
     message = (

@@ -161,7 +161,7 @@ def test_a_file_of_histories_is_scored_in_its_order(run: Path, command: Command)
     said = command("anomalies", "--input", "histories.csv", "--output", "odd.csv")
     assert said.code == 0, said.err
     assert "2 unknown items do not count: other-item, no-such-item; the model's ids look like" in said.err
-    assert "1 users have no item that the model knows, and so no score" in said.err
+    assert "1 user has no item that the model knows, and so no score: stranger" in said.err
     table = pd.read_csv("odd.csv")
     assert table["user"].tolist() == ["user2", "user0", "user1", "stranger"]
     assert table["unknown"].tolist() == [0, 0, 1, 1]
@@ -172,7 +172,8 @@ def test_a_file_of_histories_is_scored_in_its_order(run: Path, command: Command)
     np.testing.assert_allclose(table["score"][:3], detector.decision_function(ordered), atol=1e-5)
     assert table.loc[3, ["score", "share_as_odd", "is_odd"]].isna().all()
     last = json.loads(command("anomalies", "--input", "histories.csv", "--json").out)["users"][-1]
-    assert last == {"user": "stranger", "items": 0, "unknown": 1, "score": None, "share_as_odd": None, "is_odd": None}
+    nothing = dict.fromkeys(("score", "share_as_odd", "is_odd"))
+    assert last == {"user": "stranger", "items": 0, "unknown": 1, **nothing, "in_training": False}
     Path("others.csv").write_text("user,item\na,zzz\nb,yyy\n")
     refused = command("anomalies", "--input", "others.csv", "--output", "none.csv")
     assert refused.code != 0 and "none of its items is in the model" in refused.err and not Path("none.csv").exists()
@@ -193,3 +194,82 @@ def test_training_warns_of_a_collapsed_space_and_only_then(toy: Path, command: C
     assert "nats in all: the latent space has collapsed" in heavy.err
     usual = command("train", *words, "--set", "learning_rate=0.01", "--set", "beta=0.1", "--overwrite")
     assert "collapsed" not in usual.err
+
+
+def test_one_user_is_told_in_the_singular_and_strange_ids_command_no_terminal(run: Path, command: Command) -> None:
+    dataset = Dataset.load("data/toy")
+    users = ["a\x1b[31mred", " wide  open ", "[red]x[/red]", "plain"]
+    ids = dataset.item_ids[dataset.test.fold_in[0].indices]
+    rows = [{"user": user, "items": [str(one) for one in ids]} for user in users] + [
+        {"user": "b\x07", "items": ["x\ty"]}
+    ]
+    Path("odd.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = command("anomalies", "--input", "odd.jsonl")
+    assert said.code == 0, said.err
+    for shown in ("'a\\x1b[31mred'", "[red]x[/red]", "plain"):
+        assert f" {shown} " in said.out
+    assert "1 unknown item does not count: 'x\\ty'" in said.err
+    assert "1 user has no item that the model knows, and so no score: 'b\\x07'" in said.err
+    assert all(sign.isprintable() or sign in "\n\r" for sign in said.out + said.err)
+    Path("one.jsonl").write_text(json.dumps(rows[0]))
+    said = command("anomalies", "--input", "one.jsonl", "--output", "one.csv")
+    assert "looking for odd ones among 1 user of one.jsonl" in said.err and "one.csv: 1 user\n" in said.err
+    assert any(f" of 1 user {verb} a score above" in said.err for verb in ("has", "have"))
+
+
+def test_users_of_training_are_said_to_be_known_to_the_model(run: Path, command: Command) -> None:
+    dataset = Dataset.load("data/toy")
+    assert dataset.train_user_ids is not None
+    ids, train, other = dataset.item_ids, dataset.train_user_ids.tolist(), dataset.test.fold_in
+    histories = [(train[0], other[0]), ("new", dataset.train[1]), ("newer", other[1])]
+    lines = [f"{user},{ids[item]}" for user, row in histories for item in row.indices]
+    Path("a.csv").write_text("\n".join(["user,item", *lines]) + "\n")
+    said = command("anomalies", "--input", "a.csv", "--json", "--output", "odd.csv")
+    assert "the model knows 2 of 3 users from training (1 by their id, 1 by the very same items): they look" in said.err
+    found = json.loads(said.out)
+    assert found["known_from_training"] == {"by_id": 1, "by_items": 1, "any": 2}
+    assert [one["in_training"] for one in found["users"]] == [True, True, False]
+    assert pd.read_csv("odd.csv")["in_training"].tolist() == [True, True, False]
+    said, n = command("anomalies", "--split", "train", "--json"), dataset.train.shape[0]
+    assert f"the model knows {n} of {n} users from training ({n} by their id): they look more usual" in said.err
+    assert json.loads(said.out)["known_from_training"]["any"] == n
+    said = command("anomalies", "--json")
+    assert "from training" not in said.err and json.loads(said.out)["known_from_training"]["any"] == 0
+
+
+def test_users_to_compare_with_who_are_in_training_are_told(toy: Path, command: Command) -> None:
+    dataset = Dataset.load(toy)
+    lines = [f"{user},{dataset.item_ids[item]}" for user, row in enumerate(dataset.train) for item in row.indices]
+    Path("log.csv").write_text("\n".join(["user,item", *lines]) + "\n")
+    assert command("preprocess", "log.csv", "--split", "holdout", "--name", "parts", "--no-rating").code == 0
+    words = ("--set", "epochs=1", "--set", "hidden_dims=4", "--set", "latent_dim=2")
+    assert command("train", "--data", "parts", "--model", "multvae", *words).code == 0
+    said = command("anomalies", "parts/multvae")
+    assert "validation users, whom others are compared with, are training users too: users whom the" in said.err
+
+
+@pytest.mark.parametrize("typed", ["likelihood", "anomalies --score likelihood", "generate --from prior"])
+def test_nothing_is_announced_that_is_refused(toy: Path, command: Command, typed: str) -> None:
+    words, small = typed.split(), ("--set", "epochs=1", "--set", "hidden_dims=4", "--set", "latent_dim=2")
+    for model, settings in (("ae", small), ("ease", ())):
+        assert command("train", "--model", model, *settings).code == 0
+        said = command(*words, f"toy/{model}", *(["--samples", "0"] if typed == "likelihood" else []))
+        assert said.code == 2 and said.err.startswith("error: got ") and len(said.err.splitlines()) == 1, said.err
+
+
+def test_odd_users_of_another_likelihood_are_shown_without_what_stands_out(toy: Path, command: Command) -> None:
+    words = ("--set", "epochs=1", "--set", "hidden_dims=4", "--set", "latent_dim=2", "--set", "likelihood=bernoulli")
+    assert command("train", "--model", "multvae", *words).code == 0
+    said = command("anomalies")
+    assert said.code == 0 and "share as odd" in said.out and "stands out" not in said.out
+
+
+def test_all_unknown_items_are_told_with_ids_and_ways_out(run: Path, command: Command) -> None:
+    Path("others.csv").write_text("user,item\na,zz z\n")
+    said, first = command("anomalies", "--input", "others.csv"), Dataset.load("data/toy").item_ids[0]
+    assert said.code == 1
+    assert (
+        f"nothing can be said of its 1 user; one of its items is zz z, while the model's ids look like {first}; name "
+        "the column of items with --item-col, write ids as in the training data, or choose a run of this file's data "
+        "set"
+    ) in said.err

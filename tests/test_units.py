@@ -108,7 +108,7 @@ def test_the_command_prints_what_the_library_finds(workplace: Path, command: Cal
         assert [item["change"] for item in one["rises"]] == pytest.approx(other.rises_by.tolist(), abs=1e-4)
         assert [item["id"] for item in one["falls"]] == dataset.item_ids[other.falls].tolist()
     said = command("units", "toy/multvae")
-    assert said.code == 0 and f"{len(expected)} units are active" in said.err
+    assert said.code == 0 and f"{len(expected)} active units; {len(expected)} shown" in said.err
     single = command("units", "--unit", str(expected[0].unit))
     assert single.code == 0 and f"unit {expected[0].unit}: rises" in single.out
     assert command("units", "--unit", "6").code == 2

@@ -12,6 +12,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    Heading,
     ItsData,
     Json,
     MaxMemory,
@@ -25,8 +26,10 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import name_of, named
 
 if TYPE_CHECKING:
+    from recvae.datasets.dataset import Dataset
     from recvae.latent.anomalies import AnomalyDetector
     from recvae_cli.opening import Opened
 
@@ -72,7 +75,8 @@ def anomalies(
     """List users whose history the model finds odd, compared with validation users of similar length.
 
     The score counts standard deviations: 0 is usual. The share says how many ordinary users look as odd or odder.
-    With --input, the users of a file are looked at; one without a known item has no score.
+    With --input, the users of a file are looked at; one without a known item has no score. Users whom the model knows
+    from training look more usual than they are: how many there are is said.
 
     \b
     Examples:
@@ -80,6 +84,7 @@ def anomalies(
       recvae anomalies ml-1m/multvae --contamination 0.01 --output odd.csv
       recvae anomalies ml-1m/multvae --input histories.csv --output odd.csv
     """
+    from recvae.display import plural
     from recvae.latent.anomalies import AnomalyDetector
     from recvae_cli.opening import open_run
     from recvae_cli.tables_out import write_table
@@ -107,22 +112,21 @@ def anomalies(
     )
     split = split or "test"
     asked = _users(opened, split) if source is None else _of_file(opened, Path(source), known)
-    whose = f"{split} users of {opened.dataset.name}" if source is None else f"users of {source}"
-    say(f"looking for odd ones among {len(asked.users):,} {whose}, by {opened.folder}")
-    found = _columns(detector, _users(opened, "validation").rows, asked, source is not None)
+    whose = f"of {opened.dataset.name}" if source is None else f"of {source}"
+    many = plural(len(asked.users), f"{split} user" if source is None else "user")
+    found = _columns(detector, opened, asked, f"looking for odd ones among {many} {whose}, by {opened.folder}")
+    familiar = _say_familiar(opened.dataset, split if source is None else None, asked, found)
     if output is not None:
         write_table(output, found)
-        say(f"{output}: {len(asked.users):,} users")
+        say(f"{output}: {plural(len(asked.users), 'user')}")
     if as_json:
         users = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
         where = {"split": split} if source is None else {"input": source}
-        show_json({"folder": str(opened.folder), **where, "threshold": detector.threshold_, "users": users})
+        facts = {"threshold": detector.threshold_, "known_from_training": familiar}
+        show_json({"folder": str(opened.folder), **where, **facts, "users": users})
         return
     show(_table(opened, detector, asked.rows, found, k))
-    odd, without = found["is_odd"].count(True), found["score"].count(None)
-    if without:
-        say(f"{without:,} users have no item that the model knows, and so no score")
-    say(f"{odd:,} of {len(asked.users) - without:,} users have a score above {detector.threshold_:.2f}, the threshold")
+    _say_counts(asked.users, found, detector.threshold_)
     say_next(command("likelihood", opened.folder, *model_words(type(opened.bundle.model))))
 
 
@@ -156,17 +160,61 @@ def _of_file(opened: "Opened", source: Path, known: dict[str, Any]) -> histories
     return histories.read_histories(source, known, opened.dataset.items, opened.dataset.manifest)
 
 
+def _say_familiar(
+    dataset: "Dataset", split: str | None, asked: histories.ReadHistories, found: dict[str, list[Any]]
+) -> dict[str, int | None]:
+    """Say how many users the model knows from training, mark those of a file, and return the numbers."""
+    from recvae.display import plural
+    from recvae.latent.familiar import familiar_users, in_training
+
+    reference = int(in_training(dataset.validation.user_ids.tolist(), dataset).sum())
+    if reference:
+        say(
+            f"warning: {reference:,} of {plural(dataset.validation.n_users, 'validation user')}, whom others are "
+            "compared with, are training users too: users whom the model does not know look odder than they are"
+        )
+    if split is not None:
+        n = len(asked.users) if split == "train" else int(in_training(asked.users, dataset).sum())
+        numbers: dict[str, int | None] = {"by_id": n, "by_items": n if split == "train" else None, "any": n}
+    else:
+        familiar = familiar_users(asked.users, asked.rows, dataset)
+        found["in_training"] = familiar.any.tolist()
+        numbers = familiar.to_json()
+    if numbers["any"] and not reference:
+        ids = "ids of training users were not kept" if numbers["by_id"] is None else f"{numbers['by_id']:,} by their id"
+        say(
+            f"warning: the model knows {numbers['any']:,} of {plural(len(asked.users), 'user')} from training ({ids}"
+            + ("" if split is not None else f", {numbers['by_items']:,} by the very same items")
+            + "): they look more usual than they are"
+        )
+    return numbers
+
+
+def _say_counts(users: list[Any], found: dict[str, list[Any]], threshold: float) -> None:
+    """Say who has no score, and how many are odd."""
+    from recvae.display import plural
+
+    without = [user for user, score in zip(users, found["score"], strict=True) if score is None]
+    if without:
+        count = plural(len(without), "user has", "users have")
+        say(f"{count} no item that the model knows, and so no score: {named(without)}")
+    odd, scored = found["is_odd"].count(True), plural(len(users) - len(without), "user")
+    say(f"{odd:,} of {scored} {'has' if odd == 1 else 'have'} a score above {threshold:.2f}, the threshold")
+
+
 def _columns(
-    detector: "AnomalyDetector", usual: Any, asked: histories.ReadHistories, of_file: bool
+    detector: "AnomalyDetector", opened: "Opened", asked: histories.ReadHistories, heading: str
 ) -> dict[str, list[Any]]:
-    """Fit the detector to the usual users, and return what is written of the others; nothing without a known item."""
+    """Fit the detector to usual users, and return what is written of the others; nothing without a known item."""
     from recvae.progress import part_of
     from recvae.training.monitors import ProgressBar
 
+    usual = _users(opened, "validation").rows
     share = usual.shape[0] / (usual.shape[0] + asked.rows.shape[0])
     with ProgressBar("looking for odd users") as bar:
-        detector.fit(usual, progress=part_of(bar, 0, share, "users to compare with"))
-        scores, shares = detector.scores_and_p_values(asked.rows, progress=part_of(bar, share, 1, "users"))
+        progress = Heading(heading, bar)
+        detector.fit(usual, progress=part_of(progress, 0, share, "users to compare with"))
+        scores, shares = detector.scores_and_p_values(asked.rows, progress=part_of(progress, share, 1, "users"))
     lengths = asked.rows.getnnz(axis=1).tolist()
 
     def known(values: list[Any]) -> list[Any]:
@@ -175,7 +223,7 @@ def _columns(
     return {
         "user": asked.users,
         "items": lengths,
-        **({"unknown": asked.unknown} if of_file else {}),
+        **({"unknown": asked.unknown} if asked.is_file else {}),
         "score": known(scores.tolist()),
         "share_as_odd": known(shares.tolist()),
         "is_odd": known((scores > detector.threshold_).tolist()),
@@ -186,16 +234,21 @@ def _table(opened: "Opened", detector: "AnomalyDetector", rows: Any, found: dict
     import numpy as np
     from rich.table import Table
 
-    table = Table("user", "items", "score", "share as odd", "odd", "what stands out")
+    from recvae.display import shown_id
+
+    more = ["what stands out"] if detector.has_surprises else []
+    table = Table("user", "items", "score", "share as odd", "odd", *more)
     scores = np.array(found["score"], dtype=np.float64)  # NaN, which comes last, for none
     order = np.argsort(-scores, kind="stable")[: min(k, int(np.isfinite(scores).sum()))]
     items = opened.dataset.items
-    surprises = detector.surprises(rows[order]) if len(order) else rows[:0]
+    surprises = detector.surprises(rows[order]) if len(order) and detector.has_surprises else None
     for place, user in enumerate(order.tolist()):
-        of_user = surprises[place]
-        top = of_user.indices[np.argsort(-of_user.data, kind="stable")[:_STANDING_OUT]]
-        names = "; ".join(items.title_of(int(column)) or str(items.ids[column]) for column in top)
+        names = []
+        if surprises is not None:
+            of_user = surprises[place]
+            top = of_user.indices[np.argsort(-of_user.data, kind="stable")[:_STANDING_OUT]]
+            names = ["; ".join(name_of(items, int(column)) for column in top)]
         share, is_odd = f"{found['share_as_odd'][user]:.1%}", "yes" if found["is_odd"][user] else ""
         score = f"{found['score'][user]:.1f}"
-        table.add_row(str(found["user"][user]), f"{found['items'][user]:,}", score, share, is_odd, names)
+        table.add_row(shown_id(found["user"][user]), f"{found['items'][user]:,}", score, share, is_odd, *names)
     return table

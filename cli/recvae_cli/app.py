@@ -80,10 +80,11 @@ def main() -> None:
         app(prog_name="recvae")
     except Exception as error:
         # imports the library, which is there already if it raised
+        from recvae.display import visible
         from recvae.errors import RecvaeError, is_out_of_memory
 
         if isinstance(error, RecvaeError):
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {visible(str(error))}", err=True)
             sys.exit(error.exit_code)
         if isinstance(error, ImportError) and (error.name or "recvae").split(".")[0] not in ("recvae", "recvae_cli"):
             typer.echo(

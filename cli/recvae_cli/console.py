@@ -15,6 +15,7 @@ from recvae_cli.processes import one_of_several
 
 if TYPE_CHECKING:
     from recvae.models import Model
+    from recvae.progress import Progress
 
 DATA_DIR, RUNS_DIR, DEVICE = Path("data"), Path("runs"), "auto"
 """Defaults of the options below."""
@@ -108,8 +109,37 @@ def show_json(content: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a remark for the user to the standard error."""
-    typer.echo(text, err=True)
+    """Print a remark for the user to the standard error; what is in it of a file commands no terminal."""
+    from recvae.display import visible
+
+    typer.echo(visible(text), err=True)
+
+
+class Heading:
+    """A line above the result, which is said when the work begins: what is refused before has none.
+
+    Parameters
+    ----------
+    text : str
+        The line.
+    progress : Progress
+        What the work reports to, once the line is there.
+    """
+
+    def __init__(self, text: str, progress: "Progress") -> None:
+        self._text, self._progress = text, progress
+        self._is_said = False
+
+    def __call__(self, done: float, total: float | None, note: str = "") -> None:
+        """Say the line if it was not said yet, and hand the progress on."""
+        self.say()
+        self._progress(done, total, note)
+
+    def say(self) -> None:
+        """Say the line, if it was not said yet."""
+        if not self._is_said:
+            self._is_said = True
+            say(self._text)
 
 
 def _narrow() -> bool:

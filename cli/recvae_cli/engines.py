@@ -1,6 +1,7 @@
 """`--engine spark`: the same commands on a cluster."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def preprocess_with_spark(
     from recvae.datasets.titles import read_titles
     from recvae.errors import UsageError
     from recvae.spark.preparation import prepare
-    from recvae.spark.session import check_spark, settings_of
+    from recvae.spark.session import settings_of
     from recvae_cli.preparation_report import report
     from recvae_cli.preparing import log_format, protocol_for
 
@@ -57,8 +58,8 @@ def preprocess_with_spark(
         raise UsageError("got --title-col or --id-col without --titles, where it has no effect; add --titles FILE")
     protocol: Protocol = protocol_for(given, seed)
     settings_found = settings_of(settings)
+    _refuse_known(log)
     usual = _usual_name(log[0]) if name is None else name
-    check_spark()
     name = check_new(data_dir, usual, overwrite)
     remarks: list[str] = []
     names = None
@@ -66,26 +67,36 @@ def preprocess_with_spark(
         form = LogFormat(item=given.get("id_col"), title=given.get("title_col"))
         names = read_titles([given["titles"]], form, remarks)
     folder = data_dir / name
-    say(f"reading {' '.join(log)} with Spark")
     one: str | list[str] = log[0] if len(log) == 1 else log
+    known = log_format(given)
+    start = partial(say, f"starting Spark, to read {' '.join(log)}")
     written = prepare(
-        one, folder, protocol=protocol, log_format=log_format(given), titles=names, settings=settings_found
+        one, folder, protocol=protocol, log_format=known, titles=names, settings=settings_found, starting=start
     )
     for remark in remarks:
         say(f"warning: {remark}")
     report(written, written.manifest, folder, time.perf_counter() - started, as_json)
 
 
-def _usual_name(log: str) -> str:
-    """Return the name of a data set that was given none: that of the table, or of the folder or file."""
+def _refuse_known(logs: list[str]) -> None:
+    """Refuse known data sets, whatever the new one shall be called."""
     from recvae.datasets.catalog.known import CATALOG
     from recvae.errors import UsageError
     from recvae.spark.tables import is_path
 
-    if log.partition(":")[0] in CATALOG and not is_path(log):
-        raise UsageError(
-            f"got {log}, which is a known data set; it is prepared on one machine: leave out --engine spark"
-        )
+    for log in logs:
+        if log.partition(":")[0] in (*CATALOG, "synthetic") and not is_path(log):
+            raise UsageError(
+                f"got {log}, which is a known data set; it is prepared on one machine: leave out --engine spark, or "
+                f"name a table of Spark with its database, e.g. default.{log}"
+            )
+
+
+def _usual_name(log: str) -> str:
+    """Return the name of a data set that was given none: that of the table, or of the folder or file."""
+    from recvae.errors import UsageError
+    from recvae.spark.tables import is_path
+
     found = log.rstrip("/").split("/")[-1].split(".")[0] if is_path(log) else log.split(".")[-1].strip("`")
     if not found or any(letter in found for letter in "*?[:="):
         raise UsageError(f"got {log}, which gives the data set no name, expected --name NAME; add it")
@@ -104,6 +115,7 @@ def recommend_with_spark(
     from recvae.spark.answer_files import recommend_files
     from recvae.spark.session import settings_of
 
-    done = recommend_files(source, output, folder, settings_of(settings), options, **columns)
+    start = partial(say, f"starting Spark, to read {source}")
+    done = recommend_files(source, output, folder, settings_of(settings), options, start, **columns)
     histories.say_answers(output, done)
     say_next(command("inspect", folder))

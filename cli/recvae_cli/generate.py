@@ -11,6 +11,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    Heading,
     ItsData,
     Json,
     MaxMemory,
@@ -64,11 +65,12 @@ def generate(
       recvae generate ml-1m/multvae --users 5000 --output made.parquet
       recvae generate ml-1m/multvae --compare
     """
+    from recvae.display import plural
     from recvae.latent.generation import generate as make
     from recvae.latent.generation import realism
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
-    from recvae_cli.tables_out import check_table, write_table
+    from recvae_cli.tables_out import check_table
 
     if output is not None:
         check_table(output, overwrite)
@@ -85,15 +87,14 @@ def generate(
         is_reference=True,
     )
     model, train = opened.bundle.model, opened.dataset.train
-    say(f"making up {users:,} users like those of {opened.dataset.name}, by {opened.folder}")
     of_source = components if source == "mixture" else None
     limit = opened.max_memory
+    many = plural(users, "user")
     with ProgressBar("making up users") as bar:
-        made = make(model, train, users, source, components=of_source, seed=seed, max_memory=limit, progress=bar)
+        heading = Heading(f"making up {many} like those of {opened.dataset.name}, by {opened.folder}", bar)
+        made = make(model, train, users, source, components=of_source, seed=seed, max_memory=limit, progress=heading)
     if output is not None:
-        ids, of_rows = opened.dataset.items.ids, made.nonzero()
-        write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
-        say(f"{output}: {users:,} users, {made.nnz:,} interactions")
+        _write(output, made, opened)
     if compare:
         figures = _all_ways(opened, users, components, seed, {source: made})
     else:
@@ -109,6 +110,15 @@ def generate(
         say_next(command("generate", opened.folder, "--compare"))
     else:
         say_next(command("generate", opened.folder, "--output", "made.parquet"))
+
+
+def _write(output: Path, made: Any, opened: "Opened") -> None:
+    from recvae.display import plural
+    from recvae_cli.tables_out import write_table
+
+    ids, of_rows = opened.dataset.items.ids, made.nonzero()
+    write_table(output, {"user": [f"made-up-{row + 1}" for row in of_rows[0]], "item": ids[of_rows[1]].tolist()})
+    say(f"{output}: {plural(made.shape[0], 'user')}, {plural(made.nnz, 'interaction')}")
 
 
 def _check(source: str, components: int | None, compare: bool) -> None:
@@ -140,8 +150,10 @@ def _all_ways(
     order = np.random.default_rng(seed).permutation(train.shape[0])
     some, others = train[order[:n_real]], train[order[n_real:]]
     model, limit = opened.bundle.model, opened.max_memory
-    has_prior = getattr(model, "has_distribution", False)
+    has_prior = getattr(model, "has_prior", False)
     ways = [way for way in SOURCES if way != "prior" or has_prior]
+    if not has_prior:
+        say(f"no users from the prior: this run of {model.name} does not hold one")
     with ProgressBar("comparing with real users") as bar:
         bar(0, 1 + len(ways), "real users")
         figures = {"real users": realism(some, others, others, held_out, max_memory=limit)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae_cli.console import say
+from recvae_cli.ids import named
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -32,7 +33,6 @@ Null = Annotated[list[str] | None, typer.Option(help="A word that means a missin
 OnBadRow = Annotated[str | None, typer.Option(help="A bad row of --input: stop or skip.", show_default="stop")]
 
 _OPTIONS = ("user_col", "item_col", "sep", "header", "quote", "encoding", "null", "on_bad_row")
-_NAMED = 5  # unknown ids in a remark
 
 
 def known_options(source: str | None, *values: Any) -> dict[str, Any]:
@@ -72,11 +72,14 @@ class ReadHistories:
         Their histories.
     unknown : list of int
         How many items of each are not in the model.
+    is_file : bool
+        Whether a file has them, and no data set.
     """
 
     users: list[Any]
     rows: "sp.csr_matrix"
     unknown: list[int]
+    is_file: bool = False
 
 
 def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", manifest: Any) -> ReadHistories:
@@ -98,9 +101,10 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
     UsageError, DataError
         See `HistoryFile`; or if none of its items is in the model.
     """
+    from recvae.display import plural, shown_id
     from recvae.errors import DataError
     from recvae.recommenders.histories import Histories, histories_of
-    from recvae.recommenders.history_files import HistoryFile, options_like
+    from recvae.recommenders.history_files import HistoryFile, no_item_known, options_like
     from recvae.training.monitors import ProgressBar
     from recvae_cli.preparing import log_format
 
@@ -110,8 +114,8 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
     ):
         if not file.has_item_of(items):
             raise DataError(
-                f"{source}: none of its items is in the model, so nothing can be said of its {file.counts.users:,} "
-                "users; check the column of items with --item-col"
+                f"{source}: none of its items is in the model, so nothing can be said of its "
+                f"{plural(file.counts.users, 'user')}; {no_item_known(file, items)}"
             )
         parts = [histories_of(block, items) for block in file.blocks()]
         columns, left_out = file.columns, file.counts.left_out
@@ -120,11 +124,10 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
     found = Histories.joined(parts)
     unknown = list(dict.fromkeys(item for of_user in found.unknown for item in of_user))
     if unknown:
-        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
-        named = ", ".join(map(str, unknown[:_NAMED]))
-        say(f"{len(unknown):,} unknown items do not count: {named}{more}; the model's ids look like {items.ids[0]}")
+        count = plural(len(unknown), "unknown item does", "unknown items do")
+        say(f"{count} not count: {named(unknown)}; the model's ids look like {shown_id(items.id_of(0))}")
     users = [user for part in parts for user in part.users]
-    return ReadHistories(users, found.matrix, [len(of_user) for of_user in found.unknown])
+    return ReadHistories(users, found.matrix, [len(of_user) for of_user in found.unknown], is_file=True)
 
 
 def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
@@ -139,16 +142,19 @@ def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
     example : int or str, optional
         An id of the model, for users whose ids are unknown.
     """
+    from recvae.display import plural, shown_id
+
     again = f", {done.before:,} of them before the interruption" if done.before else ""
-    say(f"{output}: {done.users:,} users{again}; read {', '.join(done.columns)}")
+    say(f"{output}: {plural(done.users, 'user')}{again}; read {', '.join(done.columns)}")
     _say_left_out(done.left_out)
     if done.fallback:
-        say(f"{done.fallback:,} users got the most popular items: none of their items is in the model")
+        say(f"{plural(done.fallback, 'user')} got the most popular items: none of the history is in the model")
     if done.unknown:
-        say(f"{done.unknown:,} ids in the histories are unknown; the model's ids look like {example}")
+        count = plural(done.unknown, "id in the histories is", "ids in the histories are")
+        say(f"{count} unknown; the model's ids look like {shown_id(example)}")
     if done.without:
         where = "an empty list" if output.endswith(".jsonl") else "no row"
-        say(f"{done.without:,} users got nothing ({where}): every item was already seen or excluded")
+        say(f"{plural(done.without, 'user')} got nothing ({where}): every item was already seen or excluded")
 
 
 def _say_left_out(left_out: dict[str, int]) -> None:

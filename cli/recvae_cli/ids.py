@@ -2,9 +2,13 @@
 
 import csv
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from recvae_cli.console import Verb
+
+if TYPE_CHECKING:
+    from recvae.items import ItemIndex
 
 QUOTING = "put an id that has a comma in double quotes: --items '\"Toy Story, The\",318'"
 
@@ -46,6 +50,21 @@ def typed_ids(ids: list[Any]) -> str:
 def typed_id(item: object) -> list[str]:
     """Return an id as the last words of a command, not quoted for a shell."""
     return ["--", str(item)] if str(item).startswith("-") else [str(item)]
+
+
+def name_of(items: "ItemIndex", column: int) -> str:
+    """Return the title of an item in one line, or its id, for a table."""
+    from recvae.display import one_line, shown_id
+
+    return one_line(items.title_of(column) or "") or shown_id(items.id_of(column))
+
+
+def named(ids: Sequence[object], most: int = 5) -> str:
+    """Return the first ids of a list, for a message, and how many more there are."""
+    from recvae.display import shown_id
+
+    more = f" and {len(ids) - most:,} more" if len(ids) > most else ""
+    return ", ".join(shown_id(one, listed=True) for one in ids[:most]) + more
 
 
 class TakesIds(Verb):

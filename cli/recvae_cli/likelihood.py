@@ -10,6 +10,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    Heading,
     ItsData,
     Json,
     MaxMemory,
@@ -18,7 +19,6 @@ from recvae_cli.console import (
     RunsDir,
     command,
     model_words,
-    say,
     say_next,
     show,
     show_json,
@@ -43,7 +43,7 @@ def likelihood(
 ) -> None:
     """Print the perplexity of held-out users: how many equally likely items one interaction is chosen from.
 
-    Of whole rows (multvae, recvae) and of targets given the fold-in (ae, multdae and hvamp too), next to guessing by
+    Of whole rows (multvae, recvae, hvamp) and of targets given the fold-in (ae, multdae too), next to guessing by
     popularity. Lower is better.
 
     \b
@@ -65,10 +65,10 @@ def likelihood(
         split=split,
     )
     model = opened.bundle.model
-    say(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}")
     with ProgressBar("likelihood") as bar:
+        heading = Heading(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}", bar)
         found = measure(
-            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=bar
+            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=heading
         )
     if as_json:
         show_json({"folder": str(opened.folder), "split": split, "seed": seed, **found.to_json()})
@@ -89,9 +89,16 @@ def _table(found: "Likelihood") -> object:
 
 
 def _space(found: "Likelihood") -> str:
-    text = f"{found.n_users:,} users; active units: {found.active_units} of {found.latent_dim}"
+    from recvae.display import plural
+
+    text = f"{plural(found.n_users, 'user')}; active units: {found.active_units} of {found.latent_dim}"
     if found.kl is None or found.mutual_information is None:
         return f"{text}; codes are points, so whole rows have no probability"
+    if not found.rows:
+        text += (
+            "; whole rows have no probability, since this run does not hold its prior (one of an earlier version must "
+            "be trained again)"
+        )
     return (
         f"{text}; KL from N(0, I): {found.kl:.1f} nats; codes tell {found.mutual_information:.2f} of at most "
         f"{found.most_information:.2f} nats of who the user is"

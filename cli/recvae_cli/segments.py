@@ -13,6 +13,7 @@ from recvae_cli.console import (
     RUNS_DIR,
     DataDir,
     Device,
+    Heading,
     ItsData,
     Json,
     MaxMemory,
@@ -26,6 +27,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import name_of
 
 if TYPE_CHECKING:
     from recvae.items import ItemIndex
@@ -72,6 +74,7 @@ def segments(
       recvae segments ml-1m/multvae --groups 5 --output groups.html
       recvae segments ml-1m/multvae --output groups.png --map umap
     """
+    from recvae.display import plural
     from recvae.latent.segments import find_segments
     from recvae.reports.segments import ON_PAGE
     from recvae.training.monitors import ProgressBar
@@ -82,8 +85,9 @@ def segments(
         run, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, runs_dir=runs_dir
     )
     train = opened.dataset.train
-    say(f"grouping {train.shape[0]:,} training users of {opened.dataset.name}, by {opened.folder}")
+    users = plural(train.shape[0], "training user")
     with ProgressBar("grouping users") as bar:
+        heading = Heading(f"grouping {users} of {opened.dataset.name}, by {opened.folder}", bar)
         found = find_segments(
             opened.bundle.model,
             train,
@@ -92,7 +96,7 @@ def segments(
             seeds=seeds,
             seed=seed,
             max_memory=opened.max_memory,
-            progress=bar,
+            progress=heading,
         )
     if output is not None:
         typed = [
@@ -111,7 +115,7 @@ def segments(
         show_json({"folder": str(opened.folder), **_for_json(found, opened.dataset.items, named_by)})
         return
     show(_table(found, opened.dataset.items, named_by))
-    say(f"agreement with {seeds} other seeds of k-means: {found.stability:.2f} of at most 1")
+    say(f"agreement with {plural(seeds, 'other seed')} of k-means: {found.stability:.2f} of at most 1")
     say_next(command("anomalies", opened.folder, *model_words(type(opened.bundle.model))))
 
 
@@ -150,6 +154,7 @@ def _check(output: Path | None, overwrite: bool, how: str | None) -> None:
 
 def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> None:
     """Write the group of each user, the page, or the map, whichever the name says."""
+    from recvae.display import plural
     from recvae_cli.tables_out import write_table
 
     if output.suffix.lower() not in (*_PAGES, *_PICTURES):
@@ -157,7 +162,7 @@ def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> 
 
         users = train_users(opened.dataset)
         write_table(output, {"user": users, "group": (found.labels + 1).tolist()})
-        say(f"{output}: {len(users):,} users")
+        say(f"{output}: {plural(len(users), 'user')}")
         return
     from recvae.bundles.card import read_card
     from recvae.reports.canvas import save
@@ -195,7 +200,7 @@ def _table(found: "Segments", items: "ItemIndex", named_by: int) -> object:
     table = Table("group", "users", "share", "items each", "has more of (lift)", show_lines=True)
     for number, one in enumerate(found.segments, 1):
         named = [
-            f"{items.title_of(column) or items.ids[column]} ({lift:.1f})"
+            f"{name_of(items, column)} ({lift:.1f})"
             for column, lift in zip(one.items[:named_by].tolist(), one.lifts[:named_by].tolist(), strict=True)
         ]
         names = "\n".join(named) or "no item that a tenth of them have is liked more than elsewhere"

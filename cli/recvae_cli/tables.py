@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 WIDTH_ELSEWHERE = 160  # columns, where the output is not a terminal
 
@@ -14,8 +15,16 @@ def console() -> "Console":
     """Return a console for the standard output."""
     from rich.console import Console
 
+    from recvae.display import visible
+
+    class Plain(Console):
+        """What is in a text of a file commands no terminal."""
+
+        def render_str(self, text: str, **options: Any) -> "Text":
+            return super().render_str(visible(text), **options)
+
     width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
-    return Console(width=width, highlight=False, markup=False, emoji=False)  # a path may look like markup
+    return Plain(width=width, highlight=False, markup=False, emoji=False)  # a path may look like markup
 
 
 def print_whole(thing: Any, console: "Console") -> None:
@@ -30,10 +39,13 @@ def print_whole(thing: Any, console: "Console") -> None:
     """
     from rich.table import Table
 
+    from recvae.display import visible
+
     if not isinstance(thing, Table):
         console.print(thing, soft_wrap=isinstance(thing, str))
         return
-    cells = [[str(column.header), *map(str, column.cells)] for column in thing.columns]  # C columns of R + 1 cells
+    # C columns of R + 1 cells
+    cells = [[visible(str(cell)) for cell in (column.header, *column.cells)] for column in thing.columns]
     least = [max(_width(word) for cell in column for word in [*cell.split(), ""]) for column in cells]
     most = [max(_width(line) for cell in column for line in [*cell.split("\n"), ""]) for column in cells]
     least = [whole if column.no_wrap else word for column, whole, word in zip(thing.columns, most, least, strict=True)]

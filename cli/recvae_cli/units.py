@@ -23,6 +23,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.ids import name_of
 
 if TYPE_CHECKING:
     from recvae.items import ItemIndex
@@ -34,11 +35,17 @@ _SHOWN, _NAMED = 10, 3  # units in the table, and items of each side
 def units(
     run: OneRun = None,
     unit: Annotated[
-        int | None, typer.Option("--unit", help="Only this unit, from 0.", show_default="all active ones")
+        int | None,
+        typer.Option("--unit", help="Only this unit, numbered from 0.", show_default="the ten with the largest KL"),
     ] = None,
-    k: Annotated[int, typer.Option("-k", "--k", help="Items to name of each unit.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", "--k", help="Items to name on either side, with --unit or --json; else three.")
+    ] = 10,
     sigmas: Annotated[
-        float, typer.Option("--sigmas", help="How far to move a unit, in standard deviations over users.")
+        float,
+        typer.Option(
+            "--sigmas", help="How far to move a unit, in standard deviations over users; below 0: the other way."
+        ),
     ] = 2.0,
     data: ItsData = None,
     own: OwnModels = None,
@@ -50,14 +57,15 @@ def units(
 ) -> None:
     """Move one unit of the mean code after the other, and print which items become more and less probable.
 
-    Without --unit, the ten units with the largest KL divergence are shown, each with three items on either side; --json
-    has all.
+    Without --unit, the ten active units with the largest KL divergence (spread, where codes are points) are shown, each
+    with three items on either side; --json has all active units, each with -k items on either side.
 
     \b
     Examples:
       recvae units ml-1m/multvae
       recvae units ml-1m/multvae --unit 17 -k 20
     """
+    from recvae.display import plural
     from recvae.latent.units import latent_units
     from recvae_cli.opening import open_run
 
@@ -65,20 +73,21 @@ def units(
         run, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, runs_dir=runs_dir
     )
     model, train, items = opened.bundle.model, opened.dataset.train, opened.dataset.items
-    say(f"moving units of {opened.folder} by {sigmas:g} standard deviations over {train.shape[0]:,} training users")
     found = latent_units(model, train, k, unit=unit, sigmas=sigmas, max_memory=opened.max_memory)
+    how_far = f"{sigmas:g} standard deviation{'' if abs(sigmas) == 1 else 's'}"
+    say(f"units of {opened.folder}, moved by {how_far} over {plural(train.shape[0], 'training user')}")
     if as_json:
         show_json({"folder": str(opened.folder), "sigmas": sigmas, "units": [_for_json(one, items) for one in found]})
         return
     show(_all(found, items) if unit is None else _one(found[0], items))
     if unit is None:
-        say(f"{len(found):,} units are active; {min(_SHOWN, len(found))} are shown")
+        say(f"{plural(len(found), 'active unit')}; {min(_SHOWN, len(found))} shown")
     say_next(command("segments", opened.folder, *model_words(type(model))))
 
 
 def _named(columns: list[int], changes: list[float], items: "ItemIndex", most: int) -> list[str]:
     pairs = list(zip(columns, changes, strict=True))[:most]
-    return [f"{items.title_of(column) or items.ids[column]} ({change:+.1f})" for column, change in pairs]
+    return [f"{name_of(items, column)} ({change:+.1f})" for column, change in pairs]
 
 
 def _all(found: "list[Unit]", items: "ItemIndex") -> object:

@@ -2,6 +2,7 @@
 
     likelihood   how probable a model finds users, as perplexity
     anomalies    histories that a model finds improbable
+    familiar     users of a file whom a model knows from training
     profiles     made-up odd users, to see whether they are found
     generation   made-up histories, and how like real ones they are
     segments     groups of users in the latent space, and what sets them apart

@@ -3,10 +3,11 @@
     raw score of a user = -log p / n, the mean surprise of an interaction in nats
         "reconstruction"   p = p(x | z), z ~ q(z | x): can the row be made again from its own code?
         "prediction"       p = p(part | rest), each fifth of the row in turn: does each part follow from the others?
-        "likelihood"       the bound of log p(x) from draws, which also charges for the code (multvae and recvae)
+        "likelihood"       the bound of log p(x) from draws, which also charges for the code (multvae, recvae, hvamp)
     score = (raw - median) / (1.4826 MAD), median and MAD of the reference users who are nearest in length
 
 The surprise depends on how long a history is, for reasons that have nothing to do with oddness; hence the last line.
+A history has the same score wherever it stands: draws come from what it holds, and each is scored once.
 Reference users must be others than those the model was trained on, who look too familiar to it.
 
 Letters in shape comments: U users, R reference users, N interactions, W reference users of similar length.
@@ -20,17 +21,19 @@ import scipy.sparse as sp
 from scipy.special import logsumexp
 
 from recvae.compute.memory import in_blocks, rows_within
+from recvae.display import plural
 from recvae.errors import DataError, NotFittedError, UsageError
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
 from recvae.models.common.densities import DensityModel
-from recvae.models.common.draws import check_samples, check_seed, draws_of
+from recvae.models.common.draws import check_samples, check_seed, content_keys, draws_for
 from recvae.progress import Progress, part_of
 
 SCORES = ("reconstruction", "prediction", "likelihood")
 _PARTS = 5  # of a row, foreseen one by one
 _LEAST_REFERENCE = 20
 _LEAST_SPREAD = 1e-9
+_EQUAL = 1e-5  # of a raw score: float32 adds up in another order beside other users
 _BLOCK_BYTES, _COPIES = 64 << 20, 4  # of neighbours at a time, at most; of them, in float64
 _NORMAL = 1.4826  # MAD of a normal distribution times this is its standard deviation
 
@@ -82,7 +85,7 @@ class AnomalyDetector:
     Raises
     ------
     UsageError
-        If the model is no autoencoder, or a parameter is out of range.
+        If the model is no autoencoder, has no such score, or a parameter is out of range.
 
     Examples
     --------
@@ -117,6 +120,12 @@ class AnomalyDetector:
         if not isinstance(neighbours, int) or isinstance(neighbours, bool) or neighbours < _LEAST_REFERENCE:
             raise UsageError(f"got neighbours={neighbours}, expected {_LEAST_REFERENCE} or more; give e.g. 100")
         check_seed(seed)
+        can = {
+            "reconstruction": model._check_reconstruction,
+            "prediction": model._check_foresight,
+            "likelihood": model._check_likelihood,
+        }
+        can[score]()
         self.model = model
         self.contamination = contamination
         self.score = score
@@ -161,10 +170,12 @@ class AnomalyDetector:
         known = lengths > 0
         if known.sum() < _LEAST_REFERENCE:
             raise DataError(
-                f"got {int(known.sum())} users with an interaction, expected {_LEAST_REFERENCE} or more to compare "
-                "with; hold out more users"
+                f"got {plural(int(known.sum()), 'user')} with an interaction, expected {_LEAST_REFERENCE} or more to "
+                "compare with; hold out more users"
             )
-        order = np.argsort(lengths[known], kind="stable")
+        # Which of equal length are the nearest must not hang on their order: their keys are as good as a draw.
+        keys = np.array([int.from_bytes(key[:8]) for key in content_keys(self._rows(user_items))], np.uint64)
+        order = np.lexsort((keys[known], lengths[known]))
         window = min(self.neighbours, len(order))
         self._reference = _Reference(lengths[known][order], raw[known][order], window)
         self.decision_scores_ = self._calibrated(raw, lengths)  # (R,)
@@ -225,12 +236,18 @@ class AnomalyDetector:
         reference = self._check_fitted()
         raw, lengths = self._raw(user_items, progress)
         as_odd = np.empty(len(raw))  # (U,)
+        least = raw - _EQUAL * np.maximum(np.abs(raw), 1)  # a reference user's own copy may differ in the last digits
 
         def work(start: int, end: int) -> None:
-            as_odd[start:end] = (reference.near(lengths[start:end]) >= raw[start:end, None]).sum(axis=1)  # (B, W)
+            as_odd[start:end] = (reference.near(lengths[start:end]) >= least[start:end, None]).sum(axis=1)  # (B, W)
 
         in_blocks(len(raw), self._block(), work)
         return self._calibrated(raw, lengths), np.where(lengths > 0, (1 + as_odd) / (1 + reference.window), 1.0)
+
+    @property
+    def has_surprises(self) -> bool:
+        """Whether `surprises` works: whether the likelihood is multinomial."""
+        return (self.model._likelihood() or ("", 1.0))[0] == "multinomial"
 
     def surprises(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
         """Return how surprising each interaction of a user is to the model: -log p(i | z) at the mean of q(z | x).
@@ -246,8 +263,7 @@ class AnomalyDetector:
             Nats at the user's own items; what stands out in a history.
         """
         rows = self._rows(user_items)
-        likelihood = self.model._likelihood()
-        if likelihood is None or likelihood[0] != "multinomial":
+        if not self.has_surprises:
             raise UsageError(f"got {self.model.name} without a multinomial likelihood, which says what stands out")
         values = np.empty(rows.nnz, np.float32)
 
@@ -273,7 +289,8 @@ class AnomalyDetector:
 
     def _raw(self, user_items: sp.csr_matrix, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean surprise of each user's interactions, and how many these are, each (n_users,)."""
-        rows = self._rows(user_items)
+        every = self._rows(user_items)
+        rows, places = _different(every)
         options: dict[str, Any] = {"seed": self.seed, "max_memory": self.max_memory, "progress": progress}
         if self.score == "reconstruction":
             log_p = self.model.reconstruction(rows, self.n_samples, **options)
@@ -282,14 +299,13 @@ class AnomalyDetector:
         else:
             log_p = self._foreseen(rows, progress)
         weights = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()  # (U,)
-        return -log_p / np.maximum(weights, 1e-12), rows.getnnz(axis=1)
+        return (-log_p / np.maximum(weights, 1e-12))[places], every.getnnz(axis=1)
 
     def _foreseen(self, rows: sp.csr_matrix, progress: Progress | None) -> np.ndarray:
         """Return the sum of log p of each part of a row given the others, (n_users,)."""
         parts = np.empty(rows.nnz, np.int64)
-        for user, (start, end) in enumerate(zip(rows.indptr[:-1], rows.indptr[1:], strict=True)):
-            source = draws_of(self.seed, user, of="items")  # whatever users are beside
-            parts[start:end] = source.permutation(end - start) % _PARTS
+        for key, start, end in zip(content_keys(rows), rows.indptr[:-1], rows.indptr[1:], strict=True):
+            parts[start:end] = draws_for(self.seed, key, of="items").permutation(end - start) % _PARTS
         total = np.zeros(rows.shape[0])
         for part in range(_PARTS):
             seen, hidden = rows.copy(), rows.copy()
@@ -318,3 +334,17 @@ class AnomalyDetector:
         """Return how many users are compared with their neighbours at a time."""
         limit = _BLOCK_BYTES if self.max_memory is None else min(_BLOCK_BYTES, self.max_memory)
         return rows_within(limit, 0, _COPIES * 8 * self.neighbours, 1 << 20)
+
+
+def _different(rows: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Return each different row once, in an order of their own, and which of these (n_users,) each user has.
+
+    A row's product with a matrix may differ in the last bit by its place in a block. So what is scored must not depend
+    on the order of the users.
+    """
+    first: dict[bytes, int] = {}
+    keys = content_keys(rows)
+    for user, key in enumerate(keys):
+        first.setdefault(key, user)
+    place = {key: number for number, key in enumerate(sorted(first))}
+    return rows[[first[key] for key in place]], np.array([place[key] for key in keys])

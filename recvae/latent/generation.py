@@ -2,8 +2,8 @@
 
 Where codes come from:
 
-    prior           N(0, I), the prior of multvae; recvae and hvamp were trained with others. With a beta below 1,
-                    codes of users are not spread like that, and what comes is poor.
+    prior           N(0, I), the prior of multvae, and of hvamp its own; recvae was trained with another. With a beta
+                    below 1, codes of users are not spread like that, and what comes is poor.
     mixture         a mixture of normal distributions, fitted to users' mean codes together with the logarithm of
                     their lengths, so that a long history comes from the code of somebody with a long one
     interpolation   a point between the mean codes of two users, drawn evenly, and a length between theirs
@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import ks_2samp
 
+from recvae.display import plural
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import HeldOut, as_interactions
 from recvae.metrics import ndcg_at_k
@@ -54,7 +55,7 @@ def generate(
     Parameters
     ----------
     model : Model
-        A fitted autoencoder whose scores are made of its codes; "prior" needs one with a distribution of codes.
+        A fitted autoencoder whose scores are made of its codes; "prior" needs one with a known prior.
     users : sparse matrix of shape (n_users, n_items)
         Real users, such as those of training: their codes and lengths are what is imitated.
     n : int
@@ -100,7 +101,9 @@ def generate(
     lengths = real.getnnz(axis=1)
     real, lengths = real[lengths > 0], lengths[lengths > 0]
     if len(lengths) < _LEAST_USERS:
-        raise DataError(f"got {len(lengths)} users with an interaction, expected {_LEAST_USERS} or more to imitate")
+        raise DataError(
+            f"got {plural(len(lengths), 'user')} with an interaction, expected {_LEAST_USERS} or more to imitate"
+        )
     rng = np.random.default_rng(seed)
     drawing = part_of(progress, 0 if source == "prior" else _BEFORE_DRAWING, 1, "drawing items")
     if source == "prior":

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from scipy.special import stdtrit
 
 from recvae.datasets.dataset import Dataset
+from recvae.display import plural
 from recvae.errors import UsageError
 from recvae.evaluation.evaluate import CONFIDENCE
 from recvae.evaluation.same_data import check_fits
@@ -92,7 +93,7 @@ class Likelihood:
     active_units, latent_dim : int
         Latent units that differ between these users, and how many there are.
     kl : float or None
-        Mean KL divergence of a user, in nats; None where codes are points.
+        Mean KL divergence of a user from N(0, I), in nats, of hvamp too; None where codes are points.
     mutual_information : float or None
         Nats that codes tell of who the user is; None where codes are points.
     most_information : float
@@ -134,8 +135,8 @@ def likelihood(
     Parameters
     ----------
     model : Model
-        A fitted autoencoder with a multinomial likelihood. Whole rows have a probability under multvae and recvae;
-        for ae, multdae and hvamp only the targets are measured.
+        A fitted autoencoder with a multinomial likelihood. Whole rows have a probability under multvae, recvae and
+        hvamp; for ae, multdae, and hvamp of a bundle without its prior, only the targets are measured.
     dataset : Dataset
         Whose training interactions make the popularity to compare with.
     split : str
@@ -181,7 +182,7 @@ def likelihood(
         bound = model.log_likelihood(whole, **options, progress=steps[1])
         rows = {
             "ELBO": Perplexity.of(model.elbo(whole, **options, progress=steps[2]), length),
-            f"bound of {n_samples:,} draws": Perplexity.of(bound, length),
+            f"bound of {plural(n_samples, 'draw')}": Perplexity.of(bound, length),
             "popularity": Perplexity.of(whole @ log_popularity, length),
         }
     known = model.has_distribution

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.display import plural
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
 from recvae.models.common.base import Model
@@ -141,7 +142,8 @@ def find_segments(
     rows = as_interactions(users, "the users", model.n_items_)
     if rows.shape[0] < _USERS_EACH * n:
         raise DataError(
-            f"got {rows.shape[0]} users for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer groups"
+            f"got {plural(rows.shape[0], 'user')} for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer "
+            "groups"
         )
     embedding = part_of(progress, 0, _EMBEDDING, "codes of users")
     vectors = model.embed(rows, max_memory=max_memory, progress=embedding)  # (U, D)

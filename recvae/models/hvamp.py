@@ -8,6 +8,9 @@ The prior of the upper layer is the mean posterior of K pseudo-inputs u_k that a
 Scores are f at the means of q. As in the authors' code (psywaves/EVCF), each of q(z2 | x), q(z1 | x, z2) and the
 pseudo-inputs has dropout of its own, and Adam is given gradients divided by their norm; here a layer and its gate,
 and a mean and its log-variance, are one parameter each and are normed together.
+
+After training, q(z2 | u_k) without dropout and p(z1 | z2) are kept, the pseudo-inputs are not: they make how probable
+a row is (`HVampNetwork.draws`), and codes that are drawn from the prior.
 """
 
 import math
@@ -17,14 +20,29 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import nn
 
 from recvae.compute.matmul import product
+from recvae.compute.memory import Needs, in_blocks
+from recvae.errors import UsageError
+from recvae.models.common.draws import standard_normal
 from recvae.models.common.footprint import BatchFootprint
+from recvae.models.common.graphs import NetworkScorer
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import Draw, ItemNetwork, ProductNetwork
 from recvae.models.common.likelihood import ItemLikelihood
-from recvae.models.common.networks import Linear, SparseLinear, dropout, initialise_by_inputs, sample
+from recvae.models.common.mixtures import LayeredPrior, log_mixture, mixture_bytes
+from recvae.models.common.networks import (
+    Gated,
+    Gaussian,
+    Head,
+    Linear,
+    SparseLinear,
+    dropout,
+    initialise_by_inputs,
+    sample,
+)
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
@@ -33,48 +51,15 @@ from recvae.training.task import Losses
 # Letters in shape comments: B users of a batch, N interactions stored in it, I items, H hidden width, D latent
 # dimensions, K pseudo-inputs.
 
-_LOGVAR = (-12.0, 4.0)
 _PSEUDO_MEAN, _PSEUDO_STD = 0.05, 0.01
-_OLD_PRIOR = ("pseudo_inputs", "p_z1")  # modules of it, in bundles written before it was left out
-Gaussian = tuple[torch.Tensor, torch.Tensor]
-"""Mean and log-variance."""
+_OLD_PRIOR = ("pseudo_inputs", "p_z1")  # modules of it, in the first bundles
+_KEPT = "kept_prior."  # what its weights are called in a bundle
 
 
-class Gated(nn.Module):
-    """A linear layer whose outputs are let through by a second one: (W x + b) * sigmoid(V x + c).
-
-    Parameters
-    ----------
-    n_inputs, width : int
-        Widths.
-    """
-
-    def __init__(self, n_inputs: int, width: int) -> None:
-        super().__init__()
-        self.linear = Linear(n_inputs, 2 * width)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the gated outputs, shape (n, width)."""
-        return nn.functional.glu(self.linear(inputs), dim=1)  # (B, 2 H) -> (B, H)
-
-
-class Head(nn.Module):
-    """Mean and log-variance of a normal distribution.
-
-    Parameters
-    ----------
-    n_inputs, latent_dim : int
-        Widths.
-    """
-
-    def __init__(self, n_inputs: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = Linear(n_inputs, 2 * latent_dim)
-
-    def forward(self, hidden: torch.Tensor) -> Gaussian:
-        """Return both, each of shape (n, latent_dim)."""
-        mean, logvar = self.linear(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
-        return mean, logvar.clamp(*_LOGVAR)
+def p_z1(hidden_dim: int, latent_dim: int) -> nn.Sequential:
+    """Return p(z1 | z2), not initialised."""
+    h, d = hidden_dim, latent_dim
+    return nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
 
 
 class VampPrior(nn.Module):
@@ -88,13 +73,12 @@ class VampPrior(nn.Module):
 
     def __init__(self, n_items: int, hidden_dim: int, latent_dim: int, n_pseudo_inputs: int) -> None:
         super().__init__()
-        h, d = hidden_dim, latent_dim
         self.pseudo_inputs = nn.Parameter(torch.empty(n_pseudo_inputs, n_items))
-        self.z1 = nn.Sequential(Gated(d, h), Gated(h, h), Head(h, d))
+        self.z1 = p_z1(hidden_dim, latent_dim)
 
 
 class HVampNetwork(ProductNetwork):
-    """The encoders of both layers and the decoder, and while training the prior.
+    """The encoders of both layers and the decoder; while training the prior, and then what is kept of it.
 
     Parameters
     ----------
@@ -114,6 +98,8 @@ class HVampNetwork(ProductNetwork):
         self.register_module("prior", None)  # here, since weights are drawn in this order
         self.z1_to_items, self.z2_to_items = Gated(d, h), Gated(d, h)
         self.p_x = nn.Sequential(Gated(2 * h, h), Linear(h, n_items))
+        self.kept_prior: LayeredPrior | None
+        self.register_module("kept_prior", None)
 
     def posterior_z2(self, batch: SparseBatch, inputs: torch.Tensor) -> Gaussian:
         """Return q(z2 | x)."""
@@ -151,33 +137,34 @@ class HVampNetwork(ProductNetwork):
         return self.posterior(batch)[0]  # (B, 2 D)
 
     def draws(self, batch: SparseBatch) -> Draw:
-        """Return what turns noise into draws of z1 and z2; how likely they are under the prior is not known.
+        """Return what turns noise into draws of z1 and z2, and log p(z2) p(z1 | z2) - log q(z2 | x) q(z1 | x, z2).
 
-        The prior, with a pseudo-input of all items for each of its components, is left behind with training.
+        The latter is None without a prior, as in bundles of earlier versions.
         """
         mean, logvar = self.posterior_z2(batch, batch.inputs)  # (B, D)
 
-        def draw(noise: torch.Tensor) -> tuple[torch.Tensor, None]:
+        def draw(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
             of_z1, of_z2 = noise.chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
             z2 = mean + of_z2 * (0.5 * logvar).exp()
             z1_mean, z1_logvar = self.posterior_z1(batch, batch.inputs, z2)
-            return torch.cat([z1_mean + of_z1 * (0.5 * z1_logvar).exp(), z2], dim=1), None
+            z1 = z1_mean + of_z1 * (0.5 * z1_logvar).exp()
+            code = torch.cat([z1, z2], dim=1)  # (B, 2 D)
+            if self.kept_prior is None:
+                return code, None
+            log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(dim=1) - 0.5 * (logvar + z1_logvar).sum(dim=1)
+            return code, self.kept_prior.log_density(z1, z2) - log_q  # (B, 2 D), (B,)
 
         return draw
 
-    def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
-        """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
+    def pseudo_posterior(self, pseudo_inputs: torch.Tensor) -> Gaussian:
+        """Return q(z2 | u_k) given the pseudo-inputs as the encoder shall see them, each of shape (K, latent_dim)."""
         first = self.items_to_z2
         hidden = product(pseudo_inputs, first.weight) + first.bias  # (K, I) -> (K, 2 H)
-        mean, logvar = self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
-        # sum_d (z - m)^2 / v as three products of matrices: a block (B, K, D) would be a hundred times larger. In
-        # float64, since they nearly cancel where a variance is small.
-        z2, mean, logvar = z2.double(), mean.double(), logvar.double()
-        precision = (-logvar).exp()  # (K, D)
-        distance = z2.square() @ precision.T - 2 * z2 @ (mean * precision).T  # (B, K)
-        of_component = (logvar + mean.square() * precision + math.log(2 * math.pi)).sum(dim=1)  # (K,)
-        log_density = -0.5 * (distance + of_component)  # (B, K)
-        return (log_density.logsumexp(dim=1) - math.log(len(mean))).float()  # (B,)
+        return self.q_z2(nn.functional.glu(hidden, dim=1))  # (K, D), (K, D)
+
+    def log_prior_z2(self, z2: torch.Tensor, pseudo_inputs: torch.Tensor) -> torch.Tensor:
+        """Return log p(z2) given the pseudo-inputs as the encoder shall see them, shape (n_users,)."""
+        return log_mixture(z2, *self.pseudo_posterior(pseudo_inputs))  # (B,)
 
 
 @dataclass(kw_only=True)
@@ -226,6 +213,24 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
     def _prior(self, n_items: int) -> VampPrior:
         return VampPrior(n_items, self.hidden_dim, self.latent_dim, self.pseudo_inputs)
 
+    def _kept_prior(self) -> LayeredPrior:
+        return LayeredPrior(self.pseudo_inputs, self.latent_dim, p_z1(self.hidden_dim, self.latent_dim))
+
+    def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
+        """Count what the network takes, with the prior that is kept; see `Model.needs`."""
+        found = super().needs(n_users, n_items, n_interactions, on_gpu=on_gpu)
+        with torch.device("meta"):
+            numbers = sum(value.numel() for value in self._kept_prior().parameters())
+        density, of_user = mixture_bytes(self.pseudo_inputs, self.latent_dim)
+        of_user += 32 * (self.hidden_dim + 2 * self.latent_dim)  # a draw, and the layers of p(z1 | z2)
+        return replace(
+            found,
+            parameters=found.parameters + numbers,
+            training=found.training + 8 * self.pseudo_inputs * self.latent_dim,
+            weights=found.weights + 4 * numbers + density,
+            per_user=max(found.per_user, of_user),  # before there are scores
+        )
+
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)
         pseudo_inputs = 20 * self.pseudo_inputs * network.n_items  # clamped, drawn, masked, with gradients
@@ -242,10 +247,74 @@ class HVamp(ItemLikelihood[HVampNetwork], VariationalAutoencoder[HVampNetwork]):
         optimizer.register_step_pre_hook(_norm_gradients)
         return optimizer
 
+    @torch.no_grad()
+    def _finish(self) -> None:
+        network = self.network_
+        if network.prior is not None:
+            kept = self._kept_prior().requires_grad_(False).to(self.device_)
+            mean, logvar = network.pseudo_posterior(network.prior.pseudo_inputs.clamp(0, 1))  # (K, D), (K, D)
+            kept.z2.mean.copy_(mean)
+            kept.z2.logvar.copy_(logvar)
+            kept.z1.load_state_dict(network.prior.z1.state_dict())
+            network.kept_prior = kept
+        super()._finish()
+
     def load_weights(self, weights: Mapping[str, np.ndarray], device: str | torch.device = "cpu") -> Self:
-        """Load a network's weights, without the prior that older bundles hold; see `Model.load_weights`."""
-        needed = {name: value for name, value in weights.items() if name.partition(".")[0] not in _OLD_PRIOR}
-        return super().load_weights(needed, device)
+        """Load a network's weights, with its prior where they hold it as this version keeps it."""
+        kept = {name.removeprefix(_KEPT): value for name, value in weights.items() if name.startswith(_KEPT)}
+        prior = self._kept_prior() if kept else None
+        if prior is not None:
+            tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in kept.items()}
+            prior.load_state_dict(tensors, assign=True)
+        left_out = (*_OLD_PRIOR, _KEPT.rstrip("."))
+        needed = {name: value for name, value in weights.items() if name.partition(".")[0] not in left_out}
+        super().load_weights(needed, device)
+        if prior is not None:
+            self.network_.kept_prior = prior.requires_grad_(False).to(self.device_)
+        return self
+
+    def scorer(self) -> NetworkScorer:
+        """Return the network with its scores, without the prior; see `Model.scorer`."""
+        self.check_fitted()
+        with torch.device("meta"):
+            network = self._network(self.n_items_)
+        weights = self.network_.state_dict()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
+        return NetworkScorer(network.requires_grad_(False))
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether its prior is known: not in bundles of earlier versions."""
+        return not self.n_items_ or self.network_.kept_prior is not None
+
+    def _check_likelihood(self) -> None:
+        if self.n_items_:
+            self._check_prior()
+        super()._check_likelihood()
+
+    def _check_prior(self) -> LayeredPrior:
+        self.check_fitted()
+        prior = self.network_.kept_prior
+        if prior is None:
+            raise UsageError(
+                f"got {self.name} without its prior, which bundles of earlier versions do not hold, expected one for "
+                "probabilities of rows and draws of codes; train it again"
+            )
+        return prior
+
+    def _from_prior(self, n: int, seed: int, max_memory: int | None) -> np.ndarray:
+        prior, width = self._check_prior(), 2 * self.latent_dim
+        noise = standard_normal(n, width + 1, seed)  # (U, 2 D + 1)
+        chosen = np.minimum(self.pseudo_inputs * ndtr(noise[:, -1]), self.pseudo_inputs - 1).astype(np.int64)  # (U,)
+        codes = np.empty((n, width), np.float32)  # (U, 2 D)
+
+        @torch.no_grad()
+        def work(start: int, end: int) -> None:
+            of_block = torch.from_numpy(noise[start:end, :width]).float().to(self.device_)
+            codes[start:end] = prior.draw(of_block, torch.from_numpy(chosen[start:end]).to(self.device_)).cpu().numpy()
+
+        in_blocks(n, self.rows_at_a_time(max_memory), work)
+        return codes
 
     def _likelihood(self) -> tuple[str, float]:
         return self.likelihood, 1.0

@@ -22,12 +22,13 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from recvae.datasets.reading.options import LogFormat
+from recvae.display import plural
 from recvae.errors import DataError, UsageError
 from recvae.items import ItemIndex
 from recvae.progress import Progress
 from recvae.recommenders.answers import BatchRecommendations, Explanation
 from recvae.recommenders.histories import HistoryBlock, histories_of
-from recvae.recommenders.history_files import BLOCK, HistoryFile, users_of
+from recvae.recommenders.history_files import BLOCK, HistoryFile, no_item_known, users_of
 from recvae.storage.files import storage_errors, write_file, write_json
 from recvae.storage.integrity import UNREADABLE
 
@@ -128,8 +129,8 @@ def recommend_file(
     with HistoryFile(source, options, progress) as file:
         if items is not None and not file.has_item_of(items):
             raise DataError(
-                f"{source}: none of its items is in the model, all {file.counts.users:,} users would get the most "
-                "popular items; nothing is written; check the column of items with --item-col"
+                f"{source}: none of its items is in the model, all {plural(file.counts.users, 'user')} would get the "
+                f"most popular items; nothing is written; {no_item_known(file, items)}"
             )
         whose = identity | {
             "options": repr(options),

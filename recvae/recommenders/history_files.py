@@ -24,6 +24,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.tables import Table
 from recvae.datasets.reading.times import quoted
+from recvae.display import shown_id
 from recvae.errors import DataError
 from recvae.ids import MARKERS, MARKERS_AMONG_INTEGERS, REMARKS
 from recvae.items import ItemIndex
@@ -283,6 +284,20 @@ class _Check:
 
     def truncate(self, n_rows: int) -> None:
         self._n_rows = n_rows
+
+
+def no_item_known(file: HistoryFile, items: ItemIndex) -> str:
+    """Return what to do with a file of which a model knows no item: its ids beside the model's, and likely causes."""
+    item = next((one for block in file.blocks(1) for one in block.table["item"].to_pylist() if one is not None), None)
+    return ids_differ(item, items)
+
+
+def ids_differ(item: object, items: ItemIndex) -> str:
+    """Return what to do where the model knows none of the items, given one of these."""
+    return (
+        f"one of its items is {shown_id(item)}, while the model's ids look like {shown_id(items.id_of(0))}; name the "
+        "column of items with --item-col, write ids as in the training data, or choose a run of this file's data set"
+    )
 
 
 def users_of(block: HistoryBlock) -> list[Any]:

@@ -3,6 +3,7 @@
     session       a session, what Spark needs, and its errors in one line
     frames        arrays of the driver as data frames, and back
     tables        tables and Parquet -> rows of user, item, rating and time
+    places        paths that can be looked at before Spark starts
     kinds         columns in the types of a log
     keys          a column of ids -> codes, by the rules of files
     log           a log -> coded events, and a report of what was read

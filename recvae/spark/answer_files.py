@@ -7,15 +7,16 @@ from recvae.datasets.columns import HISTORIES
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.recommenders.answer_files import AnswerCounts
-from recvae.recommenders.history_files import options_like
+from recvae.recommenders.history_files import ids_differ, options_like
 from recvae.recommenders.recommender import Recommender
 from recvae.spark.keys import keys_of
+from recvae.spark.places import check_paths
 from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
 from recvae.spark.session import located, reading_settings, spark_errors, spark_session
-from recvae.spark.tables import is_path, parquet, refuse_texts
+from recvae.spark.tables import is_path, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -28,6 +29,7 @@ def recommend_files(
     folder: Path,
     settings: "Mapping[str, str] | None" = None,
     options: dict[str, Any] | None = None,
+    starting: "Callable[[], None] | None" = None,
     **columns: Any,
 ) -> AnswerCounts:
     """Write recommendations for every history of a table or of Parquet files.
@@ -45,6 +47,8 @@ def recommend_files(
         Settings of a new session.
     options : dict, optional
         Of `Recommender.recommend_batch`.
+    starting : callable, optional
+        Called before a new session is made: all that can be refused without Spark was refused by then.
     **columns
         Fields of `LogFormat`: user, item, null.
 
@@ -65,11 +69,12 @@ def recommend_files(
         raise UsageError(f"got {output} with Spark, expected a name ending in {ENDING}, which becomes a folder")
     if Path(output).exists():
         raise UsageError(f"{output} exists already; remove it, or choose another name")
-    refuse_texts([source])
+    if is_path(source):
+        check_paths([source], settings)
     recommender = Recommender.load(folder)
     recommender.recommend_batch([], **options)  # refuse wrong options before anything is read
     known = options_like(recommender.manifest, LogFormat(**columns), recommender.items)
-    with spark_session(settings) as spark, spark_errors("Spark could not recommend"), reading_settings(spark):
+    with spark_session(settings, starting) as spark, spark_errors("Spark could not recommend"), reading_settings(spark):
         return _recommended(spark, source, output, folder, recommender, options, known)
 
 
@@ -120,7 +125,7 @@ def _items(
     if values and all(items.column_of(value) is None for value in values):
         raise DataError(
             f"{source}: none of its items is in the model, all users would get the most popular items; nothing is "
-            "written; check the column of items with --item-col"
+            f"written; {ids_differ(values[0], items)}"
         )
     words = [value for value in keys.missing if isinstance(value, str)]
     if words:

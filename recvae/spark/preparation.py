@@ -1,6 +1,6 @@
 """All steps on Spark, from a table to a data set on disk: that of the engine on one machine, event for event."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from recvae.items import ItemIndex
 from recvae.spark.filters import filtered
 from recvae.spark.frames import forget_views
 from recvae.spark.log import CodedLog, read_log
+from recvae.spark.places import check_paths
 from recvae.spark.session import check_spark, reading_settings, spark_errors, spark_session
 from recvae.spark.splits import WrittenSplit, write_split
 from recvae.spark.tables import Rows, is_path, rows_of_frame, rows_of_paths
@@ -81,6 +82,7 @@ def prepare(
     titles: Mapping[Any, str] | None = None,
     settings: Mapping[str, str] | None = None,
     source: dict[str, Any] | None = None,
+    starting: Callable[[], None] | None = None,
     **chosen: Any,
 ) -> WrittenDataset:
     """Read, filter and split a log on Spark, and write a data set.
@@ -104,6 +106,8 @@ def prepare(
         Settings of a new session; there is none if one is active.
     source : dict, optional
         Origin of the log, for the manifest.
+    starting : callable, optional
+        Called before a new session is made: all that can be refused without Spark was refused by then.
     **chosen
         Fields of `Protocol` and `LogFormat` instead of one, e.g. split="time", user="listener".
 
@@ -127,12 +131,34 @@ def prepare(
     protocol, log_format = _told(protocol, log_format, chosen)
     folder = Path(folder)
     name = check_name(name or folder.absolute().name)
+    _check_given(log, protocol, settings)
     check_spark()
     spark = getattr(log, "sparkSession", None)
     if spark is not None:
         return _prepared(spark, log, folder, name, protocol, log_format, titles, source)
-    with spark_session(settings) as session:
+    with spark_session(settings, starting) as session:
         return _prepared(session, log, folder, name, protocol, log_format, titles, source)
+
+
+def _check_given(log: Any, protocol: Protocol, settings: Mapping[str, str] | None) -> None:
+    """Refuse what is wrong whatever Spark would find."""
+    check_filters(Filters(min_user_items=protocol.min_user_items, min_item_users=protocol.min_item_users), True)
+    if isinstance(log, str | Path | Sequence):
+        paths = _paths(log)
+        if paths is not None:
+            check_paths(paths, settings)
+
+
+def _paths(log: str | Path | Sequence[Any]) -> list[str] | None:
+    """Return the paths of a log, None where it is the name of a table."""
+    given = [str(log)] if isinstance(log, str | Path) else [str(one) for one in log]
+    if not given:
+        raise UsageError("got no log, expected a table or at least one path")
+    if all(map(is_path, given)):
+        return given
+    if len(given) > 1:
+        raise UsageError(f"got {', '.join(given)}, expected one table, or paths of files; give one of them")
+    return None
 
 
 def _told(
@@ -181,15 +207,12 @@ def _opened(spark: "SparkSession", log: Any, options: LogFormat) -> Rows:
     """Open a data frame, a table or files."""
     if not isinstance(log, str | Path | Sequence):
         return rows_of_frame(log, options, "the table")
-    given = [str(log)] if isinstance(log, str | Path) else [str(one) for one in log]
-    if not given:
-        raise UsageError("got no log, expected a table or at least one path")
-    if all(map(is_path, given)):
-        return rows_of_paths(spark, given, options)
-    if len(given) > 1:
-        raise UsageError(f"got {', '.join(given)}, expected one table, or paths of files; give one of them")
-    with spark_errors(f"no file and no table '{given[0]}' could be read"):
-        return rows_of_frame(spark.table(given[0]), options, f"the table {given[0]}")
+    paths = _paths(log)
+    if paths is not None:
+        return rows_of_paths(spark, paths, options)
+    table = str(log) if isinstance(log, str | Path) else str(log[0])
+    with spark_errors(f"no file and no table '{table}' could be read"):
+        return rows_of_frame(spark.table(table), options, f"the table {table}")
 
 
 def _written(

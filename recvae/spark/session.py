@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +64,9 @@ def settings_of(given: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def spark_session(settings: Mapping[str, str] | None = None) -> Iterator["SparkSession"]:
+def spark_session(
+    settings: Mapping[str, str] | None = None, starting: Callable[[], None] | None = None
+) -> Iterator["SparkSession"]:
     """Yield the session that is there already, else a new one that is stopped afterwards.
 
     Parameters
@@ -72,6 +74,8 @@ def spark_session(settings: Mapping[str, str] | None = None) -> Iterator["SparkS
     settings : mapping of str to str, optional
         Settings of a new session, e.g. "spark.master"; by default those of `spark-submit` and of the installation, and
         all cores of this machine.
+    starting : callable, optional
+        Called before a new session is made, which takes seconds.
 
     Raises
     ------
@@ -96,6 +100,8 @@ def spark_session(settings: Mapping[str, str] | None = None) -> Iterator["SparkS
         usual |= {"spark.sql.shuffle.partitions": str(_LOCAL_PARTITIONS), "spark.ui.enabled": "false"}
     for name, value in (usual | settings).items():
         builder = builder.config(name, value)
+    if starting is not None:
+        starting()
     with spark_errors("Spark could not be started"):
         session = builder.getOrCreate()
     try:

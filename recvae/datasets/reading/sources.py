@@ -245,9 +245,9 @@ def find_sources(paths: Sequence[Path | str], scratch: Path) -> list[Source]:
     Raises
     ------
     UsageError
-        If there is no such file, or it is an address.
+        If there is no such file, a folder or glob holds none, or it is an address.
     DataError
-        If a folder or glob holds no file.
+        If a folder holds files of several kinds, or cannot be read.
     StorageError
         If what came through a pipe cannot be kept.
     """
@@ -277,7 +277,7 @@ def _in_folder(folder: Path) -> list[Source]:
     """Return the files of a folder and its sub-folders, without what systems and engines leave beside them."""
     paths = sorted(_files_below(folder, frozenset()))
     if not paths:
-        raise DataError(f"{folder} holds no file, expected the files of a log; give the folder with the log")
+        raise UsageError(f"{folder} holds no file, expected the files of a log; give the folder with the log")
     endings = Counter(path.suffix for path in paths)
     if len({ending.lower() for ending in endings}) > 1:
         listed = ", ".join(str(path.relative_to(folder)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")

@@ -13,6 +13,7 @@
     learned           arrays that a model learns, kept by name
     codes             what an autoencoder says of users' codes
     draws             what is given to draw from codes, and the source of each user's draws
+    mixtures          a mixture of normal distributions as the prior of codes
     densities         how probable it finds rows, and what is hidden of them
     autoencoder       a network trained by the one loop
     network_weights   the weights of an autoencoder: loaded, and brought together from several processes

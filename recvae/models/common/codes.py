@@ -1,6 +1,6 @@
 """What an autoencoder says of users' codes: encoded, decoded, drawn, and how much of the latent space is used.
 
-Encoders get whole rows, no noise is added. Where codes have a distribution, the prior is N(0, I).
+Encoders get whole rows, no noise is added. Where codes have a distribution, the prior is N(0, I); H+Vamp has its own.
 
 Letters in shape comments: U users, B users of a block, I items, D width of the codes, H of the last layer.
 """
@@ -15,7 +15,7 @@ import torch
 from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.models.common.base import Model
-from recvae.models.common.draws import as_codes, check_lengths, check_seed, draws_of
+from recvae.models.common.draws import as_codes, check_lengths, check_seed, draws_of, standard_normal
 from recvae.models.common.item_networks import ItemNetwork, ProductNetwork
 from recvae.progress import Progress
 from recvae.training.batches import SparseBatch, whole_batch
@@ -149,7 +149,7 @@ class CodeModel(Model):
         max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> sp.csr_matrix:
-        """Draw histories: a code from N(0, I), then as many different items as are asked for.
+        """Draw histories: a code from the prior, then as many different items as are asked for.
 
         Items are drawn one after the other by the softmax of the logits, also of a bernoulli likelihood, none twice.
 
@@ -158,7 +158,7 @@ class CodeModel(Model):
         lengths : ndarray of shape (n,), int
             How many items each history shall have, from 0 to the number of items.
         codes : ndarray of shape (n, latent_dim), optional
-            Codes to draw from; by default from N(0, I), unlike those of users (see `recvae.latent.generation`).
+            Codes to draw from; by default from the prior, unlike those of users (see `recvae.latent.generation`).
         seed : int
             Seed of all draws, 0 or more.
         max_memory : int, optional
@@ -174,7 +174,7 @@ class CodeModel(Model):
         Raises
         ------
         UsageError
-            If none are given and the model has no distribution, its likelihood is gaussian, or a length is wrong.
+            If none are given and the model has no prior, its likelihood is gaussian, or a length is wrong.
         NotFittedError
             Before `fit`.
         """
@@ -186,9 +186,7 @@ class CodeModel(Model):
             raise UsageError(f"got {self.name} with {what}, expected one of interactions; set likelihood=multinomial")
         if codes is None:
             self._check_distribution()
-            width = self._code_width()
-            drawn = [draws_of(seed, row).standard_normal(width) for row in range(len(wanted))]
-            codes = np.array(drawn).reshape(-1, width)  # (U, D)
+            codes = self._from_prior(len(wanted), check_seed(seed), max_memory)  # (U, D)
         points = self._check_codes(codes)
         if len(points) != len(wanted):
             raise UsageError(f"got {len(points):,} codes for {len(wanted):,} lengths, expected as many of each")
@@ -209,6 +207,9 @@ class CodeModel(Model):
         starts = np.concatenate([[0], np.cumsum(wanted)])
         found = np.concatenate([np.empty(0, np.int64), *columns])
         return sp.csr_matrix((np.ones(len(found), np.float32), found, starts), shape=(len(wanted), self.n_items_))
+
+    def _from_prior(self, n: int, seed: int, max_memory: int | None) -> np.ndarray:  # noqa: ARG002
+        return standard_normal(n, self._code_width(), seed)  # (U, D)
 
     def kl(self, user_items: sp.csr_matrix, *, max_memory: int | None = None) -> np.ndarray:
         """Return KL(q(z_d | x) || N(0, 1)) of each user and latent dimension, in nats.

@@ -2,8 +2,8 @@
 
     log p(x) >= log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),  z_k ~ q(z | x)      Burda et al., ICLR 2016, eq. 8
 
-K = 1 is the ELBO, and the bound rises with K. The prior is N(0, I); log p(x | z) has no constant of the multinomial,
-as in the loss, so that it is of the interactions in their order, not of the set.
+K = 1 is the ELBO, and the bound rises with K. The prior is N(0, I), but that of H+Vamp its own; log p(x | z) has no
+constant of the multinomial, as in the loss, so that it is of the interactions in their order, not of the set.
 
 Letters in shape comments: U users, B users of a block, N interactions of them, I items, K draws, D width of the codes.
 """
@@ -19,7 +19,7 @@ from recvae.compute.memory import in_blocks
 from recvae.errors import UsageError
 from recvae.interactions import as_interactions
 from recvae.models.common.codes import CodeModel
-from recvae.models.common.draws import check_samples, draws_of
+from recvae.models.common.draws import check_apart, check_samples, content_keys, draws_for
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.progress import Progress
 from recvae.training.losses import output_nll, sum_of_each
@@ -37,8 +37,15 @@ class DensityModel(CodeModel):
     @property
     def has_likelihood(self) -> bool:
         """Whether a row has a probability, so that `elbo` and `log_likelihood` work."""
-        known = self.has_distribution and self.has_decoder and self._likelihood() is not None
-        return known and type(self._a_network()).draws is ProductNetwork.draws and self._likelihood()[1] == 1  # type: ignore[index]
+        likelihood = self._likelihood()
+        known = self.has_distribution and self.has_decoder and self.has_prior
+        return known and likelihood is not None and likelihood[1] == 1
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether it is known how likely codes are before a row is seen, so that they can be drawn."""
+        network = self._a_network()
+        return isinstance(network, ProductNetwork) and self.has_distribution and network.has_normal_prior
 
     def log_weights(
         self,
@@ -61,7 +68,7 @@ class DensityModel(CodeModel):
         n_samples : int
             Draws per user, 1 or more.
         seed : int
-            Of the draws. Those of a user depend on the seed and on the row's number, not on the other users.
+            Of the draws. Those of a user depend on the seed and on the history, not on its row or on the other users.
         max_memory : int, optional
             Bytes that it may take.
         progress : Progress, optional
@@ -96,12 +103,13 @@ class DensityModel(CodeModel):
         max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Return E_q[log p(x | z)] - KL(q(z | x) || N(0, I)) of each user, in nats: the bound with beta = 1.
+        """Return E_q[log p(x | z)] - KL(q(z | x) || p(z)) of each user, in nats: the bound with beta = 1.
 
         Parameters
         ----------
         user_items, n_samples, seed, max_memory, progress
-            See `log_weights`; draws are for the first term, the second is exact.
+            See `log_weights`; draws are for the first term, the second is exact where p(z) is N(0, I). For H+Vamp
+            both are of draws: it is the mean of `log_weights`.
 
         Returns
         -------
@@ -113,6 +121,9 @@ class DensityModel(CodeModel):
             See `log_weights`.
         """
         rows = self._check_density(user_items)
+        if not self.network_.has_normal_prior:
+            k, measure = check_samples(n_samples), self._of_rows(rows)
+            return self._folded(rows, k, seed, max_memory, measure, np.add, weighted=True, progress=progress) / k
         reconstruction = self.reconstruction(rows, n_samples, seed=seed, max_memory=max_memory, progress=progress)
         divergence = self._each_block(
             rows.shape[0], max_memory, lambda start, end: self._kl_block(rows[start:end]).sum(axis=1)
@@ -147,7 +158,7 @@ class DensityModel(CodeModel):
             Before `fit`.
         """
         rows = self._check_histories(user_items)
-        self._check_decoder()
+        self._check_reconstruction()
         n_draws, measure = self._n_draws(n_samples), self._of_rows(rows)
         return self._folded(rows, n_draws, seed, max_memory, measure, np.add, progress=progress) / n_draws  # (U,)
 
@@ -221,13 +232,9 @@ class DensityModel(CodeModel):
             If a target is in the fold-in, or the shapes differ.
         """
         rows = self._check_histories(fold_in)
-        self._check_decoder()
-        likelihood = self._likelihood()
-        if likelihood is None or likelihood[0] != "multinomial":
-            name = "none" if likelihood is None else likelihood[0]
-            raise UsageError(f"got {self.name} with likelihood {name}, expected multinomial; train such a run")
+        self._check_foresight()
         wanted = as_interactions(targets, "the targets", self.n_items_)
-        _check_apart(rows, wanted)
+        check_apart(rows, wanted)
 
         def measure(hidden: torch.Tensor, start: int, end: int) -> torch.Tensor:
             seen, batch = self._batch(rows[start:end]), self._batch(wanted[start:end])
@@ -302,7 +309,7 @@ class DensityModel(CodeModel):
         @torch.no_grad()
         def work(start: int, end: int) -> None:
             draw = self.network_.draws(self._batch(rows[start:end]))
-            sources = [draws_of(seed, row) for row in range(start, end)]
+            sources = [draws_for(seed, key) for key in content_keys(rows[start:end])]
             at_a_time = max(1, min(_DRAWS_AT_A_TIME, noise_bytes // (4 * width * (end - start))))
             for first in range(0, n_samples, at_a_time):
                 n = min(at_a_time, n_samples - first)
@@ -318,19 +325,26 @@ class DensityModel(CodeModel):
         most = max(1, noise_bytes // (4 * width))  # users whose noise of one draw is held
         in_blocks(rows.shape[0], min(self.rows_at_a_time(max_memory), most), work)
 
+    def _check_reconstruction(self) -> None:
+        """Refuse a model, fitted or not, without `reconstruction`."""
+        self._check_decoder()
+        self._of_rows(sp.csr_matrix((0, 1)))  # which are not looked at
+
+    def _check_foresight(self) -> None:
+        """Refuse a model, fitted or not, without `target_log_likelihood`."""
+        self._check_decoder()
+        name, _ = self._likelihood() or ("none", 1.0)
+        if name != "multinomial":
+            raise UsageError(f"got {self.name} with likelihood {name}, expected multinomial; train such a run")
+
+    def _check_likelihood(self) -> None:
+        """Refuse a model, fitted or not, without `log_likelihood`."""
+        if not self.has_likelihood:
+            _, weight = self._likelihood() or ("", 1.0)
+            what = "no probability of a row" if weight == 1 else "a weight of interactions (confidence)"
+            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae, recvae or hvamp")
+
     def _check_density(self, user_items: sp.csr_matrix) -> sp.csr_matrix:
         rows = self._check_histories(user_items)
-        if not self.has_likelihood:
-            likelihood = self._likelihood()
-            weighted = likelihood is not None and likelihood[1] != 1
-            what = "a weight of interactions (confidence)" if weighted else "no probability of a row"
-            raise UsageError(f"got {self.name} with {what}, expected a likelihood; use multvae or recvae")
+        self._check_likelihood()
         return rows
-
-
-def _check_apart(fold_in: sp.csr_matrix, targets: sp.csr_matrix) -> None:
-    if fold_in.shape != targets.shape:
-        raise UsageError(f"got targets of shape {targets.shape}, expected {fold_in.shape}, that of the fold-in")
-    both = fold_in.multiply(targets).nnz
-    if both:
-        raise UsageError(f"got {both:,} targets that are in the fold-in, expected none; leave them out of one")

@@ -100,6 +100,11 @@ class ProductNetwork(LogitNetwork):
 
         return draw
 
+    @property
+    def has_normal_prior(self) -> bool:
+        """Whether the prior is N(0, I), so that the divergence from it is known; not where `draws` is its own."""
+        return type(self).draws is ProductNetwork.draws
+
     def forward(self, batch: SparseBatch) -> torch.Tensor:
         """Return the logits, shape (n_users, n_items)."""
         return self.output(self.hidden(batch))  # (B, H) -> (B, I)

@@ -22,6 +22,10 @@ from recvae.training.draws import of_interactions, of_users
 from recvae.training.shards import Shard
 
 BIAS_STD = 1e-3
+LOGVAR_RANGE = (-12.0, 4.0)  # of a `Head`
+
+Gaussian = tuple[torch.Tensor, torch.Tensor]
+"""Mean and log-variance."""
 
 
 def sparse_product(
@@ -162,6 +166,43 @@ class DenseEncoder(nn.Module):
             before = before + hidden
         mean, logvar = self.heads(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
         return mean, logvar
+
+
+class Gated(nn.Module):
+    """A linear layer whose outputs are let through by a second one: (W x + b) * sigmoid(V x + c).
+
+    Parameters
+    ----------
+    n_inputs, width : int
+        Widths.
+    """
+
+    def __init__(self, n_inputs: int, width: int) -> None:
+        super().__init__()
+        self.linear = Linear(n_inputs, 2 * width)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the gated outputs, shape (n, width)."""
+        return nn.functional.glu(self.linear(inputs), dim=1)  # (B, 2 H) -> (B, H)
+
+
+class Head(nn.Module):
+    """Mean and log-variance of a normal distribution.
+
+    Parameters
+    ----------
+    n_inputs, latent_dim : int
+        Widths.
+    """
+
+    def __init__(self, n_inputs: int, latent_dim: int) -> None:
+        super().__init__()
+        self.linear = Linear(n_inputs, 2 * latent_dim)
+
+    def forward(self, hidden: torch.Tensor) -> Gaussian:
+        """Return both, each of shape (n, latent_dim)."""
+        mean, logvar = self.linear(hidden).chunk(2, dim=1)  # (B, 2 D) -> (B, D), (B, D)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

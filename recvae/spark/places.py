@@ -1,0 +1,71 @@
+"""Paths that can be looked at without Spark: what is wrong is said before Java starts, which takes seconds."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from recvae.errors import UsageError
+from recvae.spark.tables import refuse_texts
+
+# Where it may be said that Spark's own file system is another one.
+_ENVIRONMENT = (
+    "HADOOP_CONF_DIR",
+    "YARN_CONF_DIR",
+    "HADOOP_HOME",
+    "SPARK_CONF_DIR",
+    "SPARK_HOME",
+    "PYSPARK_SUBMIT_ARGS",
+)
+_SETTINGS = ("spark.hadoop.fs.defaultFS", "spark.hadoop.fs.default.name")
+
+
+def check_paths(paths: Sequence[str], settings: Mapping[str, str] | None = None) -> None:
+    """Refuse files of text, and paths of this machine where there is nothing that Spark would read.
+
+    What a scheme such as s3a:// names is left to Spark. So is a path without one where Spark may be set to read from
+    another file system, such as HDFS, or runs already.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        As they were given.
+    settings : mapping of str to str, optional
+        Settings of Spark.
+
+    Raises
+    ------
+    UsageError
+        If so; messages are those of Spark's own reading.
+    """
+    refuse_texts(paths)
+    is_told = any(os.environ.get(name) for name in _ENVIRONMENT) or any(name in _SETTINGS for name in settings or {})
+    is_here = not is_told and not _is_running()
+    for path in paths:
+        local = path.removeprefix("file://") if path.startswith("file:///") else path
+        if "://" in local or local.startswith("file:") or (local == path and not is_here):
+            continue
+        is_pattern = any(mark in local for mark in "*?[{\\")
+        found = glob.glob(local) if is_pattern else [local] * Path(local).exists()  # noqa: PTH207
+        if is_pattern and not found and any(mark in local for mark in "{\\"):
+            continue  # patterns of Hadoop, which has more than those here
+        files = [file for one in found for file in _data_files(Path(one))]
+        if not files:
+            raise UsageError(f"no file at {local}; check the path")
+        refuse_texts(files)
+
+
+def _is_running() -> bool:
+    """Whether there is a session that will be used; pyspark is not imported for it."""
+    module = sys.modules.get("pyspark.sql")
+    return module is not None and module.SparkSession.getActiveSession() is not None
+
+
+def _data_files(path: Path) -> Iterator[str]:
+    """Yield the files that Spark would read below a path: none whose name begins with . or _."""
+    if path.is_file():
+        yield str(path)
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".") and ("=" in name or name[0] != "_")]
+        yield from (str(Path(folder) / name) for name in names if not name.startswith((".", "_")))
