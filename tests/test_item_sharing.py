@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from test_ranks import DEEP, HELD_OUT, N_ITEMS, TRAIN, WIDE, Stops, check_same, figures, fitted, make
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import current
@@ -25,6 +24,7 @@ from recvae.training import shard_files, sharded_softmax
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import NullMonitor
 from recvae.training.validation import OBJECTIVE, validation_means
+from tests.test_ranks import DEEP, HELD_OUT, N_ITEMS, TRAIN, WIDE, Stops, check_same, figures, fitted, make
 
 Several = Callable[..., list[Any]]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recvae.runs.run import Run
 
 _ABLE = ("train",)
+_LEAST_FILE = 1_000_000  # bytes: a smaller one is a unit forgotten
 _INTERRUPTED = 130  # exit code after Ctrl-C
 
 
@@ -69,8 +70,8 @@ def is_first() -> bool:
     return current().leads
 
 
-def share_by(share: str) -> None:
-    """Have all processes share users or items, as --share says."""
+def share_by(share: str, shard_size: str | None, tracked: str | None) -> int | None:
+    """Have all processes share users or items, as --share says; return the bytes of --shard-size."""
     from recvae.compute.ranks import ITEMS, SHARES, current
     from recvae.errors import UsageError
 
@@ -83,6 +84,27 @@ def share_by(share: str) -> None:
         )
     if current().several:
         current().share = share
+    return _file_size(shard_size, share, tracked)
+
+
+def _file_size(shard_size: str | None, share: str, tracked: str | None) -> int | None:
+    """Return the bytes of --shard-size, None where the weights go into one file."""
+    from recvae.compute.memory import parse_bytes
+    from recvae.errors import UsageError
+
+    if shard_size is None:
+        return None
+    n_bytes = parse_bytes(shard_size)
+    if n_bytes < _LEAST_FILE:
+        raise UsageError(
+            f"got --shard-size {shard_size}, which is {n_bytes:,} bytes, expected 1MB or more, such as 5GB"
+        )
+    if share != "users" and tracked is not None:
+        raise UsageError(
+            "got --tensorboard or --mlflow with --share items and --shard-size, where no process has the whole model; "
+            "leave --shard-size out"
+        )
+    return n_bytes
 
 
 def take_sigterm_as_ctrl_c() -> None:

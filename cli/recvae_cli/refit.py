@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Request:
     overwrite: bool
     resume: bool
     find_beta: bool
+    file_bytes: int | None
     select_by: str | None
     tensorboard: str | None
     mlflow: str | None
@@ -121,6 +122,7 @@ def _watch(run: "Run", data: str, request: Request) -> "Iterator[tuple[Run, Moni
 
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, data, request.tensorboard, request.mlflow)
+    run = replace(run, file_bytes=request.file_bytes)
     tell_run(run, data)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:

@@ -95,6 +95,12 @@ def train(
             help="With torchrun: what each process has a part of: users of each batch, or items of the network.",
         ),
     ] = "users",
+    shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-size", metavar="SIZE", help="Write the weights in files of at most this size, with an index: 5GB."
+        ),
+    ] = None,
     device: Device = DEVICE,
     overwrite: Annotated[bool, typer.Option(help="Replace the existing run when this one finishes.")] = False,
     resume: Annotated[
@@ -139,7 +145,7 @@ def train(
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
     take_sigterm_as_ctrl_c()
-    share_by(share)
+    file_bytes = share_by(share, shard_size, tensorboard or mlflow)
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -153,6 +159,7 @@ def train(
             overwrite=overwrite,
             resume=resume,
             find_beta=find_beta,
+            file_bytes=file_bytes,
             select_by=select_by,
             tensorboard=tensorboard,
             mlflow=mlflow,
@@ -172,7 +179,7 @@ def train(
     else:
         run, dataset = _new_run(data, kind, own, name, given, overwrite, device, data_dir, runs_dir, metric, find_beta)
     tell_run(run, dataset.name)
-    run = tracked(run, dataset.name, tensorboard, mlflow)
+    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, limit)

@@ -1,7 +1,7 @@
 """The bundle on disk: what training writes and serving loads. No pickle, no training data, nothing executed.
 
     recommender.json      format, model, hyperparameters, manifest of the data, metrics, versions, file sizes
-    weights.safetensors   what the model learned
+    weights.safetensors   what the model learned; or several files and an index, see `recvae.storage.weight_files`
     items.parquet         id, title and training count of each column
     README.md             a model card for people
 
@@ -28,9 +28,10 @@ from recvae.items import ItemIndex
 from recvae.models import MODELS, is_own, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
-from recvae.storage.arrays import read_weights, write_weights
+from recvae.storage.arrays import streams_of
 from recvae.storage.files import storage_errors, write_file, write_json, write_text
 from recvae.storage.integrity import UNREADABLE_ARCHIVE, FileState, described, states_of
+from recvae.storage.weight_files import is_of_weights, names_of_weights, read_weight_files, write_weight_files
 from recvae.training.records import TrainingSummary
 from recvae.version import __version__
 
@@ -75,7 +76,7 @@ class Bundle:
         return f"<Bundle: {self.model!r} on {one_line(self.manifest.get('name', 'unnamed data'))}>"
 
 
-def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> None:
+def write_bundle(folder: Path, bundle: Bundle, *, file_bytes: int | None = None, has_weights: bool = False) -> None:
     """Write a bundle into a folder, made if missing; the card comes last and makes it valid.
 
     Parameters
@@ -84,8 +85,10 @@ def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> 
         Where.
     bundle : Bundle
         What.
+    file_bytes : int, optional
+        The most that a file of weights holds; None for one file.
     has_weights : bool
-        Whether the file of the weights is there already; see `NetworkWeights.gather`.
+        Whether the weights are there already; see `gather_weights`.
 
     Raises
     ------
@@ -98,7 +101,8 @@ def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> 
     with storage_errors(folder):
         (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
     if not has_weights:
-        write_weights(folder / WEIGHTS, weights)
+        write_weight_files(folder / WEIGHTS, streams_of(weights), file_bytes)
+    names = sorted(one.name for one in folder.iterdir() if is_of_weights(WEIGHTS, one.name))
     with write_file(folder / ITEMS) as aside:
         bundle.items.write(aside)
     card = {
@@ -116,13 +120,13 @@ def write_bundle(folder: Path, bundle: Bundle, *, has_weights: bool = False) -> 
             "python": platform.python_version(),
             **{name: version(name) for name in _LIBRARIES},
         },
-        "files": described(folder, (WEIGHTS, ITEMS)),
+        "files": described(folder, (*names, ITEMS)),
     }
     write_text(folder / README, model_card(card, bundle.model.paper, is_own(type(bundle.model))))
     write_json(folder / CARD, card)
 
 
-def gather_weights(model: Model, folder: Path | None = None) -> None:
+def gather_weights(model: Model, folder: Path | None = None, file_bytes: int | None = None) -> None:
     """Write the weights of a model whose items several processes share into the folder of its bundle; all call it.
 
     Parameters
@@ -131,6 +135,8 @@ def gather_weights(model: Model, folder: Path | None = None) -> None:
         As its fit has left it; nothing is done with one that was stopped before it had learned anything.
     folder : Path, optional
         In the first process, which has the whole model then, used from its file.
+    file_bytes : int, optional
+        The most that a file holds; None for one file. Of several files, no process has the whole model.
 
     Raises
     ------
@@ -142,7 +148,7 @@ def gather_weights(model: Model, folder: Path | None = None) -> None:
     if folder is not None:
         with storage_errors(folder):
             (folder / CARD).unlink(missing_ok=True)  # an older card must not speak for newer weights
-    model.gather(None if folder is None else folder / WEIGHTS)
+    model.gather(None if folder is None else folder / WEIGHTS, file_bytes)
 
 
 def _describe_parts(model: Model) -> dict[str, Any]:
@@ -206,7 +212,7 @@ def read_bundle(
             needed = model.scoring_needs(len(items)).reading
             ways = f"raise it to {enough_bytes(needed)}, the least it can be read and used with"
             check_memory(needed, max_memory, f"reading {folder}", ways)
-        weights = read_weights(folder / WEIGHTS, mapped)
+        weights = read_weight_files(folder, names_of_weights(WEIGHTS, card["files"]), mapped)
     except _UNREADABLE as error:
         raise damaged(folder, str(error)) from error
     try:
@@ -280,4 +286,4 @@ def _model_of(card: dict[str, Any], models: Sequence[type[Model]]) -> Model:
 
 def check_files(folder: Path, card: dict[str, Any]) -> dict[str, FileState]:
     """Say of each file of a bundle whether it is what was written, as the card has it."""
-    return states_of(folder, (WEIGHTS, ITEMS), card, CARD)
+    return states_of(folder, (*names_of_weights(WEIGHTS, card["files"]), ITEMS), card, CARD)

@@ -19,6 +19,7 @@ from recvae.metrics.metric import resample
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import hyperparameters_of, values_of
 from recvae.progress import Progress
+from recvae.storage.weight_files import is_of_weights
 
 Fitted = Model | Bundle
 
@@ -146,7 +147,7 @@ def measure(
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
-    file = folder / WEIGHTS if folder is not None else None
+    files = [one for one in folder.iterdir() if is_of_weights(WEIGHTS, one.name)] if folder is not None else []
     return Contender(
         name=name,
         model=model.name,
@@ -161,7 +162,7 @@ def measure(
         seeds=[values["seed"]] if "seed" in values else [],
         seed_means=means | {metric: [value] for metric, value in overall.items()},
         seconds=bundle.training.seconds if bundle else None,
-        n_bytes=file.stat().st_size if file is not None and file.is_file() else sum(w.nbytes for w in weights),
+        n_bytes=sum(one.stat().st_size for one in files) or sum(w.nbytes for w in weights),
         n_parameters=model.count_parameters(),
     )
 

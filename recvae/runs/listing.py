@@ -20,7 +20,8 @@ from recvae.storage.integrity import UNREADABLE as UNREADABLE_JSON
 TRAINING, UNREADABLE = "training", "unreadable"
 OBJECTIVE = "ndcg@100"  # a copy: the metric that training validates by
 
-_REMAINS = ("weights.safetensors", "checkpoint.safetensors", RUN_LOG)  # of a run that is neither a bundle nor resumable
+# Of a run that is neither a bundle nor resumable.
+_REMAINS = ("weights.safetensors", "weights-*-of-*.safetensors", "checkpoint.safetensors", RUN_LOG)
 
 
 @dataclass(frozen=True, kw_only=True)

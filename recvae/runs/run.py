@@ -21,8 +21,9 @@ from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
 from recvae.runs.finding import list_runs
-from recvae.runs.state import LOCK, is_locked, locked_run, metric_of, read_state, write_state
+from recvae.runs.state import LOCK, claim, is_locked, locked_run, metric_of, read_state, write_state
 from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
+from recvae.storage.weight_files import is_of_weights
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.details import DetailedMonitor, failed
 from recvae.training.monitors import LogFile, MonitorList
@@ -30,7 +31,7 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, check_objective
 
-_OF_A_RUN = {CARD, WEIGHTS, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
+_OF_A_RUN = {CARD, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
 _LATER = "; where more memory is free, run `recvae train --resume` to continue"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
@@ -59,6 +60,8 @@ class Run:
         Where its training is followed in other programs, to go on there when it is resumed; no bundle has it.
     job : str, optional
         Which call of torchrun trains it; see `recvae.runs.sharing`.
+    file_bytes : int, optional
+        The most that a file of its weights holds; None for one file.
     """
 
     model: Model
@@ -70,6 +73,7 @@ class Run:
     select_by: Metric = OBJECTIVE
     tracking: dict[str, str] = field(default_factory=dict)
     job: str | None = None
+    file_bytes: int | None = None
 
 
 def new_run(
@@ -129,7 +133,7 @@ def further_files(folder: Path) -> list[str]:
     return [
         entry.name + ("/" if entry.is_dir() else "")
         for entry in entries
-        if entry.name not in _OF_A_RUN and not entry.name.startswith(".")
+        if entry.name not in _OF_A_RUN and not is_of_weights(WEIGHTS, entry.name) and not entry.name.startswith(".")
     ]
 
 
@@ -271,11 +275,11 @@ def train(
     run.model.check_memory(*size, resolve_device(device), max_memory=max_memory)  # before all else; a refit needs more
     check_objective(run.select_by, dataset.validation, dataset.train)
     work = run.work
-    _claim(run)
+    claim(work, resumes=run.resumes, overwrites=run.overwrites)
     with locked_run(work):
         try:
             bundle, failure = (fitted := _fit(run, dataset, device, monitor, max_memory)).bundle(), fitted.failure
-            write_bundle(work, bundle, has_weights=current().by_items)
+            write_bundle(work, bundle, file_bytes=run.file_bytes, has_weights=current().by_items)
         except BaseException as error:
             if isinstance(monitor, DetailedMonitor):
                 monitor.ended(failed(error))  # also where the fit itself went well
@@ -298,17 +302,6 @@ def train(
     if failure is not None:
         raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
-
-
-def _claim(run: Run) -> None:
-    """Make the folder of a new run, or tidy up that of one to continue."""
-    with storage_errors(run.work):
-        if run.overwrites and run.work.is_dir():
-            with locked_run(run.work):
-                shutil.rmtree(run.work)
-        run.work.mkdir(parents=True, exist_ok=run.resumes)
-        for half_written in run.work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
-            half_written.unlink()
 
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
@@ -341,7 +334,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
             select_by=run.select_by,
         )
         if current().by_items:
-            gather_weights(model, work)
+            gather_weights(model, work, run.file_bytes)
         current().end()
         return fitted
     except (UsageError, BundleError):

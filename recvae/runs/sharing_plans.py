@@ -23,7 +23,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
 from recvae.models.common.sharing import check_can_share, check_shares
 from recvae.models.ials import IALS
-from recvae.training.records import NullMonitor
+from recvae.training.records import EpochRecord, NullMonitor
 
 _FEW = 4  # items of each process in the smaller of two trials
 
@@ -166,15 +166,19 @@ class _Counting(Ranks):
 
 
 class _Noted(NullMonitor):
-    """What was sent until the last update of an epoch."""
+    """What was sent from the first update of an epoch to the last."""
 
     def __init__(self, counting: _Counting) -> None:
         self.n_bytes, self.updates = 0, 0
-        self._counting = counting
+        self._counting, self._before = counting, 0
+
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002
+        """Leave out what was sent before the first one."""
+        self._before = self._counting.n_bytes
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002  (every monitor's signature)
         """Note it."""
-        self.n_bytes, self.updates = self._counting.n_bytes, self.updates + 1
+        self.n_bytes, self.updates = self._counting.n_bytes - self._before, self.updates + 1
 
 
 def _added_up(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -> float | None:

@@ -1,6 +1,7 @@
 """What a run writes down of itself while it is unfinished, `run.json`, and the metric that it chooses by."""
 
 import json
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from recvae.bundles.card import RUN_STATE
 from recvae.errors import BundleError, UsageError
 from recvae.metrics import Metric
-from recvae.storage.files import locked, write_json
+from recvae.storage.files import locked, storage_errors, write_json
 from recvae.storage.integrity import UNREADABLE
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, objective
@@ -85,3 +86,24 @@ def is_locked(work: Path) -> bool:
             return False
     except UsageError:
         return True
+
+
+def claim(work: Path, *, resumes: bool, overwrites: bool) -> None:
+    """Make the folder of a new run, or tidy up that of one to continue.
+
+    Parameters
+    ----------
+    work : Path
+        The folder.
+    resumes : bool
+        Whether it is there already.
+    overwrites : bool
+        Whether an unfinished run in it may be removed.
+    """
+    with storage_errors(work):
+        if overwrites and work.is_dir():
+            with locked_run(work):
+                shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=resumes)
+        for half_written in work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
+            half_written.unlink()

@@ -8,17 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae.bundles.card import CARD
+from recvae.bundles.card import CARD, read_card
 from recvae.errors import UsageError
 from recvae.storage.files import storage_errors
 from recvae.storage.integrity import sha256_of
+from recvae.storage.weight_files import names_of_weights
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from recvae.recommenders.recommender import Recommender
 
-_FILES = (CARD, "weights.safetensors", "items.parquet")
+_WEIGHTS = "weights.safetensors"
 
 
 def send_bundle(spark: "SparkSession", folder: Path) -> str:
@@ -64,7 +65,7 @@ def _sent(application: str, name: str, folder: Path, spark: "SparkSession") -> s
     if (application, name) not in _SENT:
         path = _scratch() / f"{name}.zip"
         with storage_errors(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-            for one in _FILES:
+            for one in (CARD, "items.parquet", *names_of_weights(_WEIGHTS, read_card(folder)["files"])):
                 file.write(folder / one, one)
         spark.sparkContext.addArchive(f"{path}#{name}")
         _SENT.add((application, name))

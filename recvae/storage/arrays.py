@@ -26,17 +26,23 @@ def write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     StorageError
         If it cannot be written.
     """
+    write_streams(path, streams_of(weights))
+
+
+def streams_of(weights: Mapping[str, np.ndarray]) -> dict[str, Stream]:
+    """Return arrays as streams of one part each.
+
+    Raises
+    ------
+    UsageError
+        If an array is of a type that is not written.
+    """
     for name, array in weights.items():
         if str(array.dtype) not in NAMES:
             raise UsageError(
                 f"got {name} of type {array.dtype}, expected one of {', '.join(NAMES)}; convert it with astype"
             )
-    write_streams(path, {name: stream_of(array) for name, array in weights.items()})
-
-
-def stream_of(array: np.ndarray) -> Stream:
-    """Return an array as a stream of one part."""
-    return Stream(str(array.dtype), array.shape, lambda: [array])
+    return {name: Stream(str(array.dtype), array.shape, lambda array=array: [array]) for name, array in weights.items()}
 
 
 def read_weights(path: Path, mapped: bool = True) -> dict[str, np.ndarray]:

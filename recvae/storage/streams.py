@@ -6,7 +6,7 @@ slower and rounds differently than before saving. Here, arrays whose length keep
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,12 @@ def in_order(streams: Mapping[str, Stream]) -> list[str]:
     return sorted(sorted(streams), key=lambda name: streams[name].n_bytes % ALIGNMENT != 0)  # stable: by name otherwise
 
 
-def write_streams(path: Path, streams: Mapping[str, Stream], metadata: Mapping[str, str] | None = None) -> None:
+def write_streams(
+    path: Path,
+    streams: Mapping[str, Stream],
+    metadata: Mapping[str, str] | None = None,
+    order: Sequence[str] | None = None,
+) -> None:
     """Write arrays as a safetensors file, completely or not at all.
 
     Parameters
@@ -69,6 +74,8 @@ def write_streams(path: Path, streams: Mapping[str, Stream], metadata: Mapping[s
         By name.
     metadata : mapping of str to str, optional
         For the header.
+    order : sequence of str, optional
+        In which to write them; by default `in_order`.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def write_streams(path: Path, streams: Mapping[str, Stream], metadata: Mapping[s
         If it cannot be written.
     """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
-    end, order = 0, in_order(streams)
+    end, order = 0, in_order(streams) if order is None else order
     for name in order:
         start, end = end, end + streams[name].n_bytes
         shape, kind = list(streams[name].shape), NAMES[streams[name].dtype]

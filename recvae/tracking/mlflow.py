@@ -16,6 +16,7 @@ from recvae.bundles.card import CARD, RUN_LOG, read_card
 from recvae.errors import UsageError, requires_extra
 from recvae.models import MODELS
 from recvae.models.common.hyperparameters import values_of
+from recvae.storage.weight_files import is_of_weights
 from recvae.tracking.figures import EVERY_EPOCH, figures_of, final_figures, outcome, outcome_text, step_sizes_of
 from recvae.training.details import DetailedMonitor, EpochDetails
 from recvae.training.records import EpochRecord, TrainingSummary
@@ -265,7 +266,8 @@ def save_model(folder: Path, target: Path) -> None:
 
 def _copy(folder: Path, target: Path) -> Path:
     target.mkdir()
-    for name in (WEIGHTS, ITEMS, README, RUN_LOG, CARD):
+    weights = [one.name for one in folder.iterdir() if is_of_weights(WEIGHTS, one.name)]
+    for name in (*weights, ITEMS, README, RUN_LOG, CARD):
         if (folder / name).is_file():
             shutil.copy2(folder / name, target / name)
     return target

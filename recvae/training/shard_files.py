@@ -15,6 +15,7 @@ import torch
 from recvae.compute.ranks import Ranks
 from recvae.errors import BundleError
 from recvae.storage.streams import Stream, take_part, write_streams
+from recvae.storage.weight_files import write_weight_files
 from recvae.training.checkpoints import Checkpoint, TrainingState, state_from, tensors_of
 from recvae.training.shards import Shard
 
@@ -67,8 +68,8 @@ def _gathered(own: torch.Tensor, shard: Shard) -> Iterator[np.ndarray]:
         yield rows.numpy()  # (R, ...)
 
 
-def write_whole(path: Path | None, streams: Mapping[str, Stream], ranks: Ranks, **header: str) -> None:
-    """Write streams, of which the first process has the path, and the others send their parts.
+def write_whole(path: Path | None, streams: Mapping[str, Stream], ranks: Ranks, file_bytes: int | None = None) -> None:
+    """Write weights, of which the first process has the path, and the others send their parts.
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ def write_whole(path: Path | None, streams: Mapping[str, Stream], ranks: Ranks, 
         From `streams_of`.
     ranks : Ranks
         Which of the processes this one is.
-    **header : str
-        For the header.
+    file_bytes : int, optional
+        See `recvae.storage.weight_files.write_weight_files`.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def write_whole(path: Path | None, streams: Mapping[str, Stream], ranks: Ranks, 
     if path is None:
         take_part(streams)
     else:
-        write_streams(path, streams, header or None)
+        write_weight_files(path, streams, file_bytes)
     ranks.check()
 
 
@@ -118,9 +119,10 @@ def save_shards(checkpoint: Checkpoint | None, state: TrainingState, shard: Shar
         return
     streams = streams_of(tensors_of(state), of_items, shard)
     if checkpoint is None:
-        write_whole(None, streams, ranks)
+        take_part(streams)
     else:
-        write_whole(checkpoint.path, streams, ranks, **checkpoint.header(state))
+        write_streams(checkpoint.path, streams, checkpoint.header(state))
+    ranks.check()
 
 
 def load_shards(checkpoint: Checkpoint | None, shard: Shard, of_items: set[str]) -> TrainingState | None:

@@ -340,7 +340,7 @@ class Model(Described, ScoringModel):
             needs.training, max_memory, f"{self.name} on {n_items:,} items", f"raise --max-memory, {FEWER_ITEMS}"
         )
 
-    def gather(self, path: Path | None = None) -> bool:  # noqa: ARG002  (of networks whose items are shared)
+    def gather(self, path: Path | None = None, file_bytes: int | None = None) -> bool:  # noqa: ARG002  (of networks whose items are shared)
         """Whether this process has the whole model, as it does of most; see `NetworkWeights.gather`."""
         return True
 

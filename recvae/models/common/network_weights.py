@@ -66,18 +66,21 @@ class NetworkWeights(DensityModel):
                 "the first one has the whole model"
             )
 
-    def gather(self, path: Path | None = None) -> bool:
+    def gather(self, path: Path | None = None, file_bytes: int | None = None) -> bool:
         """Bring together what processes that share the items have learned; all of them call it, in `joined`.
 
         Parameters
         ----------
         path : Path, optional
             A file for the weights, in the first process: it then uses them from there, and never has all in memory.
+        file_bytes : int, optional
+            With a path: write files of at most so many bytes beside it, with an index, and use none of them.
 
         Returns
         -------
         bool
-            Whether this process has the whole model now: the first one, or any of a model that is not shared.
+            Whether this process has the whole model now: the first one, unless the weights lie in several files, or any
+            of a model that is not shared.
 
         Raises
         ------
@@ -93,8 +96,10 @@ class NetworkWeights(DensityModel):
         streams = streams_of(dict(network.state_dict()), set(network.item_parameters()), self.shard_)
         ranks.check()
         if ranks.from_first(path is not None):
-            write_whole(path, streams, ranks)
-            whole = read_weights(path) if path is not None else {}
+            write_whole(path, streams, ranks, file_bytes)
+            if path is None or file_bytes is not None:
+                return False
+            whole = read_weights(path)
         else:
             parts = {name: list(stream.parts()) for name, stream in streams.items()}
             ranks.check()

@@ -1,0 +1,156 @@
+"""What each of several processes needs and sends: as it is really taken and sent, and `recvae plan --ranks`."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from recvae.compute.process_group import joined
+from recvae.compute.ranks import Ranks, current, supposed
+from recvae.errors import UsageError
+from recvae.models import EASE, MODELS, MultVAE
+from recvae.runs.sharing_plans import fewer_bytes, plan_shares
+from recvae.training.records import NullMonitor
+from tests.test_ranks import DEEP, TRAIN, WIDE, make
+
+Several = Callable[..., list[Any]]
+Command = Callable[..., Any]
+
+COUNTED: list[tuple[str, dict[str, Any]]] = [
+    ("multvae", {**DEEP, "free_bits": 0.02, "tied": True}),
+    ("multdae", {"latent_dim": 8}),
+    ("recvae", WIDE),
+]
+
+
+class Sent(NullMonitor):
+    """Counts what is given to sums over processes, until the last update of an epoch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = torch.distributed.all_reduce
+        self.so_far = self.n_bytes = self.updates = 0
+
+        def counted(tensor: torch.Tensor, **how: Any) -> Any:
+            self.so_far += tensor.numel() * tensor.element_size()
+            return found(tensor, **how)
+
+        monkeypatch.setattr(torch.distributed, "all_reduce", counted)
+
+    def start(self, *_: Any) -> None:
+        self.so_far = 0  # what came before is no update
+
+    def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
+        self.n_bytes, self.updates = self.so_far, self.updates + 1
+
+
+@pytest.mark.parametrize("share", ["users", "items"])
+def test_what_is_said_to_be_sent_is_what_is_sent(share: str, several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = sp.csr_matrix(sp.vstack([TRAIN] * 2))[:100]  # 10 batches of 10, all of one size
+
+    def work(_: int) -> list[float]:
+        found = []
+        with joined(share=share):
+            for name, settings in COUNTED:
+                sent = Sent(monkeypatch)
+                make(name, **settings, epochs=1).fit(train, device="cpu", monitor=sent)
+                found.append(sent.n_bytes / max(sent.updates, 1))
+        return found
+
+    measured = several(2, work)[0].found
+    for (name, settings), n_bytes in zip(COUNTED, measured, strict=True):
+        data: Any = type("Data", (), {"train": train})  # all that is looked at
+        plans = plan_shares(make(name, **settings), data, 2, device="cpu")
+        (found,) = (one for one in plans if one.share == share)
+        assert found.added_up == pytest.approx(n_bytes, abs=45), name  # of a meeting at the end of each pass
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Several) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux tells the most memory that a process had")
+    items = np.sort(np.random.default_rng(0).integers(0, 60_000, (600, 30)), axis=1).ravel()
+    train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 18_001, 30)), shape=(600, 60_000))
+    train.sum_duplicates()
+    model = MODELS["multvae"](epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32")
+
+    def status(key: str) -> int:
+        found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
+        assert found is not None
+        return 1024 * int(found[1])
+
+    def work(_: int) -> tuple[int, int]:
+        with joined(share="items"):
+            Path("/proc/self/clear_refs").write_text("5")  # forget the most memory that there was before
+            expected, before = model.needs(*train.shape, train.nnz).training, status("VmRSS")
+            model.fit(train, device="cpu")
+            return expected, status("VmHWM") - before
+
+    whole = model.needs(*train.shape, train.nnz).training
+    for ended in several(n, work):
+        expected, took = ended.found
+        assert 0.5 <= expected / took <= 1.5, f"expected {expected:,}, took {took:,}"
+        assert expected < 1.1 * whole / n
+
+
+def test_a_plan_of_both_ways_to_share() -> None:
+    model, n_items = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=20), 20_000
+    blocks: Any = type("Data", (), {"train": sp.random(100, n_items, 0.001, "csr", np.float32, rng=0)})
+    users, items = plan_shares(model, blocks, 4)
+    assert not current().several
+    assert (users.share, items.share, users.ranks, users.fits, items.fits) == ("users", "items", 4, True, True)
+    every = model.needs(*blocks.train.shape, blocks.train.nnz).parameters
+    assert users.weights == 4 * every and users.moments == 8 * every
+    assert users.weights - items.weights == 4 * (2 * 16 + 1) * (n_items - n_items // 4)
+    assert users.added_up is not None and items.added_up is not None
+    assert abs(users.added_up - 4 * every) < 500
+    # B x H there and back, three numbers of each user; all meet twice there, once on the way back, and at the end.
+    assert items.added_up == 4 * (2 * 20 * 16 + 3 * 20) + 24 * 4
+    assert fewer_bytes([users, items]) == "both fit; sharing items sends less"
+    few = plan_shares(model, blocks, 4, max_memory=items.needs.training + 1 if items.needs else 0)
+    assert [one.fits for one in few] == [False, True] and fewer_bytes(few) == "only sharing items is possible"
+    assert "multvae on" in few[0].obstacle and "raise --max-memory" in few[0].obstacle
+    none = plan_shares(EASE(l2=1.0), blocks, 2)
+    assert [one.fits for one in none] == [False, False] and fewer_bytes(none) == "it cannot be trained so"
+    assert none[1].obstacle.startswith("got ease with 2 processes, which cannot share its items; ")
+    by_row = plan_shares(
+        model.__class__(**{**DEEP, "sampling": "uniform", "sampled_items": 4, "row_wise": True}), blocks, 2
+    )
+    assert by_row[0].added_up is None and by_row[0].fits and not by_row[1].fits
+    with pytest.raises(UsageError, match=r"^got 1 processes, expected 2 or more"):
+        plan_shares(model, blocks, 1)
+
+
+def test_memory_is_counted_for_a_supposed_process() -> None:
+    with supposed(Ranks(size=4, share="items")):
+        assert current().by_items
+    assert not current().several
+
+
+def test_the_command_plans_several_processes(toy: Path, command: Command) -> None:
+    words = ("plan", "multvae", "hvamp", "ease", "--seconds", "0", "--ranks", "3")
+    shown = command(*words)
+    assert shown.code == 0
+    assert "each of 3 processes (recvae train --share users, or items)" in shown.out
+    assert "multvae with 3 processes: both fit; sharing " in shown.out
+    assert "hvamp with 3 processes: only sharing users is possible" in shown.out
+    assert "ease with 3" not in shown.out
+    found = json.loads(command(*words, "--json").out)["shares"]
+    assert [(one["model"], one["share"], one["fits"]) for one in found] == [
+        ("multvae", "users", True),
+        ("multvae", "items", True),
+        ("hvamp", "users", True),
+        ("hvamp", "items", False),
+        ("ease", "users", False),
+        ("ease", "items", False),
+    ]
+    assert found[1]["weights_bytes"] < found[0]["weights_bytes"] and found[5]["training_bytes"] is None
+    alone = command("plan", "ease", "--seconds", "0", "--ranks", "2")
+    assert "got ease with 2 processes, which cannot share its items; train it with one process, or one of " in alone.out
+    refused = command("plan", "--ranks", "1")
+    assert refused.code == 2 and "got --ranks 1, expected 2 or more processes; leave it out for one" in refused.err
