@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,44 @@ def test_what_cannot_be_shared_by_items_is_refused_before_anything_is_written(to
         first, second = together(2, "train", *words, "--share", "items")
         assert (first.code, first.out, second) == (2, "", (2, "", "")), first
         assert message in first.err and tree() == before
+
+
+OWN = """
+from typing import ClassVar
+
+from recvae.models import MultVAE
+
+def less(ranked, targets, k):
+    return [-targets[user, items[items >= 0]].sum() for user, items in enumerate(ranked)]
+
+class Mine(MultVAE):
+    name: ClassVar[str] = "mine"
+    shares_users: ClassVar[bool] = True
+
+class NotMine(MultVAE):
+    name: ClassVar[str] = "notmine"
+"""
+
+
+@pytest.fixture
+def own(workplace: Path) -> Iterator[None]:
+    (workplace / "my_code.py").write_text(OWN)
+    yield
+    sys.modules.pop("my_code", None)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_model_and_a_metric_of_your_own_are_those_of_one_process(together: Any, command: Command) -> None:
+    words = ("train", "--model", "my_code:Mine", *NETWORK, "--set", "epochs=3", "--select-by", "my_code:less@5")
+    assert command(*words, "--name", "one").code == 0
+    assert [(end.code, end.err) for end in together(2, *words, "--name", "two")][1] == (0, "")
+    check_near("two", "one")
+    cards = [json.loads(Path(f"runs/toy/{name}/recommender.json").read_text()) for name in ("one", "two")]
+    assert [card["training"]["select_by"] for card in cards] == ["my_code:less@5"] * 2
+    first, second = together(2, *words[:2], "my_code:NotMine", *words[3:])
+    assert (first.code, second) == (2, (2, "", "")) and "got notmine with 2 processes, which cannot share" in first.err
+    first, second = together(2, "train", "--set", "batch_size=1")
+    assert (first.code, second) == (2, (2, "", "")) and "got 2 processes for 1 users per update" in first.err
 
 
 def test_what_is_refused_is_refused_by_all_with_one_message(together: Any, command: Command) -> None:
