@@ -110,6 +110,14 @@ def test_processes_that_share_items_learn_what_one_learns(case: int, shared: lis
             assert parts == [shape] * n
 
 
+def test_products_in_bfloat16_are_near_those_of_one_process(several: Several) -> None:
+    changes: dict[str, Any] = {"precision": "bfloat16", "epochs": 2}
+    expected = figures(fitted(**changes))
+    with pytest.raises(AssertionError):
+        check_same(figures(fitted(epochs=2)), expected, of=1e-6)
+    check_same(ends(several, 2, lambda: gathered(fitted(**changes)))[0], expected, of=2e-2)
+
+
 def test_a_file_of_the_whole_is_that_of_one_process_and_parts_answer_nothing(several: Several, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
 
@@ -137,7 +145,7 @@ def test_a_file_of_the_whole_is_that_of_one_process_and_parts_answer_nothing(sev
 
 
 def test_a_run_is_continued_by_any_number_of_processes_and_either_way(several: Several, tmp_path: Path) -> None:
-    how = {"epochs": 4, "averaging": 0.5}
+    how: dict[str, Any] = {"epochs": 4, "averaging": 0.5}
     expected, path = figures(fitted(**how)), tmp_path / "checkpoint.safetensors"
 
     def train(resumes: bool, last: int) -> Callable[[], Any]:
@@ -347,7 +355,7 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
         f"got elsa {what} with sampling=uniform{other}",
     ]
     assert ends(several, 4, fit) == [expected] * 4
-    first, second = ends(several, 2, lambda: fitted(**({"seed": 2} if current().rank else {})))
+    first, second = ends(several, 2, lambda: fitted(seed=1 + current().rank))
     assert first == second and first[1].startswith("got seed 2 in process 1 and 1 in process 0, expected the same")
 
 

@@ -71,7 +71,7 @@ def is_first() -> bool:
 
 
 def share_by(share: str, shard_size: str | None, tracked: str | None) -> int | None:
-    """Have all processes share users or items, as --share says; return the bytes of --shard-size."""
+    """Have all processes share users or items, as --share says, and end alike; return the bytes of --shard-size."""
     from recvae.compute.ranks import ITEMS, SHARES, current
     from recvae.errors import UsageError
 
@@ -84,6 +84,7 @@ def share_by(share: str, shard_size: str | None, tracked: str | None) -> int | N
         )
     if current().several:
         current().share = share
+    take_sigterm_as_ctrl_c()
     return _file_size(shard_size, share, tracked)
 
 

@@ -24,7 +24,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import hear_run, is_first, share_by, take_sigterm_as_ctrl_c, tell_run, train_along
+from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
@@ -144,7 +144,6 @@ def train(
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
-    take_sigterm_as_ctrl_c()
     file_bytes = share_by(share, shard_size, tensorboard or mlflow)
     if refit is not None:
         request = RefitRequest(
