@@ -199,7 +199,7 @@ def test_elsa_by_rows_goes_on_with_other_processes_and_with_one_that_has_no_inte
 def test_elsa_by_rows_needs_its_part() -> None:
     size = (10_000, 100_000, 1_000_000)
     for changes in ({}, {"entries": 50}):
-        model = MODELS["elsa"](latent_dim=200, batch_size=100, **changes)
+        model = make("elsa", latent_dim=200, batch_size=100, **changes)
         whole = model.needs(*size)
         with supposed(Ranks(size=4, share="items")):
             part = model.needs(*size)
@@ -326,7 +326,7 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
     def fit() -> list[str]:
         refused = []
         models = [
-            MODELS["vasp"](),
+            make("vasp"),
             make("hvamp"),
             make("multdae", noise="gaussian"),
             make("ae", likelihood="bernoulli"),

@@ -413,8 +413,8 @@ def test_noise_on_all_items_is_drawn_for_the_whole_batch_and_counted() -> None:
     """Each process draws that of all users of a batch, and copies that of its own."""
     users, n_items, n = 1000, 20_000, 8
     for noise in ("gaussian", "salt-and-pepper"):
-        dense = MODELS["multdae"](latent_dim=8, noise=noise, batch_size=users)
-        masking = MODELS["multdae"](latent_dim=8, batch_size=users)
+        dense = make("multdae", latent_dim=8, noise=noise, batch_size=users)
+        masking = make("multdae", latent_dim=8, batch_size=users)
         with supposed(Ranks(size=n)):
             needed, other = (model.needs(users, n_items, 10 * users).training for model in (dense, masking))
         assert needed >= 4 * n_items * (users + users // n) > other
