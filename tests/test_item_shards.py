@@ -105,7 +105,7 @@ def test_layers_and_loss_of_shards_are_those_of_the_whole(n: int, several: Sever
 
 
 def test_a_batch_whose_items_one_process_has_alone_and_logits_that_are_far_apart(several: Several) -> None:
-    matrix = sp.csr_matrix(([1.0, 3.0], ([0, 0], [1, 2])), shape=(1, N_ITEMS), dtype=np.float32)
+    matrix = sp.csr_matrix(np.eye(1, N_ITEMS, 1) + 3 * np.eye(1, N_ITEMS, 2), dtype=np.float32)
     bias = torch.zeros(N_ITEMS)
     bias[-1], bias[0] = 2e4, -2e4  # exp of the difference of two shards is 0
 

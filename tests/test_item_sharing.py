@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from safetensors.numpy import load_file
 
 from recvae.compute.process_group import joined
-from recvae.compute.ranks import current
+from recvae.compute.ranks import Ranks, current, supposed
 from recvae.errors import OutOfMemoryError, UsageError
 from recvae.metrics import Metric
 from recvae.models import MODELS
@@ -40,6 +41,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("recvae", {**WIDE, "averaging": 0.5}),
     ("elsa", {"latent_dim": 8}),  # fewer numbers than users in a batch
     ("elsa", {"latent_dim": 12, "averaging": 0.5, "decay": "cosine"}),  # more
+    ("elsa", {"latent_dim": 8, "entries": 3}),
 ]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 
@@ -108,6 +110,14 @@ def test_processes_that_share_items_learn_what_one_learns(case: int, shared: lis
             assert parts == [shape] * n
 
 
+def test_products_in_bfloat16_are_near_those_of_one_process(several: Several) -> None:
+    changes: dict[str, Any] = {"precision": "bfloat16", "epochs": 2}
+    expected = figures(fitted(**changes))
+    with pytest.raises(AssertionError):
+        check_same(figures(fitted(epochs=2)), expected, of=1e-6)
+    check_same(ends(several, 2, lambda: gathered(fitted(**changes)))[0], expected, of=2e-2)
+
+
 def test_a_file_of_the_whole_is_that_of_one_process_and_parts_answer_nothing(several: Several, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
 
@@ -135,7 +145,7 @@ def test_a_file_of_the_whole_is_that_of_one_process_and_parts_answer_nothing(sev
 
 
 def test_a_run_is_continued_by_any_number_of_processes_and_either_way(several: Several, tmp_path: Path) -> None:
-    how = {"epochs": 4, "averaging": 0.5}
+    how: dict[str, Any] = {"epochs": 4, "averaging": 0.5}
     expected, path = figures(fitted(**how)), tmp_path / "checkpoint.safetensors"
 
     def train(resumes: bool, last: int) -> Callable[[], Any]:
@@ -159,6 +169,41 @@ def test_a_run_is_continued_by_any_number_of_processes_and_either_way(several: S
     check_same(ends(several, 4, train(resumes=True, last=0))[0], expected)
     ends(several, 4, train(resumes=False, last=3))
     check_same(train(resumes=True, last=0)(), expected)
+
+
+def test_elsa_by_rows_goes_on_with_other_processes_and_with_one_that_has_no_interaction(
+    several: Several, tmp_path: Path
+) -> None:
+    path, how = tmp_path / "checkpoint.safetensors", {"epochs": 3, "latent_dim": 8}
+    train = TRAIN.toarray()
+    train[:, :20] = 0  # items of the first of two processes, which nobody has
+    train[5] = 0  # a user without any
+    matrix = sp.csr_matrix(train)
+
+    def fit(resumes: bool, last: int) -> Callable[[], Any]:
+        def work() -> Any:
+            kept = Checkpoint(path, {"of": "test"}, resumes=resumes) if current().leads else None
+            model = fitted("elsa", matrix, {"checkpoint": kept, "monitor": Stops(epoch=last)}, **how)
+            return figures(model) if model.gather() else figures_without_weights(model)
+
+        return work
+
+    expected = fit(resumes=False, last=0)()
+    for found in (ends(several, 2, fit(resumes=False, last=1)), ends(several, 3, fit(resumes=True, last=2))):
+        assert [len(one["log"]) for one in found] == [len(found) - 1] * len(found), found
+    check_same(ends(several, 2, fit(resumes=True, last=0))[0], expected)
+    ends(several, 2, fit(resumes=False, last=1))
+    check_same(ends(several, 2, fit(resumes=True, last=0), share="users")[0], expected)
+
+
+def test_elsa_by_rows_needs_its_part() -> None:
+    size = (10_000, 100_000, 1_000_000)
+    for changes in ({}, {"entries": 50}):
+        model = make("elsa", latent_dim=200, batch_size=100, **changes)
+        whole = model.needs(*size)
+        with supposed(Ranks(size=4, share="items")):
+            part = model.needs(*size)
+        assert whole.parameters == 4 * part.parameters and part.training < 0.4 * whole.training
 
 
 def test_a_checkpoint_that_does_not_fit_or_is_damaged_ends_all(several: Several, tmp_path: Path) -> None:
@@ -281,14 +326,13 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
     def fit() -> list[str]:
         refused = []
         models = [
-            MODELS["vasp"](),
+            make("vasp"),
             make("hvamp"),
             make("multdae", noise="gaussian"),
             make("ae", likelihood="bernoulli"),
             make(sampling="uniform", sampled_items=4),
             make(items_at_a_time=8),
             make("elsa", sampling="uniform", sampled_items=4),
-            make("elsa", latent_dim=8, entries=4),
         ]
         for model in models:
             with pytest.raises(UsageError, match=r"\w") as error:
@@ -309,10 +353,9 @@ def test_what_cannot_be_shared_by_items_is_refused_with_what_can(several: Severa
         f"got multvae {what} with sampling=uniform{other}",
         f"got multvae {what} with items_at_a_time=8{other}",
         f"got elsa {what} with sampling=uniform{other}",
-        f"got elsa {what} with entries=4{other}",
     ]
     assert ends(several, 4, fit) == [expected] * 4
-    first, second = ends(several, 2, lambda: fitted(**({"seed": 2} if current().rank else {})))
+    first, second = ends(several, 2, lambda: fitted(seed=1 + current().rank))
     assert first == second and first[1].startswith("got seed 2 in process 1 and 1 in process 0, expected the same")
 
 

@@ -19,7 +19,7 @@ import torch
 from recvae.compute import memory, process_group
 from recvae.compute.devices import resolve_device
 from recvae.compute.process_group import joined
-from recvae.compute.ranks import ALONE, Ranks, current, of_environment
+from recvae.compute.ranks import ALONE, Ranks, current, of_environment, supposed
 from recvae.errors import BundleError, DataError, OutOfMemoryError, TrainingError, UsageError
 from recvae.interactions import HeldOut
 from recvae.metrics import Metric
@@ -138,6 +138,18 @@ def test_several_processes_learn_what_one_learns(case: int, shared: list[Any], a
     for name, value in shared[0][case]["weights"].items():
         for other in shared[1:]:
             np.testing.assert_array_equal(other[case]["weights"][name], value)
+
+
+def test_half_precision_gives_the_result_of_one_process_to_its_rounding(several: Several) -> None:
+    """Products round to 8 bits, sums over users are of other parts: losses agree, and all processes have one result."""
+    how = {"precision": "bfloat16", "epochs": 2}
+    expected = figures(fitted(**how))
+    for found in (shared := ends(several, 2, lambda: figures(fitted(**how)))):
+        for one, other in zip(found["log"], expected["log"], strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=2e-3)
+        for name, value in shared[0]["weights"].items():
+            np.testing.assert_array_equal(found["weights"][name], value)
+    assert figures(fitted(epochs=2))["log"][0]["loss"] != expected["log"][0]["loss"], "it is used"
 
 
 def test_the_tolerance_tells_another_noise_or_a_lost_user_from_rounding(alone: list[Any]) -> None:
@@ -395,6 +407,18 @@ def test_processes_of_one_machine_share_its_memory(several: Several, monkeypatch
     free_part, needed = ends(several, 2, free)[0]
     assert (whole[0], free_part) == (10**9, 5 * 10**8)
     assert needed < whole[1], "a process has half of the users of a batch"
+
+
+def test_noise_on_all_items_is_drawn_for_the_whole_batch_and_counted() -> None:
+    """Each process draws that of all users of a batch, and copies that of its own."""
+    users, n_items, n = 1000, 20_000, 8
+    for noise in ("gaussian", "salt-and-pepper"):
+        dense = make("multdae", latent_dim=8, noise=noise, batch_size=users)
+        masking = make("multdae", latent_dim=8, batch_size=users)
+        with supposed(Ranks(size=n)):
+            needed, other = (model.needs(users, n_items, 10 * users).training for model in (dense, masking))
+        assert needed >= 4 * n_items * (users + users // n) > other
+        assert needed < dense.needs(users, n_items, 10 * users).training, "its part of the products is smaller"
 
 
 class Stops(NullMonitor):

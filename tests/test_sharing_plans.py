@@ -14,9 +14,9 @@ import torch
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
 from recvae.errors import UsageError
-from recvae.models import EASE, MODELS, MultVAE
+from recvae.models import EASE, MultVAE
 from recvae.runs.sharing_plans import fewer_bytes, plan_shares
-from recvae.training.records import NullMonitor
+from recvae.training.records import EpochRecord, NullMonitor
 from tests.test_ranks import DEEP, TRAIN, WIDE, make
 
 Several = Callable[..., list[Any]]
@@ -42,7 +42,7 @@ class Sent(NullMonitor):
 
         monkeypatch.setattr(torch.distributed, "all_reduce", counted)
 
-    def start(self, *_: Any) -> None:
+    def start(self, epochs: int, done: list[EpochRecord]) -> None:  # noqa: ARG002
         self.so_far = 0  # what came before is no update
 
     def advance(self, epochs_done: float, beta: float | None) -> None:  # noqa: ARG002
@@ -77,7 +77,7 @@ def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Severa
     items = np.sort(np.random.default_rng(0).integers(0, 60_000, (600, 30)), axis=1).ravel()
     train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 18_001, 30)), shape=(600, 60_000))
     train.sum_duplicates()
-    model = MODELS["multvae"](epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32")
+    model = MultVAE(epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32")
 
     def status(key: str) -> int:
         found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
@@ -100,7 +100,7 @@ def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Severa
 
 def test_a_plan_of_both_ways_to_share() -> None:
     model, n_items = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=20), 20_000
-    blocks: Any = type("Data", (), {"train": sp.random(100, n_items, 0.001, "csr", np.float32, rng=0)})
+    blocks: Any = type("Data", (), {"train": sp.eye_array(100, n_items, format="csr", dtype=np.float32)})
     users, items = plan_shares(model, blocks, 4)
     assert not current().several
     assert (users.share, items.share, users.ranks, users.fits, items.fits) == ("users", "items", 4, True, True)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,102 @@ def test_it_finds_beta_resumes_and_refits_as_one_process_does(together: Any, com
     first, second = together(2, "train", "--refit", "two")
     assert (first.code, second, "saved to runs/toy/two-refit" in first.out) == (0, (0, "", ""), True)
     check_near("two-refit", "one-refit")
+
+
+def test_processes_that_share_items_leave_the_run_of_one(together: Any, command: Command) -> None:
+    words, items = ("--find-beta", "--select-by", "recall@20"), ("--share", "items")
+    assert command(*TRAIN, *words, "--name", "one").code == 0
+    first, *others = together(3, *TRAIN, *words, *items, "--name", "three")
+    assert (first.code, others) == (0, [(0, "", "")] * 2)
+    assert {path.name for path in Path("runs/toy/three").iterdir()} == BUNDLE
+    check_near("three", "one")
+    found = [json.loads(Path(f"runs/toy/{name}/recommender.json").read_text()) for name in ("one", "three")]
+    assert found[0]["hyperparameters"] == found[1]["hyperparameters"]
+    assert found[0]["metrics"]["validation"] == pytest.approx(found[1]["metrics"]["validation"], abs=1e-6)
+    assert command("train", "--refit", "one").code == 0
+    first, second = together(2, "train", "--refit", "three", *items, "--shard-size", "1MB")
+    assert (first.code, second, "saved to runs/toy/three-refit" in first.out) == (0, (0, "", ""), True)
+    folder = Path("runs/toy/three-refit")
+    assert {path.name for path in folder.iterdir()} == BUNDLE - {"weights.safetensors"} | {
+        "weights-00001-of-00001.safetensors",
+        "weights.safetensors.index.json",
+    }
+    shutil.copy(folder / "weights-00001-of-00001.safetensors", folder / "weights.safetensors")
+    check_near("three-refit", "one-refit")
+    (folder / "weights.safetensors").unlink()
+    shown = [command("recommend", f"runs/toy/{name}-refit", "--items", "1,2", "--json") for name in ("one", "three")]
+    lists = [[item["id"] for item in json.loads(one.out)["items"]] for one in shown]
+    assert [one.code for one in shown] == [0, 0] and lists[0] == lists[1]
+    assert command("inspect", str(folder)).code == 0
+    (folder / "weights-00001-of-00001.safetensors").unlink()
+    damaged = command("recommend", str(folder), "--items", "1,2")
+    assert damaged.code == 1 and "weights-00001-of-00001.safetensors should have" in damaged.err
+
+
+def test_what_cannot_be_shared_by_items_is_refused_before_anything_is_written(together: Any, command: Command) -> None:
+    before = tree()
+    for words, message in (
+        (("--share", "rows"), "got --share rows, expected one of users, items"),
+        (("--share", "items"), "got --share items with one process, which has nobody to share with; start several "),
+        (("--shard-size", "5"), "got --shard-size 5, which is 5 bytes, expected 1MB or more, such as 5GB"),
+    ):
+        refused = command(*TRAIN, *words)
+        assert refused.code == 2 and message in refused.err and tree() == before
+    for words, message in (
+        (
+            ("--model", "hvamp"),
+            "got hvamp with 2 processes, which cannot share its items; train it with one process, or",
+        ),
+        (
+            ("--set", "sampling=uniform"),
+            "which cannot share its items with sampling=uniform; leave that out, ",
+        ),
+        (
+            ("--shard-size", "5GB", "--tensorboard"),
+            "with --share items and --shard-size, where no process ",
+        ),
+    ):
+        first, second = together(2, "train", *words, "--share", "items")
+        assert (first.code, first.out, second) == (2, "", (2, "", "")), first
+        assert message in first.err and tree() == before
+
+
+OWN = """
+from typing import ClassVar
+
+from recvae.models import MultVAE
+
+def less(ranked, targets, k):
+    return [-targets[user, items[items >= 0]].sum() for user, items in enumerate(ranked)]
+
+class Mine(MultVAE):
+    name: ClassVar[str] = "mine"
+    shares_users: ClassVar[bool] = True
+
+class NotMine(MultVAE):
+    name: ClassVar[str] = "notmine"
+"""
+
+
+@pytest.fixture
+def own(workplace: Path) -> Iterator[None]:
+    (workplace / "my_code.py").write_text(OWN)
+    yield
+    sys.modules.pop("my_code", None)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_model_and_a_metric_of_your_own_are_those_of_one_process(together: Any, command: Command) -> None:
+    words = ("train", "--model", "my_code:Mine", *NETWORK, "--set", "epochs=3", "--select-by", "my_code:less@5")
+    assert command(*words, "--name", "one").code == 0
+    assert [(end.code, end.err) for end in together(2, *words, "--name", "two")][1] == (0, "")
+    check_near("two", "one")
+    cards = [json.loads(Path(f"runs/toy/{name}/recommender.json").read_text()) for name in ("one", "two")]
+    assert [card["training"]["select_by"] for card in cards] == ["my_code:less@5"] * 2
+    first, second = together(2, *words[:2], "my_code:NotMine", *words[3:])
+    assert (first.code, second) == (2, (2, "", "")) and "got notmine with 2 processes, which cannot share" in first.err
+    first, second = together(2, "train", "--set", "batch_size=1")
+    assert (first.code, second) == (2, (2, "", "")) and "got 2 processes for 1 users per update" in first.err
 
 
 def test_what_is_refused_is_refused_by_all_with_one_message(together: Any, command: Command) -> None:

@@ -144,7 +144,7 @@ def test_a_bundle_in_several_files_is_read_and_each_missing_or_damaged_one_is_na
 def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path: Path) -> None:
     arrays = {"w": np.arange(64.0), "b": np.arange(3.0)}
 
-    def told(change: Callable[[dict[str, str]], None]) -> str:
+    def told(change: Callable[[dict[str, str]], Any]) -> str:
         write_weight_files(tmp_path / NAME, streams_of(arrays), 256)
         names = names_of_weights(NAME, [path.name for path in tmp_path.iterdir()])
         path = tmp_path / index_of(NAME)

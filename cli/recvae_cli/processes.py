@@ -71,8 +71,8 @@ def is_first() -> bool:
     return current().leads
 
 
-def share_by(share: str) -> None:
-    """Have all processes share users or items, as --share says."""
+def share_by(share: str, shard_size: str | None, tracked: str | None) -> int | None:
+    """Have all processes share users or items, as --share says, and end alike; return the bytes of --shard-size."""
     from recvae.compute.ranks import ITEMS, SHARES, current
     from recvae.errors import UsageError
 
@@ -85,9 +85,11 @@ def share_by(share: str) -> None:
         )
     if current().several:
         current().share = share
+    take_sigterm_as_ctrl_c()
+    return _file_size(shard_size, share, tracked)
 
 
-def file_size(shard_size: str | None, share: str, tracked: str | None) -> int | None:
+def _file_size(shard_size: str | None, share: str, tracked: str | None) -> int | None:
     """Return the bytes of --shard-size, None where the weights go into one file."""
     from recvae.compute.memory import parse_bytes
     from recvae.errors import UsageError

@@ -23,7 +23,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import file_size, hear_run, is_first, share_by, take_sigterm_as_ctrl_c, tell_run, train_along
+from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.streaming import Wanted, wanted
@@ -152,9 +152,7 @@ def train(
     model, *others = models or [None]
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
-    take_sigterm_as_ctrl_c()
-    share_by(share)
-    file_bytes = file_size(shard_size, share, tensorboard or mlflow)
+    file_bytes = share_by(share, shard_size, tensorboard or mlflow)
     if refit is not None:
         request = RefitRequest(
             run=refit,

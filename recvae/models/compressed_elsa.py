@@ -10,8 +10,12 @@ as long again at the end; their code may also set what is left back to where it 
 the result have length 1, but for rounding to 16 bits. An epoch is validated with what would be left at the end.
 """
 
+from typing import Any
+
 import torch
 
+from recvae.compute.collectives import summed
+from recvae.compute.ranks import current
 from recvae.errors import UsageError
 from recvae.models.common.item_networks import ItemNetwork, ItemVectors
 from recvae.models.common.sparse_vectors import WIDEST, SparseItemVectors
@@ -79,7 +83,12 @@ class CompressedNetwork(ItemNetwork):
 
     def code(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A, shape (n_users, latent_dim)."""
-        return self.items.code(batch)  # (N,) -> (B, D)
+        own = self.items.code(batch)  # (N,) -> (B, D)
+        return own if batch.own is None else summed(own, current())  # with the items of other processes
+
+    def item_parameters(self) -> dict[str, Any]:
+        """Return by name what has a row for each item; see `ItemNetwork.item_parameters`."""
+        return dict(self.items.named_buffers(prefix="items"))
 
     def forward(self, batch: SparseBatch) -> torch.Tensor:
         """Return x A A^T - x, shape (n_users, n_items)."""

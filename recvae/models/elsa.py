@@ -32,6 +32,7 @@ from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ItemNetwork
+from recvae.models.common.sharing import items_of
 from recvae.models.common.sparse_vectors import SparseItemVectors, keep_largest
 from recvae.models.compressed_elsa import CompressedNetwork, check_entries, entries_after
 from recvae.models.elsa_network import ELSANetwork
@@ -136,19 +137,18 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
     @property
     def needs_all_items(self) -> str | None:
         """Which of its settings needs all items in one process; see `Model.needs_all_items`."""
-        if self.sampling != "none":
-            return f"sampling={self.sampling}"
-        return None if self.entries is None else f"entries={self.entries}"
+        return None if self.sampling == "none" else f"sampling={self.sampling}"
 
     def needs(self, n_users: int, n_items: int, n_interactions: int, *, on_gpu: bool = False) -> Needs:
         """Count what the network takes; see `Model.needs`."""
         found = super().needs(n_users, n_items, n_interactions, on_gpu=on_gpu)
         if self.entries is None:
             return found
-        weights = SparseItemVectors.bytes_for(n_items, self.entries)
+        n_own = items_of(n_items)
+        weights = SparseItemVectors.bytes_for(n_own, self.entries)
         return replace(
             found,
-            parameters=n_items * self.entries,
+            parameters=n_own * self.entries,
             training=found.training + weights,  # with which validation users are scored
             held=found.held + weights,
             weights=weights,
@@ -215,7 +215,7 @@ class ELSA(Autoencoder[Any]):  # an ELSANetwork; once it is fitted with `entries
             super().load_weights(weights, device)
             self.network_.fix(in_place=False)
             return self
-        self.device_ = resolve_device(device)
+        self.device_, self.shard_ = resolve_device(device), None
         found = {name: np.asarray(weights[f"items.{name}"]) for name in ("columns", "values")}
         self.network_ = CompressedNetwork(SparseItemVectors.load(self.latent_dim, self.entries, **found))
         self.network_.to(self.device_)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from recvae.compute.ranks import current
 from recvae.errors import UsageError
 from recvae.models.ae import AE
 from recvae.models.common.footprint import BatchFootprint
@@ -79,7 +80,12 @@ class MultDAE(AE):
 
     def _footprint(self, network: ItemNetwork, n_users: int, n_interactions: int, *, on_gpu: bool) -> BatchFootprint:
         batch = super()._footprint(network, n_users, n_interactions, on_gpu=on_gpu)
-        drawn = 0 if self.noise == "masking" else 6 * network.n_items * n_users  # noise on all items
+        if self.noise == "masking":
+            return batch
+        drawn = 6 * network.n_items * n_users  # noise on all items
+        if current().by_users:  # each draws that of the whole batch, and takes its part, before it has other blocks
+            whole = 4 * network.n_items * (n_users * current().size + n_users)
+            drawn = max(drawn, whole - int(4 * batch.blocks * network.n_items * n_users))
         return replace(batch, more=batch.more + drawn)
 
     def _noisy(self, batch: SparseBatch, generator: torch.Generator) -> NoisyInput:

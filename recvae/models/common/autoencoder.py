@@ -226,9 +226,7 @@ class Autoencoder(NetworkWeights, Generic[NetworkT]):
         users = self.users_per_update(train.shape[0])
         check_shares(min(users, train.shape[0]), train.shape[1])
         self.from_data_ = {} if self.batch_size is not None else {"batch_size": users}
-        self.shard_ = shard_of(train.shape[1])
-        self.network_ = self._network(train.shape[1] if self.shard_ is None else self.shard_.n_own)
-        self.network_.shard = self.shard_
+        self.network_ = self._own_network(train.shape[1])
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         self._initialise(torch.Generator().manual_seed(self.seed))
         self.network_.to(self.device_)
@@ -268,6 +266,13 @@ class Autoencoder(NetworkWeights, Generic[NetworkT]):
         if self.history_.out_of_memory_at:
             raise OutOfMemoryError(f"{shortage(self.history_, trainer.batches.batch_size)}; {kept}")
         return None
+
+    def _own_network(self, n_items: int) -> NetworkT:
+        """Return a network of the items of this process, which are all where others do not share them."""
+        self.shard_ = shard_of(n_items)
+        network = self._network(n_items if self.shard_ is None else self.shard_.n_own)
+        network.shard = self.shard_
+        return network
 
     @property
     def log_(self) -> list[EpochRecord]:
