@@ -155,7 +155,7 @@ def test_no_fill_is_larger_than_the_buffer_and_each_has_users_of_many_places(tmp
     assert min(sizes) > 0.7 * max(sizes), "no last fill of a few users from one place"
     assert min(len(set(blocks[fill][:, 0].tolist())) for fill in fills) >= 6, "of 20 shards"
     assert block_bytes(200_000) == 16_384 and block_bytes(64_000_000) == 1_000_000 and block_bytes(80) == 10
-    assert INTERACTION_BYTES * PIECE == block_bytes(10**9), "no larger than what memory is counted for"
+    assert block_bytes(10**9) == INTERACTION_BYTES * PIECE, "no larger than what memory is counted for"
     assert [fill.tolist() for fill in fills_of(rows, seeded(1))] == [fill.tolist() for fill in fills]
     assert [fill.tolist() for fill in fills_of(rows, seeded(2))] != [fill.tolist() for fill in fills]
 
