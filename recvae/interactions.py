@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -111,6 +111,14 @@ class StoredRows(ABC):
     @abstractmethod
     def item_counts(self) -> np.ndarray:
         """The number of users of each item, shape (n_items,), int64."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say why they have no attribute of a matrix."""
+            raise AttributeError(
+                f"training rows that lie on disk (stream=True) have no '{name}'; load the data set without stream=True"
+            )
 
 
 def item_counts_of(matrix: sp.csr_matrix | StoredRows) -> np.ndarray:

@@ -524,3 +524,32 @@ def test_what_processes_share_is_what_they_save() -> None:
     assert paper.moves_at(work, one, "items") == (8, "sending")
     sampled = paper.Workload(users=1000, items=10**6, per_user=2, width=3, batch=10, sampled=50)
     assert sampled.scored == 70 and paper.epoch(sampled, one, 4, "users")["sent"] == 4 * 2 * 70 * 3
+
+
+def test_training_from_disk_and_in_memory_take_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    streaming, sides = importlib.import_module("streaming"), []
+
+    def run(words: list[str], **_: object) -> Any:
+        sides.append(words[-1])
+        streaming.main(words[2:])
+        return subprocess.CompletedProcess(words, 0, stdout=capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(streaming.subprocess, "run", run)
+    shape = ["--users=1200", "--items=150", "--buffer=100kB", "--max-memory=20GB", "--rounds=2"]
+    streaming.main([*shape, f"--json={tmp_path / 'figures.json'}"])
+    assert sides == ["in memory", "streamed"] * 2
+    written = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert written["bytes"] > 500_000 and all(one["clock"] > 0 for one in written["rounds"]["streamed"])
+
+
+def test_orders_of_users_are_compared_over_seeds(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    streaming = importlib.import_module("streaming")
+    streaming.main(["--data=toy", "--seeds=2", "--set=hidden_dims=8", "--set=latent_dim=4", "--set=epochs=1"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(lines) == 9 and lines[4].startswith("| by length, buffer of 5% | 0.")
+    matrix = Dataset.load("data/toy").train
+    by_length, by_item = (streaming.orders_of(matrix)[name] for name in ("by length", "by first item"))
+    assert (np.diff(np.diff(matrix.indptr)[by_length]) >= 0).all()
+    assert (np.diff([matrix[user].indices[0] for user in by_item]) >= 0).all()

@@ -117,6 +117,18 @@ def test_every_other_model_refuses_them_and_names_those_that_can(name: str, home
         check_fits(MODELS[name](), streamed(home).train, CPU, None)
 
 
+def test_a_network_of_your_own_that_looks_at_the_matrix_is_told_why_it_cannot(home: Path) -> None:
+    class Curious(MultVAE):
+        name = "curious"
+
+        def _begin(self, train: Any) -> None:
+            super()._begin(train)
+            self.seen = train.indices
+
+    with pytest.raises(UsageError, match=r"lie on disk \(stream=True\) have no 'indices'; load the data set without"):
+        Curious(**NETWORK).fit(streamed(home))
+
+
 def test_closed_forms_add_up_the_parts(dataset: Dataset, home: Path) -> None:
     for model in (EASE, EDLAE, Popularity):
         one, other = model().fit(dataset), model().fit(streamed(home))

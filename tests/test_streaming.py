@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recvae.datasets.shards import Shard, ShardedMatrix, shard_name, write_matrix, write_shard
-from recvae.datasets.streams import StreamedMatrix, block_bytes, first_users, parts_of
+from recvae.datasets.streams import INTERACTION_BYTES, StreamedMatrix, block_bytes, first_users, parts_of
 from recvae.errors import DataError, UsageError
 from recvae.interactions import as_interactions, item_counts_of
 from recvae.storage.arrays import write_weights
@@ -156,6 +156,7 @@ def test_no_fill_is_larger_than_the_buffer_and_each_has_users_of_many_places(tmp
     assert min(sizes) > 0.7 * max(sizes), "no last fill of a few users from one place"
     assert min(len(set(blocks[fill][:, 0].tolist())) for fill in fills) >= 6, "of 20 shards"
     assert block_bytes(200_000) == 16_384 and block_bytes(64_000_000) == 1_000_000 and block_bytes(80) == 10
+    assert block_bytes(10**9) == INTERACTION_BYTES * PIECE, "no larger than what memory is counted for"
     assert [fill.tolist() for fill in fills_of(rows, seeded(1))] == [fill.tolist() for fill in fills]
     assert [fill.tolist() for fill in fills_of(rows, seeded(2))] != [fill.tolist() for fill in fills]
 

@@ -25,8 +25,9 @@ BUFFER_BYTES = 1_000_000_000
 INTERACTION_BYTES, USER_BYTES = 12, 20
 """What an interaction and a user take in the buffer; `recvae.training.batches.SparseRows` holds them."""
 
-_BLOCKS = 64  # of a buffer
+_BLOCKS = 64  # of a buffer, or more
 _LEAST_BLOCK = 16 << 10  # bytes of the buffer: smaller reads take longer than they are worth
+_MOST_BLOCK = 3 << 20  # the same: larger ones would take more memory while they are made ready
 _LEAST_BLOCKS = 8  # of a small buffer
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -118,7 +119,7 @@ class StreamedMatrix(StoredRows):
         for length, what in zip(self.shape, ("users (rows)", "items (columns)"), strict=True):
             if not length:
                 raise DataError(f"got no {what} in the shards of {self.shards.folder}, expected at least one")
-        assert self._known is not None
+        _ = self._known
         return self
 
     @cached_property
@@ -143,7 +144,7 @@ class StreamedMatrix(StoredRows):
 
     def marked(self) -> "StreamedMatrix":
         """Return it with `marks` from now on."""
-        assert self.marks is not None
+        _ = self.marks
         return self
 
     def _mapped(self, number: int) -> Rows:
@@ -248,7 +249,7 @@ def block_bytes(buffer: int) -> int:
     buffer : int
         Its size in bytes.
     """
-    return max(1, min(max(_LEAST_BLOCK, buffer // _BLOCKS), buffer // _LEAST_BLOCKS))
+    return max(1, min(max(_LEAST_BLOCK, buffer // _BLOCKS), _MOST_BLOCK, buffer // _LEAST_BLOCKS))
 
 
 def _blocks(number: int, starts: np.ndarray, size: int) -> np.ndarray:

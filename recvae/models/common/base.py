@@ -157,6 +157,7 @@ class Model(Described, ScoringModel):
         ----------
         train : Dataset, or sparse matrix of shape (n_users, n_items)
             Of a data set, its training rows and its validation users; the model keeps the ids and titles of the items.
+            Rows that stay on disk (`Dataset.load(..., stream=True)`) are for models with `streams`.
             Stored entries of a matrix are interactions, values are weights > 0 (1 for implicit feedback).
         validation : HeldOut or tuple of two sparse matrices, optional
             With a matrix: users with fold-in and targets, to choose the best epoch by.
