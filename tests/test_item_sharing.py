@@ -85,7 +85,7 @@ def alone() -> list[dict[str, Any]]:
     return all_cases()
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, 3])
 def shared(request: pytest.FixtureRequest, several: Several) -> list[list[dict[str, Any]]]:
     return ends(several, request.param, all_cases)
 
