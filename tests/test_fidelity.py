@@ -16,7 +16,7 @@ from recvae.datasets.dataset import Dataset
 from recvae.metrics import ndcg_at_k
 from recvae.models import MultDAE, MultVAE, multvae
 from recvae.models.common.autoencoder import Autoencoder
-from recvae.models.common.networks import dropout
+from recvae.models.common.noise import dropout
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.records import EpochRecord, NullMonitor
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from recvae.models import AE, MultDAE
 from recvae.models.ae import AENetwork
-from recvae.models.common.networks import NOISES, NoisyInput, corrupt
+from recvae.models.common.noise import NOISES, NoisyInput, corrupt
 from recvae.training.batches import SparseBatch, whole_batch
 
 # Letters in shape comments: U users, I items.

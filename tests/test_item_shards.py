@@ -16,7 +16,8 @@ from recvae.compute.collectives import replicated, summed
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import ALONE, Ranks, current
 from recvae.errors import UsageError
-from recvae.models.common.networks import Linear, SparseLinear, dropout
+from recvae.models.common.networks import Linear, SparseLinear
+from recvae.models.common.noise import dropout
 from recvae.ranking import rank, rank_candidates
 from recvae.training import losses
 from recvae.training.batches import SparseBatch, whole_batch

@@ -21,7 +21,8 @@ from recvae.metrics import parse_metrics
 from recvae.models import AE, MODELS, MultDAE, MultVAE
 from recvae.models.ae import AENetwork
 from recvae.models.common.hyperparameters import build, hyperparameters_of
-from recvae.models.common.networks import NoisyInput, initialise
+from recvae.models.common.networks import initialise
+from recvae.models.common.noise import NoisyInput
 from recvae.models.multvae import MultVAENetwork
 from recvae.recommenders.recommender import Recommender
 from recvae.training.batches import whole_batch

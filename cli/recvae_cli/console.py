@@ -215,7 +215,7 @@ def python(code: str) -> str:
 
 def say_removed(folder: Path) -> None:
     """Say what is removed with a run that is replaced, such as its exports."""
-    from recvae.runs.run import further_files
+    from recvae.runs.state import further_files
 
     if removed := further_files(folder):
         say(f"warning: replacing {folder} also removes {', '.join(removed)}; copy what you need, or export again")

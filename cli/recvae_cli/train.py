@@ -176,8 +176,7 @@ def train(
         )
         _refit_and_report(request, as_json)
         return
-    _check_options(given, on, resume, overwrite, find_beta)
-    check_tracking(tensorboard, mlflow)
+    _check_options(given, on, resume, overwrite, find_beta, tensorboard=tensorboard, mlflow=mlflow)
     asked = wanted(data, data_dir, stream, buffer, max_memory)
     kind = model_class(model or "multvae")  # an unknown one is refused before anything else
     if not is_first():
@@ -205,8 +204,10 @@ def _objective(select_by: str) -> "Metric":
     return objective(select_by)
 
 
-def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool) -> None:
-    """Refuse options that do not go together."""
+def _check_options(
+    given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool, **tracking: bool
+) -> None:
+    """Refuse options that do not go together, or need a library that is missing."""
     from recvae.errors import UsageError
 
     if on is not None:
@@ -217,6 +218,7 @@ def _check_options(given: list[str], on: str | None, resume: bool, overwrite: bo
     fixed = [setting for setting in given if setting.split("=")[0].strip() in ("beta", "anneal")]
     if find_beta and fixed:
         raise UsageError(f"got --find-beta with --set {fixed[0]}, which it would replace; leave one out")
+    check_tracking(**tracking)
 
 
 def _refit_and_report(request: RefitRequest, as_json: bool) -> None:

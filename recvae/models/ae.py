@@ -16,7 +16,8 @@ from torch import nn
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import NoisyInput, SparseLinear, TiedLinear, layers
+from recvae.models.common.networks import SparseLinear, TiedLinear, layers
+from recvae.models.common.noise import NoisyInput
 from recvae.training.batches import SparseBatch
 from recvae.training.task import Losses
 

@@ -33,16 +33,8 @@ from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import Draw, ItemNetwork, ProductNetwork
 from recvae.models.common.likelihood import ItemLikelihood
 from recvae.models.common.mixtures import LayeredPrior, log_mixture, mixture_bytes
-from recvae.models.common.networks import (
-    Gated,
-    Gaussian,
-    Head,
-    Linear,
-    SparseLinear,
-    dropout,
-    initialise_by_inputs,
-    sample,
-)
+from recvae.models.common.networks import Gated, Gaussian, Head, Linear, SparseLinear, initialise_by_inputs
+from recvae.models.common.noise import dropout, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal

@@ -17,7 +17,7 @@ from recvae.models.ae import AE
 from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ItemNetwork
-from recvae.models.common.networks import NOISES, NoisyInput, corrupt
+from recvae.models.common.noise import NOISES, NoisyInput, corrupt
 from recvae.training.batches import SparseBatch
 
 

@@ -18,7 +18,8 @@ from recvae.errors import UsageError
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import TIED, LikelihoodChoice
-from recvae.models.common.networks import SparseLinear, TiedLinear, dropout, layers, sample
+from recvae.models.common.networks import SparseLinear, TiedLinear, layers
+from recvae.models.common.noise import dropout, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.latents import kl_beyond_free_bits

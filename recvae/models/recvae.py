@@ -21,7 +21,8 @@ from torch import nn
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import RowWise
-from recvae.models.common.networks import DenseEncoder, Linear, dropout, initialise_by_inputs, sample
+from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs
+from recvae.models.common.noise import dropout, sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal

@@ -23,7 +23,8 @@ from recvae.models.common.footprint import BatchFootprint
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
 from recvae.models.common.item_networks import ItemNetwork, LogitNetwork
 from recvae.models.common.likelihood import ReducedPrecision
-from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sample, sparse_product
+from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs, sparse_product
+from recvae.models.common.noise import sample
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.draws import of_interactions

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recvae.bundles.bundle import ITEMS, README, WEIGHTS, Bundle, gather_weights, unknown_model, write_bundle
+from recvae.bundles.bundle import Bundle, gather_weights, unknown_model, write_bundle
 from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.compute.ranks import current
@@ -33,7 +33,6 @@ from recvae.runs.state import (
     write_state,
 )
 from recvae.storage.files import check_replaceable, move_folder, storage_errors, taken_names
-from recvae.storage.weight_files import is_of_weights
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.details import DetailedMonitor, failed
 from recvae.training.monitors import LogFile, MonitorList
@@ -41,7 +40,6 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, check_objective
 
-_OF_A_RUN = {CARD, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
 _LATER = "; where more memory is free, run `recvae train --resume` to continue"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
@@ -129,22 +127,6 @@ def _free(folder: Path) -> Path:
     """Return the folder, or the first of "-2", "-3" and so on that is not taken."""
     n_taken = len(taken_names(folder.parent, folder.name))
     return folder.with_name(f"{folder.name}-{n_taken + 1}") if n_taken else folder
-
-
-def further_files(folder: Path) -> list[str]:
-    """Return by name what the folder of a run holds besides it, such as its exports; a folder's name ends in "/".
-
-    Parameters
-    ----------
-    folder : Path
-        It need not exist. Whoever replaces the run removes all of these.
-    """
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        entry.name + ("/" if entry.is_dir() else "")
-        for entry in entries
-        if entry.name not in _OF_A_RUN and not is_of_weights(WEIGHTS, entry.name) and not entry.name.startswith(".")
-    ]
 
 
 def find_unfinished(runs_dir: Path, data: str | None = None, model: str | None = None, name: str | None = None) -> Path:

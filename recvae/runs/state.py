@@ -1,4 +1,4 @@
-"""What a run writes down of itself while it is unfinished, `run.json`, and the metric that it chooses by."""
+"""What a run writes down of itself while it is unfinished, the metric it chooses by, and what else is in its folder."""
 
 import json
 import shutil
@@ -6,17 +6,21 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles.card import RUN_STATE
+from recvae.bundles.bundle import ITEMS, README, WEIGHTS
+from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.metrics import Metric
 from recvae.models.common.streaming import buffer_of
 from recvae.storage.files import locked, storage_errors, write_json
 from recvae.storage.integrity import UNREADABLE
+from recvae.storage.weight_files import is_of_weights
+from recvae.training.checkpoints import FILE_NAME
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, objective
 
 LOCK = "run.lock"
+_OF_A_RUN = {CARD, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -137,3 +141,19 @@ def claim(work: Path, *, resumes: bool, overwrites: bool) -> None:
         work.mkdir(parents=True, exist_ok=resumes)
         for half_written in work.glob(".*.tmp"):  # a kill in the middle of writing leaves one
             half_written.unlink()
+
+
+def further_files(folder: Path) -> list[str]:
+    """Return by name what the folder of a run holds besides it, such as its exports; a folder's name ends in "/".
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist. Whoever replaces the run removes all of these.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        entry.name + ("/" if entry.is_dir() else "")
+        for entry in entries
+        if entry.name not in _OF_A_RUN and not is_of_weights(WEIGHTS, entry.name) and not entry.name.startswith(".")
+    ]

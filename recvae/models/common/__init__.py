@@ -20,7 +20,8 @@
     variational       a KL term whose weight follows a schedule
     likelihood        a likelihood over all items: precision, sampling, choice
     item_networks     what a network states of its items and its latent variables
-    networks          layers on sparse rows, initialisation, noise
+    networks          layers on sparse rows, initialisation
+    noise             dropout, draws of codes, corrupted inputs
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
     penalties         how strong a penalty suits the size of the data

@@ -193,10 +193,6 @@ class Model(Described, ScoringModel):
         TrainingError
             If training failed; a network then has the weights of its best epoch, if one was finished.
         """
-        if not isinstance(getattr(self, "name", None), str):
-            raise UsageError(
-                f"got {type(self).__name__} without a name; give it a class attribute such as name = 'itemknn'"
-            )
         check_fields(self)
         check_hyperparameters(self)
         check_can_share(self)

@@ -71,13 +71,17 @@ def parameters_in(model: Any, arrays: Mapping[str, np.ndarray]) -> int:
 
 
 def check_fields(model: Any) -> None:
-    """Refuse a model with a field that no bundle would keep: neither a hyperparameter nor learned.
+    """Refuse a model without a name, or with a field that no bundle would keep: neither a hyperparameter nor learned.
 
     Raises
     ------
     UsageError
         With the name of the field.
     """
+    if not isinstance(getattr(model, "name", None), str):
+        raise UsageError(
+            f"got {type(model).__name__} without a name; give it a class attribute such as name = 'itemknn'"
+        )
     for field in dataclasses.fields(model):
         if field.init and field.name != "parts" and "meaning" not in field.metadata:
             raise UsageError(
