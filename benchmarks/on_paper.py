@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.multiprocessing as processes
+from torch import multiprocessing
 
 from measuring import machine_line, write_results
 from recvae.datasets.shards import write_matrix
@@ -261,9 +261,15 @@ def _reading(matrix: sp.csr_matrix) -> float:
 def sums(n: int = GATHERED) -> float:
     """Return seconds for a byte that two processes of this machine add up through gloo, by the clock."""
     with TemporaryDirectory() as folder:
-        found = processes.get_context("spawn").Queue()
-        processes.spawn(_sum, (f"file://{folder}/store", n, found), nprocs=2)
-        return float(found.get()) / (4 * n)
+        context = multiprocessing.get_context("spawn")
+        found = context.Queue()
+        both = [context.Process(target=_sum, args=(rank, f"file://{folder}/store", n, found)) for rank in range(2)]
+        for one in both:
+            one.start()
+        taken = float(found.get(timeout=600))
+        for one in both:
+            one.join()
+        return taken / (4 * n)
 
 
 def _sum(rank: int, store: str, n: int, found: object) -> None:

@@ -284,7 +284,7 @@ def test_rows_without_users_or_items_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^got no users \(rows\) in the shards of .*, expected at least one$"):
         StreamedMatrix(ShardedMatrix(tmp_path, (), 5)).checked()
     with pytest.raises(DataError, match=r"^got no items \(columns\) in the shards of .*, expected at least one$"):
-        stored(tmp_path, sp.csr_matrix((3, 0), dtype=np.float32), [], 10).checked()
+        stored(tmp_path, sp.csr_matrix((3, 0)).astype(np.float32), [], 10).checked()
     with pytest.raises(UsageError, match=r"^got a buffer of 0 bytes, expected 1 or more$"):
         StreamedMatrix(ShardedMatrix(tmp_path, (), 5), 0)
 

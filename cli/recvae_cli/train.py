@@ -205,7 +205,7 @@ def _objective(select_by: str) -> "Metric":
 
 
 def _check_options(
-    given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool, **tracking: bool
+    given: list[str], on: str | None, resume: bool, overwrite: bool, find_beta: bool, **tracking: str | None
 ) -> None:
     """Refuse options that do not go together, or need a library that is missing."""
     from recvae.errors import UsageError
