@@ -100,7 +100,8 @@ def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Severa
 
 def test_a_plan_of_both_ways_to_share() -> None:
     model, n_items = MultVAE(hidden_dims=(16,), latent_dim=8, batch_size=20), 20_000
-    blocks: Any = type("Data", (), {"train": sp.eye_array(100, n_items, format="csr", dtype=np.float32)})
+    train = sp.csr_matrix((np.ones(100, np.float32), np.arange(100), np.arange(101)), shape=(100, n_items))
+    blocks: Any = type("Data", (), {"train": train})
     users, items = plan_shares(model, blocks, 4)
     assert not current().several
     assert (users.share, items.share, users.ranks, users.fits, items.fits) == ("users", "items", 4, True, True)

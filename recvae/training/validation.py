@@ -141,11 +141,11 @@ def validation_means(
         found, _ = measure(metrics, ranked, validation.targets[start:end], known)
         parts.append(np.stack([found[name] for name in names], axis=1))  # (B, metrics)
 
-    rows = rows or block_rows(validation.fold_in.shape[1])
+    at_a_time = rows or block_rows(validation.fold_in.shape[1])
     if ranks.by_items:
         ranks.check()
-        rows = min(ranks.gather(rows))  # all go through the same blocks
-    in_blocks(last - first, rows, lambda start, end: work(first + start, first + end))
+        at_a_time = min(ranks.gather(at_a_time))  # all go through the same blocks
+    in_blocks(last - first, at_a_time, lambda start, end: work(first + start, first + end))
     of_all = np.concatenate(parts)  # (U, metrics)
     if ranks.by_users:
         ranks.check()

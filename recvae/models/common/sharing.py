@@ -36,7 +36,7 @@ def check_can_share(model: "Described | type[Described]") -> None:
 
         able = ", ".join(name for name, known in MODELS.items() if vars(known).get(says, False))
         raise UsageError(f"{what}; train it with one process, or one of {able}")
-    setting = None if isinstance(model, type) or not current().by_items else model.needs_all_items
+    setting = getattr(model, "needs_all_items", None) if current().by_items and not isinstance(model, type) else None
     if setting is not None:
         raise UsageError(f"{what} with {setting}; leave that out, share users (--share users), or train with one")
 
