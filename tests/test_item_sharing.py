@@ -213,7 +213,7 @@ def test_a_checkpoint_that_does_not_fit_or_is_damaged_ends_all(several: Several,
     def fit(identity: dict[str, Any], n_items: int = N_ITEMS, **changes: Any) -> Callable[[], None]:
         def go_on() -> None:
             kept = Checkpoint(path, identity, resumes=True) if current().leads else None
-            fitted(train=TRAIN[:, :n_items], epochs=2, how={"checkpoint": kept}, **changes)
+            make(epochs=2, **changes).fit(TRAIN[:, :n_items], device="cpu", checkpoint=kept)
 
         return go_on
 
@@ -223,6 +223,7 @@ def test_a_checkpoint_that_does_not_fit_or_is_damaged_ends_all(several: Several,
     for prepare, work, words in (
         (lambda: None, fit({"of": "another"}), "belongs to another run"),
         (lambda: None, fit({}, latent_dim=9), "does not fit this run"),
+        (lambda: None, fit({}, n_items=30), "has shape [40], expected 30 rows); train again without"),
         (damage, fit({}), "is damaged"),
         (path.unlink, fit({}), "no checkpoint at"),
     ):

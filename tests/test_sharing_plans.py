@@ -105,7 +105,7 @@ def test_a_plan_of_both_ways_to_share() -> None:
     users, items = plan_shares(model, blocks, 4)
     assert not current().several
     assert (users.share, items.share, users.ranks, users.fits, items.fits) == ("users", "items", 4, True, True)
-    every = model.needs(*blocks.train.shape, blocks.train.nnz).parameters
+    every = model.needs(100, n_items, train.nnz).parameters
     assert users.weights == 4 * every and users.moments == 8 * every
     assert users.weights - items.weights == 4 * (2 * 16 + 1) * (n_items - n_items // 4)
     assert users.added_up is not None and items.added_up is not None
