@@ -3,13 +3,16 @@
 The processes are real, forked from this one; `test_item_sharing.py` trains whole networks in them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import Several
 from torch import nn
 
 from recvae.compute.collectives import replicated, summed
@@ -25,7 +28,7 @@ from recvae.training.losses import output_nll
 from recvae.training.sharded_softmax import sharded_nll
 from recvae.training.shards import Shard, merged
 
-Several = Callable[..., list[Any]]
+ends = functools.partial(processes.ends, share="items")
 
 N_ITEMS, WIDTH = 11, 3
 
@@ -37,17 +40,6 @@ def rows(n_users: int = 6, seed: int = 0) -> sp.csr_matrix:
     dense[:, 0] = dense[-1] = dense[0] = 0
     dense[0, -1] = 2
     return sp.csr_matrix(dense, dtype=np.float32)
-
-
-def ends(several: Several, n: int, work: Callable[[], Any], share: str = "items") -> list[Any]:
-    def end(rank: int) -> Any:
-        try:
-            with joined(share=share):
-                return work()
-        except BaseException as error:
-            return type(error).__name__, str(error)
-
-    return [ended.found for ended in several(n, end)]
 
 
 def batch_of(matrix: sp.csr_matrix, dtype: torch.dtype = torch.float64) -> SparseBatch:

@@ -1,8 +1,9 @@
 """Networks whose items several processes share: the result of one process, which none of them has whole.
 
-The processes are real, forked from this one; the parts they are made of are in `test_shards.py`.
+The processes are real, forked from this one; the parts they are made of are in `test_item_shards.py`.
 """
 
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import DEEP, HELD_OUT, N_ITEMS, TRAIN, WIDE, Several, Stops, check_same, figures, fitted, make
 from safetensors.numpy import load_file
 
 from recvae.compute.process_group import joined
@@ -25,9 +28,8 @@ from recvae.training import shard_files, sharded_softmax
 from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import NullMonitor
 from recvae.training.validation import OBJECTIVE, validation_means
-from tests.test_ranks import DEEP, HELD_OUT, N_ITEMS, TRAIN, WIDE, Stops, check_same, figures, fitted, make
 
-Several = Callable[..., list[Any]]
+ends = functools.partial(processes.ends, share="items")
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("multvae", DEEP),
@@ -44,19 +46,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("elsa", {"latent_dim": 8, "entries": 3}),
 ]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
-
-
-def ends(several: Several, n: int, work: Callable[[], Any], share: str = "items", **how: Any) -> list[Any]:
-    """Return what each of n processes found, or the error that it ended with, as its class and its words."""
-
-    def end(rank: int) -> Any:
-        try:
-            with joined(share=share):
-                return work()
-        except BaseException as error:
-            return type(error).__name__, str(error)
-
-    return [ended.found for ended in several(n, end, **how)]
 
 
 def gathered(model: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from processes import Several, ends
 
-from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import TrainingError, UsageError
@@ -28,7 +28,6 @@ from recvae.training.records import NullMonitor, StopTraining
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks as POSIX has them")
 
-Several = Callable[..., list[Any]]
 Command = Callable[..., Any]
 
 
@@ -61,19 +60,6 @@ def fitted(train: sp.csr_matrix | None = None, **settings: Any) -> IALS:
 
 def all_cases() -> list[dict[str, np.ndarray]]:
     return [fitted(train, **settings).weights() for train, settings in CASES]
-
-
-def ends(several: Several, n: int, work: Callable[[], Any], **how: Any) -> list[Any]:
-    """Return what each of n processes found, or the error that it ended with, as its class and its words."""
-
-    def end(rank: int) -> Any:
-        try:
-            with joined():
-                return work()
-        except BaseException as error:
-            return type(error).__name__, str(error)
-
-    return [ended.found for ended in several(n, end, **how)]
 
 
 @pytest.mark.parametrize("n", [2, 4])

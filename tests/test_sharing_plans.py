@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import DEEP, TRAIN, WIDE, Several, make
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
@@ -17,9 +18,7 @@ from recvae.errors import UsageError
 from recvae.models import EASE, MultVAE
 from recvae.runs.sharing_plans import fewer_bytes, plan_shares
 from recvae.training.records import EpochRecord, NullMonitor
-from tests.test_ranks import DEEP, TRAIN, WIDE, make
 
-Several = Callable[..., list[Any]]
 Command = Callable[..., Any]
 
 COUNTED: list[tuple[str, dict[str, Any]]] = [
