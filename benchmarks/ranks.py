@@ -23,7 +23,7 @@ import torch
 
 from measuring import machine_line, write_results
 from recvae.compute.process_group import joined
-from recvae.compute.ranks import Ranks
+from recvae.compute.ranks import SHARES, Ranks
 from recvae.datasets.dataset import Dataset
 from recvae.models import model_class
 from recvae.models.common.hyperparameters import build, parse_settings
@@ -34,7 +34,7 @@ class Meetings:
 
     def __init__(self) -> None:
         self.seconds, self.n_bytes = 0.0, 0
-        for name in ("sum", "gather_rows", "check"):
+        for name in ("sum", "highest", "gather_rows", "check"):
             setattr(Ranks, name, self._timed(getattr(Ranks, name), counted=name != "check"))
 
     def _timed(self, method: Any, counted: bool) -> Any:
@@ -92,7 +92,7 @@ def work(given: argparse.Namespace) -> None:
     has_epochs = hasattr(chosen, "epochs")
     length = [f"epochs={given.epochs + 1}", "patience=0"] if has_epochs else [f"iterations={given.epochs + 1}"]
     settings = [*given.set, *length]
-    with joined() as ranks:
+    with joined(share=given.share) as ranks:
         clock = Clock(meetings, has_epochs)
         build(chosen, parse_settings(chosen, settings)).fit(
             dataset.train, dataset.validation, device="cpu", monitor=clock
@@ -105,7 +105,9 @@ def measured(n: int, given: argparse.Namespace) -> list[dict[str, float]]:
     """Have torchrun start so many processes, and return what each counted epoch took in the first one."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n), __file__]
     words += ["--work", "--data-dir", str(given.data_dir), "--data", given.data, "--model", given.model]
-    words += ["--epochs", str(given.epochs), *(word for setting in given.set for word in ("--set", setting))]
+    settings = [*given.set, *([f"batch_size={n * given.users_each}"] if given.users_each else [])]
+    words += ["--epochs", str(given.epochs), *(word for setting in settings for word in ("--set", setting))]
+    words += ["--share", given.share]
     return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -143,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many, each in turn")
     parser.add_argument("--epochs", type=int, default=2, help="epochs that count, of each turn")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", choices=SHARES, default="users", help="what each process has a part of")
+    parser.add_argument("--users-each", type=int, help="of a batch in each process, so that more have larger batches")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -161,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{given.model} on {given.data}, {given.rounds} rounds of {given.epochs} epochs:\n\n{table(found)}\n")
     if losses:
         print("loss of the last epoch: " + ", ".join(f"{loss:.6f} with {n}" for n, loss in losses.items()))
-    shape = {name: getattr(given, name) for name in ("model", "set", "data", "epochs", "rounds")}
+    shape = {name: getattr(given, name) for name in ("model", "set", "data", "epochs", "rounds", "share")}
     write_results(given.json, "ranks", shape, {str(n): epochs for n, epochs in found.items()})
 
 

@@ -477,7 +477,7 @@ def test_numbers_of_processes_are_measured_by_turns(
     toy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ranks, started = importlib.import_module("ranks"), []
-    for name in ("sum", "gather_rows", "check"):
+    for name in ("sum", "highest", "gather_rows", "check"):
         monkeypatch.setattr(ranks.Ranks, name, getattr(ranks.Ranks, name))  # given back after the test
 
     def run(words: list[str], **_: object) -> Any:
@@ -487,7 +487,7 @@ def test_numbers_of_processes_are_measured_by_turns(
 
     monkeypatch.setattr(ranks.subprocess, "run", run)
     shape = ["--data=toy", "--processes", "1", "2", "--rounds=2", "--epochs=1", "--set=hidden_dims=8"]
-    ranks.main([*shape, "--set=latent_dim=4", f"--json={tmp_path / 'figures.json'}"])
+    ranks.main([*shape, "--set=latent_dim=4", "--users-each=8", f"--json={tmp_path / 'figures.json'}"])
     assert started == ["1", "2", "1", "2"]
     assert re.search(r"\| 2 \| \d+\.\d\d s \| 0\.00 s \| \d", capsys.readouterr().out)
     written = json.loads((tmp_path / "figures.json").read_text())["results"]

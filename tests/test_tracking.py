@@ -656,7 +656,7 @@ def test_a_run_that_cannot_be_written_is_marked_as_failed(
     from recvae.errors import StorageError
     from recvae.runs import run as module
 
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **how: Any) -> None:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(module, "write_bundle", full)

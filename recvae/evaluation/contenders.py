@@ -147,7 +147,8 @@ def measure(
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
     means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
-    files = [one for one in folder.iterdir() if is_of_weights(WEIGHTS, one.name)] if folder is not None else []
+    kept = [] if folder is None or not folder.is_dir() else folder.iterdir()  # a baseline need not be on the disk
+    files = [one for one in kept if is_of_weights(WEIGHTS, one.name)]
     return Contender(
         name=name,
         model=model.name,
