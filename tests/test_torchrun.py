@@ -394,3 +394,28 @@ def test_ctrl_c_at_torchrun_keeps_the_best_weights(films: Path, command: Command
     card = json.loads(Path("runs/films/multvae/recommender.json").read_text())
     assert card["interrupted"] and card["training"]["epochs"] >= 2
     assert command("inspect", "runs/films/multvae").code == 0
+
+
+THREADS = """
+from pathlib import Path
+
+import torch
+
+from recvae.compute.process_group import joined
+
+with joined() as ranks:
+    weight = torch.nn.Parameter(torch.ones(3))
+    torch.optim.Adam([weight])  # which imports what takes the group as a default
+    ranks.check()
+names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the threads of a process")
+def test_no_thread_of_the_group_is_left_to_abort_a_process_that_has_ended_well() -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*words, "--no-python", sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr

@@ -59,6 +59,9 @@ def joined(ranks: Ranks | None = None, *, share: str | None = None) -> Iterator[
 
 @contextmanager
 def _group(ranks: Ranks) -> Iterator[None]:
+    # Imported while there is a group, as optimisers do, these functions keep it as the default of their arguments: it
+    # would not be destroyed, and its threads would sometimes abort the process when it has already ended well.
+    import torch.distributed.nn.functional
     from torch.distributed.distributed_c10d import PrefixStore  # not in every build of PyTorch
     from torch.distributed.rendezvous import rendezvous
 
