@@ -140,6 +140,7 @@ def test_the_command_plans_several_processes(toy: Path, command: Command) -> Non
     assert "multvae with 3 processes: both fit; sharing " in shown.out
     assert "hvamp with 3 processes: only sharing users is possible" in shown.out
     assert "ease with 3" not in shown.out
+    assert "torchrun --nproc-per-node 3 -m recvae train --model multvae --data toy" in shown.err.splitlines()[-1]
     found = json.loads(command(*words, "--json").out)["shares"]
     assert [(one["model"], one["share"], one["fits"]) for one in found] == [
         ("multvae", "users", True),
@@ -152,5 +153,6 @@ def test_the_command_plans_several_processes(toy: Path, command: Command) -> Non
     assert found[1]["weights_bytes"] < found[0]["weights_bytes"] and found[5]["training_bytes"] is None
     alone = command("plan", "ease", "--seconds", "0", "--ranks", "2")
     assert "got ease with 2 processes, which cannot share its items; train it with one process, or one of " in alone.out
+    assert alone.err.splitlines()[-1] == "next: recvae train --model ease --data toy"
     refused = command("plan", "--ranks", "1")
     assert refused.code == 2 and "got --ranks 1, expected 2 or more processes; leave it out for one" in refused.err

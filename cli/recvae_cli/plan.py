@@ -27,7 +27,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
-from recvae_cli.plan_shares import planned_shares, print_shares, shares_as_json
+from recvae_cli.plan_shares import planned_shares, print_shares, shares_as_json, shares_that_fit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,14 +122,19 @@ def plan(
         _print(plans, dataset, limit)
         if ranks is not None:
             print_shares(shares, ranks)
-    fitting = [found for found in plans if found.fits]
+    together = {} if ranks is None else shares_that_fit(shares)
+    fitting = [found for found in plans if (found.model.name in together if together else found.fits)]
     if not fitting or (refit is not None and len(fitting) < len(plans)):
         say("no model fits; allow more memory or use smaller dimensions" if refit is None else "allow more memory")
         return
     words = following(fitting[0])
     words += ["--max-memory", max_memory] if max_memory else []
     words += ["--device", device] if device != DEVICE else []
-    say_next(command("train", *words))
+    if not together:
+        say_next(command("train", *words))
+        return
+    words += ["--share", "items"] if together[fitting[0].model.name] == "items" else []
+    say_next(f"torchrun --nproc-per-node {ranks} -m {command('train', *words)}")
 
 
 def _to_train(

@@ -43,6 +43,12 @@ def shares_as_json(shares: "Shares") -> list[dict[str, Any]]:
     ]
 
 
+def shares_that_fit(shares: "Shares") -> dict[str, str]:
+    """Return how to share each model that can be: the way that sends less, users where that is not known."""
+    fitting = {name: [found for found in plans if found.fits] for name, plans in shares.items()}
+    return {name: min(plans, key=lambda found: found.added_up or 0).share for name, plans in fitting.items() if plans}
+
+
 def print_shares(shares: "Shares", ranks: int) -> None:
     """Print a table of what can be shared, and for each model which way sends less and which fits."""
     from rich.table import Table
