@@ -22,7 +22,7 @@ from recvae.errors import UsageError
 from recvae.models.common.networks import Linear, SparseLinear
 from recvae.models.common.noise import dropout
 from recvae.ranking import rank, rank_candidates
-from recvae.training import losses
+from recvae.training import batch_parts
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.losses import output_nll
 from recvae.training.sharded_softmax import sharded_nll
@@ -80,11 +80,11 @@ def test_layers_and_loss_of_shards_are_those_of_the_whole(n: int, several: Sever
     def both() -> list[dict[str, np.ndarray]]:
         shard = Shard(N_ITEMS, current()) if current().several else None
         found = [network_results(shard, dtype, counts) for dtype in (torch.float64, torch.float32)]
-        losses._CHUNK_BYTES, before = 8, losses._CHUNK_BYTES  # one user at a time
+        batch_parts._CHUNK_BYTES, before = 8, batch_parts._CHUNK_BYTES  # one user at a time
         try:
             return [*found, network_results(shard, torch.float64, counts)]
         finally:
-            losses._CHUNK_BYTES = before
+            batch_parts._CHUNK_BYTES = before
 
     whole, parts = both(), ends(several, n, both)
     for number, tolerance in enumerate((1e-12, 2e-5, 1e-12)):

@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recvae.models.common.networks import Linear
-from recvae.training import losses
+from recvae.training import batch_parts, losses
 from recvae.training.batches import SparseBatch, whole_batch
 from recvae.training.losses import (
     LIKELIHOODS,
@@ -86,7 +86,7 @@ def test_multinomial_loss_and_gradient_are_the_same_however_many_users_are_worke
         return [loss.detach(), leaf.grad]
 
     at_once = found()
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
+    monkeypatch.setattr(batch_parts, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
     for one, other in zip(at_once, found(), strict=True):
         assert torch.equal(one, other)
 
@@ -111,7 +111,7 @@ def test_a_last_layer_and_its_loss_are_the_same_however_many_users_are_worked_on
         return [loss.detach(), *torch.autograd.grad(total, [hidden, layer.weight, layer.bias])]
 
     at_once = found()
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
+    monkeypatch.setattr(batch_parts, "_CHUNK_BYTES", users_at_a_time * 12 * 4)
     monkeypatch.setattr(losses, "_CHUNK_ITEMS", 5)
     for one, other in zip(at_once, found(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

@@ -45,8 +45,9 @@ def shares_as_json(shares: "Shares") -> list[dict[str, Any]]:
 
 def shares_that_fit(shares: "Shares") -> dict[str, str]:
     """Return how to share each model that can be: the way that sends less, users where that is not known."""
-    fitting = {name: [found for found in plans if found.fits] for name, plans in shares.items()}
-    return {name: min(plans, key=lambda found: found.added_up or 0).share for name, plans in fitting.items() if plans}
+    from recvae.runs.sharing_plans import lightest
+
+    return {name: found.share for name, plans in shares.items() if (found := lightest(plans)) is not None}
 
 
 def print_shares(shares: "Shares", ranks: int) -> None:

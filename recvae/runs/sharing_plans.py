@@ -16,7 +16,7 @@ import torch
 
 from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs
-from recvae.compute.ranks import ITEMS, SHARES, USERS, Ranks, supposed
+from recvae.compute.ranks import SHARES, Ranks, supposed
 from recvae.datasets.dataset import Dataset
 from recvae.errors import MemoryLimitError, UsageError
 from recvae.models.common.autoencoder import Autoencoder
@@ -197,13 +197,16 @@ def _added_up(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -
     return noted.n_bytes / noted.updates
 
 
+def lightest(plans: list[SharePlan]) -> SharePlan | None:
+    """Return the way to share that fits and adds up less, the first where that is not known; None if none fits."""
+    return min((found for found in plans if found.fits), key=lambda found: found.added_up or 0, default=None)
+
+
 def fewer_bytes(plans: list[SharePlan]) -> str:
     """Say which of the ways to share fits, and which adds up less."""
-    fitting = [found for found in plans if found.fits]
-    if len(fitting) < 2:
-        return f"only sharing {fitting[0].share} is possible" if fitting else "it cannot be trained so"
-    users, items = (next(found for found in fitting if found.share == share) for share in (USERS, ITEMS))
-    if users.added_up is None or items.added_up is None:
+    less, fitting = lightest(plans), [found for found in plans if found.fits]
+    if less is None or len(fitting) < 2:
+        return f"only sharing {less.share} is possible" if less else "it cannot be trained so"
+    if any(found.added_up is None for found in fitting):
         return "both fit"
-    less = min((users, items), key=lambda found: found.added_up or 0)
     return f"both fit; sharing {less.share} sends less"

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-_DTYPES = {
-    "F16": "<f2",
-    "F32": "<f4",
-    "F64": "<f8",
-    "I16": "<i2",
-    "I32": "<i4",
-    "I64": "<i8",
-    "U8": "|u1",
-    "BOOL": "|b1",
-}
+from recvae.storage.streams import NAMES
+
+_DTYPES = {kind: np.dtype(name).newbyteorder("<") for name, kind in NAMES.items()}
 _PREFIX = 8  # bytes: the length of the header
 
 

@@ -1,9 +1,13 @@
-"""What one of several processes has of a batch: some of its users, or the interactions with some of the items."""
+"""Parts of a batch: what one of several processes has of it, and the users to go through at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+
+# A CPU's cache holds so many logits through all that is done to them; a GPU takes all at once, since counting would
+# make it wait.
+_CHUNK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,33 @@ class OwnItems:
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "OwnItems":
         """Return it with `move` applied to each tensor."""
         return replace(self, interactions=move(self.interactions))
+
+
+def users_at_a_time(block: torch.Tensor, element_size: int) -> int:
+    """Return how many rows of a block (n_users, n_items) to go through at a time, given the bytes of a number."""
+    n_users, n_items = block.shape
+    return max(1, n_users if block.is_cuda else _CHUNK_BYTES // (element_size * n_items))
+
+
+def parts_of(
+    block: torch.Tensor, lengths: torch.Tensor, n_interactions: int, element_size: int
+) -> Iterator[tuple[slice, slice]]:
+    """Yield which rows of a block to go through at a time, and which interactions are theirs.
+
+    Parameters
+    ----------
+    block : Tensor of shape (n_users, n_items)
+        Only its shape and device count.
+    lengths : Tensor of shape (n_users,)
+        Interactions of each user.
+    n_interactions : int
+        Their sum, which a GPU need not be asked for.
+    element_size : int
+        Bytes of a number while it is worked on.
+    """
+    n_users, step, first = len(block), users_at_a_time(block, element_size), 0
+    for start in range(0, n_users, step):
+        users = slice(start, min(start + step, n_users))
+        n = n_interactions if step >= n_users else int(lengths[users].sum())
+        yield users, slice(first, first + n)
+        first += n

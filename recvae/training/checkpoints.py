@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from recvae.compute.ranks import Ranks
 from recvae.errors import BundleError
 from recvae.storage.files import write_file
+from recvae.storage.streams import NAMES
 
 FILE_NAME = "checkpoint.safetensors"
 FORMAT_VERSION = 3
 _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
-_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64", "U8": "uint8"}
+_TYPES = {kind: dtype for dtype, kind in NAMES.items()}
 
 Found = TypeVar("Found")
 

@@ -13,11 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from recvae.compute.matmul import first_order, product
+from recvae.training.batch_parts import parts_of, users_at_a_time
 from recvae.training.batches import SparseBatch
 
-# A CPU's cache holds so many logits through all that is done to them, and so many columns of their gradient while it
-# is multiplied the other way round; a GPU takes all at once, since counting would make it wait.
-_CHUNK_BYTES = 8 << 20
+# A CPU's cache holds so many columns of the logits' gradient while it is multiplied the other way round.
 _CHUNK_ITEMS = 4096
 
 
@@ -103,12 +102,6 @@ def _weighted_sum(gradient: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return total[0]
 
 
-def users_at_a_time(block: torch.Tensor, element_size: int) -> int:
-    """Return how many rows of a block (B, I) to go through at a time, given the bytes of a number."""
-    n_users, n_items = block.shape
-    return max(1, n_users if block.is_cuda else _CHUNK_BYTES // (element_size * n_items))
-
-
 def _to_gradient(
     logits: torch.Tensor,
     bias: torch.Tensor | None,
@@ -120,17 +113,11 @@ def _to_gradient(
 ) -> torch.Tensor:
     """Return the loss (B,) of the logits f (B, I), plus bias, and put n_u softmax(f_u) - x_u in their place."""
     nll = torch.empty_like(totals)
-    step = users_at_a_time(logits, values.element_size())
-    n_users, first = len(logits), 0
-    for start in range(0, n_users, step):
-        users = slice(start, min(start + step, n_users))
-        n = len(items) if step >= n_users else int(lengths[users].sum())
-        hits = slice(first, first + n)
-        first += n
+    for users, hits in parts_of(logits, lengths, len(items), values.element_size()):
         f = logits[users].to(values.dtype)  # (b, I), a view if it is of that type
         if bias is not None:
             f += bias
-        cells = rows[hits] - start, items[hits]
+        cells = rows[hits] - users.start, items[hits]
         of_hits = f[cells] * values[hits]  # (n,)
         # "unsafe" leaves out a check of the lengths, for which a GPU would have to be waited for.
         hit = torch.segment_reduce(of_hits, "sum", lengths=lengths[users], unsafe=True, initial=0)  # (n,) -> (b,)

@@ -18,8 +18,9 @@ from torch import nn
 from recvae.compute.collectives import replicated
 from recvae.compute.matmul import product
 from recvae.compute.ranks import current
+from recvae.training.batch_parts import parts_of
 from recvae.training.batches import SparseBatch
-from recvae.training.losses import LinearMultinomialNLL, target_of, users_at_a_time
+from recvae.training.losses import LinearMultinomialNLL, target_of
 
 
 class _ShardedNLL(LinearMultinomialNLL):
@@ -59,17 +60,11 @@ def _to_exponentials(
     lengths: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Put exp(f - m) in the place of the logits f; return m (B,), and sums of these and of x f, (2, B)."""
-    n_users, step = len(logits), users_at_a_time(logits, values.element_size())
-    highest, sums = values.new_empty(n_users), values.new_empty((2, n_users))
-    first = 0
-    for start in range(0, n_users, step):
-        users = slice(start, min(start + step, n_users))
-        n = len(items) if step >= n_users else int(lengths[users].sum())
-        hits = slice(first, first + n)
-        first += n
+    highest, sums = values.new_empty(len(logits)), values.new_empty((2, len(logits)))
+    for users, hits in parts_of(logits, lengths, len(items), values.element_size()):
         f = logits[users].to(values.dtype)  # (b, I), a view if it is of that type
         f += bias
-        of_hits = f[rows[hits] - start, items[hits]] * values[hits]  # (n,)
+        of_hits = f[rows[hits] - users.start, items[hits]] * values[hits]  # (n,)
         sums[1, users] = torch.segment_reduce(of_hits, "sum", lengths=lengths[users], unsafe=True, initial=0)
         highest[users] = f.amax(dim=1)  # (b,)
         f.sub_(highest[users, None]).exp_()
@@ -88,15 +83,10 @@ def _to_gradient(
     lengths: torch.Tensor,
 ) -> None:
     """Put n_u softmax(f_u) - x_u in the place of the exponentials, each times the scale (B,) of its user."""
-    n_users, step, first = len(block), users_at_a_time(block, values.element_size()), 0
-    for start in range(0, n_users, step):
-        users = slice(start, min(start + step, n_users))
-        n = len(items) if step >= n_users else int(lengths[users].sum())
-        hits = slice(first, first + n)
-        first += n
+    for users, hits in parts_of(block, lengths, len(items), values.element_size()):
         g = block[users].to(values.dtype)
         g *= scale[users, None]
-        g[rows[hits] - start, items[hits]] -= values[hits]  # each (row, item) once, so nothing is lost
+        g[rows[hits] - users.start, items[hits]] -= values[hits]  # each (row, item) once, so nothing is lost
         if g.dtype != block.dtype:
             block[users] = g
 
