@@ -1,12 +1,13 @@
 """EASE and EDLAE against the least-squares problems that define them, solved another way in float64."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recvae.models import EASE, EDLAE
+from recvae.models import EASE, EDLAE, SANSA, InfAE
 from recvae.models.common.penalties import l2_by_size, two_digits, typical_l2
 
 # Letters in shape comments: U users, I items.
@@ -178,7 +179,8 @@ def test_user_power_is_edlae_on_rows_that_count_less(power: float) -> None:
     x = rows()
     shares = np.maximum(np.diff(x.indptr), 1.0) ** -power
     weighted = sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ x).astype(np.float32)
-    expected = EDLAE(l2=3.0 * float(shares.mean()), dropout=0.4, relax=0.2).fit(weighted)
+    mean = float(shares[np.diff(x.indptr) > 0].mean())  # one user has nothing, and is not counted
+    expected = EDLAE(l2=3.0 * mean, dropout=0.4, relax=0.2).fit(weighted)
     model = EDLAE(l2=3.0, dropout=0.4, relax=0.2, user_power=power).fit(x)
     np.testing.assert_allclose(weights_of(model), weights_of(expected), rtol=1e-4, atol=1e-6)
 
@@ -190,6 +192,37 @@ def test_item_power_favours_what_is_rare(power: float) -> None:
     without = weights_of(EDLAE(l2=3.0, user_power=0.2).fit(x))
     model = EDLAE(l2=3.0, user_power=0.2, item_power=power).fit(x)
     np.testing.assert_allclose(weights_of(model), without * (counts[:, None] / counts) ** power, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.1, 1.0])
+def test_powers_count_interactions_whatever_their_weights(power: float) -> None:
+    """By hand: the penalty has the weighted G, n_u^-beta and (n_i / n_j)^alpha have counts."""
+    x = rows(weighted=True).toarray().astype(np.float64)
+    x = x[x.any(axis=1)]
+    shares, counts = np.count_nonzero(x, axis=1) ** -power, np.count_nonzero(x, axis=0)
+    gram = x.T @ (shares[:, None] * x)
+    penalty = 3.0 * shares.mean() + 0.4 / 0.6 * gram.diagonal()
+    precision = np.linalg.inv(gram + np.diag(penalty))
+    expected = without_diagonal(-precision / precision.diagonal()) * (counts[:, None] / counts) ** power
+    model = EDLAE(l2=3.0, dropout=0.4, user_power=power, item_power=power).fit(sp.csr_matrix(x))
+    np.testing.assert_allclose(weights_of(model), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"l2": 3.0}, {}])
+@pytest.mark.parametrize(
+    ("model", "others"), [(EASE, {}), (EDLAE, {}), (EDLAE, {"user_power": 0.5}), (SANSA, {}), (InfAE, {})]
+)
+def test_users_without_interactions_change_no_closed_form(model: Any, others: Any, settings: dict[str, Any]) -> None:
+    """Neither by their number: l2 of EDLAE is in means over users of n_u^-beta, that of InfAE in means too."""
+    x = rows(weighted=True)
+    wider = sp.csr_matrix(np.vstack([x.toarray(), np.zeros((300, x.shape[1]), np.float32)]))
+    found, expected = (model(**settings, **others).fit(some).score(x) for some in (wider, x))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nobody_with_interactions_leaves_weights_of_0() -> None:
+    model = EDLAE(l2=3.0, user_power=0.5, item_power=0.5).fit(sp.csr_matrix(np.zeros((4, 3), np.float32)))
+    assert not weights_of(model).any()
 
 
 def test_items_and_users_without_interactions_are_no_harm() -> None:

@@ -17,8 +17,8 @@ popular items count less:
 
     G = X^T diag(n_u^-beta) X,  W_ij = B_ij (n_i / n_j)^alpha
 
-Here l2 is multiplied by the mean of n_u^-beta, so that it means the same for every beta, and n_i in gamma is the
-diagonal of the new G.
+Here l2 is multiplied by the mean of n_u^-beta over the users who have items, so that it means the same for every beta,
+and n_i in gamma is the diagonal of the new G. In W, and in n_u^-beta, interactions are counted, whatever their weights.
 
     p = 0, xi = 0      EASE          p > 0, xi = 0      EDLAE
     p = 0, xi > 0      RLAE          p > 0, xi > 0      RDLAE, xi = 1: DLAE
@@ -79,16 +79,19 @@ class EDLAE(EASE):
         return l2 + self.dropout / (1 - self.dropout) * counts
 
     def _solve(self, train: sp.csr_matrix, l2: float) -> np.ndarray:
-        sums = []  # of n_u^-beta, of each part of the users
+        sums = []  # of n_u^-beta and of users, of each part of them; who has no items is no user here
 
         def weigh(rows: sp.csr_matrix) -> sp.csr_matrix:
-            shares = np.maximum(np.diff(rows.indptr), 1).astype(np.float64) ** -self.user_power  # (U,)
-            sums.append(shares.sum())
+            lengths = np.diff(rows.indptr)  # (U,)
+            shares = np.maximum(lengths, 1).astype(np.float64) ** -self.user_power  # (U,)
+            sums.append((shares[lengths > 0].sum(), np.count_nonzero(lengths)))
             weighted = rows if self.user_power == 0 else sp.csr_matrix(sp.diags_array(np.sqrt(shares)) @ rows)
             return weighted.astype(np.float32)
 
         gram = gram_matrix(train, weigh)
-        penalty = self._penalty(gram.diagonal(), l2 * float(sum(sums) / train.shape[0])).astype(np.float32)  # (I,)
+        total, n_users = np.sum(sums, axis=0)
+        mean = float(total / n_users) if n_users else 1.0
+        penalty = self._penalty(gram.diagonal(), l2 * mean).astype(np.float32)  # (I,)
         gram[np.diag_indices_from(gram)] += penalty
         precision = inverse_of(gram)
         free = 1 / precision.diagonal()  # gamma + mu of EDLAE
