@@ -16,7 +16,8 @@ With p(i) the share of training users who have item i, and list(u) the first k i
 The tail is all items but the 20 % with the most training users. Popular items are the most popular ones that together
 have 20 % of the training interactions, rare items the least popular ones that have the last 20 %.
 
-A list without items has no value (NaN). An item that no training user has counts as if one had it.
+A list without items has no value (NaN), but a tail_recall of 0. For novelty, an item that no training user has counts
+as if one had it.
 
 Letters in shape comments: U users, B users of a block, I items, D dimensions of item vectors, F features, k ranks.
 """

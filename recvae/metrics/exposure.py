@@ -8,6 +8,8 @@ With c_i lists that show item i, ascending, and n items:
 Fleder & Hosanagar, "Blockbuster Culture's Next Rise or Fall", Management Science 55, 2009, have the Gini index for
 recommendations; the formula is that of RecBole's `giniindex` too.
 
+All lists count, also those of users without a target.
+
 Letters in shape comments: U users, I items, R resamples at a time.
 """
 
