@@ -85,7 +85,6 @@ def plot(
 
     wanted = parse_names(pictures)
     places = _places(wanted, output, overwrite)
-    _check_used({"--metric": metric, "-k": k, "--labels": labels, "--split": split}, wanted)
     request = _Request(
         metric=METRIC if metric is None else metric,
         k=LISTED if k is None else k,
@@ -98,6 +97,7 @@ def plot(
         data_dir=data_dir,
     )
     _check(request)
+    _check_used({"--metric": metric, "-k": k, "--labels": labels, "--split": split}, wanted)
     with styled():  # a missing matplotlib is said before anything is measured
         pass
     folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))

@@ -30,7 +30,8 @@ def page_of(comparison: "Comparison") -> Page:
     manifest, n_without = comparison.manifest, comparison.n_users_without_target
     protocol = ", ".join(f"{key} {value}" for key, value in manifest.get("protocol", {}).items())
     name, fingerprint = manifest.get("name", "unnamed data"), str(manifest.get("fingerprint", ""))[:12]
-    left_out = f" ({plural(n_without, 'user')} without a target left out)" if n_without else ""
+    is_are = "is" if n_without == 1 else "are"
+    left_out = f" ({plural(n_without, 'user')} without a target {is_are} left out)" if n_without else ""
     remarks = [contender.note for contender in comparison.ranking if contender.note]
     if comparison.choice:
         remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")

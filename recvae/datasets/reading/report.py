@@ -115,11 +115,11 @@ class Reading:
             files = "1 empty file" if len(self.empty) == 1 else f"{len(self.empty):,} empty files"
             found.append(f"left out: {files} ({', '.join(self.empty[:3])}{', ...' if len(self.empty) > 3 else ''})")
         for reason, count in self.skipped.items():
-            found.append(f"left out: {_counted(count, reason)}")
+            found.append(f"left out: {counted(count, reason)}")
         for reason, count in self.dropped.items():
             role = "user" if "user" in reason else "item"
             marks = ", ".join(f"{mark}: {number:,}" for mark, number in self.marks.get(role, {}).items())
-            found.append(f"left out: {_counted(count, reason)}" + (f" ({marks})" if reason.endswith(" id") else ""))
+            found.append(f"left out: {counted(count, reason)}" + (f" ({marks})" if reason.endswith(" id") else ""))
         return found
 
     def warnings(self) -> list[str]:
@@ -133,6 +133,6 @@ class Reading:
         return found
 
 
-def _counted(count: int, reason: str) -> str:
+def counted(count: int, reason: str) -> str:
     """Return a number with what was left out, such as "1 row without an item" for "rows without an item"."""
-    return plural(count, reason.replace("rows", "row", 1), reason)
+    return plural(count, reason.replace("rows", "row", 1).replace("lines", "line", 1), reason)
