@@ -158,7 +158,7 @@ def test_rows_without_an_id_are_left_out_and_told(workplace: Path, command: Comm
     said = command("preprocess", "log.csv")
     assert said.code == 0, said.err
     assert "left out: 2 rows without a user id (empty: 1, NULL: 1)" in said.out
-    assert "left out: 1 rows without an item id (empty: 1)" in said.out
+    assert "left out: 1 row without an item id (empty: 1)" in said.out
 
 
 def test_a_data_set_is_replaced_only_where_this_is_said(workplace: Path, command: Command) -> None:

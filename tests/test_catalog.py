@@ -283,9 +283,7 @@ def test_gzip_titles_under_their_own_name(tmp_path: Path) -> None:
 
 
 def test_titles_line_without_a_title(tmp_path: Path) -> None:
-    message = (
-        r"movies\.dat line 3: got 1 columns, expected 3 as in the first line: '30 A Quiet Film'; repair the line; "
-    )
+    message = r"movies\.dat line 3: got 1 column, expected 3 as in the first line: '30 A Quiet Film'; repair the line; "
     with pytest.raises(DataError, match=message):
         titles_of("ml-1m", "movies.dat", b"7::Sea::Drama\n\n30 A Quiet Film\n", tmp_path)
 

@@ -150,7 +150,7 @@ def test_columns_of_the_training_data_are_taken_where_the_file_has_them(answer: 
 def test_rows_that_say_nothing_are_counted(answer: Callable[..., Any]) -> None:
     said, lines = answer("a.csv", "user,item\n1,1000\n,990\nNULL,980\n2,\n\n")
     assert said.code == 0 and [line["user"] for line in lines] == [1, 2]
-    for count in ("1 blank lines", "2 rows without a user id", "1 rows without an item"):
+    for count in ("1 blank line\n", "2 rows without a user id", "1 row without an item"):
         assert f"left out: {count}" in said.err, said.err
 
 

@@ -300,7 +300,7 @@ def test_files_of_different_logs_are_refused(folder: Path, header: str, message:
 
 def test_the_file_is_named_in_which_something_is_wrong(folder: Path) -> None:
     (folder / "b.csv").write_text(HEADER + "ann,3\neve\n")
-    message = f"{folder}/b.csv line 3: got 1 columns, expected 2 as in the first line: 'eve'; repair the line"
+    message = f"{folder}/b.csv line 3: got 1 column, expected 2 as in the first line: 'eve'; repair the line"
     with pytest.raises(DataError, match=f"^{re.escape(message)}"):
         read_events(folder)
     (folder / "a.csv").write_text("user,item,rating\nann,1,5\nbob,2,5\n")

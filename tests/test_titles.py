@@ -50,7 +50,7 @@ def test_titles_are_found_by_the_names_of_their_columns(tmp_path: Path, content:
         ),
         (
             b"item_id\ttitle\n1\n",
-            f" line 2: got 1 columns, expected 2 as in the first line: '1'; {REPAIR}",
+            f" line 2: got 1 column, expected 2 as in the first line: '1'; {REPAIR}",
         ),
         (
             b"title\nHeat\n",

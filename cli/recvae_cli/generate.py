@@ -1,5 +1,6 @@
 """`recvae generate`: made-up histories from a run, and how like real ones they are."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,8 +35,14 @@ def generate(
     run: OneRun = None,
     users: Annotated[int, typer.Option("--users", help="How many users to make up.")] = 1000,
     source: Annotated[
-        str, typer.Option("--from", metavar="WAY", help="Where codes come from: mixture, prior or interpolation.")
-    ] = "mixture",
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WAY",
+            help="Where codes come from: mixture, prior or interpolation.",
+            show_default="mixture",
+        ),
+    ] = None,
     components: Annotated[
         int | None, typer.Option("--components", help="Of the mixture.", show_default="from the number of users")
     ] = None,
@@ -74,7 +81,7 @@ def generate(
 
     if output is not None:
         check_table(output, overwrite)
-    _check(source, components, compare)
+    source = _check(source, components, compare, output)
     opened = open_run(
         run,
         data=data,
@@ -121,17 +128,23 @@ def _write(output: Path, made: Any, opened: "Opened") -> None:
     say(f"{output}: {plural(made.shape[0], 'user')}, {plural(made.nnz, 'interaction')}")
 
 
-def _check(source: str, components: int | None, compare: bool) -> None:
-    """Refuse what is wrong in itself, before anything is looked for."""
+def _check(source: str | None, components: int | None, compare: bool, output: Path | None) -> str:
+    """Return where codes come from, and refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
     from recvae.latent.generation import SOURCES
 
-    if source not in SOURCES:
+    if source not in (None, *SOURCES):
         raise UsageError(f"got --from {source}, expected one of {', '.join(SOURCES)}")
-    if components is not None and source != "mixture" and not compare:
+    if source is not None and compare and output is None:
+        raise UsageError(
+            f"got --from {source} with --compare, which measures every way; leave one out, or add --output, for users "
+            "of this way"
+        )
+    if components is not None and source not in (None, "mixture") and not compare:
         raise UsageError(
             f"got --components {components} with --from {source}, expected them of a mixture; leave them out"
         )
+    return source or "mixture"
 
 
 def _all_ways(
@@ -153,7 +166,9 @@ def _all_ways(
     has_prior = getattr(model, "has_prior", False)
     ways = [way for way in SOURCES if way != "prior" or has_prior]
     if not has_prior:
-        say(f"no users from the prior: this run of {model.name} does not hold one")
+        has_points = not getattr(model, "has_distribution", False)
+        why = f"codes of {model.name} are points" if has_points else f"this run of {model.name} does not hold one"
+        say(f"no users from the prior: {why}")
     with ProgressBar("comparing with real users") as bar:
         bar(0, 1 + len(ways), "real users")
         figures = {"real users": realism(some, others, others, held_out, max_memory=limit)}
@@ -175,7 +190,8 @@ def _table(figures: "dict[str, Realism]") -> object:
     if measured:
         table.add_column("EASE trained on them: ndcg@100 of real users")
     for name, one in figures.items():
-        row = [f"{one.popularity:.1%}", f"{one.lengths:.1%}", f"{one.co_occurrence:.3f}", f"{one.copies:.1%}"]
-        reached = "-" if one.ndcg is None or one.ndcg != one.ndcg else f"{one.ndcg:.4f}"
+        together = "-" if isnan(one.co_occurrence) else f"{one.co_occurrence:.3f}"
+        row = [f"{one.popularity:.1%}", f"{one.lengths:.1%}", together, f"{one.copies:.1%}"]
+        reached = "-" if one.ndcg is None or isnan(one.ndcg) else f"{one.ndcg:.4f}"
         table.add_row(name, *row, *([reached] if measured else []))
     return table

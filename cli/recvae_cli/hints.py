@@ -1,8 +1,10 @@
 """What to write instead of an option or argument that a verb does not have: hyperparameters, and what is mistyped."""
 
+import os
 import re
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 
@@ -24,8 +26,10 @@ def add_hint(error: Any, verb: Any, typed: list[str]) -> None:
             error.message, error.possibilities = f"{error.message}. {hint}", None
         return
     extra = type(error).__name__ == "UsageError" and "unexpected extra argument" in str(error.message)
-    if extra and (hint := _for_words(verb, typed)):
-        error.message = f"{error.message}. {hint}"
+    if extra:
+        words = str(error.message).rpartition("(")[2].rstrip(")").split()  # those that belong to no option
+        hints = [hint for word in words if (hint := _for_word(verb, word, typed))]
+        error.message = ". ".join([str(error.message), *dict.fromkeys(hints)])
 
 
 def _for_option(option: str, verb: Any, typed: list[str]) -> str:
@@ -54,18 +58,48 @@ def _for_option(option: str, verb: Any, typed: list[str]) -> str:
     return f"Did you mean --{next(word for word in options if word.replace('-', '_') == close[0])}?"
 
 
-def _for_words(verb: Any, typed: list[str]) -> str:
-    """Return what to write for a model or a setting that was typed without its option."""
+def _for_word(verb: Any, word: str, typed: list[str]) -> str:
+    """Return what to write for a setting, a model, a data set, a run or a file that was typed without its option."""
     from recvae_cli.sources import hyperparameters
 
     every = hyperparameters()
-    for word in typed:
-        name, equals, _ = word.partition("=")
-        if equals and _takes(verb, "settings") and any(name in fields for fields in every.values()):
-            return f"Write --set {word}"
-        if word in every and (_takes(verb, "models") or _takes(verb, "model")):
-            return f"Write --model {word}"
+    name, equals, _ = word.partition("=")
+    if equals and _takes(verb, "settings") and any(name in fields for fields in every.values()):
+        return f"Write --set {word}"
+    if _plain(word) in every and (_takes(verb, "models") or _takes(verb, "model")):
+        return f"Write --model {_plain(word)}"
+    if not _takes(verb, "data"):
+        return ""
+    if hint := data_set_hint(word, _folder("--data-dir", typed, os.environ.get("RECVAE_DATA") or "data")):
+        return hint
+    runs = _folder("--runs-dir", typed, "runs")
+    if any((place / "recommender.json").is_file() for place in (runs / word, Path(word), *runs.glob(f"*/{word}"))):
+        again = f"; recvae train --refit {word} trains it again" if _takes(verb, "refit") else ""
+        return f"{word} is a run: recvae evaluate {word} measures it{again}"
     return ""
+
+
+def data_set_hint(word: str, data_dir: Path) -> str:
+    """Return what to write for a data set, or a file, that was typed where none is expected; empty for another word."""
+    from recvae.datasets.catalog.known import CATALOG
+
+    if any((place / word / "manifest.json").is_file() for place in (data_dir, Path())):
+        return f"{word} is a data set: write --data {word}"
+    if word == "synthetic" or word.partition(":")[0] in CATALOG:
+        return f"{word} is a data set that is not prepared: first recvae preprocess {word}, then --data"
+    if Path(word).is_file():
+        return f"{word} is a file: recvae preprocess {word} makes a data set of it, for --data"
+    return ""
+
+
+def _folder(option: str, typed: list[str], default: str) -> Path:
+    value = _value_of(option, typed)
+    return Path(default if value == "VALUE" else value)
+
+
+def _plain(word: str) -> str:
+    """Return the name of a model in any spelling."""
+    return re.sub(r"[-_\s]", "", word).lower()
 
 
 def _takes(verb: Any, name: str) -> bool:
@@ -90,4 +124,4 @@ def _models_in(verb: Any, typed: list[str]) -> list[str]:
         return [word for word in typed if word in hyperparameters()]
     found = [after for word, after in pairwise(typed) if word in ("--model", "-m")]
     found += [word.partition("=")[2] for word in typed if word.startswith("--model=")]
-    return [re.sub(r"[-_\s]", "", name).lower() for name in found] or ["multvae"]
+    return [_plain(name) for name in found] or ["multvae"]

@@ -158,5 +158,7 @@ def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
 
 
 def _say_left_out(left_out: dict[str, int]) -> None:
+    from recvae.datasets.reading.report import counted
+
     for reason, count in left_out.items():
-        say(f"left out: {count:,} {reason}")
+        say(f"left out: {counted(count, reason)}")

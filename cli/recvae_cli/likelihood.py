@@ -1,5 +1,6 @@
 """`recvae likelihood`: how probable a run finds held-out users, and how much of its latent space it uses."""
 
+from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from recvae_cli.console import (
     RunsDir,
     command,
     model_words,
+    say,
     say_next,
     show,
     show_json,
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 def likelihood(
     run: OneRun = None,
     split: Annotated[str, typer.Option("--split", help="Held-out users: test or validation.")] = "test",
-    samples: Annotated[int, typer.Option("--samples", help="Draws of each user's code, for a tighter bound.")] = 100,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", help="Draws of each user's code, for a tighter bound.", show_default="100"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     data: ItsData = None,
     own: OwnModels = None,
@@ -50,6 +55,7 @@ def likelihood(
     Example:
       recvae likelihood ml-1m/multvae
     """
+    from recvae.latent.likelihood import N_SAMPLES
     from recvae.latent.likelihood import likelihood as measure
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
@@ -68,8 +74,16 @@ def likelihood(
     with ProgressBar("likelihood") as bar:
         heading = Heading(f"likelihood of the {split} users of {opened.dataset.name} under {opened.folder}", bar)
         found = measure(
-            model, opened.dataset, split, n_samples=samples, seed=seed, max_memory=opened.max_memory, progress=heading
+            model,
+            opened.dataset,
+            split,
+            n_samples=N_SAMPLES if samples is None else samples,
+            seed=seed,
+            max_memory=opened.max_memory,
+            progress=heading,
         )
+    if samples is not None and found.kl is None:
+        say(f"codes of {model.name} are points: --samples {samples} had no effect")
     if as_json:
         show_json({"folder": str(opened.folder), "split": split, "seed": seed, **found.to_json()})
         return
@@ -83,8 +97,9 @@ def _table(found: "Likelihood") -> object:
     table = Table("interactions", "by", "perplexity", "95 % interval", "nats per user")
     for part, of_part in (("whole rows", found.rows), ("targets given the fold-in", found.targets)):
         for name, one in of_part.items():
-            between = f"{one.low:,.1f} to {one.high:,.1f}"
-            table.add_row(part, name, f"{one.value:,.1f}", between, f"{one.nats:,.1f}")
+            between = "-" if isnan(one.low) else f"{one.low:,.1f} to {one.high:,.1f}"  # one user has no interval
+            value, nats = ("-" if isnan(number) else f"{number:,.1f}" for number in (one.value, one.nats))
+            table.add_row(part, name, value, between, nats)
     return table
 
 

@@ -152,7 +152,7 @@ def _to_train(
     from recvae.models import import_path
     from recvae.runs.parts import load_parts
 
-    models = _models(names, settings)
+    models = _models(names, settings, data_dir)
     home = find_dataset(data_dir, data)
     dataset, own_classes = Dataset.load(home), imported_models(own)
     for model in models:
@@ -205,13 +205,18 @@ def _to_refit(
     return joined, [(model, one.refit) for model, one in zip(models, every, strict=True)], lambda _: words
 
 
-def _models(names: list[str], settings: list[str]) -> "list[Model]":
+def _models(names: list[str], settings: list[str], data_dir: Path) -> "list[Model]":
     """Make the models that are named, or all but blends, each with the settings that it has."""
     from recvae.errors import UsageError, did_you_mean
     from recvae.models import MODELS, model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
+    from recvae_cli.hints import data_set_hint
 
-    chosen = list(dict.fromkeys(model_class(name) for name in names))
+    try:
+        chosen = list(dict.fromkeys(model_class(name) for name in names))
+    except UsageError as error:
+        hints = [hint for name in names if (hint := data_set_hint(name, data_dir))]
+        raise UsageError("; ".join([str(error), *hints])) from None
     chosen = chosen or [model for model in MODELS.values() if not model.roles]
     for setting in settings if len(chosen) > 1 else []:
         name = setting.split("=")[0].strip()

@@ -47,15 +47,20 @@ def plot(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    metric: Annotated[str, typer.Option(help="Metric of by-k and by-history, without @K.")] = "ndcg",
-    k: Annotated[int, typer.Option("-k", "--k", help="Recommendations that count in the other pictures.")] = 20,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of by-k and by-history, without @K.", show_default="ndcg")
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", "--k", help="Recommendations that count in the other pictures.", show_default="20"),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
             help="CSV file with the columns user and label; it colours the map.", show_default="history length"
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which users: test or validation.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Which users: test or validation.", show_default="test")] = None,
     data: Annotated[
         str | None, typer.Option(help="Name or path of the data set; by default the one the run names.")
     ] = None,
@@ -75,13 +80,24 @@ def plot(
       recvae plot multvae --picture map --labels ages.csv --output map.pdf
     """
     from recvae.reports.canvas import styled
-    from recvae.reports.pictures import CURVES, parse_names
+    from recvae.reports.pictures import CURVES, LISTED, METRIC, parse_names
     from recvae.runs.finding import find_run
 
     wanted = parse_names(pictures)
     places = _places(wanted, output, overwrite)
-    request = _Request(metric, k, labels, split, data, own, max_memory, device, data_dir)
-    _check(request, wanted)
+    request = _Request(
+        metric=METRIC if metric is None else metric,
+        k=LISTED if k is None else k,
+        labels=labels,
+        split=split or "test",
+        data=data,
+        own=own,
+        max_memory=max_memory,
+        device=device,
+        data_dir=data_dir,
+    )
+    _check(request)
+    _check_used({"--metric": metric, "-k": k, "--labels": labels, "--split": split}, wanted)
     with styled():  # a missing matplotlib is said before anything is measured
         pass
     folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
@@ -128,19 +144,35 @@ def _places(wanted: list[str], output: Path | None, overwrite: bool) -> dict[str
     return places
 
 
-def _check(request: _Request, wanted: list[str]) -> None:
+def _check_used(typed: dict[str, object], wanted: list[str]) -> None:
+    """Refuse an option that none of the pictures looks at."""
+    from recvae.errors import UsageError
+    from recvae.reports.pictures import CURVES, MAP, NAMES
+
+    looking = {
+        "--metric": ("by-k", "by-history"),
+        "-k": ("by-popularity", "bias", "coverage"),
+        "--labels": (MAP,),
+        "--split": tuple(name for name in NAMES if name != CURVES),
+    }
+    for option, value in typed.items():
+        if value is not None and not set(wanted) & set(looking[option]):
+            raise UsageError(
+                f"got {option} {value} without --picture {' or '.join(looking[option])}, which it is for; add that, or "
+                f"leave {option} out"
+            )
+
+
+def _check(request: _Request) -> None:
     """Refuse what is wrong in itself, before anything is looked for."""
     from recvae.errors import UsageError
     from recvae.items import check_k
     from recvae.metrics import Metric
-    from recvae.reports.pictures import MAP
 
     check_k(request.k)
     memory_limit(request.max_memory)
     if not Metric(request.metric, request.k).is_per_user:
         raise UsageError(f"got --metric {request.metric}, which has no value per user; expected one such as ndcg")
-    if request.labels is not None and MAP not in wanted:
-        raise UsageError(f"got --labels {request.labels} without --picture map, which they colour; add it")
 
 
 def _draw(request: _Request, folders: dict[str, Path], wanted: list[str], lenient: bool) -> "dict[str, Figure]":
@@ -171,6 +203,7 @@ def _draw_measured(
     request: _Request, folders: dict[str, Path], wanted: list[str], lenient: bool
 ) -> "dict[str, Figure]":
     """Draw the pictures that need the data set and the models."""
+    from recvae.errors import DataError
     from recvae.reports.measuring import KS, Measured, rank_users
     from recvae.reports.pictures import MAP, MEASURED, draw
     from recvae.training.monitors import ProgressBar
@@ -203,7 +236,13 @@ def _draw_measured(
             train_counts=dataset.items.train_counts,
             n_train_users=dataset.train.shape[0],
         )
-        drawn |= {name: draw(name, known, request.metric, request.k) for name in measured}
+        for name in measured:
+            try:
+                drawn[name] = draw(name, known, request.metric, request.k)
+            except DataError as error:
+                if not lenient:
+                    raise
+                say(f"no picture {name}: {error}")
     return drawn
 
 
@@ -211,7 +250,7 @@ def _map(request: _Request, bundles: "dict[str, Bundle]", dataset: "Dataset", le
     """Draw the map of users, of those runs that have one if lenient."""
     import numpy as np
 
-    from recvae.errors import UsageError
+    from recvae.errors import DataError, UsageError
     from recvae.plots import latent_map
     from recvae.reports.labels import read_labels
     from recvae.reports.pictures import MAP, check_has_map
@@ -230,7 +269,13 @@ def _map(request: _Request, bundles: "dict[str, Bundle]", dataset: "Dataset", le
     labels = None if request.labels is None else read_labels(request.labels, held_out.user_ids)
     limit = memory_limit(request.max_memory)
     embeddings = {name: model.embed(held_out.fold_in, max_memory=limit) for name, model in able.items()}
-    return {MAP: latent_map(embeddings, np.diff(held_out.fold_in.indptr), labels)}
+    try:
+        return {MAP: latent_map(embeddings, np.diff(held_out.fold_in.indptr), labels)}
+    except DataError as error:  # too few users, say
+        if not lenient:
+            raise
+        say(f"no map: {error}")
+        return {}
 
 
 def _write(drawn: "dict[str, Figure]", places: dict[str, Path]) -> None:

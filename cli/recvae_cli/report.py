@@ -96,7 +96,7 @@ def report(
     folders = dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None])
     named = dict(zip(names_of(list(folders)), folders, strict=True))
     typed = _as_typed(request, list(folders), baselines, examples, k, output)
-    kept = Kept(max(KS))
+    kept = Kept(max(k, *KS))
     found, home = shared.compare_runs(request, list(folders), "reporting on", kept)
     _write(request, named, found, kept, home, output, examples, k, typed)
     typer.echo(f"report: {output}")

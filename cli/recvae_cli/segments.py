@@ -76,6 +76,7 @@ def segments(
     """
     from recvae.display import plural
     from recvae.latent.segments import find_segments
+    from recvae.models.common.densities import DensityModel
     from recvae.reports.segments import ON_PAGE
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import open_run
@@ -116,7 +117,8 @@ def segments(
         return
     show(_table(found, opened.dataset.items, named_by))
     say(f"agreement with {plural(seeds, 'other seed')} of k-means: {found.stability:.2f} of at most 1")
-    say_next(command("anomalies", opened.folder, *model_words(type(opened.bundle.model))))
+    verb = "anomalies" if isinstance(opened.bundle.model, DensityModel) else "evaluate"  # als finds no odd users
+    say_next(command(verb, opened.folder, *model_words(type(opened.bundle.model))))
 
 
 @dataclass(frozen=True)
@@ -197,13 +199,16 @@ def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> 
 def _table(found: "Segments", items: "ItemIndex", named_by: int) -> object:
     from rich.table import Table
 
+    from recvae.latent.segments import LEAST_USERS
+
     table = Table("group", "users", "share", "items each", "has more of (lift)", show_lines=True)
     for number, one in enumerate(found.segments, 1):
         named = [
             f"{name_of(items, column)} ({lift:.1f})"
             for column, lift in zip(one.items[:named_by].tolist(), one.lifts[:named_by].tolist(), strict=True)
         ]
-        names = "\n".join(named) or "no item that a tenth of them have is liked more than elsewhere"
+        too_few = f"not named: fewer than {LEAST_USERS} users" if one.n_users < LEAST_USERS else ""
+        names = "\n".join(named) or too_few or "no item that a tenth of them have is liked more than elsewhere"
         table.add_row(str(number), f"{one.n_users:,}", f"{one.share:.1%}", f"{one.mean_length:.0f}", names)
     return table
 

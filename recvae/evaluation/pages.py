@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recvae.compute.memory import human_bytes
+from recvae.display import plural
 from recvae.evaluation.evaluate import Summary, better_of, summarise
 from recvae.evaluation.significance import ALPHA
 from recvae.evaluation.slices import title_of
@@ -29,7 +30,8 @@ def page_of(comparison: "Comparison") -> Page:
     manifest, n_without = comparison.manifest, comparison.n_users_without_target
     protocol = ", ".join(f"{key} {value}" for key, value in manifest.get("protocol", {}).items())
     name, fingerprint = manifest.get("name", "unnamed data"), str(manifest.get("fingerprint", ""))[:12]
-    left_out = f" ({n_without:,} users without a target are left out)" if n_without else ""
+    is_are = "is" if n_without == 1 else "are"
+    left_out = f" ({plural(n_without, 'user')} without a target {is_are} left out)" if n_without else ""
     remarks = [contender.note for contender in comparison.ranking if contender.note]
     if comparison.choice:
         remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")
@@ -43,7 +45,7 @@ def page_of(comparison: "Comparison") -> Page:
     if comparison.by is not None:
         tables.insert(1, _slices_table(comparison, comparison.by))
     return Page(
-        title=f"{name}: {comparison.n_users:,} {comparison.split} users{left_out}; {protocol}; "
+        title=f"{name}: {plural(comparison.n_users, f'{comparison.split} user')}{left_out}; {protocol}; "
         f"fingerprint {fingerprint}",
         tables=tables,
         remarks=remarks,

@@ -31,7 +31,7 @@ from recvae.progress import Progress, part_of
 
 SCORES = ("reconstruction", "prediction", "likelihood")
 _PARTS = 5  # of a row, foreseen one by one
-_LEAST_REFERENCE = 20
+_LEAST_REFERENCE, _NEAR = 20, 1 / 5  # users; of them, at most: all of them are not of similar length
 _LEAST_SPREAD = 1e-9
 _EQUAL = 1e-5  # of a raw score: float32 adds up in another order beside other users
 _BLOCK_BYTES, _COPIES = 64 << 20, 4  # of neighbours at a time, at most; of them, in float64
@@ -67,7 +67,7 @@ class AnomalyDetector:
     n_samples : int
         Draws of each user's code.
     neighbours : int
-        Reference users of similar length that a user is compared with; fewer if there are fewer.
+        Reference users of similar length that a user is compared with; at most a fifth of them, but 20 or more.
     seed : int
         Of the draws, and of the parts of "prediction".
     max_memory : int, optional
@@ -176,7 +176,7 @@ class AnomalyDetector:
         # Which of equal length are the nearest must not hang on their order: their keys are as good as a draw.
         keys = np.array([int.from_bytes(key[:8]) for key in content_keys(self._rows(user_items))], np.uint64)
         order = np.lexsort((keys[known], lengths[known]))
-        window = min(self.neighbours, len(order))
+        window = min(self.neighbours, max(_LEAST_REFERENCE, int(_NEAR * len(order))))
         self._reference = _Reference(lengths[known][order], raw[known][order], window)
         self.decision_scores_ = self._calibrated(raw, lengths)  # (R,)
         self.threshold_ = float(np.quantile(self.decision_scores_[known], 1 - self.contamination))

@@ -96,6 +96,11 @@ def generate(
         raise UsageError(
             f"got components={components} for {source!r}, expected them of a mixture alone; leave them out"
         )
+    if source == "prior" and not model.has_distribution:
+        raise UsageError(
+            f"got source 'prior' for {model.name}, whose codes are points without a prior; use mixture or "
+            "interpolation, or a run of multvae, recvae or hvamp"
+        )
     model.check_fitted()
     real = as_interactions(users, "the users", model.n_items_)
     lengths = real.getnnz(axis=1)

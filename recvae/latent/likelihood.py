@@ -28,6 +28,9 @@ from recvae.models.common.codes import MOST_COMPARED
 from recvae.models.common.densities import DensityModel
 from recvae.progress import Progress, part_of
 
+N_SAMPLES = 100
+"""Draws of each user's code."""
+
 _STEPS = ("targets given the fold-in", "whole rows", "whole rows, ELBO")
 
 
@@ -125,7 +128,7 @@ def likelihood(
     dataset: Dataset,
     split: str = "test",
     *,
-    n_samples: int = 100,
+    n_samples: int = N_SAMPLES,
     seed: int = 0,
     max_memory: int | None = None,
     progress: Progress | None = None,

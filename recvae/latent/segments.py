@@ -30,7 +30,7 @@ _LEAST_SHARE = 0.1  # of a group's users, who have an item that it is named by
 _STARTS = 4  # of k-means, of which the best is kept
 _EMBEDDING = 0.3  # of the work, about
 LEAST_USERS = 10
-"""Users that an item must have to belong to a group: of fewer, the lift is chance."""
+"""Users that an item must have to belong to a group or to name one, and a group to be named: of fewer, it is chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Segment:
     mean_length : float
         Mean number of items of its users.
     items : ndarray of shape (n_named,), int64
-        Columns of the items it is named by, highest lift first.
+        Columns of the items it is named by, highest lift first; none of an item or a group of fewer than 10 users.
     lifts, shares : ndarray of shape (n_named,), float64
         Lift of each, and the share of the group's users who have it.
     """
@@ -142,8 +142,8 @@ def find_segments(
     rows = as_interactions(users, "the users", model.n_items_)
     if rows.shape[0] < _USERS_EACH * n:
         raise DataError(
-            f"got {plural(rows.shape[0], 'user')} for {n} groups, expected {_USERS_EACH * n} or more; ask for fewer "
-            "groups"
+            f"got {plural(rows.shape[0], 'user')} for {n} groups, expected {_USERS_EACH * n} or more users; ask for "
+            "fewer groups" + (f", at most {rows.shape[0] // _USERS_EACH}" if rows.shape[0] >= 2 * _USERS_EACH else "")
         )
     embedding = part_of(progress, 0, _EMBEDDING, "codes of users")
     vectors = model.embed(rows, max_memory=max_memory, progress=embedding)  # (U, D)
@@ -212,9 +212,10 @@ def _vectors_of_items(model: Model) -> np.ndarray | None:
 
 def _segment(rows: sp.csr_matrix, chosen: np.ndarray, named_by: int) -> Segment:
     part = rows[np.flatnonzero(chosen)]
-    shares = _shares(part)  # (I,)
-    lifts = shares / np.maximum(_shares(rows), 1e-12)
-    common = np.flatnonzero((shares >= _LEAST_SHARE) & (lifts > 1))  # a group of short histories may have none
+    shares, overall = _shares(part), _shares(rows)  # (I,), (I,)
+    lifts = shares / np.maximum(overall, 1e-12)
+    enough = (overall * rows.shape[0] > LEAST_USERS - 0.5) & (part.shape[0] >= LEAST_USERS)  # (I,)
+    common = np.flatnonzero(enough & (shares >= _LEAST_SHARE) & (lifts > 1))  # a group of short histories may have none
     top = common[np.argsort(-lifts[common], kind="stable")[:named_by]]
     return Segment(
         n_users=part.shape[0],

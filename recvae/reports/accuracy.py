@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recvae.display import plural
 from recvae.errors import DataError, UsageError
 from recvae.evaluation.evaluate import Summary, summarise
 from recvae.reports.canvas import check_series, legend, look_of, panels, picture
@@ -64,7 +65,7 @@ def metric_by_k(values: Mapping[str, np.ndarray], ks: Sequence[int], metric: str
     axis.set_xticks(list(ks), [str(k) for k in ks])
     axis.minorticks_off()
     axis.set(xlabel="K (number of recommended items)", ylabel=f"{title}@K (mean over users)")
-    axis.set_title(f"band: 95 % interval of the mean over {n_users:,} users", fontsize=9.5)
+    axis.set_title(f"band: 95 % interval of the mean over {plural(n_users, 'user')}", fontsize=9.5)
     axis.set_ylim(bottom=0)
     legend(figure, names)
     return figure
@@ -113,7 +114,7 @@ def accuracy_by_history(
         title="Accuracy by length of history",
         x="items in the history that the model was given",
         y=f"{title} (mean over users)",
-        note=f"bars: 95 % intervals over users; {n_users:,} users in all",
+        note=f"bars: 95 % intervals over users; {plural(n_users, 'user')} in all",
     )
 
 
@@ -162,7 +163,7 @@ def accuracy_by_popularity(
         title="Accuracy by popularity of the item",
         x="training users who have the item: rare ones on the left, popular ones on the right",
         y=f"share of targets among the first {k}",
-        note=f"bars: 95 % intervals over {n_users:,} users",
+        note=f"bars: 95 % intervals over {plural(n_users, 'user')}",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recvae.display import plural
 from recvae.items import ItemIndex
 from recvae.recommenders.base import BaseRecommender
 from recvae.reports.groups import FEWEST, groups_of
@@ -116,11 +117,7 @@ def _example(shown: Shown, user: int, word: str) -> str:
 def _titles(word: str, items: ItemIndex, columns: np.ndarray) -> str:
     """Return the titles of some items, the most popular first."""
     order = columns[np.argsort(-items.train_counts[columns], kind="stable")][:_HISTORY]
-    size = (
-        f"{len(columns):,} items"
-        if len(columns) <= _HISTORY
-        else f"{len(columns):,} items, the {_HISTORY} most popular"
-    )
+    size = plural(len(columns), "item") + (f", the {_HISTORY} most popular" if len(columns) > _HISTORY else "")
     body = "".join(f"<li>{escaped(title_of(items, column))}</li>" for column in order.tolist())
     return f"<h4>{escaped(word)} ({size})</h4><ul>{body}</ul>"
 

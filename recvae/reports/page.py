@@ -9,6 +9,8 @@ import numpy as np
 
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
+from recvae.display import plural
+from recvae.errors import UsageError
 from recvae.evaluation.comparison import Comparison
 from recvae.evaluation.documents import document
 from recvae.evaluation.tables import table_as_html
@@ -69,7 +71,7 @@ class Report:
     n_examples : int
         Users to show, >= 0.
     k : int
-        Recommendations that count where a number is needed.
+        Recommendations that count where a number is needed, at most as many as `measured` has.
     remarks : sequence of str
         What could not be shown, and why.
     max_memory : int, optional
@@ -87,6 +89,14 @@ class Report:
     k: int = 20
     remarks: Sequence[str] = ()
     max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of recommendations that nobody has ranked: a share of fewer would be told as that of more."""
+        deep = min(ranked.shape[1] for ranked in self.measured.ranked.values())
+        if self.k > deep:
+            raise UsageError(
+                f"got k={self.k} for lists of {deep} items, expected at most as many; rank more for each user"
+            )
 
     @property
     def best(self) -> str:
@@ -145,7 +155,7 @@ def in_short(report: Report) -> list[str]:
     summary = contenders[best].summary(metric)
     half = "" if summary.low is None or summary.mean is None else f" ± {summary.mean - summary.low:.4f}"
     first = f"The best of these runs is {best}" if len(report.runs) > 1 else f"The run {best} was measured"
-    sentences = [f"{first}: {metric} {summary.mean or 0:.4f}{half} on {found.n_users:,} {found.split} users."]
+    sentences = [f"{first}: {metric} {summary.mean or 0:.4f}{half} on {plural(found.n_users, f'{found.split} user')}."]
     test = found.tests(metric).get(best)
     if test is not None and test.difference.low is not None and test.difference.high is not None:
         mean, low, high = test.difference.mean or 0.0, test.difference.low, test.difference.high

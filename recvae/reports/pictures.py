@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES, MAP = "curves", "map"
+METRIC, LISTED = "ndcg", 20
+"""What accuracy is measured by, and recommendations that count in the other pictures, unless others are named."""
+
 MEASURED = ("by-k", "by-history", "by-popularity", "bias", "coverage")
 """Those that need the ranked items of held-out users, and nothing else."""
 
@@ -44,7 +47,7 @@ def parse_names(text: str) -> list[str]:
     return list(NAMES) if "all" in names else list(dict.fromkeys(names))
 
 
-def draw(name: str, measured: Measured, metric: str = "ndcg", k: int = 20) -> "Figure":
+def draw(name: str, measured: Measured, metric: str = METRIC, k: int = LISTED) -> "Figure":
     """Draw one of the pictures in `MEASURED`.
 
     Parameters

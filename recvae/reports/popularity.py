@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from recvae.display import plural
 from recvae.errors import UsageError
 from recvae.reports.canvas import INK, SOFT, check_series, legend, look_of, panels, picture
 from recvae.reports.groups import bars_of, check_enough, groups_of, means_of
@@ -142,7 +143,7 @@ def popularity_bias(recommended: Mapping[str, np.ndarray], consumed: np.ndarray,
     )
     axis.set_ylim(bottom=0)
     axis.set_title(
-        f"each point: about {int(known.sum()) // len(groups.sizes):,} users, with a 95 % interval", fontsize=9.5
+        f"each point: about {plural(int(known.sum()) // len(groups.sizes), 'user')}, with a 95 % interval", fontsize=9.5
     )
     legend(
         figure,

@@ -14,6 +14,7 @@ import numpy as np
 
 from recvae.bundles.bundle import Bundle
 from recvae.datasets.dataset import Dataset
+from recvae.display import plural
 from recvae.evaluation.documents import document
 from recvae.items import ItemIndex
 from recvae.latent.segments import LEAST_USERS, Segment, Segments
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNNAMED = "nothing that a tenth of them have more often than others"
+TOO_FEW = f"not named: they are fewer than {LEAST_USERS} users"
 ON_PAGE = 10
 """Items that the page shows of each group, where it has as many."""
 
@@ -86,6 +88,8 @@ class SegmentsReport:
 
 def named(segment: Segment, items: ItemIndex, named_by: int) -> str:
     """Return what a group has more of than others, in a line."""
+    if segment.n_users < LEAST_USERS:
+        return TOO_FEW
     return "; ".join(title_of(items, column) for column in segment.items[:named_by].tolist()) or UNNAMED
 
 
@@ -122,7 +126,7 @@ def segments_map(found: Segments, items: ItemIndex, how: str = "pca", *, seed: i
 
 def _shortened(segment: Segment, items: ItemIndex) -> str:
     if not len(segment.items):
-        return "nothing in particular"
+        return "too few to name" if segment.n_users < LEAST_USERS else "nothing in particular"
     title = title_of(items, int(segment.items[0]))
     return title if len(title) <= _LEGEND else title[: _LEGEND - 1].rstrip() + "…"
 
@@ -169,8 +173,8 @@ def _in_short(report: SegmentsReport) -> list[str]:
     return [
         f"k-means put {n_users:,} training users into {len(found.segments)} groups, by the vectors that {model} has of "
         "them. A group is a part of a space, not a kind of person: users at its edge are like those of the next one.",
-        f"k-means with {report.seeds} other seeds agrees by {found.stability:.2f} (adjusted Rand index): 1 would be "
-        "the same groups, 0 no more than chance. Groups that other seeds do not find are not in the data.",
+        f"k-means with {plural(report.seeds, 'other seed')} agrees by {found.stability:.2f} (adjusted Rand index): 1 "
+        "would be the same groups, 0 no more than chance. Groups that other seeds do not find are not in the data.",
         "The lift of an item is how many times as many users of the group have it as of all users. Groups of "
         "long histories have more of nearly everything.",
     ]
@@ -188,18 +192,17 @@ def _groups(report: SegmentsReport) -> str:
         mean = f"{popularity[known].mean():.1%}" if known.any() else "-"
         of_items = int((found.item_labels == number).sum())
         name = named(one, items, report.named_by)
-        rows.append(
-            [
-                *(number + 1, name, f"{one.n_users:,}", f"{one.share:.1%}"),
-                *(f"{middle:,.0f}", f"{low:,.0f} to {high:,.0f}", mean, f"{of_items:,}"),
-            ]
-        )
+        about = [f"{middle:,.0f}", f"{low:,.0f} to {high:,.0f}", mean, f"{of_items:,}"]
+        if one.n_users < LEAST_USERS:  # figures of a few users are those of single ones
+            about = ["-"] * len(about)
+        rows.append([number + 1, name, f"{one.n_users:,}", f"{one.share:.1%}", *about])
     return text_table(
         ["group", "named by", "users", "share", "median length", "middle half", "popularity", "items"],
         rows,
         texts=(1,),
-        note="named by: the items with the highest lift among those that a tenth of the group has; length: items in "
-        "the history; popularity: the share of all users who have an item, mean over the items of a user, then over "
+        note="named by: the items with the highest lift among those that a tenth of the group has; items and groups "
+        f"of fewer than {LEAST_USERS} users name nothing; length: items in the history; "
+        f"popularity: the share of all users who have an item, mean over the items of a user, then over "
         f"users; items: those whose lift is highest in this group, of {len(items):,}",
     )
 
@@ -207,9 +210,11 @@ def _groups(report: SegmentsReport) -> str:
 def _items(report: SegmentsReport) -> str:
     items, parts = report.dataset.items, []
     for number, one in enumerate(report.found.segments, 1):
-        parts.append(f"<h3>Group {number}: {one.n_users:,} users</h3>")
+        parts.append(f"<h3>Group {number}: {plural(one.n_users, 'user')}</h3>")
         if not len(one.items):
-            parts.append(paragraph(f"They have {UNNAMED}."))
+            parts.append(
+                paragraph(f"{TOO_FEW.capitalize()}." if one.n_users < LEAST_USERS else f"They have {UNNAMED}.")
+            )
             continue
         rows = [
             [title_of(items, column), f"{lift:.1f}", f"{share:.1%}", f"{items.train_counts[column]:,}"]

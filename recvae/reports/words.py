@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recvae.datasets.dataset import Dataset
+from recvae.display import plural
 from recvae.reports.markup import escaped, listed, paragraph, text_table
 
 _METRICS = {
@@ -87,8 +88,9 @@ def protocol_words(protocol: Mapping[str, Any], split: str, n_users: int, n_item
     other = "validation" if split == "test" else "test"
     sentences = [
         *_split_words(protocol),
-        f"For each of the {n_users:,} {split} users, the model is given the items that it may see, and ranks all "
-        f"others of the {n_items:,} items. Items that it was given are never recommended.",
+        f"For {'the' if n_users == 1 else 'each of the'} {plural(n_users, f'{split} user')}, the model is given the "
+        f"items that it may see, and ranks all others of the {n_items:,} items. Items that it was given are never "
+        "recommended.",
         "A hidden item in the list is a hit. Users without a hidden item are left out.",
     ]
     if split == "test":
@@ -107,8 +109,10 @@ def _split_words(protocol: Mapping[str, Any]) -> list[str]:
     share = protocol.get("target_share")
     hidden = "a part" if share is None else f"{share:.0%}"
     if kind == "strong":
+        n_users = protocol.get("heldout_users")
+        heldout = "Some users" if n_users is None else plural(n_users, "user")
         return [
-            f"{protocol.get('heldout_users', 'Some')} users for validation and as many for the test were kept out of "
+            f"{heldout} for validation and as many for the test were kept out of "
             f"training altogether{drawn}. The models have never seen them.",
             f"Of the items of each of these users, {hidden} are hidden and have to be found. The others are given.",
         ]

@@ -119,6 +119,10 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     paths = [path for path in (Path(name), runs_dir / name) if path.is_dir()]
     found = [path for path in paths if (path / CARD).is_file() or not matches][:1] or matches
     if len(found) == 1:
+        of_data = [run for run in bundles if run.parent.resolve() == found[0].resolve()]
+        if of_data and not (found[0] / CARD).is_file():
+            names = ", ".join(f"{run.parent.name}/{run.name}" for run in of_data)
+            raise UsageError(f"got '{name}', which holds the runs of a data set, expected one; name one of: {names}")
         read_card(found[0])
         return found[0]
     if matches:
@@ -126,6 +130,8 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
         raise UsageError(f"got run '{name}', which exists on several data sets; name one of: {where}")
     known = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in bundles) or "none"
     hint = did_you_mean(name, [one for run in bundles for one in (run.name, f"{run.parent.name}/{run.name}")])
+    if Path(name).is_file():
+        hint = f"; {name} is a file, of which `recvae preprocess` makes a data set and `recvae train` a run"
     raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}{hint}")
 
 

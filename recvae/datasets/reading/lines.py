@@ -17,6 +17,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.relations import LONGEST_LINE, lines_relation
 from recvae.datasets.reading.scans import Scan
 from recvae.datasets.reading.times import quoted
+from recvae.display import plural
 from recvae.errors import DataError
 
 BLANK, COMMENT, MALFORMED, OTHER = "blank lines", "comment lines", "malformed rows", "rows of other kinds"
@@ -190,9 +191,8 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
         return f"{where}: the line is longer than {most}; {repair}{more}"
     n_columns = len(dialect.split(first.text))
     repair = f"{repair}; put a title that holds the separator in quotes" if are_titles else repair
-    return (
-        f"{where}: got {n_columns} columns, expected {len(dialect.names)} as in the first line: {shown}; {repair}{more}"
-    )
+    found = f"got {plural(n_columns, 'column')}, expected {len(dialect.names)} as in the first line: {shown}"
+    return f"{where}: {found}; {repair}{more}"
 
 
 def _bytes_of(scan: Scan, number: int) -> bytes:

@@ -8,6 +8,7 @@ from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.ratings import RatingScale
 from recvae.datasets.reading.times import FIRST_LOGS, TimeSpan
+from recvae.display import plural
 
 _SHOWN = 8  # columns that are named
 _YEAR = 31_536_000
@@ -98,7 +99,7 @@ class Reading:
             how.append(f"separator {names.get(form['separator'], shown)}")
             how.append(f"quotes {form['quote']}")
             how.append("header" if form["header"] else "no header")
-        found = [f"read: {self.rows:,} rows" + (f" in {len(self.files)} files" if len(self.files) > 1 else "")]
+        found = [f"read: {plural(self.rows, 'row')}" + (f" in {len(self.files)} files" if len(self.files) > 1 else "")]
         found[0] += f" ({', '.join(how)})"
         columns = ", ".join(f"{role} = {getattr(self.columns, role) or 'none'}" for role in LOG)
         more = f" and {len(self.unused) - _SHOWN:,} more" if len(self.unused) > _SHOWN else ""
@@ -114,11 +115,11 @@ class Reading:
             files = "1 empty file" if len(self.empty) == 1 else f"{len(self.empty):,} empty files"
             found.append(f"left out: {files} ({', '.join(self.empty[:3])}{', ...' if len(self.empty) > 3 else ''})")
         for reason, count in self.skipped.items():
-            found.append(f"left out: {count:,} {reason}")
+            found.append(f"left out: {counted(count, reason)}")
         for reason, count in self.dropped.items():
             role = "user" if "user" in reason else "item"
             marks = ", ".join(f"{mark}: {number:,}" for mark, number in self.marks.get(role, {}).items())
-            found.append(f"left out: {count:,} {reason}" + (f" ({marks})" if reason.endswith(" id") else ""))
+            found.append(f"left out: {counted(count, reason)}" + (f" ({marks})" if reason.endswith(" id") else ""))
         return found
 
     def warnings(self) -> list[str]:
@@ -130,3 +131,8 @@ class Reading:
                     f"{count:,} rows have the {role} '{word}', which may be no id; if so, give --null '{word}'"
                 )
         return found
+
+
+def counted(count: int, reason: str) -> str:
+    """Return a number with what was left out, such as "1 row without an item" for "rows without an item"."""
+    return plural(count, reason.replace("rows", "row", 1).replace("lines", "line", 1), reason)
