@@ -6,6 +6,7 @@ the data are in it at a time. Which blocks there are depends on the shards and t
 Letters in shape comments: U users of a block or shard, N interactions of them, I items, K blocks.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,12 @@ class StreamedMatrix(StoredRows):
         """Which part of all users the buffer holds, above 0; 1 or more where it holds all."""
         n_bytes = INTERACTION_BYTES * self.nnz + USER_BYTES * self.shape[0]
         return self.buffer / n_bytes if n_bytes else 1.0
+
+    @property
+    def layout(self) -> str | None:
+        """Where shards end, as a short hash; None where the buffer holds all, so that the order is that in memory."""
+        ends = np.array([shard.rows for shard in self.shards.shards], dtype="<i8")
+        return None if self.fits else hashlib.sha256(ends.tobytes()).hexdigest()[:12]
 
     @property
     def item_counts(self) -> np.ndarray:

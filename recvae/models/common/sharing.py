@@ -9,7 +9,7 @@ from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.described import Described
 from recvae.models.common.hyperparameters import values_of
-from recvae.models.common.streaming import buffer_of
+from recvae.models.common.streaming import buffer_of, layout_of
 from recvae.training.shards import Shard
 
 
@@ -116,8 +116,9 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
     )
     from recvae.datasets.folder import fingerprint_of_matrices  # a process that trains alone needs none of it
 
+    found = {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]}
     ranks.check_alike(
-        {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]},
+        {**found, "shards": layout_of(train)},  # which decide the order
         "training and validation users",
         "copy the data set to all machines, or prepare it with the same command on each",
     )
