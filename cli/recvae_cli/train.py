@@ -23,7 +23,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
+from recvae_cli.processes import check_followed, hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.streaming import Wanted, wanted
@@ -185,8 +185,9 @@ def train(
         run, dataset = _run_to_resume(asked, model, own, name, given, device, runs_dir, metric)
     else:
         run, dataset = _new_run(asked, kind, own, name, given, overwrite, device, runs_dir, metric, find_beta)
+    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes or run.file_bytes)
+    check_followed(run.file_bytes, bool(run.tracking))
     tell_run(run, dataset)
-    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, asked.max_memory)

@@ -228,6 +228,7 @@ def resumed_run(
         refit=state["refit"],
         select_by=metric_of(work, state["select_by"], select_by),
         tracking=state["tracking"],
+        file_bytes=state["file_bytes"],
     )
 
 
@@ -310,6 +311,7 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
     place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
+    place |= {"file_bytes": run.file_bytes}
     write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
         fitted = fit(
