@@ -26,7 +26,7 @@ from recvae_cli.console import (
 from recvae_cli.processes import check_followed, hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
-from recvae_cli.streaming import Wanted, wanted
+from recvae_cli.streaming import Buffer, Stream, Wanted, wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 from recvae_cli.trained import USUAL, announce, report
 
@@ -67,13 +67,8 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Read training rows from disk as it goes; the data set must be in shards.")
-    ] = False,
-    buffer: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
-    ] = None,
+    stream: Stream = False,
+    buffer: Buffer = None,
     select_by: SelectBy = None,
     find_beta: Annotated[
         bool,

@@ -20,7 +20,7 @@ from recvae.metrics import Metric
 from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
-from recvae.models.common.streaming import buffer_of, check_fits, layout_of
+from recvae.models.common.streaming import check_fits, order_of
 from recvae.runs.finding import list_runs
 from recvae.runs.state import (
     LOCK,
@@ -299,13 +299,11 @@ def train(
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
     """Fit the model of a run, and keep in its folder what is needed to resume it."""
-    model, work = run.model, run.work
-    order = {"stream": buffer_of(dataset.train), "shards": layout_of(dataset.train)}  # on which that of users depends
-    hyperparameters = values_of(model)
+    model, work, hyperparameters = run.model, run.work, values_of(run.model)
     identity = {
         "model": model.name,
         "fingerprint": dataset.fingerprint,
-        **{name: value for name, value in order.items() if value is not None},
+        **order_of(dataset.train),
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
