@@ -56,6 +56,13 @@ def test_where_all_rows_are_held_shards_may_end_anywhere(tmp_path: Path) -> None
     assert stored(tmp_path / "one", 30).layout != stored(tmp_path / "other", 25).layout
 
 
+def test_a_buffer_of_nothing_is_refused_and_not_taken_as_another(random_log: Any, tmp_path: Path) -> None:
+    made = Dataset.from_events(random_log(n_users=120, n_items=40, n_events=2000), name="toy", heldout_users=20)
+    made.save(tmp_path / "toy", shards=True)
+    with pytest.raises(UsageError, match="got a buffer of 0 bytes, expected 1 or more"):
+        Dataset.load(tmp_path / "toy", stream=True, buffer=0)
+
+
 def test_a_run_is_not_continued_on_the_same_users_in_other_shards(
     random_log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,8 +305,11 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
             validation, test = (load_part(folder / part) for part in _PARTS)
         else:
             _check_room(folder, sharded, buffer is not None, max_memory)
-            whole = sharded["train"].matrix() if buffer is None else None
-            train = StreamedMatrix(sharded["train"], buffer or 1).marked() if whole is None else whole
+            whole = None
+            if buffer is None:
+                train = whole = sharded["train"].matrix()
+            else:
+                train = StreamedMatrix(sharded["train"], buffer).marked()
             validation, test = (_gathered(folder, part, sharded, whole) for part in _PARTS)
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None
