@@ -143,6 +143,7 @@ def tell_run(run: "Run", dataset: "Dataset") -> None:
     from recvae.compute.ranks import current
     from recvae.models.common.sharing import check_can_share
 
+    check_followed(run.file_bytes, bool(run.tracking))
     if current().several and current().leads:
         from recvae.runs.sharing import description
 

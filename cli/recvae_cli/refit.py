@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
-from recvae_cli.processes import check_followed, hear_run, is_first, tell_run, train_along
+from recvae_cli.processes import hear_run, is_first, tell_run, train_along
 from recvae_cli.streaming import Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
@@ -131,7 +131,6 @@ def _watch(run: "Run", dataset: "Dataset", request: Request) -> "Iterator[tuple[
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, dataset.name, request.tensorboard, request.mlflow)
     run = replace(run, file_bytes=request.file_bytes or run.file_bytes, job=this_job())
-    check_followed(run.file_bytes, bool(run.tracking))
     tell_run(run, dataset)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:

@@ -47,6 +47,13 @@ class Wanted:
 
         return find_dataset(self.data_dir, self.data or usual)
 
+    def check(self, model: "type[Model]") -> None:
+        """Refuse a model that needs all training rows in memory, where they stay on disk."""
+        from recvae.models.common.streaming import check_can_stream
+
+        if self.buffer is not None:
+            check_can_stream(model)
+
     def words(self) -> list[str]:
         """Return the options that train on the same rows in the same order."""
         return [] if self.buffer is None else ["--stream", "--buffer", f"{self.buffer}B"]

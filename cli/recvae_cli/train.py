@@ -23,7 +23,7 @@ from recvae_cli.console import (
     model_words,
     say,
 )
-from recvae_cli.processes import check_followed, hear_run, is_first, share_by, tell_run, train_along
+from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.streaming import Buffer, Stream, Wanted, wanted
@@ -181,7 +181,6 @@ def train(
     else:
         run, dataset = _new_run(asked, kind, own, name, given, overwrite, device, runs_dir, metric, find_beta)
     run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes or run.file_bytes)
-    check_followed(run.file_bytes, bool(run.tracking))
     tell_run(run, dataset)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
@@ -270,7 +269,6 @@ def _new_run(
     from recvae.datasets.home import check_name
     from recvae.models.common.hyperparameters import build, parse_settings
     from recvae.models.common.sharing import check_can_share
-    from recvae.models.common.streaming import check_can_stream
     from recvae.models.common.variational import check_has_beta
     from recvae.runs.parts import load_parts
     from recvae.runs.run import new_run
@@ -278,8 +276,7 @@ def _new_run(
 
     fresh = build(model, parse_settings(model, given))
     check_can_share(fresh)
-    if asked.buffer is not None:
-        check_can_stream(model)
+    asked.check(model)
     dataset = asked.load()
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:

@@ -98,7 +98,6 @@ def tune(
     from recvae.datasets.home import check_name
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
-    from recvae.models.common.streaming import check_can_stream
     from recvae.training.monitors import ProgressBar
     from recvae.training.validation import OBJECTIVE, objective
     from recvae.tuning import check_deliverable, deliver, place_of, settings_of, tune
@@ -109,8 +108,7 @@ def tune(
     seeded = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, seeded + (settings or []))
     built = build(chosen, fixed)
-    if asked.buffer is not None:
-        check_can_stream(chosen)
+    asked.check(chosen)
     seconds, folder = None if timeout is None else _seconds(timeout), asked.folder()
     dataset = asked.load()
     place = runs_dir / dataset.name / check_name(name or f"{chosen.name}-tuned")
@@ -138,11 +136,10 @@ def tune(
         say("interrupted; run the same command again to continue")
         raise
     say_removed(place_of(found, place.parent, place.name, overwrite))
-    run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)] + _chosen_by(metric)
     words += [*asked.words(), *(["--device", device] if device != DEVICE else [])]
-    _report(found, run, command("train", *words), as_json)
+    _report(found, deliver(found, place.parent, place.name, overwrite), command("train", *words), as_json)
 
 
 def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:
