@@ -2,6 +2,7 @@
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from recvae.compute.ranks import current
 from recvae.errors import UsageError
@@ -84,7 +85,19 @@ def shard_of(n_items: int) -> Shard | None:
     return Shard(n_items, current()) if current().by_items else None
 
 
-def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric) -> None:
+def check_precision(dtype: torch.dtype) -> None:
+    """Refuse to train where processors of several processes would choose another number format of their products."""
+    ranks = current()
+    if ranks.several:
+        ranks.check()
+        name = str(dtype).removeprefix("torch.")
+        advice = "add --precision float32 (in Python precision='float32')"
+        ranks.check_alike({"precision": name}, "number format of products", advice)
+
+
+def check_alike(
+    model: Described, train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric, device: torch.device
+) -> None:
     """Refuse to train where processes have different data or settings.
 
     Parameters
@@ -97,6 +110,8 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
         Checked.
     select_by : Metric
         What the validation users choose by.
+    device : torch.device
+        Where it is trained.
 
     Raises
     ------
@@ -110,7 +125,7 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
     settings = {name: repr(value) for name, value in values_of(model).items()} | {"buffer": buffer_of(train)}
     ranks.check()
     ranks.check_alike(
-        {"share": ranks.share, "model": model.name, **settings, "select_by": select_by.path},
+        {"share": ranks.share, "model": model.name, **settings, "select_by": select_by.path, "device": device.type},
         "model and settings",
         "type the same everywhere",
     )
