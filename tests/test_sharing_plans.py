@@ -15,7 +15,8 @@ from processes import DEEP, TRAIN, WIDE, Several, make
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
 from recvae.errors import UsageError
-from recvae.models import EASE, MultVAE
+from recvae.models import EASE, MODELS, MultVAE
+from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.runs.sharing_plans import fewer_bytes, plan_shares
 from recvae.training.records import EpochRecord, NullMonitor
 
@@ -124,6 +125,19 @@ def test_a_plan_of_both_ways_to_share() -> None:
     assert by_row[0].added_up is None and by_row[0].fits and not by_row[1].fits
     with pytest.raises(UsageError, match=r"^got 1 processes, expected 2 or more"):
         plan_shares(model, blocks, 1)
+
+
+@pytest.mark.parametrize("name", [one for one, model in MODELS.items() if "sampling" in hyperparameters_of(model)])
+def test_every_model_that_samples_items_is_planned_and_what_sends_rows_says_no_number(name: str) -> None:
+    train = sp.csr_matrix((np.ones(100, np.float32), np.arange(100) % 40, np.arange(101)), shape=(100, 40))
+    blocks: Any = type("Data", (), {"train": train})
+    has_choice = "row_wise" in hyperparameters_of(MODELS[name])
+    for by_row in (False, True) if has_choice else (name == "elsa",):
+        settings: dict[str, Any] = {"sampling": "uniform", "sampled_items": 4, "batch_size": 20}
+        settings |= {"row_wise": by_row} if has_choice else {}
+        users, items = plan_shares(MODELS[name](**settings), blocks, 4)
+        assert users.fits and (users.added_up is None) == by_row
+        assert not items.fits and "cannot share its items" in items.obstacle
 
 
 def test_memory_is_counted_for_a_supposed_process() -> None:

@@ -86,10 +86,12 @@ def share_by(share: str, shard_size: str | None, tracked: str | None) -> int | N
     if current().several:
         current().share = share
     take_sigterm_as_ctrl_c()
-    return _file_size(shard_size, share, tracked)
+    file_bytes = _file_size(shard_size)
+    check_followed(file_bytes, tracked is not None)
+    return file_bytes
 
 
-def _file_size(shard_size: str | None, share: str, tracked: str | None) -> int | None:
+def _file_size(shard_size: str | None) -> int | None:
     """Return the bytes of --shard-size, None where the weights go into one file."""
     from recvae.compute.memory import parse_bytes
     from recvae.errors import UsageError
@@ -101,12 +103,27 @@ def _file_size(shard_size: str | None, share: str, tracked: str | None) -> int |
         raise UsageError(
             f"got --shard-size {shard_size}, which is {n_bytes:,} bytes, expected 1MB or more, such as 5GB"
         )
-    if share != "users" and tracked is not None:
+    return n_bytes
+
+
+def check_followed(file_bytes: int | None, is_followed: bool) -> None:
+    """Refuse to show a model in TensorBoard or MLflow, now or as before a run was resumed, that no process will have.
+
+    Parameters
+    ----------
+    file_bytes : int or None
+        The most that a file of the weights holds; None for one file.
+    is_followed : bool
+        Whether the run is followed there.
+    """
+    from recvae.compute.ranks import current
+    from recvae.errors import UsageError
+
+    if current().by_items and file_bytes is not None and is_followed:
         raise UsageError(
             "got --tensorboard or --mlflow with --share items and --shard-size, where no process has the whole model; "
-            "leave --shard-size out"
+            "leave --shard-size out, or one of the others where the run was begun with it"
         )
-    return n_bytes
 
 
 def take_sigterm_as_ctrl_c() -> None:
@@ -126,6 +143,7 @@ def tell_run(run: "Run", dataset: "Dataset") -> None:
     from recvae.compute.ranks import current
     from recvae.models.common.sharing import check_can_share
 
+    check_followed(run.file_bytes, bool(run.tracking))
     if current().several and current().leads:
         from recvae.runs.sharing import description
 

@@ -125,11 +125,12 @@ def _say_part(role: str, folder: Path, is_new: bool) -> None:
 
 @contextmanager
 def _watch(run: "Run", dataset: "Dataset", request: Request) -> "Iterator[tuple[Run, Monitor]]":
+    from recvae.runs.sharing import this_job
     from recvae.training.monitors import MonitorList, ProgressBar, TrainingProgress
 
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, dataset.name, request.tensorboard, request.mlflow)
-    run = replace(run, file_bytes=request.file_bytes)
+    run = replace(run, file_bytes=request.file_bytes or run.file_bytes, job=this_job())
     tell_run(run, dataset)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:

@@ -3,11 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
     from recvae.models import Model
+
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read training rows from disk as it goes; the data set must be in shards.")
+]
+Buffer = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,17 @@ class Wanted:
         from recvae.datasets.home import find_dataset
 
         return find_dataset(self.data_dir, self.data or usual)
+
+    def check(self, model: "type[Model]") -> None:
+        """Refuse a model that needs all training rows in memory, where they stay on disk."""
+        from recvae.models.common.streaming import check_can_stream
+
+        if self.buffer is not None:
+            check_can_stream(model)
+
+    def words(self) -> list[str]:
+        """Return the options that train on the same rows in the same order."""
+        return [] if self.buffer is None else ["--stream", "--buffer", f"{self.buffer}B"]
 
     def load(self, usual: str | None = None, buffer: int | None = None) -> "Dataset":
         """Load it; the buffer counts where none was typed."""

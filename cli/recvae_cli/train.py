@@ -26,7 +26,7 @@ from recvae_cli.console import (
 from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
-from recvae_cli.streaming import Wanted, wanted
+from recvae_cli.streaming import Buffer, Stream, Wanted, wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 from recvae_cli.trained import USUAL, announce, report
 
@@ -67,13 +67,8 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; by default the model's.")] = None,
     max_memory: MaxMemory = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Read training rows from disk as it goes; the data set must be in shards.")
-    ] = False,
-    buffer: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
-    ] = None,
+    stream: Stream = False,
+    buffer: Buffer = None,
     select_by: SelectBy = None,
     find_beta: Annotated[
         bool,
@@ -185,8 +180,8 @@ def train(
         run, dataset = _run_to_resume(asked, model, own, name, given, device, runs_dir, metric)
     else:
         run, dataset = _new_run(asked, kind, own, name, given, overwrite, device, runs_dir, metric, find_beta)
+    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes or run.file_bytes)
     tell_run(run, dataset)
-    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, asked.max_memory)
@@ -274,7 +269,6 @@ def _new_run(
     from recvae.datasets.home import check_name
     from recvae.models.common.hyperparameters import build, parse_settings
     from recvae.models.common.sharing import check_can_share
-    from recvae.models.common.streaming import check_can_stream
     from recvae.models.common.variational import check_has_beta
     from recvae.runs.parts import load_parts
     from recvae.runs.run import new_run
@@ -282,8 +276,7 @@ def _new_run(
 
     fresh = build(model, parse_settings(model, given))
     check_can_share(fresh)
-    if asked.buffer is not None:
-        check_can_stream(model)
+    asked.check(model)
     dataset = asked.load()
     _remark_on(load_parts(fresh, runs_dir, dataset, device, own))
     if find_beta:

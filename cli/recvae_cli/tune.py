@@ -23,7 +23,6 @@ from recvae_cli.console import (
     RunsDir,
     SelectBy,
     command,
-    memory_limit,
     model_words,
     say,
     say_next,
@@ -31,6 +30,7 @@ from recvae_cli.console import (
     show,
     show_json,
 )
+from recvae_cli.streaming import Buffer, Stream, wanted
 from recvae_cli.tracking import check_tracking, follower_of_trials
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of the search, and of the models that have one.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name for the best run.", show_default="MODEL-tuned")] = None,
     max_memory: MaxMemory = None,
+    stream: Stream = False,
+    buffer: Buffer = None,
     device: Device = DEVICE,
     select_by: SelectBy = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the earlier trials and start over.")] = False,
@@ -91,9 +93,9 @@ def tune(
     Examples:
       recvae tune --model multvae --trials 50 --set epochs=100
       recvae tune --model als --data ml-1m --timeout 2h
+      recvae tune --data plays --stream --buffer 500MB
     """
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import check_name, find_dataset
+    from recvae.datasets.home import check_name
     from recvae.models import model_class
     from recvae.models.common.hyperparameters import build, hyperparameters_of, parse_settings
     from recvae.training.monitors import ProgressBar
@@ -101,12 +103,14 @@ def tune(
     from recvae.tuning import check_deliverable, deliver, place_of, settings_of, tune
 
     _check_libraries(tensorboard, mlflow)
-    limit, metric, chosen = memory_limit(max_memory), objective(select_by or OBJECTIVE), model_class(model)
+    asked = wanted(data, data_dir, stream, buffer, max_memory)
+    metric, chosen = objective(select_by or OBJECTIVE), model_class(model)
     seeded = [f"seed={seed}"] if "seed" in hyperparameters_of(chosen) else []
     fixed = parse_settings(chosen, seeded + (settings or []))
     built = build(chosen, fixed)
-    seconds, folder = None if timeout is None else _seconds(timeout), find_dataset(data_dir, data)
-    dataset = Dataset.load(folder)
+    asked.check(chosen)
+    seconds, folder = None if timeout is None else _seconds(timeout), asked.folder()
+    dataset = asked.load()
     place = runs_dir / dataset.name / check_name(name or f"{chosen.name}-tuned")
     check_deliverable(place, overwrite)
     study = _place_of_study(folder, chosen.name, metric)
@@ -122,7 +126,7 @@ def tune(
                 timeout=seconds,
                 seed=fixed.get("seed", seed),
                 device=device,
-                max_memory=limit,
+                max_memory=asked.max_memory,
                 fresh=fresh,
                 monitor=_Progress(bar),
                 select_by=metric,
@@ -132,11 +136,10 @@ def tune(
         say("interrupted; run the same command again to continue")
         raise
     say_removed(place_of(found, place.parent, place.name, overwrite))
-    run = deliver(found, place.parent, place.name, overwrite)
     words = ["--model", model, "--data", data or folder.name]
     words += [word for setting in settings_of(found.model) for word in ("--set", setting)] + _chosen_by(metric)
-    words += ["--device", device] if device != DEVICE else []
-    _report(found, run, command("train", *words), as_json)
+    words += [*asked.words(), *(["--device", device] if device != DEVICE else [])]
+    _report(found, deliver(found, place.parent, place.name, overwrite), command("train", *words), as_json)
 
 
 def _place_of_study(folder: Path, model: str, metric: "Metric") -> Path:

@@ -20,7 +20,7 @@ from recvae.compute.memory import check_memory
 from recvae.datasets.features import ItemFeatures
 from recvae.datasets.shards import ShardedMatrix, damaged_shards, write_matrix
 from recvae.datasets.splits.base import Split
-from recvae.datasets.streams import StreamedMatrix
+from recvae.datasets.streams import StreamedMatrix, check_buffer
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
@@ -292,6 +292,8 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
         If matrices in shards do not fit into memory.
     """
     manifest = read_manifest(folder)
+    if buffer is not None:
+        check_buffer(buffer)
     if buffer is not None and "shards" not in manifest:
         raise UsageError(
             f"{folder} is not in shards, which training from disk reads; make it with `recvae preprocess --shards`, or "
@@ -305,8 +307,11 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
             validation, test = (load_part(folder / part) for part in _PARTS)
         else:
             _check_room(folder, sharded, buffer is not None, max_memory)
-            whole = sharded["train"].matrix() if buffer is None else None
-            train = StreamedMatrix(sharded["train"], buffer or 1).marked() if whole is None else whole
+            whole = None
+            if buffer is None:
+                train = whole = sharded["train"].matrix()
+            else:
+                train = StreamedMatrix(sharded["train"], buffer).marked()
             validation, test = (_gathered(folder, part, sharded, whole) for part in _PARTS)
         features = ItemFeatures.read(folder, manifest["features"], len(items)) if "features" in manifest else None
         users = _read_users(folder / TRAIN_USERS) if (folder / TRAIN_USERS).is_file() else None

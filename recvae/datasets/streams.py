@@ -6,6 +6,7 @@ the data are in it at a time. Which blocks there are depends on the shards and t
 Letters in shape comments: U users of a block or shard, N interactions of them, I items, K blocks.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,8 +65,7 @@ class StreamedMatrix(StoredRows):
     buffer: int = BUFFER_BYTES
 
     def __post_init__(self) -> None:
-        if self.buffer < 1:
-            raise UsageError(f"got a buffer of {self.buffer} bytes, expected 1 or more")
+        check_buffer(self.buffer)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,6 +87,12 @@ class StreamedMatrix(StoredRows):
         """Which part of all users the buffer holds, above 0; 1 or more where it holds all."""
         n_bytes = INTERACTION_BYTES * self.nnz + USER_BYTES * self.shape[0]
         return self.buffer / n_bytes if n_bytes else 1.0
+
+    @property
+    def layout(self) -> str | None:
+        """Where shards end, as a short hash; None where the buffer holds all, so that the order is that in memory."""
+        ends = np.array([shard.rows for shard in self.shards.shards], dtype="<i8")
+        return None if self.fits else hashlib.sha256(ends.tobytes()).hexdigest()[:12]
 
     @property
     def item_counts(self) -> np.ndarray:
@@ -203,6 +209,12 @@ class StreamedMatrix(StoredRows):
         lengths, columns, values = (np.concatenate(of_blocks) for of_blocks in zip(*rows, strict=True))
         starts = np.append(0, np.cumsum(lengths))
         return sp.csr_matrix((values, columns, starts), shape=(len(lengths), self.shape[1]))
+
+
+def check_buffer(buffer: int) -> None:
+    """Refuse a buffer that holds nothing."""
+    if buffer < 1:
+        raise UsageError(f"got a buffer of {buffer} bytes, expected 1 or more")
 
 
 def parts_of(train: sp.csr_matrix | StoredRows) -> Iterator[sp.csr_matrix]:

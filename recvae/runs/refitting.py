@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recvae.bundles.bundle import Bundle, read_bundle, training_of
-from recvae.bundles.card import read_card
+from recvae.bundles.card import RUN_STATE, read_card
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.parts import ALL, VALIDATION_TOO, check_on
 from recvae.errors import BundleError, UsageError
@@ -23,6 +23,8 @@ from recvae.models.common.hyperparameters import hyperparameters_of
 from recvae.runs.finding import find_run, list_runs
 from recvae.runs.parts import load_parts
 from recvae.runs.run import Run, new_run, resumed_run, train
+from recvae.runs.sharing import is_restarted, this_job
+from recvae.runs.state import read_state
 from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 
@@ -239,7 +241,8 @@ def refit_run(
             names[role] = f"{dataset.name}/{place.name}"
         model = replace(model, **names, parts={})
         load_parts(model, runs_dir, dataset, device, models, chosen.refit)
-    run = new_run(model, parent, name_of(chosen, name), overwrite, chosen.refit)
+    run = _before_restart(chosen, parent, dataset, models)
+    run = run or new_run(model, parent, name_of(chosen, name), overwrite, chosen.refit)
     with watch(run) as (run, monitor):
         return train(run, dataset, monitor=monitor, **how)
 
@@ -278,6 +281,12 @@ def _finished(part: Chosen, parent: Path, dataset: Dataset) -> Path | None:
         except (UsageError, BundleError):
             continue  # damaged: not to be relied on
     return None
+
+
+def _before_restart(chosen: Chosen, parent: Path, dataset: Dataset, models: Sequence[type[Model]]) -> Run | None:
+    """Return the run that torchrun has begun before it started this process again, None without one."""
+    found = _unfinished(chosen, parent, dataset, models) if is_restarted() else None
+    return found if found is not None and read_state(found.work / RUN_STATE)["job"] == this_job() else None
 
 
 def _unfinished(part: Chosen, parent: Path, dataset: Dataset, models: Sequence[type[Model]]) -> Run | None:

@@ -20,7 +20,7 @@ from recvae.metrics import Metric
 from recvae.models import MODELS, known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, parse_settings, values_of
-from recvae.models.common.streaming import buffer_of, check_fits
+from recvae.models.common.streaming import check_fits, order_of
 from recvae.runs.finding import list_runs
 from recvae.runs.state import (
     LOCK,
@@ -228,6 +228,7 @@ def resumed_run(
         refit=state["refit"],
         select_by=metric_of(work, state["select_by"], select_by),
         tracking=state["tracking"],
+        file_bytes=state["file_bytes"],
     )
 
 
@@ -298,17 +299,17 @@ def train(
 
 def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: int | None) -> Fit:
     """Fit the model of a run, and keep in its folder what is needed to resume it."""
-    model, work, buffer = run.model, run.work, buffer_of(dataset.train)  # on which the order of users depends
-    hyperparameters = values_of(model)
+    model, work, hyperparameters = run.model, run.work, values_of(run.model)
     identity = {
         "model": model.name,
         "fingerprint": dataset.fingerprint,
-        **({} if buffer is None else {"stream": buffer}),
+        **order_of(dataset.train),
         "hyperparameters": {key: value for key, value in hyperparameters.items() if key not in _MAY_CHANGE},
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
     place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
+    place |= {"file_bytes": run.file_bytes}
     write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
     try:
         fitted = fit(

@@ -4,6 +4,7 @@
     frames        arrays of the driver as data frames, and back
     tables        tables and Parquet -> rows of user, item, rating and time
     places        paths that can be looked at before Spark starts
+    footers       what files say of a column that Spark does not
     kinds         columns in the types of a log
     keys          a column of ids -> codes, by the rules of files
     log           a log -> coded events, and a report of what was read

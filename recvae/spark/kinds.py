@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 _FLOATS = ("float", "double")
 
+NANOSECONDS = "timestamp in nanoseconds"
+"""The type of times that Spark reads as numbers; see `footers`."""
+
 
 def quoted(name: str) -> str:
     """Return a name of a column as Spark takes it, whatever it has in it."""
@@ -78,6 +81,8 @@ def time_column(name: str, kind: str, where: str) -> "Column":
 
     column = functions.col(quoted(name))
 
+    if kind == NANOSECONDS:
+        return functions.expr(f"({quoted(name)} - pmod({quoted(name)}, 1000000000)) div 1000000000")  # rounded down
     if kind == "timestamp":
         return functions.unix_seconds(column)  # rounded down, as before 1970 too
     if kind in ("timestamp_ntz", "date"):

@@ -203,7 +203,7 @@ def _reason(error: BaseException) -> str:
     ours = [line for line in lines if line.startswith("recvae.errors.")]
     if ours:
         return ours[-1].partition(": ")[2].rstrip(".")
-    found = next((line for line in lines if not line.startswith(("Traceback", "File ", "at "))), type(error).__name__)
+    found = next((line for line in lines if not line.startswith(("Traceback", 'File "', "at "))), type(error).__name__)
     return found[:_SHOWN].rstrip(".")
 
 

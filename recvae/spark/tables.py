@@ -16,8 +16,9 @@ from recvae.datasets.columns import LOG, Columns, find_columns
 from recvae.datasets.reading import times
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
+from recvae.spark.footers import holds_nanoseconds
 from recvae.spark.frames import frame_of
-from recvae.spark.kinds import id_column, number_column, time_column
+from recvae.spark.kinds import NANOSECONDS, id_column, number_column, time_column
 from recvae.spark.session import located, spark_errors
 
 if TYPE_CHECKING:
@@ -286,6 +287,8 @@ def rows_of_frame(frame: "DataFrame", options: LogFormat, name: str, *, of_files
         chosen.append(number_column(columns.rating, kind, "rating", name).alias("rating"))
     if columns.time:
         kind = kinds[columns.time].simpleString()
+        if of_files and kind == "bigint" and holds_nanoseconds(frame, columns.time, name):
+            kind = NANOSECONDS
         time_form = times.DATES if kind.startswith(("date", "timestamp")) else times.NUMBER
         chosen.append(time_column(columns.time, kind, name).alias("moment"))
     if of_files:

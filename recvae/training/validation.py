@@ -151,7 +151,11 @@ def validation_means(
         ranks.check()
         of_all = ranks.gather_rows(torch.from_numpy(of_all)).numpy()  # each user once
     per_user = dict(zip(names, of_all.T.copy(), strict=True))  # (U,) each
-    return {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
+    means = {name: float(np.nanmean(values)) for name, values in per_user.items() if not np.isnan(values).all()}
+    if ranks.several:
+        ranks.check()
+        means = ranks.from_first(means)  # by whose last bits all keep an epoch or not, whatever their processors
+    return means
 
 
 def rank_together(score: Score, fold_in: sp.csr_matrix, k: int, ranks: Ranks) -> np.ndarray:

@@ -44,7 +44,13 @@ def check_optuna() -> None:
 
 @contextmanager
 def open_study(
-    folder: Path, search: Search, fingerprint: str, *, fresh: bool = False, select_by: Metric = OBJECTIVE
+    folder: Path,
+    search: Search,
+    fingerprint: str,
+    *,
+    fresh: bool = False,
+    select_by: Metric = OBJECTIVE,
+    order: Mapping[str, Any] | None = None,
 ) -> Iterator[Study]:
     """Open the study of a folder, or begin one, and lock it for this process.
 
@@ -60,6 +66,9 @@ def open_study(
         Whether to forget an older study.
     select_by : Metric
         What is searched for; a study by another metric is another study.
+    order : mapping, optional
+        What the order of streamed users depends on, see `recvae.models.common.streaming.order_of`: in another order,
+        trials of the same settings reach other values.
 
     Yields
     ------
@@ -81,7 +90,7 @@ def open_study(
         folder.mkdir(parents=True, exist_ok=True)
     refusal = f"{folder} is being tuned by another process; wait until it is done, or stop it"
     with locked(folder / _LOCK, refusal), _quiet():
-        identity = {"model": search.model_class.name, "data": fingerprint[:12], **search.describe()}
+        identity = {"model": search.model_class.name, "data": fingerprint[:12], **search.describe(), **(order or {})}
         if select_by != OBJECTIVE:  # which studies of earlier versions do not say
             identity["select_by"] = select_by.path
         if fresh or not path.exists() or _is_empty_and_other(path, identity):
@@ -174,7 +183,7 @@ def _is_empty_and_other(path: Path, identity: Mapping[str, Any]) -> bool:
     wanted = {"format": FORMAT_VERSION, **identity}
     different = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if different and n_trials:
-        unsaid = {"select_by": str(OBJECTIVE)}
+        unsaid = {"select_by": str(OBJECTIVE), "stream": "all in memory", "shards": "any"}
         before, now = ({**dict.fromkeys(different, "unknown"), **unsaid, **one} for one in (found, wanted))
         words = [f"{name}: {before[name]}, now {now[name]}" for name in different]
         raise UsageError(

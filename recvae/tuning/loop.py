@@ -18,6 +18,7 @@ from recvae.evaluation.fitting import Fit, fit
 from recvae.metrics import Metric
 from recvae.models import is_own, model_class
 from recvae.models.common.base import Model
+from recvae.models.common.streaming import check_can_stream, order_of
 from recvae.storage.files import write_folder
 from recvae.training.details import DetailedMonitor
 from recvae.training.monitors import LogFile, MonitorList
@@ -100,7 +101,8 @@ def tune(
     _check(search.model_class, dataset, trials, timeout, seed)
     check_objective(metric, dataset.validation, dataset.train)
     resolve_device(device)
-    opened = open_study(folder, search, dataset.fingerprint, fresh=fresh, select_by=metric)
+    order = order_of(dataset.train)
+    opened = open_study(folder, search, dataset.fingerprint, fresh=fresh, select_by=metric, order=order)
     with Shield() as shield, opened as study:
         tuner = _Tuner(
             study=study,
@@ -131,6 +133,8 @@ def _check(model: type[Model], dataset: Dataset, trials: int, timeout: float | N
         )
     check_optuna()
     model.check_libraries()
+    if order_of(dataset.train):
+        check_can_stream(model)
 
 
 _NO_TIME = StopTraining("the time of the search is over")

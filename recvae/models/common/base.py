@@ -213,7 +213,7 @@ class Model(Described, ScoringModel):
         self._check_parts(train, held_out)
         check_parts_data(self.parts, data)
         check_fits(self, train, place, max_memory)
-        check_alike(self, train, held_out, options.select_by)
+        check_alike(self, train, held_out, options.select_by, place)
         self.n_items_, self.fitted_on_ = 0, data  # not fitted until it has ended well
         try:
             with watched(options.monitor, self):

@@ -20,6 +20,7 @@ from recvae.models.common.footprint import BatchFootprint, blocks_of
 from recvae.models.common.hyperparameters import hyperparameter
 from recvae.models.common.item_networks import ItemNetwork, LogitNetwork
 from recvae.models.common.networks import SparseLinear, TiedLinear
+from recvae.models.common.sharing import check_precision
 from recvae.training.batches import SparseBatch
 from recvae.training.chunked_softmax import chunked_bytes, chunked_nll
 from recvae.training.losses import LIKELIHOODS, output_nll
@@ -49,6 +50,7 @@ class ReducedPrecision(Autoencoder[LogitNetworkT]):
         n_items = train.shape[1]  # of the whole network, also where this process has a part of it
         n_weights = n_items * self.network_.output.weight.shape[1]
         self.dtype_ = resolve_precision(self.precision, self.device_, n_weights)
+        check_precision(self.dtype_)
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from recvae.compute.ranks import current
 from recvae.errors import UsageError
@@ -9,7 +10,7 @@ from recvae.interactions import HeldOut
 from recvae.metrics import Metric
 from recvae.models.common.described import Described
 from recvae.models.common.hyperparameters import values_of
-from recvae.models.common.streaming import buffer_of
+from recvae.models.common.streaming import buffer_of, layout_of
 from recvae.training.shards import Shard
 
 
@@ -84,7 +85,19 @@ def shard_of(n_items: int) -> Shard | None:
     return Shard(n_items, current()) if current().by_items else None
 
 
-def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric) -> None:
+def check_precision(dtype: torch.dtype) -> None:
+    """Refuse to train where processors of several processes would choose another number format of their products."""
+    ranks = current()
+    if ranks.several:
+        ranks.check()
+        name = str(dtype).removeprefix("torch.")
+        advice = "add --precision float32 (in Python precision='float32')"
+        ranks.check_alike({"precision": name}, "number format of products", advice)
+
+
+def check_alike(
+    model: Described, train: sp.csr_matrix, validation: HeldOut | None, select_by: Metric, device: torch.device
+) -> None:
     """Refuse to train where processes have different data or settings.
 
     Parameters
@@ -97,6 +110,8 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
         Checked.
     select_by : Metric
         What the validation users choose by.
+    device : torch.device
+        Where it is trained.
 
     Raises
     ------
@@ -110,14 +125,15 @@ def check_alike(model: Described, train: sp.csr_matrix, validation: HeldOut | No
     settings = {name: repr(value) for name, value in values_of(model).items()} | {"buffer": buffer_of(train)}
     ranks.check()
     ranks.check_alike(
-        {"share": ranks.share, "model": model.name, **settings, "select_by": select_by.path},
+        {"share": ranks.share, "model": model.name, **settings, "select_by": select_by.path, "device": device.type},
         "model and settings",
         "type the same everywhere",
     )
     from recvae.datasets.folder import fingerprint_of_matrices  # a process that trains alone needs none of it
 
+    found = {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]}
     ranks.check_alike(
-        {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]},
+        {**found, "shards": layout_of(train)},  # which decide the order
         "training and validation users",
         "copy the data set to all machines, or prepare it with the same command on each",
     )

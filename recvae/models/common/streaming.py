@@ -98,6 +98,17 @@ def buffer_of(train: Any) -> int | None:
     return train.buffer if isinstance(train, StreamedMatrix) else None
 
 
+def layout_of(train: Any) -> str | None:
+    """Return what tells one way to cut training rows into shards from another; None where the order is the same."""
+    return train.layout if isinstance(train, StreamedMatrix) else None
+
+
+def order_of(train: Any) -> dict[str, Any]:
+    """Return what the order of streamed users depends on, beside the seed; nothing for rows in memory."""
+    found = {"stream": buffer_of(train), "shards": layout_of(train)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def stream_of(train: Any) -> dict[str, Any] | None:
     """Return what a card says of training rows on disk; None for a matrix in memory."""
     return {"buffer": train.buffer, "share": min(1.0, train.share)} if isinstance(train, StreamedMatrix) else None
