@@ -15,7 +15,7 @@ from processes import DEEP, TRAIN, WIDE, Several, make
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
 from recvae.errors import UsageError
-from recvae.models import EASE, MultVAE
+from recvae.models import EASE, MODELS, MultVAE
 from recvae.runs.sharing_plans import fewer_bytes, plan_shares
 from recvae.training.records import EpochRecord, NullMonitor
 
@@ -116,7 +116,7 @@ def test_a_plan_of_both_ways_to_share() -> None:
     assert [one.fits for one in few] == [False, True] and fewer_bytes(few) == "only sharing items is possible"
     assert "multvae on" in few[0].obstacle and "raise --max-memory" in few[0].obstacle
     none = plan_shares(EASE(l2=1.0), blocks, 2)
-    assert [one.fits for one in none] == [False, False] and fewer_bytes(none) == "it cannot be trained so"
+    assert [one.fits for one in none] == [False, False] and fewer_bytes(none) == "neither way is possible"
     assert none[1].obstacle.startswith("got ease with 2 processes, which cannot share its items; ")
     by_row = plan_shares(
         model.__class__(**{**DEEP, "sampling": "uniform", "sampled_items": 4, "row_wise": True}), blocks, 2
@@ -124,6 +124,26 @@ def test_a_plan_of_both_ways_to_share() -> None:
     assert by_row[0].added_up is None and by_row[0].fits and not by_row[1].fits
     with pytest.raises(UsageError, match=r"^got 1 processes, expected 2 or more"):
         plan_shares(model, blocks, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sends_rows"),
+    [
+        ("elsa", {"latent_dim": 8}, False),
+        ("elsa", {"latent_dim": 8, "entries": 4}, False),
+        ("elsa", {"latent_dim": 8, "sampling": "uniform"}, True),
+        ("multvae", {**DEEP, "sampling": "uniform", "sampled_items": 4}, False),
+        ("multvae", {**DEEP, "sampling": "popularity", "sampled_items": 4, "row_wise": True}, True),
+        ("multdae", {"latent_dim": 8, "noise": "gaussian"}, False),
+    ],
+)
+def test_what_sends_rows_is_planned_without_a_figure_of_them(
+    name: str, settings: dict[str, Any], sends_rows: bool
+) -> None:
+    model = MODELS[name](**{**settings, "batch_size": 20})
+    data: Any = type("Data", (), {"train": TRAIN})
+    users, _ = plan_shares(model, data, 2, device="cpu")
+    assert users.fits and (users.added_up is None) == sends_rows
 
 
 def test_memory_is_counted_for_a_supposed_process() -> None:

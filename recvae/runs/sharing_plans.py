@@ -142,7 +142,7 @@ class _Counting(Ranks):
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__(size=ranks.size, share=ranks.share)
-        self.n_bytes = 0
+        self.n_bytes, self.sends_rows = 0, False
 
     def check(self, *, to_stop: bool = True, wish: bool = False, same: int = 0) -> bool:  # noqa: ARG002
         self.n_bytes += 3 * 8  # what is said, and what must be the same
@@ -153,6 +153,10 @@ class _Counting(Ranks):
 
     def highest(self, tensor: torch.Tensor) -> None:
         self.sum(tensor)
+
+    def gather_rows(self, own: torch.Tensor) -> torch.Tensor:
+        self.sends_rows = True
+        return own
 
     def gather(self, own: Any) -> list[Any]:
         return [own] * self.size
@@ -183,8 +187,6 @@ class _Noted(NullMonitor):
 
 def _added_up(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -> float | None:
     """Return how many bytes an update adds up, with so many items; None where it sends rows."""
-    if getattr(model, "row_wise", False):
-        return None
     changes = {"anneal": "constant", "precision": "float32", "patience": 0, "averaging": 0.0}
     known = {name: value for name, value in changes.items() if hasattr(model, name)}
     copy = replace(model, **known, epochs=1, batch_size=users, parts={})
@@ -194,7 +196,7 @@ def _added_up(model: Autoencoder[Any], users: int, n_items: int, ranks: Ranks) -
     noted = _Noted(counting)
     with supposed(counting):
         copy.fit(train, device="cpu", monitor=noted)
-    return noted.n_bytes / noted.updates
+    return None if counting.sends_rows else noted.n_bytes / noted.updates
 
 
 def lightest(plans: list[SharePlan]) -> SharePlan | None:
@@ -206,7 +208,7 @@ def fewer_bytes(plans: list[SharePlan]) -> str:
     """Say which of the ways to share fits, and which adds up less."""
     less, fitting = lightest(plans), [found for found in plans if found.fits]
     if less is None or len(fitting) < 2:
-        return f"only sharing {less.share} is possible" if less else "it cannot be trained so"
+        return f"only sharing {less.share} is possible" if less else "neither way is possible"
     if any(found.added_up is None for found in fitting):
         return "both fit"
     return f"both fit; sharing {less.share} sends less"
