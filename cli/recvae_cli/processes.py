@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,20 @@ def _file_size(shard_size: str | None, share: str, tracked: str | None) -> int |
             "leave --shard-size out"
         )
     return n_bytes
+
+
+def in_files(run: "Run", file_bytes: int | None) -> "Run":
+    """Return a run with weights in files of --shard-size, where that is not typed, of the one it was begun with."""
+    from recvae.compute.ranks import current
+    from recvae.errors import UsageError
+
+    run = replace(run, file_bytes=file_bytes or run.file_bytes)
+    if current().by_items and run.file_bytes is not None and run.tracking:
+        raise UsageError(
+            f"{run.work} is followed in TensorBoard or MLflow and was begun with --shard-size, where no process has "
+            "the whole model with --share items; leave --share items out"
+        )
+    return run
 
 
 def take_sigterm_as_ctrl_c() -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
-from recvae_cli.processes import hear_run, is_first, tell_run, train_along
+from recvae_cli.processes import hear_run, in_files, is_first, tell_run, train_along
 from recvae_cli.streaming import Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
@@ -129,7 +129,7 @@ def _watch(run: "Run", dataset: "Dataset", request: Request) -> "Iterator[tuple[
 
     if not run.resumes:  # which knows where it is followed
         run = tracked(run, dataset.name, request.tensorboard, request.mlflow)
-    run = replace(run, file_bytes=request.file_bytes)
+    run = in_files(run, request.file_bytes)
     tell_run(run, dataset)
     followers = monitors_of(run)
     with ProgressBar(run.model.name) as bar:

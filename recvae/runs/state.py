@@ -36,9 +36,10 @@ def read_state(path: Path) -> dict[str, Any]:
         known = {key: state[key] for key in ("model", "hyperparameters", "fingerprint", "folder")}
         refit = None if state.get("refit") is None else Refit.from_json(state["refit"])
         tracking = {str(name): str(value) for name, value in dict(state.get("tracking", {})).items()}
-        further = {key: state.get(key) for key in ("select_by", "job", "stream")}
-        if not isinstance(further["stream"], int | None):
-            raise TypeError(f"stream is {further['stream']!r}")
+        further = {key: state.get(key) for key in ("select_by", "job", "stream", "file_bytes")}
+        for key in ("stream", "file_bytes"):
+            if not isinstance(further[key], int | None):
+                raise TypeError(f"{key} is {further[key]!r}")
         return {**known, **further, "refit": refit, "tracking": tracking}
     except UNREADABLE as error:
         raise BundleError(f"{path} is damaged ({error!r}); remove {path.parent} and train again") from error
@@ -47,7 +48,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def write_state(work: Path, state: dict[str, Any]) -> None:
     """Write it down in the folder of a run."""
     refit = {} if state["refit"] is None else {"refit": state["refit"].to_json()}
-    empty = {key for key in ("tracking", "job", "stream") if not state.get(key)}
+    empty = {key for key in ("tracking", "job", "stream", "file_bytes") if not state.get(key)}
     kept = {key: value for key, value in state.items() if key != "refit" and key not in empty}
     write_json(work / RUN_STATE, {**kept, **refit})
 
