@@ -18,12 +18,13 @@ from recvae_cli.console import (
     MaxMemory,
     RunsDir,
     SelectBy,
+    check_blends_own,
     command,
     imported_models,
     model_words,
     say,
 )
-from recvae_cli.processes import hear_run, is_first, share_by, tell_run, train_along
+from recvae_cli.processes import hear_run, in_files, is_first, share_by, tell_run, train_along
 from recvae_cli.refit import Request as RefitRequest
 from recvae_cli.refit import refit as train_again
 from recvae_cli.streaming import Wanted, wanted
@@ -153,6 +154,7 @@ def train(
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
     file_bytes = share_by(share, shard_size, tensorboard or mlflow)
+    asked = wanted(data, data_dir, stream, buffer, max_memory)
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -177,7 +179,6 @@ def train(
         _refit_and_report(request, as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta, tensorboard=tensorboard, mlflow=mlflow)
-    asked = wanted(data, data_dir, stream, buffer, max_memory)
     kind = model_class(model or "multvae")  # an unknown one is refused before anything else
     if not is_first():
         run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, asked)
@@ -185,8 +186,8 @@ def train(
         run, dataset = _run_to_resume(asked, model, own, name, given, device, runs_dir, metric)
     else:
         run, dataset = _new_run(asked, kind, own, name, given, overwrite, device, runs_dir, metric, find_beta)
+    run = in_files(tracked(run, dataset.name, tensorboard, mlflow), file_bytes)
     tell_run(run, dataset)
-    run = replace(tracked(run, dataset.name, tensorboard, mlflow), file_bytes=file_bytes)
     announce(run, dataset, data_dir, device)
     if find_beta and not run.resumes:  # else it was found before torchrun started this process again
         run = _with_found_beta(run, dataset, device, asked.max_memory)
@@ -280,6 +281,7 @@ def _new_run(
     from recvae.runs.run import new_run
     from recvae.runs.sharing import run_before_restart, this_job
 
+    check_blends_own(model, own)
     fresh = build(model, parse_settings(model, given))
     check_can_share(fresh)
     if asked.buffer is not None:
