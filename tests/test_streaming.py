@@ -321,7 +321,8 @@ def test_what_needs_a_matrix_in_memory_says_so(tmp_path: Path) -> None:
 def test_what_is_no_number_of_bytes_is_not_called_a_damaged_file(toy: Path, command: Any) -> None:
     for name, value in (("buffer", "1MB"), ("buffer", 0), ("buffer", 1e6), ("max_memory", "8GB"), ("max_memory", True)):
         with pytest.raises(UsageError, match=rf"^got {name}={re.escape(repr(value))}, expected a number of bytes, "):
-            Dataset.load("data/toy", stream=True, **{name: value})
+            wrong: Any = {name: value}
+            Dataset.load("data/toy", stream=True, **wrong)
     with pytest.raises(UsageError, match=r"^got buffer=1000 without stream=True, where it has no effect; add that or "):
         Dataset.load("data/toy", buffer=1000)
     data = Dataset.load("data/toy", max_memory=8e9)  # type: ignore[arg-type]  # nobody is told to round
