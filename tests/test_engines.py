@@ -22,6 +22,10 @@ SPARK = ("--engine", "spark")
         (("plays.parquet", "--engine", "sparc"), "got --engine sparc, expected local or spark; did you mean spark?"),
         (("plays.parquet", "--engine", "flink"), "got --engine flink, expected local or spark"),
         (("plays.parquet", "--spark-conf", "spark.a=b"), "got --spark-conf without --engine spark, where it has no"),
+        (
+            ("texts/plays.data", "--name", "x", *SPARK),
+            "got texts/plays.data with Spark, which is no Parquet file; write",
+        ),
         ((*SPARK,), "got no log, expected a table of Spark or PATH; e.g. recvae preprocess plays/ --engine spark"),
         (("a.parquet", "--sep", ";", *SPARK), "got --sep with --engine spark, where it has no effect; leave it out"),
         (("a.parquet", "--features", "f.csv", *SPARK), "got --features with --engine spark, where it has no effect"),
@@ -57,6 +61,7 @@ def test_preprocess_refuses_what_spark_would_not_do(
         Path(folder).mkdir(parents=True)
     for file in ("there/part-0.parquet", "empty/_SUCCESS", "empty/_temporary/part-0.parquet", "texts/day=1/a.csv"):
         Path(file).touch()
+    Path("texts/plays.data").write_text("1\t2\t3\n")
     said = command("preprocess", *words)
     assert said.code == 2 and "starting Spark" not in said.err
     assert message in " ".join(said.err.split())
@@ -69,8 +74,8 @@ def test_preprocess_refuses_what_spark_would_not_do(
         (("--items", "1", *SPARK), "got --engine spark for one history, expected --input and --output; leave out"),
         (("--input", "a.parquet", "--output", "b.parquet", "--engine", "x"), "got --engine x, expected local or spark"),
         (
-            ("--input", "a.parquet", "--output", "b.parquet", "--explain", "--sep", ",", *SPARK),
-            "got --explain, --sep with --engine spark, where it has no effect; leave it out",
+            ("--input", "a.parquet", "--output", "b.parquet", "--explain", "--device", "cpu", "--sep", ",", *SPARK),
+            "got --explain, --device, --sep with --engine spark, where it has no effect; leave it out",
         ),
         (("--input", "a.parquet", "--output", "b.csv", *SPARK), "got b.csv with Spark, expected a name ending in .par"),
         (("--input", "a.csv", "--output", "b.parquet", *SPARK), "got a.csv with Spark, which reads Parquet and tables"),

@@ -367,6 +367,25 @@ def test_a_blend_of_it_is_trained_by_naming_both(run: Path, command: Command) ->
     assert command("recommend", "blend", "--items", "1", "--model", "my_models:ItemKNN").code == 0
 
 
+def test_a_model_that_is_named_in_vain_is_refused(run: Path, command: Command) -> None:
+    before = {path.name for path in run.parent.iterdir()}
+    other = "got --model multdae, which comes with recvae, expected a model of your own as MODULE:CLASS; leave it out"
+    for words in (
+        ("train", "--model", "ease", "--model", "multdae"),
+        ("train", "--model", "blend", "--model", "multdae", "--set", "first=knn", "--set", "second=knn"),
+        *((verb, str(run), "--model", "multdae") for verb in ("evaluate", "export")),
+        ("recommend", str(run), "--items", "1", "--model", "multdae"),
+        ("similar", str(run), "1", "--model", "multdae"),
+        ("plan", "ease", "--model", "multdae"),
+    ):
+        refused = command(*words)
+        assert refused.code == 2 and other in " ".join(refused.err.split()), (words, refused.err)
+    refused = command("train", "--model", "ease", "--model", "my_models:ItemKNN")
+    assert refused.code == 2
+    assert "got --model my_models:ItemKNN after --model ease, which is no blend, expected one model" in refused.err
+    assert {path.name for path in run.parent.iterdir()} == before
+
+
 def test_comparing_all_runs_leaves_out_what_cannot_be_loaded(run: Path, command: Command) -> None:
     assert command("train", "--model", "popularity").code == 0
     said = command("compare", "--to", "popularity")

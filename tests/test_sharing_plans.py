@@ -117,7 +117,7 @@ def test_a_plan_of_both_ways_to_share() -> None:
     assert [one.fits for one in few] == [False, True] and fewer_bytes(few) == "only sharing items is possible"
     assert "multvae on" in few[0].obstacle and "raise --max-memory" in few[0].obstacle
     none = plan_shares(EASE(l2=1.0), blocks, 2)
-    assert [one.fits for one in none] == [False, False] and fewer_bytes(none) == "it cannot be trained so"
+    assert [one.fits for one in none] == [False, False] and fewer_bytes(none) == "neither way is possible"
     assert none[1].obstacle.startswith("got ease with 2 processes, which cannot share its items; ")
     by_row = plan_shares(
         model.__class__(**{**DEEP, "sampling": "uniform", "sampled_items": 4, "row_wise": True}), blocks, 2
@@ -138,6 +138,26 @@ def test_every_model_that_samples_items_is_planned_and_what_sends_rows_says_no_n
         users, items = plan_shares(MODELS[name](**settings), blocks, 4)
         assert users.fits and (users.added_up is None) == by_row
         assert not items.fits and "cannot share its items" in items.obstacle
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sends_rows"),
+    [
+        ("elsa", {"latent_dim": 8}, False),
+        ("elsa", {"latent_dim": 8, "entries": 4}, False),
+        ("elsa", {"latent_dim": 8, "sampling": "uniform"}, True),
+        ("multvae", {**DEEP, "sampling": "uniform", "sampled_items": 4}, False),
+        ("multvae", {**DEEP, "sampling": "popularity", "sampled_items": 4, "row_wise": True}, True),
+        ("multdae", {"latent_dim": 8, "noise": "gaussian"}, False),
+    ],
+)
+def test_what_sends_rows_is_planned_without_a_figure_of_them(
+    name: str, settings: dict[str, Any], sends_rows: bool
+) -> None:
+    model = MODELS[name](**{**settings, "batch_size": 20})
+    data: Any = type("Data", (), {"train": TRAIN})
+    users, _ = plan_shares(model, data, 2, device="cpu")
+    assert users.fits and (users.added_up is None) == sends_rows
 
 
 def test_memory_is_counted_for_a_supposed_process() -> None:

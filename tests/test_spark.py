@@ -270,11 +270,14 @@ def test_a_file_of_recommendations_has_the_rows_of_one_machine(session: Any, bun
         tmp_path / "in.parquet", tmp_path / "one.parquet", lambda block: known.recommend_batch(block, 5), {}
     )
     assert in_order(pq.read_table(tmp_path / "out.parquet")) == in_order(pq.read_table(tmp_path / "one.parquet"))
-    for fact in ("users", "fallback", "without", "left_out", "columns"):
+    for fact in ("users", "fallback", "without", "unknown", "left_out", "columns"):
         assert getattr(done, fact) == getattr(local, fact)
-    assert done.fallback > 0 and done.left_out["rows without a user id"] == 21
+    assert done.fallback > 0 and done.unknown > 0 and done.left_out["rows without a user id"] == 21
     with pytest.raises(UsageError, match=r"out.parquet exists already; remove it, or choose another name$"):
         recommend_files(str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet"), bundle)
+    table[:0].to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(DataError, match=r"none.parquet has no rows; expected one row per event$"):
+        recommend_files(str(tmp_path / "none.parquet"), str(tmp_path / "no.parquet"), bundle)
     table.assign(item="nobody's").to_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match=r"none of its items is in the model, all users would get the most popular"):
         recommend_files(str(tmp_path / "other.parquet"), str(tmp_path / "no.parquet"), bundle)

@@ -400,6 +400,7 @@ def test_runs_are_measured_where_the_training_rows_do_not_fit(
         (("--stream", "--buffer", "200"), "got --buffer 200, which is 200 bytes; write 200GB"),
         (("--stream", "--buffer", "much"), "got 'much' for an amount of memory, expected a number and a unit"),
         (("--stream", "--model", "als"), "got als for training rows that stay on disk, but it works on the whole"),
+        (("--buffer", "1MB", "--refit", "toy/a"), "got --buffer 1MB without --stream, where it has no effect"),
         (("--stream", "--refit", "toy/a"), "got --stream with --refit, which puts train and held-out users together"),
         (("--stream", "--max-memory", "2kB"), "reading the held-out users of data/toy needs"),
         (("--max-memory", "2kB"), "`recvae train --stream` trains from disk"),

@@ -1,5 +1,6 @@
 """Training rows on disk: each user once an epoch, in an order of the seed, with no more in memory than the buffer."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain, pairwise
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recvae import EASE, Dataset, Recommender
 from recvae.datasets.shards import Shard, ShardedMatrix, shard_name, write_matrix, write_shard
 from recvae.datasets.streams import INTERACTION_BYTES, StreamedMatrix, block_bytes, first_users, parts_of
 from recvae.errors import DataError, UsageError
@@ -314,3 +316,18 @@ def test_what_needs_a_matrix_in_memory_says_so(tmp_path: Path) -> None:
         DataError, match=r"^got rows that lie on disk \(stream=True\) for it, expected a matrix in memory"
     ):
         as_interactions(rows, "it")
+
+
+def test_what_is_no_number_of_bytes_is_not_called_a_damaged_file(toy: Path, command: Any) -> None:
+    for name, value in (("buffer", "1MB"), ("buffer", 0), ("buffer", 1e6), ("max_memory", "8GB"), ("max_memory", True)):
+        with pytest.raises(UsageError, match=rf"^got {name}={re.escape(repr(value))}, expected a number of bytes, "):
+            wrong: Any = {name: value}
+            Dataset.load("data/toy", stream=True, **wrong)
+    with pytest.raises(UsageError, match=r"^got buffer=1000 without stream=True, where it has no effect; add that or "):
+        Dataset.load("data/toy", buffer=1000)
+    data = Dataset.load("data/toy", max_memory=8e9)  # type: ignore[arg-type]  # nobody is told to round
+    with pytest.raises(UsageError, match=r"^got max_memory='8GB', expected a number of bytes, 0 or more, such as"):
+        EASE(l2=1.0).fit(data, max_memory="8GB")  # type: ignore[arg-type]
+    assert command("train", "--model", "popularity").code == 0
+    with pytest.raises(UsageError, match=r"^got max_memory='8GB', expected a number of bytes, 0 or more, such as"):
+        Recommender.load("runs/toy/popularity", max_memory="8GB")  # type: ignore[arg-type]

@@ -289,6 +289,43 @@ def test_memory_that_runs_out_leaves_the_best_weights_and_an_interruption_too(
     assert not [path for path in tree("runs") if "checkpoint" in path or "run.json" in path]
 
 
+def test_a_resumed_run_keeps_the_size_of_its_files(
+    together: Any, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recvae.training.monitors import LogFile
+
+    write = LogFile.epoch
+
+    def stopped(self: LogFile, record: Any) -> Any:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+        return write(self, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LogFile, "epoch", stopped)
+        for name in ("typed", "kept", "other", "shown"):
+            command(*TRAIN, "--name", name, "--shard-size", "1MB")
+    state = Path("runs/toy/kept/run.json")
+    assert json.loads(state.read_text())["file_bytes"] == 1_000_000
+    assert command("train", "--resume", "--name", "kept").code == 0
+    assert command("train", "--resume", "--name", "typed", "--shard-size", "2MB").code == 0
+    assert [end.code for end in together(2, "train", "--resume", "--name", "other", "--share", "items")] == [0, 0]
+    for name in ("typed", "kept", "other"):
+        files = {path.name for path in Path("runs/toy", name).iterdir()} - BUNDLE
+        assert files == {"weights-00001-of-00001.safetensors", "weights.safetensors.index.json"}
+        assert not Path("runs/toy", name, "weights.safetensors").exists()
+    state = Path("runs/toy/shown/run.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"tracking": {"tensorboard": "tb"}}))
+    first, second = together(2, "train", "--resume", "--name", "shown", "--share", "items")
+    assert (first.code, second) == (
+        2,
+        (2, "", ""),
+    ) and "or one of the others where the run was begun with it" in first.err
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"file_bytes": "much"}))
+    refused = command("train", "--resume", "--name", "shown")
+    assert refused.code == 1 and "is damaged (TypeError(\"file_bytes is 'much'\"))" in refused.err
+
+
 def test_a_restart_continues_the_run_of_the_same_call_and_no_other(
     several: Several, together: Any, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

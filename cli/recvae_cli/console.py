@@ -75,9 +75,29 @@ def imported_models(names: list[str] | None) -> "list[type[Model]]":
     """Import the models of --model, which bundles never import by themselves."""
     if not names:
         return []
-    from recvae.models import model_class
+    from recvae.errors import UsageError
+    from recvae.models import is_own, model_class
 
-    return [model_class(name) for name in names]
+    found = [model_class(name) for name in names]
+    for name, model in zip(names, found, strict=True):
+        if not is_own(model):
+            raise UsageError(
+                f"got --model {name}, which comes with recvae, expected a model of your own as MODULE:CLASS; leave it "
+                "out (one command trains one model)"
+            )
+    return found
+
+
+def check_blends_own(model: "type[Model]", own: "list[type[Model]]") -> None:
+    """Refuse models of your own after one that is no blend, and so has no use for them."""
+    from recvae.errors import UsageError
+    from recvae.models import import_path
+
+    if own and not model.roles:
+        raise UsageError(
+            f"got --model {import_path(own[0])} after --model {import_path(model)}, which is no blend, expected one "
+            "model; train the other with a command of its own"
+        )
 
 
 def model_words(model: "type[Model]") -> list[str]:

@@ -112,10 +112,12 @@ def recommend_with_spark(
     settings: list[str],
 ) -> None:
     """Let executors answer all users of a table or of Parquet files, and write a folder of Parquet."""
+    from recvae.recommenders.recommender import Recommender
     from recvae.spark.answer_files import recommend_files
     from recvae.spark.session import settings_of
 
     start = partial(say, f"starting Spark, to read {source}")
     done = recommend_files(source, output, folder, settings_of(settings), options, start, **columns)
-    histories.say_answers(output, done)
+    example = Recommender.load(folder).item_ids[0] if done.unknown else None
+    histories.say_answers(output, done, example)
     say_next(command("inspect", folder))

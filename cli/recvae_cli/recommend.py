@@ -104,6 +104,7 @@ def recommend(
     }
     if is_spark(engine, spark_conf):
         others = {"--explain": explain, "--model": own, "--max-memory": max_memory, "--format": by_index}
+        others |= {"--device": device != DEVICE}
         _recommend_with_spark(folder, source, output, options, known, spark_conf or [], others)
         return
     models, limit = imported_models(own), memory_limit(max_memory)

@@ -18,6 +18,7 @@ from recvae_cli.console import (
     MaxMemory,
     RunsDir,
     SelectBy,
+    check_blends_own,
     command,
     imported_models,
     model_words,
@@ -148,6 +149,7 @@ def train(
     own = imported_models([name for name in others if name is not None])
     given = _given(settings, {"seed": seed, "precision": precision})
     file_bytes = share_by(share, shard_size, tensorboard or mlflow)
+    asked = wanted(data, data_dir, stream, buffer, max_memory)
     if refit is not None:
         request = RefitRequest(
             run=refit,
@@ -172,7 +174,6 @@ def train(
         _refit_and_report(request, as_json)
         return
     _check_options(given, on, resume, overwrite, find_beta, tensorboard=tensorboard, mlflow=mlflow)
-    asked = wanted(data, data_dir, stream, buffer, max_memory)
     kind = model_class(model or "multvae")  # an unknown one is refused before anything else
     if not is_first():
         run, dataset = hear_run([*own, *([kind] if is_own(kind) else [])], metric, asked)
@@ -274,6 +275,7 @@ def _new_run(
     from recvae.runs.run import new_run
     from recvae.runs.sharing import run_before_restart, this_job
 
+    check_blends_own(model, own)
     fresh = build(model, parse_settings(model, given))
     check_can_share(fresh)
     asked.check(model)

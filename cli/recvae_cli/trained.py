@@ -32,11 +32,13 @@ def _remark_on_stream(dataset: "Dataset") -> None:
     """Say how much of the training rows is in memory at a time."""
     from recvae.compute.memory import human_bytes
     from recvae.datasets.streams import StreamedMatrix
+    from recvae.display import plural
 
     rows = dataset.train
     if isinstance(rows, StreamedMatrix):
         held = "all of them, in the order of training in memory" if rows.fits else f"{rows.share:.0%} of them at a time"
-        say(f"training rows stay on disk in {len(rows.shards.shards):,} shards; {human_bytes(rows.buffer)} hold {held}")
+        shards = plural(len(rows.shards.shards), "shard")
+        say(f"training rows stay on disk in {shards}; {human_bytes(rows.buffer)} hold {held}")
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:

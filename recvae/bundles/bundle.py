@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from recvae.bundles.card import CARD, FORMAT_VERSION, damaged, read_card
 from recvae.bundles.readme import model_card
-from recvae.compute.memory import check_memory, enough_bytes
+from recvae.compute.memory import check_amount, check_memory, enough_bytes
 from recvae.display import one_line
 from recvae.errors import BundleError, UsageError
 from recvae.items import ItemIndex
@@ -198,6 +198,7 @@ def read_bundle(
         If `max_memory` is too little for it, before the weights are read.
     """
     folder, models = Path(folder), [models] if isinstance(models, type) else models
+    check_amount(max_memory, "max_memory")
     card = read_card(folder)
     for name in names_of(card):
         if name not in MODELS and name not in [model.name for model in models]:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,6 +197,28 @@ def free_on(device: "torch.device") -> int:
     import torch
 
     return torch.cuda.mem_get_info(device)[0]
+
+
+def check_amount(n_bytes: object, name: str, least: int = 0) -> None:
+    """Refuse what is no number of bytes, before it is compared with one: that would look like a damaged file.
+
+    Parameters
+    ----------
+    n_bytes : int or None
+        What was given; None is allowed.
+    name : str
+        The argument.
+    least : int
+        The smallest that is allowed; where it is above 0, the number must be a whole one.
+
+    Raises
+    ------
+    UsageError
+        If it is no such number.
+    """
+    is_number = isinstance(n_bytes, Integral if least else Real) and not isinstance(n_bytes, bool)
+    if n_bytes is not None and not (is_number and float(n_bytes) >= least):  # type: ignore[arg-type]
+        raise UsageError(f"got {name}={n_bytes!r}, expected a number of bytes, {least} or more, such as 8_000_000_000")
 
 
 def allowed_on(device: "torch.device", limit: int | None) -> int:

@@ -16,7 +16,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.shown import ShownDataset
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
 from recvae.datasets.splits.protocols import NEEDS_TIMES, split_events
-from recvae.datasets.streams import BUFFER_BYTES, check_in_memory
+from recvae.datasets.streams import buffer_for, check_in_memory
 from recvae.datasets.titles import titles_of
 from recvae.errors import UsageError
 from recvae.interactions import HeldOut, item_counts_of
@@ -324,7 +324,7 @@ class Dataset(ShownDataset):
         folder: Path | str,
         *,
         stream: bool = False,
-        buffer: int = BUFFER_BYTES,
+        buffer: int | None = None,
         max_memory: int | None = None,
     ) -> Self:
         """Read a data set and check that it is intact.
@@ -335,8 +335,8 @@ class Dataset(ShownDataset):
             A data set written by `save` or `recvae preprocess`.
         stream : bool
             Whether the training rows stay on disk, in shards; models with `streams` are fitted to them.
-        buffer : int
-            With `stream`: bytes of training rows in memory at a time. Where that is not all, the order depends on it.
+        buffer : int, optional
+            With `stream`: bytes of training rows in memory (10^9); where that is not all, the order depends on it.
         max_memory : int, optional
             Bytes that the matrices of a data set in shards may take in memory; by default what is free.
 
@@ -346,4 +346,4 @@ class Dataset(ShownDataset):
             If there is no data set; if it is damaged, unfinished or of a newer format; if it shall be streamed and is
             not in shards; if its shards do not fit into memory.
         """
-        return cls(**read_folder(Path(folder), buffer if stream else None, max_memory))
+        return cls(**read_folder(Path(folder), buffer_for(stream, buffer), max_memory))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from recvae.compute.memory import check_memory
+from recvae.compute.memory import check_amount, check_memory
 from recvae.datasets.features import ItemFeatures
 from recvae.datasets.shards import ShardedMatrix, damaged_shards, write_matrix
 from recvae.datasets.splits.base import Split
@@ -285,12 +285,14 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
     Raises
     ------
     UsageError
-        If there is no data set, or one that shall stay in shards is not in any.
+        If there is no data set, or one that shall stay in shards is not in any; if a number of bytes is none.
     DataError
         If it is damaged, unfinished or of a newer format.
     MemoryLimitError
         If matrices in shards do not fit into memory.
     """
+    check_amount(buffer, "buffer", 1)
+    check_amount(max_memory, "max_memory")
     manifest = read_manifest(folder)
     if buffer is not None:
         check_buffer(buffer)

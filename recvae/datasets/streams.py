@@ -231,6 +231,19 @@ def first_users(train: sp.csr_matrix | StoredRows, n_users: int) -> sp.csr_matri
     return train.in_memory(np.arange(n_blocks))[:n_users]
 
 
+def buffer_for(stream: bool, buffer: int | None) -> int | None:
+    """Return how many bytes of training rows are held at a time, None for all: those not streamed need no buffer.
+
+    Raises
+    ------
+    UsageError
+        If there is a buffer without a stream.
+    """
+    if buffer is not None and not stream:
+        raise UsageError(f"got buffer={buffer!r} without stream=True, where it has no effect; add that or leave it out")
+    return BUFFER_BYTES if stream and buffer is None else buffer
+
+
 def check_in_memory(train: sp.csr_matrix | StoredRows, purpose: str) -> None:
     """Refuse training rows that are streamed, where all are needed at once.
 

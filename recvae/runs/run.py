@@ -69,7 +69,7 @@ class Run:
     job : str, optional
         Which call of torchrun trains it; see `recvae.runs.sharing`.
     file_bytes : int, optional
-        The most that a file of its weights holds; None for one file.
+        The most that a file of its weights holds, also when it is resumed; None for one file.
     """
 
     model: Model
@@ -308,9 +308,9 @@ def _fit(run: Run, dataset: Dataset, device: str, monitor: Monitor, max_memory: 
         **({} if run.refit is None else {"refit": run.refit.to_json()}),
     }
     before = read_state(work / RUN_STATE) if run.resumes else None
-    place = {"folder": run.folder.name, "refit": run.refit, "select_by": run.select_by.path, "job": run.job}
-    place |= {"file_bytes": run.file_bytes}
-    write_state(work, {**identity, "hyperparameters": hyperparameters, **place, "tracking": run.tracking})
+    place = {"folder": run.folder.name, "file_bytes": run.file_bytes, "job": run.job, "tracking": run.tracking}
+    chosen = {"hyperparameters": hyperparameters, "refit": run.refit, "select_by": run.select_by.path}
+    write_state(work, {**identity, **chosen, **place})
     try:
         fitted = fit(
             model,

@@ -209,7 +209,7 @@ def fewer_bytes(plans: list[SharePlan]) -> str:
     """Say which of the ways to share fits, and which adds up less."""
     less, fitting = lightest(plans), [found for found in plans if found.fits]
     if less is None or len(fitting) < 2:
-        return f"only sharing {less.share} is possible" if less else "it cannot be trained so"
+        return f"only sharing {less.share} is possible" if less else "neither way is possible"
     if any(found.added_up is None for found in fitting):
         return "both fit"
     return f"both fit; sharing {less.share} sends less"

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from recvae.datasets.columns import HISTORIES
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.recommenders.answer_files import AnswerCounts
 from recvae.recommenders.history_files import ids_differ, options_like
 from recvae.recommenders.recommender import Recommender
+from recvae.spark.frames import frame_of
 from recvae.spark.keys import keys_of
 from recvae.spark.places import check_paths
 from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
@@ -91,8 +94,9 @@ def _recommended(
         frame = parquet(spark, located(spark, source)) if is_path(source) else spark.table(source)
     named = columns_of(frame, known, source)
     histories = histories_of_frame(frame, known, source, decided=True)
-    rows, n_without_item = _items(histories, source, str(named.item), known, recommender)
+    rows, n_without_item, unheard = _items(histories, source, str(named.item), known, recommender)
     decided, n_without_user, n_users = with_decided_users(rows, source, str(named.user), known)
+    n_unknown = decided.join(frame_of(spark, {"item": unheard}), "item").count() if len(unheard) else 0
     place = located(spark, output)
     answered(decided, folder, recommender.items, options).write.parquet(place)
     found = spark.read.parquet(place).select("user", "fallback").distinct()
@@ -102,6 +106,7 @@ def _recommended(
         users=n_users,
         fallback=n_fallback,
         without=n_users - n_answered,
+        unknown=n_unknown,
         left_out={reason: count for reason, count in left_out.items() if count},
         columns=tuple(f"{role} = {name}" for role in HISTORIES if (name := getattr(named, role))),
     )
@@ -109,8 +114,8 @@ def _recommended(
 
 def _items(
     rows: "DataFrame", source: str, column: str, options: LogFormat, recommender: Recommender
-) -> tuple["DataFrame", int]:
-    """Return histories in which a word that means "no item" is none, and how many rows have no item.
+) -> tuple["DataFrame", int, pa.Array]:
+    """Return histories in which a word that means "no item" is none, how many rows have no item, and unknown items.
 
     Raises
     ------
@@ -122,7 +127,8 @@ def _items(
     keys = keys_of(rows, "item", source, column, options)
     items = recommender.items
     values = keys.values.to_pylist()
-    if values and all(items.column_of(value) is None for value in values):
+    is_unknown = [items.column_of(value) is None for value in values]
+    if values and all(is_unknown):
         raise DataError(
             f"{source}: none of its items is in the model, all users would get the most popular items; nothing is "
             f"written; {ids_differ(values[0], items)}"
@@ -131,4 +137,4 @@ def _items(
     if words:
         item = functions.col("item")
         rows = rows.withColumn("item", functions.when(item.isin(words), None).otherwise(item))
-    return rows, sum(keys.ids.missing.values())
+    return rows, sum(keys.ids.missing.values()), keys.values.filter(pa.array(is_unknown, pa.bool_()))

@@ -275,7 +275,7 @@ def _reading(
             "out are accounted for: the table has changed while it was read; try again"
         )
     by_file = {one.get("file"): one["n_rows"] for one in counted}
-    form = {"form": PARQUET if rows.are_files else TABLE}
+    form = {"form": PARQUET if rows.files else TABLE}
     reports = [FileReport(name=shown_file(name), form=form, rows=by_file[name]) for name in rows.files]
     return Reading(
         files=reports or [FileReport(name=rows.name, form=form, rows=n_rows)],

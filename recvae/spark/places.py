@@ -18,6 +18,7 @@ _ENVIRONMENT = (
     "SPARK_HOME",
     "PYSPARK_SUBMIT_ARGS",
 )
+_PARQUET = (b"PAR1", b"PARE")  # how files begin; the second with an encrypted footer
 _SETTINGS = ("spark.hadoop.fs.defaultFS", "spark.hadoop.fs.default.name")
 
 
@@ -54,6 +55,20 @@ def check_paths(paths: Sequence[str], settings: Mapping[str, str] | None = None)
         if not files:
             raise UsageError(f"no file at {local}; check the path")
         refuse_texts(files)
+        _refuse_other_kinds(files[0])
+
+
+def _refuse_other_kinds(file: str) -> None:
+    """Refuse a file that is no Parquet by its first bytes, whatever its name is; an empty one is left to Spark."""
+    try:
+        with Path(file).open("rb") as opened:
+            begin = opened.read(len(_PARQUET[0]))
+    except OSError:
+        return  # Spark says why
+    if begin and begin not in _PARQUET:
+        raise UsageError(
+            f"got {file} with Spark, which is no Parquet file; write it as Parquet, or leave out --engine spark"
+        )
 
 
 def _is_running() -> bool:

@@ -218,6 +218,8 @@ def with_decided_users(rows: "DataFrame", name: str, column: str, options: LogFo
     """
     keys = keys_of(rows, "user", name, column, LogFormat(null=options.null))
     if not len(keys.ids.ids):
+        if not keys.ids.missing:
+            raise DataError(f"{name} has no rows; expected one row per event")
         raise DataError(f"{name}: no row has a user id; choose another column with --user-col")
     decided = frame_of(rows.sparkSession, {"user": keys.values, "person": keys.ids.ids[keys.codes]})
     joined = rows.join(decided, "user").drop("user").withColumnRenamed("person", "user")

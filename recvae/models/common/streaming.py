@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import scipy.sparse as sp
 import torch
 
-from recvae.compute.memory import enough_bytes, rows_within
+from recvae.compute.memory import check_amount, enough_bytes, rows_within
 from recvae.datasets.streams import BUFFER_BYTES, INTERACTION_BYTES, USER_BYTES, StreamedMatrix
 from recvae.errors import MemoryLimitError, UsageError
 from recvae.interactions import StoredRows, as_interactions
@@ -120,7 +120,7 @@ def check_fits(model: "Model", train: sp.csr_matrix | StoredRows, device: torch.
     Raises
     ------
     UsageError
-        If it needs all training rows, and these are streamed.
+        If it needs all training rows, and these are streamed; if `max_memory` is no number.
     MemoryLimitError
         Also with the buffer that would fit, if one does.
     """
@@ -129,6 +129,7 @@ def check_fits(model: "Model", train: sp.csr_matrix | StoredRows, device: torch.
         held, size = as_held(model, train, buffer)
         held.check_memory(*size, device, max_memory=max_memory)
 
+    check_amount(max_memory, "max_memory")
     buffer = buffer_of(train)
     if buffer is not None:
         check_can_stream(type(model))
