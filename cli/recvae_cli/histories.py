@@ -118,9 +118,10 @@ def read_histories(source: Path, known: dict[str, Any], items: "ItemIndex", mani
                 f"{plural(file.counts.users, 'user')}; {no_item_known(file, items)}"
             )
         parts = [histories_of(block, items) for block in file.blocks()]
-        columns, left_out = file.columns, file.counts.left_out
+        columns, left_out, ratings = file.columns, file.counts.left_out, file.ratings
     say(f"read {', '.join(columns)}")
     _say_left_out(left_out)
+    _say_ratings(ratings)
     found = Histories.joined(parts)
     unknown = list(dict.fromkeys(item for of_user in found.unknown for item in of_user))
     if unknown:
@@ -147,6 +148,7 @@ def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
     again = f", {done.before:,} of them before the interruption" if done.before else ""
     say(f"{output}: {plural(done.users, 'user')}{again}; read {', '.join(done.columns)}")
     _say_left_out(done.left_out)
+    _say_ratings(done.ratings)
     if done.fallback:
         say(f"{plural(done.fallback, 'user')} got the most popular items: none of the history is in the model")
     if done.unknown:
@@ -155,6 +157,14 @@ def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
     if done.without:
         where = "an empty list" if output.endswith(".jsonl") else "no row"
         say(f"{plural(done.without, 'user')} got nothing ({where}): every item was already seen or excluded")
+
+
+def _say_ratings(column: str | None) -> None:
+    if column is not None:
+        say(
+            f"column '{column}' is not read: every row counts as an interaction, but low ratings were left out of "
+            "the training data; leave them out of the file, too"
+        )
 
 
 def _say_left_out(left_out: dict[str, int]) -> None:

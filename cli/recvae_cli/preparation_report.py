@@ -33,6 +33,8 @@ def report(
 
     for line in [] if prepared.reading is None else prepared.reading.lines():
         show(line)
+    if prepared.reading is not None and prepared.reading.ratings is not None and not manifest["filters"].get("steps"):
+        show("every row counts, whatever its rating: a split made elsewhere is taken as it is")
     steps = manifest["filters"].get("steps", [])
     if steps:
         table = Table()

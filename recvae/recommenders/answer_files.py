@@ -61,6 +61,8 @@ class AnswerCounts:
         Rows of the file that say nothing, by reason.
     columns : tuple of str
         The columns that were read.
+    ratings : str, optional
+        The column of ratings, which was not; see `history_files.ratings_among`.
     """
 
     users: int = 0
@@ -70,6 +72,7 @@ class AnswerCounts:
     unknown: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    ratings: str | None = None
 
 
 def recommend_file(
@@ -161,7 +164,7 @@ def recommend_file(
         _join(written, output)
         with storage_errors(parts):
             shutil.rmtree(parts)
-        return AnswerCounts(**total, left_out=file.counts.left_out, columns=file.columns)
+        return AnswerCounts(**total, left_out=file.counts.left_out, columns=file.columns, ratings=file.ratings)
 
 
 def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:

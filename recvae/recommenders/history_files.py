@@ -9,8 +9,9 @@ disk where they do not fit in memory.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from recvae.datasets.columns import HISTORIES
+from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, Columns, plain_name
 from recvae.datasets.reading.id_column import MISSING, IdColumn
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sinks import WrongValueError
@@ -66,6 +67,11 @@ class HistoryFile:
     progress : Progress, optional
         Called with the number of rows so far.
 
+    Attributes
+    ----------
+    ratings : str or None
+        The column of ratings, which is not read; see `ratings_among`.
+
     Raises
     ------
     UsageError
@@ -80,6 +86,7 @@ class HistoryFile:
             check = _Check(self._table)
             self._table.read(check, progress)
             self._group(options or LogFormat(), len(check))
+            self.ratings = ratings_among(self._table.column_names, self._table.columns, options or LogFormat())
         except BaseException:
             self._table.__exit__(None, None, None)
             raise
@@ -244,15 +251,51 @@ def options_like(
     Returns
     -------
     LogFormat
-        A column of the training data is preferred where the file has it; named columns must be there.
+        A column of the training data is preferred where the file has it; named columns must be there. The column of
+        ratings is among them where low ratings were left out of the training data.
     """
     try:
         trained = manifest["source"]["reading"]["columns"]
-        usual = {role: str(trained[role]) for role in ("user", "item") if trained[role]}
+        roles = ("user", "item", "rating") if _left_out_ratings(manifest) else ("user", "item")
+        usual = {role: str(trained[role]) for role in roles if trained[role]}
     except UNREADABLE:  # data that no log was read for, or of an earlier version
         usual = {}
     kept = () if items is None else tuple(_doubtful(items))
     return replace(known or LogFormat(), usual=tuple(usual.items()), kept=kept)
+
+
+def _left_out_ratings(manifest: Mapping[str, Any]) -> bool:
+    """Whether rows with a low rating were left out of the training data."""
+    try:
+        steps = pairwise(manifest["filters"]["steps"])  # "as read" is the first
+        return any(step["name"].startswith("rating ") and step["events"] < before["events"] for before, step in steps)
+    except UNREADABLE:
+        return False
+
+
+def ratings_among(names: Sequence[str], columns: Columns, options: LogFormat) -> str | None:
+    """Return the column of ratings of a table of histories, which is not read: every row counts as an interaction.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All columns of the table.
+    columns : Columns
+        Those that are read.
+    options : LogFormat
+        From `options_like`.
+
+    Returns
+    -------
+    str or None
+        Its name; None where there is none, or where the training data has the low ratings, too.
+    """
+    trained = dict(options.usual).get("rating")
+    if trained is None:
+        return None
+    free = [name for name in names if name not in (*columns.ids, columns.weight)]
+    likely = [name for name in free if name == trained or plain_name(name) in COLUMN_NAMES["rating"]]
+    return trained if trained in likely else next(iter(likely), None)
 
 
 def _doubtful(items: ItemIndex) -> Iterator[str]:

@@ -9,7 +9,7 @@ from recvae.datasets.columns import HISTORIES
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, UsageError
 from recvae.recommenders.answer_files import AnswerCounts
-from recvae.recommenders.history_files import ids_differ, options_like
+from recvae.recommenders.history_files import ids_differ, options_like, ratings_among
 from recvae.recommenders.recommender import Recommender
 from recvae.spark.frames import frame_of
 from recvae.spark.keys import keys_of
@@ -109,6 +109,7 @@ def _recommended(
         unknown=n_unknown,
         left_out={reason: count for reason, count in left_out.items() if count},
         columns=tuple(f"{role} = {name}" for role in HISTORIES if (name := getattr(named, role))),
+        ratings=ratings_among(frame.columns, named, known),
     )
 
 

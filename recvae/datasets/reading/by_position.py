@@ -11,8 +11,13 @@ from recvae.errors import DataError
 _COUNTED = 5  # rows from which on it is no chance that they count 0, 1, 2, ..., or look like times
 
 
-def by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[str, str | None]:
-    """Without a header, the columns are those of MovieLens: user, item, rating, time; or user, item, time."""
+def by_position(
+    source: Source, dialect: Dialect, roles: Sequence[str], ratings: str | None = None
+) -> dict[str, str | None]:
+    """Without a header, the columns are those of MovieLens: user, item, rating, time; or user, item, time.
+
+    A file of histories has weights in the third, unless files like it have `ratings` there.
+    """
     if rows_are_items(roles):
         if "title" in roles and len(dialect.names) > 2 and all(map(times.is_number, dialect.column("2"))):
             raise DataError(
@@ -23,7 +28,7 @@ def by_position(source: Source, dialect: Dialect, roles: Sequence[str]) -> dict[
     named: dict[str, str | None] = {"user": "1", "item": "2"}
     _refuse_others(source, dialect, roles)
     if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):
-        if "weight" in roles and len(dialect.names) > 2:
+        if "weight" in roles and len(dialect.names) > 2 and ratings != "3":
             named["weight"] = "3"
         return named
     for name in dialect.names[2:4]:

@@ -211,7 +211,7 @@ class Opener:
         named = self.options.named_in(names if dialect.is_named else extra)
         if not dialect.is_named and all(name is None for name in named.values()):
             refuse_named_folders(source, extra, self.roles)
-            named = by_position(source, dialect, self.roles)
+            named = by_position(source, dialect, self.roles, dict(self.options.usual).get("rating"))
         way_out = "name it with --{role}-col"
         if rows_are_items(self.roles):
             way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")

@@ -141,6 +141,11 @@ class Table:
         return self._scans[0].columns
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of all columns of the first file."""
+        return tuple(self._scans[0].kinds)
+
+    @property
     def name(self) -> str:
         """What messages call all of it: the first file, and how many there are."""
         more = len(self._scans) - 1
