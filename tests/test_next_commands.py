@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from recvae.compute.ranks import Ranks, supposed
 from recvae.models import ALS, IALS
 from recvae_cli import console
 from recvae_cli.app import app
+from recvae_cli.console import resuming
 
 Command = Callable[..., Any]
 PLACES = ("--data-dir", "my data", "--runs-dir", "my runs")
@@ -165,3 +167,11 @@ def test_a_line_of_python_is_quoted_for_the_shell(name: str) -> None:
     line = console.python(code)
     assert shlex.split(line) == ["python", "-c", code]
     assert (line == f'python -c "{code}"') == (name == "runs/toy")
+
+
+def test_a_training_that_shares_items_is_continued_by_several_processes() -> None:
+    assert resuming("--model", "mine.py:Mine") == "recvae train --resume --model mine.py:Mine"
+    with supposed(Ranks(size=4, share="users")):
+        assert resuming() == "recvae train --resume"  # one process holds the network, too
+    with supposed(Ranks(size=4, share="items")):
+        assert resuming() == "torchrun --nproc-per-node 4 -m recvae train --resume --share items"

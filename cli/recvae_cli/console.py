@@ -228,6 +228,16 @@ def command(verb: str, *words: object) -> str:
     return shlex.join(["recvae", verb, *typed])
 
 
+def resuming(*words: object) -> str:
+    """Return the command that continues a training: with several processes where one might not hold the network."""
+    from recvae.compute.ranks import ITEMS, current
+
+    typed = command("train", "--resume", *words)
+    if not current().by_items:
+        return typed
+    return f"torchrun --nproc-per-node {current().size} -m {typed} --share {ITEMS}"
+
+
 def python(code: str) -> str:
     """Return a command that runs a line of Python."""
     return shlex.join(["python", "-c", code]) if any(sign in code for sign in '"$`\\!') else f'python -c "{code}"'

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import command, imported_models, memory_limit, model_words, say, say_removed
+from recvae_cli.console import imported_models, memory_limit, model_words, resuming, say, say_removed
 from recvae_cli.processes import hear_run, is_first, tell_run, train_along
 from recvae_cli.streaming import Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
@@ -113,7 +113,7 @@ def refit(request: Request) -> "tuple[Bundle, Path] | None":
         again = (
             "run the same command again"
             if chosen.parts
-            else f"`{command('train', '--resume', *model_words(type(chosen.model)))}` continues"
+            else f"`{resuming(*model_words(type(chosen.model)))}` continues"
         )
         say(f"interrupted; {again}, if an epoch was finished")
         raise

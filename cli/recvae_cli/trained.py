@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae_cli.console import command, model_words, say, say_next, say_removed, show, show_json
+from recvae_cli.console import command, model_words, resuming, say, say_next, say_removed, show, show_json
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -91,7 +91,7 @@ def report(bundle: "Bundle", folder: Path, as_json: bool) -> None:
         show_json({**content, "training": training.to_json(), "metrics": bundle.metrics})
     else:
         if bundle.interrupted:
-            resume = command("train", "--resume", *model_words(type(bundle.model)))
+            resume = resuming(*model_words(type(bundle.model)))
             show(f"interrupted: the best weights so far are kept; run `{resume}` to continue")
         if training.refit is not None:
             show(training.refit.describe())
