@@ -51,7 +51,10 @@ def anomalies(
     encoding: histories.Encoding = None,
     null: histories.Null = None,
     on_bad_row: histories.OnBadRow = None,
-    k: Annotated[int, typer.Option("-k", "--k", help="How many of the oddest users to show.")] = 10,
+    k: Annotated[
+        int,
+        typer.Option("-k", "--k", help="How many of the oddest users the table shows; --json and --output have all."),
+    ] = 10,
     contamination: Annotated[
         float, typer.Option("--contamination", help="Share of users taken for odd, above 0 and at most 0.5.")
     ] = 0.1,
