@@ -59,7 +59,7 @@ def test_where_all_rows_are_held_shards_may_end_anywhere(tmp_path: Path) -> None
 def test_a_buffer_of_nothing_is_refused_and_not_taken_as_another(random_log: Any, tmp_path: Path) -> None:
     made = Dataset.from_events(random_log(n_users=120, n_items=40, n_events=2000), name="toy", heldout_users=20)
     made.save(tmp_path / "toy", shards=True)
-    with pytest.raises(UsageError, match="got a buffer of 0 bytes, expected 1 or more"):
+    with pytest.raises(UsageError, match="got buffer=0, expected a number of bytes, 1 or more"):
         Dataset.load(tmp_path / "toy", stream=True, buffer=0)
 
 

@@ -31,7 +31,7 @@ from recvae.progress import Progress, part_of
 
 SCORES = ("reconstruction", "prediction", "likelihood")
 _PARTS = 5  # of a row, foreseen one by one
-_LEAST_REFERENCE, _NEAR = 20, 1 / 5  # users; of them, at most: all of them are not of similar length
+_LEAST_REFERENCE, _NEAR = 20, 1 / 3  # users; of them, at most: all of them are not of similar length
 _LEAST_SPREAD = 1e-9
 _EQUAL = 1e-5  # of a raw score: float32 adds up in another order beside other users
 _BLOCK_BYTES, _COPIES = 64 << 20, 4  # of neighbours at a time, at most; of them, in float64
@@ -67,7 +67,7 @@ class AnomalyDetector:
     n_samples : int
         Draws of each user's code.
     neighbours : int
-        Reference users of similar length that a user is compared with; at most a fifth of them, but 20 or more.
+        Reference users of similar length that a user is compared with; at most a third of them, but 20 or more.
     seed : int
         Of the draws, and of the parts of "prediction".
     max_memory : int, optional
