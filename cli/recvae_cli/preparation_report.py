@@ -55,17 +55,25 @@ def report(
         values = [counts[f"{part}_{what}"] for what in ("users", "fold_in", "targets", "users_without_target")]
         table.add_row(part, *[f"{value:,}" for value in values])
     show(f"Split: {protocol}", table)
+    _show_remarks(manifest)
+    _show_more(prepared)
+    show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
+    say_next(command("train", "--model", "multvae", "--data", manifest["name"]))
+
+
+def _show_remarks(manifest: dict[str, Any]) -> None:
+    """Print the density, and which events were moved or dropped."""
+    from recvae.display import plural
+
+    counts = manifest["counts"]
     size = counts["train_users"] * counts["items"]
-    show(f"{counts['items']:,} items in training, density {counts['train_interactions'] / size:.3%}")
+    show(f"{plural(counts['items'], 'item')} in training, density {counts['train_interactions'] / size:.3%}")
     for key, text in _TIES.items():
         if key in manifest["protocol"]:
             show(f"ties: {manifest['protocol'][key]:,} {text}")
     for reason, count in manifest["dropped"].items():
         if count:
-            show(f"dropped: {count:,} {reason}")
-    _show_more(prepared)
-    show(f"written to {folder} in {seconds:.1f} s, fingerprint {manifest['fingerprint'][:12]}")
-    say_next(command("train", "--model", "multvae", "--data", manifest["name"]))
+            show(f"dropped: {plural(count, reason.replace('events', 'event', 1), reason)}")
 
 
 def _show_more(prepared: "PreparedDataset | WrittenDataset") -> None:
