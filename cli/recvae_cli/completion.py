@@ -4,13 +4,10 @@ A completer never fails: where nothing can be found out, it offers nothing.
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import typer
-
-_MANIFEST = "manifest.json"
 
 
 def models(incomplete: str) -> list[str]:
@@ -28,9 +25,9 @@ def model_lists(incomplete: str) -> list[str]:
 
 def settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer NAME= for the hyperparameters of the model that was typed; after NAME=, nothing."""
-    from recvae_cli.sources import hyperparameters
+    from recvae_cli.sources import hyperparameters, letters_of
 
-    known, typed = hyperparameters(), [re.sub(r"[-_]", "", name).lower() for name in _typed_models(ctx)]
+    known, typed = hyperparameters(), [letters_of(name) for name in _typed_models(ctx)]
     takes_names = "names" in {param.name for param in ctx.command.params}  # by default all, elsewhere multvae
     chosen = [name for name in typed if name in known] or (list(known) if takes_names or typed else ["multvae"])
     return _beginning(incomplete, {f"{field}=": None for model in chosen for field in known.get(model, [])})
@@ -77,8 +74,10 @@ def _runs(ctx: typer.Context) -> list[Path]:
 
 
 def _prepared(ctx: typer.Context) -> list[str]:
+    from recvae_cli.sources import MANIFEST
+
     try:
-        manifests = list(Path(ctx.params.get("data_dir") or "data").glob(f"*/{_MANIFEST}"))
+        manifests = list(Path(ctx.params.get("data_dir") or "data").glob(f"*/{MANIFEST}"))
     except OSError:
         return []
     return [path.parent.name for path in manifests if not path.parent.name.startswith(".")]

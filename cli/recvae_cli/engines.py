@@ -112,12 +112,13 @@ def recommend_with_spark(
     settings: list[str],
 ) -> None:
     """Let executors answer all users of a table or of Parquet files, and write a folder of Parquet."""
-    from recvae.recommenders.recommender import Recommender
+    from recvae.bundles.bundle import ITEMS
+    from recvae.items import ItemIndex
     from recvae.spark.answer_files import recommend_files
     from recvae.spark.session import settings_of
 
     start = partial(say, f"starting Spark, to read {source}")
     done = recommend_files(source, output, folder, settings_of(settings), options, start, **columns)
-    example = Recommender.load(folder).item_ids[0] if done.unknown else None
+    example = ItemIndex.read(folder / ITEMS).ids[0] if done.unknown else None
     histories.say_answers(output, done, example)
     say_next(command("inspect", folder))

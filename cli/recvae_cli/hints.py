@@ -60,20 +60,21 @@ def _for_option(option: str, verb: Any, typed: list[str]) -> str:
 
 def _for_word(verb: Any, word: str, typed: list[str]) -> str:
     """Return what to write for a setting, a model, a data set, a run or a file that was typed without its option."""
-    from recvae_cli.sources import hyperparameters
+    from recvae.bundles.card import CARD
+    from recvae_cli.sources import hyperparameters, letters_of
 
     every = hyperparameters()
     name, equals, _ = word.partition("=")
     if equals and _takes(verb, "settings") and any(name in fields for fields in every.values()):
         return f"Write --set {word}"
-    if _plain(word) in every and (_takes(verb, "models") or _takes(verb, "model")):
-        return f"Write --model {_plain(word)}"
+    if letters_of(word) in every and (_takes(verb, "models") or _takes(verb, "model")):
+        return f"Write --model {letters_of(word)}"
     if not _takes(verb, "data"):
         return ""
     if hint := data_set_hint(word, _folder("--data-dir", typed, os.environ.get("RECVAE_DATA") or "data")):
         return hint
     runs = _folder("--runs-dir", typed, "runs")
-    if any((place / "recommender.json").is_file() for place in (runs / word, Path(word), *runs.glob(f"*/{word}"))):
+    if any((place / CARD).is_file() for place in (runs / word, Path(word), *runs.glob(f"*/{word}"))):
         again = f"; recvae train --refit {word} trains it again" if _takes(verb, "refit") else ""
         return f"{word} is a run: recvae evaluate {word} measures it{again}"
     return ""
@@ -82,8 +83,9 @@ def _for_word(verb: Any, word: str, typed: list[str]) -> str:
 def data_set_hint(word: str, data_dir: Path) -> str:
     """Return what to write for a data set, or a file, that was typed where none is expected; empty for another word."""
     from recvae.datasets.catalog.known import CATALOG
+    from recvae_cli.sources import MANIFEST
 
-    if any((place / word / "manifest.json").is_file() for place in (data_dir, Path())):
+    if any((place / word / MANIFEST).is_file() for place in (data_dir, Path())):
         return f"{word} is a data set: write --data {word}"
     if word == "synthetic" or word.partition(":")[0] in CATALOG:
         return f"{word} is a data set that is not prepared: first recvae preprocess {word}, then --data"
@@ -95,11 +97,6 @@ def data_set_hint(word: str, data_dir: Path) -> str:
 def _folder(option: str, typed: list[str], default: str) -> Path:
     value = _value_of(option, typed)
     return Path(default if value == "VALUE" else value)
-
-
-def _plain(word: str) -> str:
-    """Return the name of a model in any spelling."""
-    return re.sub(r"[-_\s]", "", word).lower()
 
 
 def _takes(verb: Any, name: str) -> bool:
@@ -118,10 +115,10 @@ def _value_of(option: str, typed: list[str]) -> str:
 
 def _models_in(verb: Any, typed: list[str]) -> list[str]:
     """Return the models that were typed as --model or -m, by default the one that is trained, or as arguments."""
-    from recvae_cli.sources import hyperparameters
+    from recvae_cli.sources import hyperparameters, letters_of
 
     if _takes(verb, "names"):
         return [word for word in typed if word in hyperparameters()]
     found = [after for word, after in pairwise(typed) if word in ("--model", "-m")]
     found += [word.partition("=")[2] for word in typed if word.startswith("--model=")]
-    return [_plain(name) for name in found] or ["multvae"]
+    return [letters_of(name) for name in found] or ["multvae"]

@@ -73,7 +73,7 @@ def _show_remarks(manifest: dict[str, Any]) -> None:
             show(f"ties: {manifest['protocol'][key]:,} {text}")
     for reason, count in manifest["dropped"].items():
         if count:
-            show(f"dropped: {plural(count, reason.replace('events', 'event', 1), reason)}")
+            show(f"dropped: {count:,} {reason}")
 
 
 def _show_more(prepared: "PreparedDataset | WrittenDataset") -> None:

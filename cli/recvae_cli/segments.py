@@ -207,7 +207,7 @@ def _table(found: "Segments", items: "ItemIndex", named_by: int) -> object:
             f"{name_of(items, column)} ({lift:.1f})"
             for column, lift in zip(one.items[:named_by].tolist(), one.lifts[:named_by].tolist(), strict=True)
         ]
-        too_few = f"not named: fewer than {LEAST_USERS} users" if one.n_users < LEAST_USERS else ""
+        too_few = f"not named: fewer than {LEAST_USERS} users" if one.is_small else ""
         names = "\n".join(named) or too_few or "no item that a tenth of them have is liked more than elsewhere"
         table.add_row(str(number), f"{one.n_users:,}", f"{one.share:.1%}", f"{one.mean_length:.0f}", names)
     return table

@@ -4,10 +4,19 @@ Completion and messages about mistyped options need these names at once. A test 
 """
 
 import ast
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+MANIFEST = "manifest.json"
+"""The file that makes a folder a data set, as `recvae.datasets.folder` has it."""
+
+
+def letters_of(name: str) -> str:
+    """Return what makes spellings of a model's name one: no case, no dashes, underscores and spaces."""
+    return re.sub(r"[-_\s]", "", name).lower()
 
 
 @cache

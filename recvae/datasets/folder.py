@@ -20,7 +20,7 @@ from recvae.compute.memory import check_amount, check_memory
 from recvae.datasets.features import ItemFeatures
 from recvae.datasets.shards import ShardedMatrix, damaged_shards, write_matrix
 from recvae.datasets.splits.base import Split
-from recvae.datasets.streams import StreamedMatrix, check_buffer
+from recvae.datasets.streams import StreamedMatrix
 from recvae.errors import DataError, UsageError
 from recvae.interactions import HeldOut
 from recvae.items import ItemIndex, ids_from_arrow, ids_to_arrow
@@ -294,8 +294,6 @@ def read_folder(folder: Path, buffer: int | None = None, max_memory: int | None 
     check_amount(buffer, "buffer", 1)
     check_amount(max_memory, "max_memory")
     manifest = read_manifest(folder)
-    if buffer is not None:
-        check_buffer(buffer)
     if buffer is not None and "shards" not in manifest:
         raise UsageError(
             f"{folder} is not in shards, which training from disk reads; make it with `recvae preprocess --shards`, or "

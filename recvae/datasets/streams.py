@@ -65,7 +65,8 @@ class StreamedMatrix(StoredRows):
     buffer: int = BUFFER_BYTES
 
     def __post_init__(self) -> None:
-        check_buffer(self.buffer)
+        if self.buffer < 1:
+            raise UsageError(f"got a buffer of {self.buffer} bytes, expected 1 or more")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -209,12 +210,6 @@ class StreamedMatrix(StoredRows):
         lengths, columns, values = (np.concatenate(of_blocks) for of_blocks in zip(*rows, strict=True))
         starts = np.append(0, np.cumsum(lengths))
         return sp.csr_matrix((values, columns, starts), shape=(len(lengths), self.shape[1]))
-
-
-def check_buffer(buffer: int) -> None:
-    """Refuse a buffer that holds nothing."""
-    if buffer < 1:
-        raise UsageError(f"got a buffer of {buffer} bytes, expected 1 or more")
 
 
 def parts_of(train: sp.csr_matrix | StoredRows) -> Iterator[sp.csr_matrix]:

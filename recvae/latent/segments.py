@@ -58,6 +58,11 @@ class Segment:
     lifts: np.ndarray
     shares: np.ndarray
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it has too few users to be named, see `LEAST_USERS`."""
+        return self.n_users < LEAST_USERS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:

@@ -88,7 +88,7 @@ class SegmentsReport:
 
 def named(segment: Segment, items: ItemIndex, named_by: int) -> str:
     """Return what a group has more of than others, in a line."""
-    if segment.n_users < LEAST_USERS:
+    if segment.is_small:
         return TOO_FEW
     return "; ".join(title_of(items, column) for column in segment.items[:named_by].tolist()) or UNNAMED
 
@@ -126,7 +126,7 @@ def segments_map(found: Segments, items: ItemIndex, how: str = "pca", *, seed: i
 
 def _shortened(segment: Segment, items: ItemIndex) -> str:
     if not len(segment.items):
-        return "too few to name" if segment.n_users < LEAST_USERS else "nothing in particular"
+        return "too few to name" if segment.is_small else "nothing in particular"
     title = title_of(items, int(segment.items[0]))
     return title if len(title) <= _LEGEND else title[: _LEGEND - 1].rstrip() + "…"
 
@@ -193,7 +193,7 @@ def _groups(report: SegmentsReport) -> str:
         of_items = int((found.item_labels == number).sum())
         name = named(one, items, report.named_by)
         about = [f"{middle:,.0f}", f"{low:,.0f} to {high:,.0f}", mean, f"{of_items:,}"]
-        if one.n_users < LEAST_USERS:  # figures of a few users are those of single ones
+        if one.is_small:  # figures of a few users are those of single ones
             about = ["-"] * len(about)
         rows.append([number + 1, name, f"{one.n_users:,}", f"{one.share:.1%}", *about])
     return text_table(
@@ -212,9 +212,7 @@ def _items(report: SegmentsReport) -> str:
     for number, one in enumerate(report.found.segments, 1):
         parts.append(f"<h3>Group {number}: {plural(one.n_users, 'user')}</h3>")
         if not len(one.items):
-            parts.append(
-                paragraph(f"{TOO_FEW.capitalize()}." if one.n_users < LEAST_USERS else f"They have {UNNAMED}.")
-            )
+            parts.append(paragraph(f"{TOO_FEW.capitalize()}." if one.is_small else f"They have {UNNAMED}."))
             continue
         rows = [
             [title_of(items, column), f"{lift:.1f}", f"{share:.1%}", f"{items.train_counts[column]:,}"]

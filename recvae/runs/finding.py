@@ -119,8 +119,9 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     paths = [path for path in (Path(name), runs_dir / name) if path.is_dir()]
     found = [path for path in paths if (path / CARD).is_file() or not matches][:1] or matches
     if len(found) == 1:
-        of_data = [run for run in bundles if run.parent.resolve() == found[0].resolve()]
-        if of_data and not (found[0] / CARD).is_file():
+        is_run = (found[0] / CARD).is_file()
+        of_data = [] if is_run else [run for run in bundles if run.parent.resolve() == found[0].resolve()]
+        if of_data:
             names = ", ".join(f"{run.parent.name}/{run.name}" for run in of_data)
             raise UsageError(f"got '{name}', which holds the runs of a data set, expected one; name one of: {names}")
         read_card(found[0])
