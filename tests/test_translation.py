@@ -52,7 +52,7 @@ def test_the_blocks_of_code_are_the_same() -> None:
 
 def test_the_tables_have_the_same_rows_and_figures() -> None:
     assert _tables(ENGLISH) == _tables(CHINESE)
-    assert _tables("| `recvae-2` | .4436 [.43, 1,024] |\n") == [[".4436; .43; 1,024"]]
+    assert _tables("| `recvae-2` | .4436 [.43 to 1,024] |\n") == [[".4436; .43; 1,024"]]
     assert sum("." in row for table in _tables(ENGLISH) for row in table) > 5
 
 
