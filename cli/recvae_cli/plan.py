@@ -28,6 +28,7 @@ from recvae_cli.console import (
     show_json,
 )
 from recvae_cli.plan_shares import planned_shares, print_shares, shares_as_json, shares_that_fit
+from recvae_cli.streaming import STREAMED_REFIT, Buffer, Stream, Wanted, remark_on_stream, wanted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,6 +74,8 @@ def plan(
         int | None,
         typer.Option("--ranks", metavar="N", help="Also plan N processes of torchrun: memory and traffic."),
     ] = None,
+    stream: Stream = False,
+    buffer: Buffer = None,
     max_memory: MaxMemory = None,
     device: Device = DEVICE,
     data_dir: DataDir = DATA_DIR,
@@ -91,6 +94,7 @@ def plan(
       recvae plan blend --set first=recvae --set second=ease
       recvae plan --refit ml-1m/recvae --on all
       recvae plan multvae --ranks 4 --seconds 0
+      recvae plan multvae --data plays --stream --buffer 500MB
     """
     from recvae.compute.devices import resolve_device
     from recvae.errors import UsageError
@@ -101,15 +105,16 @@ def plan(
         raise UsageError(f"got --seconds {seconds}, expected a number of seconds, 0 or more")
     if ranks is not None and ranks < 2:
         raise UsageError(f"got --ranks {ranks}, expected 2 or more processes; leave it out for one")
-    limit = memory_limit(max_memory)
+    limit, rows = memory_limit(max_memory), wanted(data, data_dir, stream, buffer, None)
     resolve_device(device)
     if refit is not None:
-        asked = _to_refit(refit, on, names or [], settings or [], data, own, device, data_dir, runs_dir)
+        asked = _to_refit(refit, on, names or [], settings or [], rows, own, device, runs_dir)
     elif on is not None:
         raise UsageError(f"got --on {on} without --refit, expected --refit RUN --on {on}; a new run trains on train")
     else:
-        asked = _to_train(names or [], settings or [], data, own, device, data_dir, runs_dir)
+        asked = _to_train(names or [], settings or [], rows, own, device, runs_dir)
     dataset, models, following = asked
+    remark_on_stream(dataset)
     plans = []
     with ProgressBar("trying out models") as bar:
         for done, (model, chosen) in enumerate(models):
@@ -140,28 +145,24 @@ def plan(
 def _to_train(
     names: list[str],
     settings: list[str],
-    data: str | None,
+    rows: Wanted,
     own: list[str] | None,
     device: str,
-    data_dir: Path,
     runs_dir: Path,
 ) -> "Asked":
     """Return the models to plan, and what follows `train` for the one that is trained."""
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
     from recvae.models import import_path
     from recvae.runs.parts import load_parts
 
-    models = _models(names, settings, data_dir)
-    home = find_dataset(data_dir, data)
-    dataset, own_classes = Dataset.load(home), imported_models(own)
+    models = _models(names, settings, rows.data_dir)
+    dataset, own_classes = rows.load(), imported_models(own)
     for model in models:
         load_parts(model, runs_dir, dataset, device, own_classes)
 
     def following(found: "Plan") -> list[str]:
         kind = type(found.model)
         chosen = [word for setting in _settings_for(kind, settings) for word in ("--set", setting)]
-        return ["--model", import_path(kind), "--data", data or home.name, *chosen]
+        return ["--model", import_path(kind), "--data", rows.data or rows.folder().name, *chosen, *rows.words()]
 
     return dataset, [(model, None) for model in models], following
 
@@ -171,16 +172,13 @@ def _to_refit(
     on: str | None,
     names: list[str],
     settings: list[str],
-    data: str | None,
+    rows: Wanted,
     own: list[str] | None,
     device: str,
-    data_dir: Path,
     runs_dir: Path,
 ) -> "Asked":
     """Return what a finished run has chosen, of a blend after its runs, and what follows `train` to refit it."""
     from recvae.bundles.card import read_card
-    from recvae.datasets.dataset import Dataset
-    from recvae.datasets.home import find_dataset
     from recvae.datasets.joining import join
     from recvae.datasets.parts import VALIDATION_TOO, check_on
     from recvae.errors import UsageError
@@ -191,15 +189,17 @@ def _to_refit(
     if names or settings:
         found = names[0] if names else f"--set {settings[0]}"
         raise UsageError(f"got {found} with --refit, but model and settings are those of {run}; leave it out")
-    folder = find_run(runs_dir, run, data)
-    dataset = Dataset.load(find_dataset(data_dir, data or str(read_card(folder)["dataset"].get("name"))))
+    if rows.buffer is not None:
+        raise UsageError(STREAMED_REFIT)
+    folder = find_run(runs_dir, run, rows.data)
+    dataset = rows.load(str(read_card(folder)["dataset"].get("name")))
     own_classes = imported_models(own)
     parts = check_on(on or VALIDATION_TOO)
     every = all_of(chosen_by(folder, dataset, runs_dir, parts, own_classes))
     models = [replace(one.model, parts={}) for one in every]
     for model in models:
         load_parts(model, runs_dir, dataset, device, own_classes)  # those not refitted yet are as large
-    words = ["--refit", run, *(["--on", on] if on else []), *(["--data", data] if data else [])]
+    words = ["--refit", run, *(["--on", on] if on else []), *(["--data", rows.data] if rows.data else [])]
     words += [word for name in own or [] for word in ("--model", name)]
     joined = replace(dataset, train=join(dataset, parts), train_user_ids=None)
     return joined, [(model, one.refit) for model, one in zip(models, every, strict=True)], lambda _: words
@@ -270,12 +270,15 @@ def _as_json(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> dict
 
 def _print(plans: "list[Plan]", dataset: "Dataset", limit: int | None) -> None:
     from recvae.compute.memory import available_bytes, human_bytes
+    from recvae.interactions import StoredRows
 
     n_users, n_items = dataset.train.shape
     size = f"{n_users:,} training users x {n_items:,} items, {dataset.train.nnz:,} interactions"
     allowed = f"{human_bytes(available_bytes())} of memory free" if limit is None else f"{human_bytes(limit)} allowed"
     show(f"{dataset.name}: {size}; {allowed}", _table(plans))
     show("memory excludes program and data; times are estimates under the current load")
+    if isinstance(dataset.train, StoredRows):
+        show("--stream: times leave out reading; the time of a model without epochs is not estimated")
     if any(found.epochs for found in plans):
         show("whole run: all epochs; most runs stop early (patience)")
     for found in plans:

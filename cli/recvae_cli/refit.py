@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recvae_cli.console import imported_models, memory_limit, model_words, resuming, say, say_removed
 from recvae_cli.processes import hear_run, is_first, tell_run, train_along
-from recvae_cli.streaming import Wanted
+from recvae_cli.streaming import STREAMED_REFIT, Wanted
 from recvae_cli.tracking import check_tracking, monitors_of, tracked
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def check_request(request: Request) -> None:
             "--refit"
         )
     if request.stream:
-        raise UsageError(
-            "got --stream with --refit, which puts train and held-out users together in memory; leave out --stream"
-        )
+        raise UsageError(STREAMED_REFIT)
     chosen = [f"--set {setting}" for setting in request.given] + (["--find-beta"] if request.find_beta else [])
     chosen += [f"--select-by {request.select_by}"] if request.select_by else []
     if chosen:

@@ -1,4 +1,4 @@
-"""Which data `recvae train` is asked for, and training rows that stay on disk."""
+"""Which data a training is asked for, and training rows that stay on disk."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from recvae_cli.console import say
 
 if TYPE_CHECKING:
     from recvae.datasets.dataset import Dataset
@@ -18,6 +20,8 @@ Buffer = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="With --stream: training rows in memory at a time.", show_default="1GB"),
 ]
+
+STREAMED_REFIT = "got --stream with --refit, which puts train and held-out users together in memory; leave out --stream"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,19 @@ def wanted(data: str | None, data_dir: Path, stream: bool, buffer: str | None, m
     held = BUFFER_BYTES if stream else None
     held = held if buffer is None else parse_limit(buffer, "--buffer")
     return Wanted(data, data_dir, held, None if max_memory is None else parse_limit(max_memory))
+
+
+def remark_on_stream(dataset: "Dataset") -> None:
+    """Say how much of the training rows is in memory at a time, where they stay on disk."""
+    from recvae.compute.memory import human_bytes
+    from recvae.datasets.streams import StreamedMatrix
+    from recvae.display import plural
+
+    rows = dataset.train
+    if isinstance(rows, StreamedMatrix):
+        held = "all of them, in the order of training in memory" if rows.fits else f"{rows.share:.0%} of them at a time"
+        shards = plural(len(rows.shards.shards), "shard")
+        say(f"training rows stay on disk in {shards}; {human_bytes(rows.buffer)} hold {held}")
 
 
 def load_to_measure(home: Path, baselines: "Iterable[type[Model]]") -> "Dataset":

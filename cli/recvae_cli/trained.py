@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae_cli.console import command, model_words, resuming, say, say_next, say_removed, show, show_json
+from recvae_cli.streaming import remark_on_stream
 
 if TYPE_CHECKING:
     from recvae.bundles.bundle import Bundle
@@ -23,22 +24,9 @@ def announce(run: "Run", dataset: "Dataset", data_dir: Path, device: str) -> Non
     doing = "resuming" if run.resumes else "training"
     by = f" by {run.select_by.path}" if str(run.select_by) != USUAL else ""
     say(f"{doing} {run.model.name} on {data_dir / dataset.name}{by} -> {run.folder}")
-    _remark_on_stream(dataset)
+    remark_on_stream(dataset)
     _remark_on_precision(run, device)
     _remark_on_sampling(run, dataset)
-
-
-def _remark_on_stream(dataset: "Dataset") -> None:
-    """Say how much of the training rows is in memory at a time."""
-    from recvae.compute.memory import human_bytes
-    from recvae.datasets.streams import StreamedMatrix
-    from recvae.display import plural
-
-    rows = dataset.train
-    if isinstance(rows, StreamedMatrix):
-        held = "all of them, in the order of training in memory" if rows.fits else f"{rows.share:.0%} of them at a time"
-        shards = plural(len(rows.shards.shards), "shard")
-        say(f"training rows stay on disk in {shards}; {human_bytes(rows.buffer)} hold {held}")
 
 
 def _remark_on_precision(run: "Run", device: str) -> None:

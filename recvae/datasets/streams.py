@@ -226,6 +226,18 @@ def first_users(train: sp.csr_matrix | StoredRows, n_users: int) -> sp.csr_matri
     return train.in_memory(np.arange(n_blocks))[:n_users]
 
 
+def spread_users(train: sp.csr_matrix | StoredRows, n_users: int) -> sp.csr_matrix:
+    """Return the rows of that many users or more, or of all: a matrix in memory as it is, else blocks far apart."""
+    if not isinstance(train, StreamedMatrix):
+        return cast(sp.csr_matrix, train)
+    sizes = train.blocks[:, 2] - train.blocks[:, 1]  # (K,)
+    n_blocks, chosen = _LEAST_BLOCKS, np.empty(0, dtype=np.int64)
+    while len(chosen) < len(sizes) and (len(chosen) < _LEAST_BLOCKS or sizes[chosen].sum() < n_users):
+        chosen = np.unique(np.linspace(0, len(sizes) - 1, n_blocks).astype(np.int64))
+        n_blocks *= 2
+    return train.in_memory(chosen)
+
+
 def buffer_for(stream: bool, buffer: int | None) -> int | None:
     """Return how many bytes of training rows are held at a time, None for all: those not streamed need no buffer.
 

@@ -3,6 +3,9 @@
 Memory is what the model says of itself (`Model.needs`). Time is tried out on a copy of the model: a network makes some
 updates on one batch of users whose histories are as long, on the whole, as everyone's; a closed form is solved on more
 and more of the users or items, until that takes about as long as there is time for. Nothing is written.
+
+Where training rows stay on disk, only users of some places of them are read: a network's time is without the reading,
+and a closed form's, which needs all of them, is not estimated.
 """
 
 import statistics
@@ -18,10 +21,12 @@ from recvae.compute.devices import resolve_device
 from recvae.compute.memory import Needs, rows_within
 from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
+from recvae.datasets.streams import spread_users
 from recvae.errors import MemoryLimitError, TrainingError, UsageError
-from recvae.interactions import HeldOut
+from recvae.interactions import HeldOut, StoredRows
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
+from recvae.models.common.streaming import as_held, buffer_of, check_can_stream, check_fits
 from recvae.ranking import block_rows
 from recvae.training.records import EpochRecord, NullMonitor, StopTraining
 from recvae.training.refits import Refit
@@ -117,7 +122,8 @@ def plan(
     model : Model
         With its hyperparameters and parts; it is left as it is, a copy is tried out.
     dataset : Dataset
-        Train and validation are used, test users are not looked at.
+        Train and validation are used, test users are not looked at. Of training rows that are streamed, a buffer is
+        in memory, as in training; a closed form is not tried out on them.
     device : str
         "auto", "cpu" or "cuda".
     seconds : float
@@ -146,18 +152,22 @@ def plan(
     resolved = resolve_device(device)
     place = resolved if model.uses_device else torch.device("cpu")
     train, epochs = dataset.train, int((refit and refit.epochs) or getattr(model, "epochs", 0))
-    size = (*train.shape, train.nnz)
-    needs = model.needs(*size, on_gpu=place.type == "cuda")
+    held, size = as_held(model, train, buffer_of(train))
+    needs = held.needs(*size, on_gpu=place.type == "cuda")
     most = min(max(dataset.validation.n_users, dataset.test.n_users), block_rows(train.shape[1]))
     rows = rows_within(max_memory, needs.weights, needs.per_user, most)
     while_training = rows_within(max_memory, needs.held, needs.per_user, most)
     obstacle, of_epoch, whole = "", None, None
     try:
         model.check_libraries()
+        if isinstance(train, StoredRows):
+            check_can_stream(type(model))
+            seconds *= isinstance(model, Autoencoder)
     except UsageError as error:
         obstacle, seconds = str(error), 0.0
     try:
-        model.check_memory(*size, place, max_memory=max_memory)
+        if not obstacle:
+            check_fits(model, train, place, max_memory)
         if seconds > 0 and isinstance(model, Autoencoder):
             held_out = None if refit else dataset.validation
             of_epoch = _epoch_seconds(model, dataset.train, held_out, place, seconds, max_memory)
@@ -197,7 +207,7 @@ class _EpochTimer(NullMonitor):
 
 def _epoch_seconds(
     model: Autoencoder[Any],
-    train: sp.csr_matrix,
+    train: sp.csr_matrix | StoredRows,
     validation: HeldOut | None,
     device: torch.device,
     seconds: float,
@@ -210,8 +220,8 @@ def _epoch_seconds(
     tried = replace(model, epochs=_MOST_EPOCHS, batch_size=users)
 
     def trial(n_batches: int) -> float:
-        watch, some = _EpochTimer(seconds), train[_typical(train, n_batches * users)]
-        tried.fit(some, device=device, monitor=watch, max_memory=max_memory)
+        watch, some = _EpochTimer(seconds), spread_users(train, n_batches * users)
+        tried.fit(some[_typical(some, n_batches * users)], device=device, monitor=watch, max_memory=max_memory)
         if tried.history_.interrupted:
             raise KeyboardInterrupt  # typed by somebody; the training loop ends well after it
         return statistics.median(watch.seconds[1:])

@@ -22,6 +22,7 @@ from recvae.errors import MemoryLimitError, UsageError
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.base import Model
 from recvae.models.common.sharing import check_can_share, check_shares
+from recvae.models.common.streaming import as_held, buffer_of, check_fits
 from recvae.models.ials import IALS
 from recvae.training.records import EpochRecord, NullMonitor
 
@@ -73,7 +74,7 @@ def plan_shares(
     model : Model
         With its hyperparameters.
     dataset : Dataset
-        Only the size of its training users counts.
+        Only the size of its training users counts, and the buffer of those that are streamed: each process has one.
     ranks : int
         Number of processes, 2 or more.
     device : str
@@ -108,9 +109,10 @@ def _plan_share(model: Model, dataset: Dataset, ranks: Ranks, device: str, max_m
         except UsageError as error:
             nothing: dict[str, Any] = {"needs": None, "weights": 0, "moments": 0, "added_up": None}
             return SharePlan(share=ranks.share, ranks=ranks.size, **nothing, obstacle=str(error))
-        obstacle, needs = "", model.needs(*size, on_gpu=place.type == "cuda")
+        held, in_memory = as_held(model, dataset.train, buffer_of(dataset.train))
+        obstacle, needs = "", held.needs(*in_memory, on_gpu=place.type == "cuda")
         try:
-            model.check_memory(*size, place, max_memory=max_memory)
+            check_fits(model, dataset.train, place, max_memory)
         except MemoryLimitError as error:
             obstacle = str(error)
         sizes = _sizes(model, *size[:2])
