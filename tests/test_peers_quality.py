@@ -34,8 +34,7 @@ def learn(seed, limits, own=None, model="", values=None):
     if model == "edlae":
         raise MemoryError("no room")
     if own is None:
-        course.add(1.0, 0.1, 2.0)
-        course.add(1.0, 0.5, 5.0)
+        _ = course.add(1.0, 0.1, 2.0) and course.add(1.0, 0.5, 5.0)
     else:
         course.add(4.0 * seed, 0.1 if own else 0.6)
     return course.answer(batch_size=7, learning_rate=0.25)
@@ -112,7 +111,14 @@ def test_scores_that_are_no_numbers_are_refused(quality: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "n_epochs"),
-    [({"epochs": 3}, 3), ({"seconds": 7.0}, 4), ({"patience": 2}, 4), ({}, 6)],  # the second epoch is the best
+    [  # the second epoch is the best
+        ({"epochs": 3}, 3),
+        ({"seconds": 7.0}, 4),
+        ({"patience": 2}, 4),
+        ({"mark": 0.4}, 2),
+        ({"mark": 0.41}, 6),
+        ({}, 6),
+    ],
 )
 def test_a_training_ends_at_the_first_of_its_limits(
     quality: ModuleType, limits: dict[str, float], n_epochs: int
@@ -239,6 +245,20 @@ def test_all_are_trained_round_by_round_and_compared_with_mult_vae(
     assert found["results"][each[2]]["to_the_mark"] == [4.0, 8.0]
     assert found["results"][each[3]]["to_the_mark"] == [None, None]
     assert found["results"]["batch_size=200"]["settings"]["values"] == {"batch_size": 200}
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_training_may_end_at_the_mark_and_own_defaults_be_left_out(
+    quality: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    words = ["--only=multvae", "--only=recbole", "--mark=0.1", "--no-own", f"--json={results}"]
+    for stop, n_epochs in ([], 2), (["--stop"], 1):
+        quality.main([*SMALL, *words, *stop])
+        assert "own defaults" not in capsys.readouterr().out
+        found = json.loads(results.read_text(encoding="utf-8"))
+        assert found["shape"]["stop"] == bool(stop)
+        assert len(found["results"]["recvae Mult-VAE"]["rounds"][0]["ndcg"]) == n_epochs
 
 
 @pytest.mark.usefixtures("workers")

@@ -112,11 +112,14 @@ class Limits:
         After the first epoch that brings its updates beyond so many.
     patience : int
         After so many epochs without a better validation.
+    mark : float
+        After the first epoch whose validation NDCG@100 reaches it.
     """
 
     epochs: int
     seconds: float
     patience: int
+    mark: float = float("inf")
 
 
 @dataclass
@@ -160,6 +163,7 @@ class Course:
             len(self.ndcg) < self.limits.epochs
             and self.training[-1] < self.limits.seconds
             and epochs_since_best < self.limits.patience
+            and ndcg < self.limits.mark
         )
 
     def answer(self, **found: float) -> Answer:
