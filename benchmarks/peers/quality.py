@@ -8,8 +8,9 @@
 The mark is 99 % of the best validation NDCG@100 of recvae's Mult-VAE with its defaults, in a run of its own, which is
 not timed; or it is given. What counts are the seconds of updates to the end of the first epoch whose validation
 reaches it; a closed form's are those of its fit. Who never reaches it within the limits has a time with ">". The same
-is told of 99 % of everyone's own best; with --stop, of the best until the mark was reached. For recvae there are also the seconds of all that `fit` did until then,
-validations included; the peers are validated here, outside of what counts.
+is told of 99 % of everyone's own best; with --stop, of the best until the mark was reached. For recvae there are also
+the seconds of all that `fit` did until then, validations included; the peers are validated here, outside of what
+counts.
 
 Each training is a process of its own with the same number of threads, one after the other, in every round all of them
 with the round's seed. A round's ratio is to recvae's Mult-VAE in that round, both without validations.
