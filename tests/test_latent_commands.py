@@ -93,7 +93,10 @@ def test_every_way_is_measured_beside_real_users(run: Path, command: Command) ->
     found = json.loads(command("generate", "--users", "80", "--compare", "--json").out)["figures"]
     assert list(found) == ["real users", "mixture", "prior", "interpolation"]
     assert all(0 <= figure["popularity"] <= 1 and figure["ndcg"] > 0 for figure in found.values())
-    assert "EASE trained on them" in command("generate", "--users", "80", "--compare").out.replace("\n", " ")
+    shown = command("generate", "--users", "80", "--compare").out.replace("\n", " ")
+    assert "EASE trained on them" in shown
+    for column in ("popularity off by", "lengths off by", "co-occurrence", "copies"):
+        assert f"{column}: " in shown
 
 
 def test_segments_are_shown_and_written(run: Path, command: Command) -> None:

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from recvae.latent.generation import Realism
     from recvae_cli.opening import Opened
 
+MEANINGS = (
+    "popularity off by: the part of the interactions that would have to be of other items; 0% is like real users",
+    "lengths off by: the largest gap between the shares of users with so many items or fewer; 0% is like real users",
+    "co-occurrence: correlation of which items go together; 1 is like real users",
+    "copies: users whose history is exactly that of a training user",
+)
+"""What the columns of the table are; see `recvae.latent.generation.Realism`."""
+
 
 def generate(
     run: OneRun = None,
@@ -110,7 +118,7 @@ def generate(
         found = {name: figure.to_json() for name, figure in figures.items()}
         show_json({"folder": str(opened.folder), "users": users, "interactions": int(made.nnz), "figures": found})
         return
-    show(_table(figures))
+    show(_table(figures), *MEANINGS)
     if output is not None:
         say_next(command("preprocess", output, "--name", f"{opened.dataset.name}-made-up", "--no-rating"))
     elif not compare:
