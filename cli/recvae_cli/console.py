@@ -230,12 +230,9 @@ def command(verb: str, *words: object) -> str:
 
 def resuming(*words: object) -> str:
     """Return the command that continues a training: with several processes where one might not hold the network."""
-    from recvae.compute.ranks import ITEMS, current
+    from recvae.compute.ranks import current
 
-    typed = command("train", "--resume", *words)
-    if not current().by_items:
-        return typed
-    return f"torchrun --nproc-per-node {current().size} -m {typed} --share {ITEMS}"
+    return current().typed(command("train", "--resume", *words))
 
 
 def python(code: str) -> str:

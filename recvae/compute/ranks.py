@@ -73,6 +73,10 @@ class Ranks:
         """Whether there are others, each with a part of the users of a batch."""
         return self.several and self.share == USERS
 
+    def typed(self, command: str) -> str:
+        """Return a `recvae train` command as it is typed; where items are shared, for as many processes."""
+        return f"torchrun --nproc-per-node {self.size} -m {command} --share {ITEMS}" if self.by_items else command
+
     @property
     def by_items(self) -> bool:
         """Whether there are others, each with a part of the items of the network, and all users."""

@@ -40,7 +40,6 @@ from recvae.training.records import Monitor
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, check_objective
 
-_LATER = "; where more memory is free, run `recvae train --resume` to continue"
 _MAY_CHANGE = ("epochs", "patience")  # when resuming: how long the run is
 
 
@@ -293,7 +292,8 @@ def train(
     if isinstance(monitor, DetailedMonitor):
         monitor.saved(bundle, folder)
     if failure is not None:
-        raise type(failure)(f"{failure} in {folder}{_LATER if isinstance(failure, OutOfMemoryError) else ''}")
+        again = f"; where more memory is free, run `{current().typed('recvae train --resume')}` to continue"
+        raise type(failure)(f"{failure} in {folder}{again if isinstance(failure, OutOfMemoryError) else ''}")
     return bundle, folder
 
 
