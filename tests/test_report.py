@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 from playwright.sync_api import Browser, sync_playwright
 
-from recvae.bundles.bundle import Bundle
+from recvae.bundles.bundle import Bundle, read_bundle
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.errors import DataError, MemoryLimitError, UsageError
@@ -483,6 +483,24 @@ def test_a_protocol_is_told_in_words(protocol: dict[str, Any], said: str) -> Non
     assert "look better than they are" in protocol_words(protocol, "validation", 10, 20)
 
 
+def test_words_name_the_history_where_a_metric_depends_on_it_and_nowhere_else() -> None:
+    from recvae.metrics import METRICS as KNOWN
+    from recvae.metrics import Background, measure
+
+    rng = np.random.default_rng(0)
+    train, one, other, targets = (sp.csr_matrix(rng.random((20, 12)) < 0.4, dtype=float) for _ in range(4))
+    ranked = np.array([rng.permutation(12)[:5] for _ in range(20)])
+    features = (rng.random((12, 4)) < 0.5).astype(float)
+    for name in KNOWN:
+        first, second = (
+            measure(f"{name}@5", ranked, targets, Background(train=train, fold_in=fold_in, features=features))
+            for fold_in in (one, other)
+        )
+        values = [np.array([*found[0].values(), *found[1].values()]) for found in (first, second)]
+        depends = not np.array_equal(*values, equal_nan=True)
+        assert depends == ("history" in metric_words([f"{name}@5"])), name
+
+
 def test_every_metric_and_protocol_has_its_words() -> None:
     from recvae.metrics import METRICS as KNOWN
 
@@ -528,6 +546,20 @@ def test_the_command_that_trains_a_run_again(blocks: Dataset) -> None:
     refit = Refit(run="toy/it", made="today", on="all", n_users=3)
     again = replace(run, training=TrainingSummary(refit=refit))
     assert train_command("it-2", again) == "recvae train --refit toy/it --on all --name it-2"
+
+
+def test_what_decides_a_run_besides_its_settings_is_in_the_command_that_trains_it_again(
+    runs: Path, command: Command
+) -> None:
+    assert command("train", "--model", "multvae", "--name", "usual", *SMALL).code == 0
+    assert command("train", "--model", "multvae", "--name", "chosen", "--select-by", "hit_rate@1", *SMALL).code == 0
+    lines = {name: train_command(name, read_bundle(Path("runs/toy", name))) for name in ("usual", "chosen")}
+    assert "--select-by" not in lines["usual"] and "--select-by hit_rate@1" in lines["chosen"]
+    assert command(*shlex.split(lines["chosen"].replace("--name chosen", "--name again"))[1:]).code == 0
+    first, second = (read_bundle(Path("runs/toy", name)) for name in ("chosen", "again"))
+    assert second.training.select_by == "hit_rate@1" and first.metrics == second.metrics
+    streamed = replace(first, training=replace(first.training, stream={"buffer": 5000, "share": 0.2}))
+    assert "--stream --buffer 5000B" in train_command("chosen", streamed)
 
 
 def test_single_users_are_answered_within_the_memory_limit(fitted: Callable[[str], Any], blocks: Dataset) -> None:
