@@ -22,6 +22,9 @@ from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.errors import DataError, MemoryLimitError, UsageError
 from recvae.evaluation.comparison import compare
 from recvae.interactions import HeldOut
+from recvae.metrics import METRICS as KNOWN
+from recvae.metrics import Background, measure
+from recvae.metrics.metric import HIGHER
 from recvae.models import ALS, EASE, IALS, MODELS, MultVAE, Popularity
 from recvae.plots import training_curves
 from recvae.recommenders.recommender import Recommender
@@ -300,6 +303,11 @@ def test_the_page_is_not_replaced_and_nothing_is_measured_for_what_cannot_be_wri
             2,
             "got --metrics coverage@5, which have no values per",
         ),
+        (
+            ["ease", "--metrics", "popularity_miscalibration@5,coverage@5", "--output", "x.html"],
+            2,
+            "got popularity_miscalibration@5, coverage@5, of which none says how good a user's list is",
+        ),
         (["ease", "--metrics", "nothing@5", "--output", "x.html"], 2, "got metric 'nothing@5', expected"),
         (["nothing", "--output", "x.html"], 2, "no run 'nothing' in runs"),
     ):
@@ -436,6 +444,20 @@ def contender_mean(report: Report, name: str) -> float:
     return float(np.nanmean(one.per_user["ndcg@10"]))
 
 
+@pytest.mark.parametrize("name", [name for name, one in KNOWN.items() if one.per_user and one.needs != "features"])
+def test_good_and_poor_users_are_told_by_metrics_that_are_better_the_higher_they_are(name: str) -> None:
+    report = made()
+    models = {name: Popularity().fit(report.dataset.train) for name in ("popular", "ease")}
+    found = compare(models, report.dataset, metrics=f"{name}@5,coverage@5")
+    if KNOWN[name].better == HIGHER:
+        assert "Where it fails" in report_page(replace(report, comparison=found))
+        return
+    with pytest.raises(UsageError, match=r"of which none says how good a user's list is.*; add one such as ndcg@100$"):
+        replace(report, comparison=found)
+    more = compare(models, report.dataset, metrics=f"{name}@5,recall@5")
+    assert "recall@5" in " ".join(in_short(replace(report, comparison=more)))
+
+
 def test_a_page_for_everyone_has_no_single_user() -> None:
     text = report_page(made(n_examples=0))
     page = Page(text)
@@ -484,9 +506,6 @@ def test_a_protocol_is_told_in_words(protocol: dict[str, Any], said: str) -> Non
 
 
 def test_words_name_the_history_where_a_metric_depends_on_it_and_nowhere_else() -> None:
-    from recvae.metrics import METRICS as KNOWN
-    from recvae.metrics import Background, measure
-
     rng = np.random.default_rng(0)
     train, one, other, targets = (sp.csr_matrix(rng.random((20, 12)) < 0.4, dtype=float) for _ in range(4))
     ranked = np.array([rng.permutation(12)[:5] for _ in range(20)])
@@ -502,8 +521,6 @@ def test_words_name_the_history_where_a_metric_depends_on_it_and_nowhere_else() 
 
 
 def test_every_metric_and_protocol_has_its_words() -> None:
-    from recvae.metrics import METRICS as KNOWN
-
     assert "a metric of your own" not in metric_words([f"{name}@7" for name in KNOWN])
     assert "a metric of your own" in metric_words(["f1@7"])
     for name in PROTOCOLS:
