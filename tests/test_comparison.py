@@ -578,6 +578,7 @@ def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: 
     card.write_text(json.dumps(json.loads(card.read_text()) | {"interrupted": True}))
     default = command("compare", "--to", "popularity")
     assert default.code == 2 and "got popularity alone" in default.err
+    assert "left out, since they were interrupted: als; to include them, name all runs" in default.err
     named = command("compare", "als", "popularity", "--to", "popularity")
     assert "als was interrupted (stopped by hand): measured with its best weights so far" in named.out
     assert "--seeds" not in named.err  # which would be refused

@@ -105,14 +105,14 @@ class MeasureRuns:
         note = "; ".join(text for text in (found.note, note) if text)
         return replace(found, note=note) if bundle.interrupted else found
 
-    def fit_baseline(self, model: "type[Model]") -> "Bundle":
-        """Take a tuned baseline from the cache next to the data set, or fit it."""
+    def fit_baseline(self, label: str, model: "type[Model]") -> "Bundle":
+        """Take a tuned baseline from the cache next to the data set, or fit it; a run may have the name of the model."""
         from recvae.bundles.card import CARD
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
 
         ignored = self._request.runs_dir / self._dataset.name / model.name
-        if self._to == model.name and (ignored / CARD).is_file():
+        if self._to == label and (ignored / CARD).is_file():
             say(f"{model.name} is fitted and tuned as the baseline; to use the run {ignored}, name it among the runs")
         with ProgressBar(f"tuning {model.name} on validation") as bar:
             return cached_baseline(
