@@ -106,7 +106,7 @@ class MeasureRuns:
         return replace(found, note=note) if bundle.interrupted else found
 
     def fit_baseline(self, label: str, model: "type[Model]") -> "Bundle":
-        """Take a tuned baseline from the cache next to the data set, or fit it; a run may have the name of the model."""
+        """Take a tuned baseline from the cache next to the data set, or fit it; a run may have its name as label."""
         from recvae.bundles.card import CARD
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
