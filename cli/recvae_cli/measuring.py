@@ -1,6 +1,6 @@
 """Runs and baselines measured one by one with a progress bar each, for `recvae evaluate`, `compare` and `report`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,15 +95,11 @@ class MeasureRuns:
         )
 
     def run(self, label: str, folder: Path) -> "Contender":
-        """Measure a run, with a note where it was interrupted."""
+        """Measure a run."""
         from recvae.bundles.bundle import read_bundle
 
         bundle = read_bundle(folder, self._request.device, self._limit, models=self._models)
-        found = self._contender(label, bundle, folder, is_baseline=label == self._to)
-        why = bundle.training.failure or "stopped by hand"
-        note = f"{label} was interrupted ({why}): measured with its best weights so far"
-        note = "; ".join(text for text in (found.note, note) if text)
-        return replace(found, note=note) if bundle.interrupted else found
+        return self._contender(label, bundle, folder, is_baseline=label == self._to)
 
     def fit_baseline(self, label: str, model: "type[Model]") -> "Bundle":
         """Take a tuned baseline from the cache next to the data set, or fit it; a run may have its name as label."""
