@@ -66,7 +66,7 @@ class MeasureRuns:
         self._slices = slices_of(request.by, dataset.part(request.split), background)
         self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
         self._limit, self._models = memory_limit(request.max_memory), imported_models(request.own)
-        self._cache = home / "baselines"
+        self._home, self._cache = home, home / "baselines"
 
     def _contender(self, label: str, bundle: "Bundle", folder: Path, is_baseline: bool) -> "Contender":
         from recvae.evaluation.contenders import measure
@@ -125,6 +125,19 @@ class MeasureRuns:
 
         return over_seeds([first, *(self.run(label, self._repeat(folder, seed)) for seed in seeds)])
 
+    def _as_trained(self, folder: Path) -> "Dataset":
+        """Return the data set with its training rows where a run had them, which decides the order of users."""
+        from recvae.bundles.bundle import training_of
+        from recvae.bundles.card import read_card
+        from recvae.datasets.dataset import Dataset
+        from recvae.models.common.streaming import stream_of
+        from recvae.runs.repeats import held_of
+
+        held = held_of(training_of(folder, read_card(folder)).stream)
+        if held == held_of(stream_of(self._dataset.train)):
+            return self._dataset
+        return Dataset.load(self._home) if held is None else Dataset.load(self._home, stream=True, buffer=held)
+
     def _repeat(self, folder: Path, seed: int) -> Path:
         from recvae.runs.repeats import repeat
         from recvae.training.monitors import ProgressBar, TrainingProgress
@@ -135,7 +148,7 @@ class MeasureRuns:
                 return repeat(
                     folder,
                     seed,
-                    self._dataset,
+                    self._as_trained(folder),
                     device=device,
                     max_memory=self._limit,
                     monitor=watch,
