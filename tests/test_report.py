@@ -28,7 +28,7 @@ from recvae.metrics.metric import HIGHER
 from recvae.models import ALS, EASE, IALS, MODELS, MultVAE, Popularity
 from recvae.plots import training_curves
 from recvae.recommenders.recommender import Recommender
-from recvae.reports.again import preprocess_command, train_command
+from recvae.reports.again import again, preprocess_command, train_command
 from recvae.reports.examples import chosen_users
 from recvae.reports.markup import picture_of
 from recvae.reports.measuring import Measured, rank_users
@@ -575,6 +575,10 @@ def test_what_decides_a_run_besides_its_settings_is_in_the_command_that_trains_i
     assert command(*shlex.split(lines["chosen"].replace("--name chosen", "--name again"))[1:]).code == 0
     first, second = (read_bundle(Path("runs/toy", name)) for name in ("chosen", "again"))
     assert second.training.select_by == "hit_rate@1" and first.metrics == second.metrics
+    card = {"created": "now", "versions": {}}
+    for one, is_told in ((first, False), (replace(first, training=replace(first.training, interrupted=True)), True)):
+        told = again(one.manifest, {"chosen": one}, {"chosen": card}, "recvae report")
+        assert ("Interrupted, and another run once it is trained to its end, as here: chosen." in told) == is_told
     streamed = replace(first, training=replace(first.training, stream={"buffer": 5000, "share": 0.2}))
     assert "--stream --buffer 5000B" in train_command("chosen", streamed)
 

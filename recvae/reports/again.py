@@ -99,6 +99,8 @@ def again(
         remarks.append("The log is your own: add the options that say how it is read, if it needed any.")
     if manifest.get("features"):
         remarks.append("The data have features of items: add --features with the file they came from.")
+    if stopped := [name for name, bundle in runs.items() if bundle.interrupted]:
+        remarks.append(f"Interrupted, and another run once it is trained to its end, as here: {', '.join(stopped)}.")
     if any(bundle.model.parts for bundle in runs.values()):
         remarks.append("A blend is made of other runs, which have to be trained first.")
     lines = [*([prepare] if prepare else []), *(train_command(name, one) for name, one in runs.items()), command]
