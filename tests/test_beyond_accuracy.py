@@ -420,6 +420,12 @@ def test_a_metric_of_fewer_users_than_the_others_says_of_how_many(blocks: Datase
     assert found.to_json()["n_users_of"] == {"tail_recall@5": counts["tail_recall@5"]}
     rows = list(csv.DictReader(io.StringIO(found.to_csv())))
     assert {row["metric"]: int(row["n_users"]) for row in rows} == {**counts, "coverage@5": found.n_users}
+    nobody = replace(
+        blocks, test=replace(blocks.test, targets=sp.csr_matrix(hidden.multiply(np.isin(np.arange(32), head))))
+    )
+    for row in compare(models, nobody, metrics="ndcg@5,tail_recall@5").to_json()["runs"]:
+        assert row["metrics"]["tail_recall@5"]["mean"] is None, "which is not 0"
+        assert row["over_seeds"]["tail_recall@5"] == {"means": [], "sd": None}
     usual = compare(models, blocks, metrics="ndcg@5,recall@5")
     assert not usual.page().remarks[1:] and "n_users_of" not in usual.to_json()
 

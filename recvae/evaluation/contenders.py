@@ -53,7 +53,7 @@ class Contender:
     seeds : list of int
         Of each fit; empty where the model has none.
     seed_means : dict of str to list of float
-        By metric, the mean over users of each fit.
+        By metric, the mean over users of each fit; none where no user has a value.
     seconds : float or None
         Training time of one fit, the mean over those that know it.
     n_bytes : int
@@ -146,7 +146,8 @@ def measure(
     of_users = [metric for metric in metrics if metric.is_per_user] if slices else []
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
-    means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
+    summaries = {metric: summarise(found) for metric, found in per_user.items()}
+    means = {metric: [] if one.mean is None else [one.mean] for metric, one in summaries.items()}
     kept = [] if folder is None or not folder.is_dir() else folder.iterdir()  # a baseline need not be on the disk
     files = [one for one in kept if is_of_weights(WEIGHTS, one.name)]
     return Contender(
@@ -284,7 +285,7 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
         },
         note="; ".join(dict.fromkeys(fit.note for fit in fits if fit.note)),
         seeds=seeds,
-        seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
+        seed_means={metric: [mean for fit in fits for mean in fit.seed_means[metric]] for metric in first.seed_means},
         seconds=float(np.mean(times)) if times else None,
     )
 

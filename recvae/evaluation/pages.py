@@ -37,6 +37,8 @@ def page_of(comparison: "Comparison") -> Page:
         remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")
     remarks += [
         f"{metric} is a mean over {n:,} of these {plural(comparison.n_users, 'user')}: no other has a value of it"
+        if n
+        else f"{metric}: no user has a value of it"
         for metric, n in fewer_users(comparison).items()
     ]
     if comparison.split == "validation":
