@@ -1,9 +1,12 @@
 """Metrics beyond accuracy: by hand, by plain loops over users, as RecBole defines them, their ranges, and refusals."""
 
+import csv
+import io
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +402,32 @@ def test_by_length_a_mean_is_that_of_its_users_and_by_popularity_that_of_its_tar
 def test_slices_that_say_nothing_are_refused(blocks: Dataset, by: str, metrics: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         compare({"p": Popularity().fit(blocks.train)}, blocks, metrics=metrics, by=by)
+
+
+def test_a_metric_of_fewer_users_than_the_others_says_of_how_many(blocks: Dataset) -> None:
+    models = {"ease": EASE(l2=5.0).fit(blocks.train), "popular": Popularity().fit(blocks.train)}
+    targets = blocks.test.targets.toarray()
+    head = np.flatnonzero(~is_tail(Background(train=blocks.train, fold_in=blocks.test.fold_in)))
+    targets[::2] = np.isin(np.arange(32), head)  # of every other user
+    hidden = sp.csr_matrix(targets * (blocks.test.fold_in.toarray() == 0), dtype=np.float32)
+    blocks = replace(blocks, test=HeldOut(fold_in=blocks.test.fold_in, targets=hidden))
+    found = compare(models, blocks, metrics="ndcg@5,tail_recall@5,coverage@5")
+    counts = {name: np.count_nonzero(~np.isnan(values)) for name, values in found.contenders[0].per_user.items()}
+    assert 0 < counts["tail_recall@5"] < counts["ndcg@5"] == found.n_users
+    remark = f"tail_recall@5 is a mean over {counts['tail_recall@5']} of these {found.n_users} users: no other has"
+    for text in (found.to_html(), found.to_latex().replace("\\_", "_"), " ".join(found.page().remarks)):
+        assert remark in text
+    assert found.to_json()["n_users_of"] == {"tail_recall@5": counts["tail_recall@5"]}
+    rows = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert {row["metric"]: int(row["n_users"]) for row in rows} == {**counts, "coverage@5": found.n_users}
+    nobody = replace(
+        blocks, test=replace(blocks.test, targets=sp.csr_matrix(hidden.multiply(np.isin(np.arange(32), head))))
+    )
+    for row in compare(models, nobody, metrics="ndcg@5,tail_recall@5").to_json()["runs"]:
+        assert row["metrics"]["tail_recall@5"]["mean"] is None, "which is not 0"
+        assert row["over_seeds"]["tail_recall@5"] == {"means": [], "sd": None}
+    usual = compare(models, blocks, metrics="ndcg@5,recall@5")
+    assert not usual.page().remarks[1:] and "n_users_of" not in usual.to_json()
 
 
 def test_the_command_measures_them_by_length_and_by_popularity(toy: Path, command: Command) -> None:

@@ -222,7 +222,11 @@ def test_fits_of_one_name_differ_in_their_seed_alone(films: Dataset) -> None:
         over_seeds([one, one])
     with pytest.raises(UsageError, match="differ in their seed"):
         over_seeds([replace(one, hyperparameters={}, seeds=[])] * 2)
+    again = replace(one, hyperparameters={"seed": 1}, seeds=[1])
+    with pytest.raises(UsageError, match=r"'seed': 0} trained on train; als {'seed': 1} trained on all, expected fits"):
+        over_seeds([one, replace(again, trained_on="all")])
     assert over_seeds([one]) is one
+    assert over_seeds([one, replace(again, note="als was interrupted")]).note == "als was interrupted"
     times = [replace(one, hyperparameters={"seed": s}, seeds=[s], seconds=t) for s, t in enumerate((1.0, None, 3.0))]
     assert over_seeds(times).seconds == 2
 
@@ -578,8 +582,12 @@ def test_a_run_that_was_stopped_is_compared_only_by_name_and_with_a_remark(toy: 
     card.write_text(json.dumps(json.loads(card.read_text()) | {"interrupted": True}))
     default = command("compare", "--to", "popularity")
     assert default.code == 2 and "got popularity alone" in default.err
+    assert "left out, since they were interrupted: als; to include them, name all runs" in default.err
     named = command("compare", "als", "popularity", "--to", "popularity")
-    assert "als was interrupted (stopped by hand): measured with its best weights so far" in named.out
+    said = "als was interrupted (stopped by hand): measured with its best weights so far"
+    assert said in named.out
+    models = {name: read_bundle(Path("runs/toy", name)) for name in ("als", "popularity")}
+    assert said in compare(models, Dataset.load(Path("data/toy"))).to_markdown(), "in Python as well"
     assert "--seeds" not in named.err  # which would be refused
 
 

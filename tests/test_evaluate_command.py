@@ -71,6 +71,10 @@ def test_the_baseline_may_be_a_run_or_another_model(runs: Path, command: Command
     found = json.loads(command("evaluate", "--to", "ease", "ease", "popularity", *METRICS, "--json").out)
     assert found["baseline"] == "ease"
     assert set(numbers(found)) == {"ease", "popularity", "als", "ials", "popularity (baseline)"}
+    said = command("evaluate", "--to", "popularity", "ease", "popularity", *METRICS)
+    assert said.code == 0 and "fitted and tuned as the baseline" not in said.err, "differences are to the run"
+    said = command("evaluate", "--to", "popularity", "ease", *METRICS)
+    assert "popularity is fitted and tuned as the baseline; to use the run runs/toy/popularity, name it" in said.err
     found = json.loads(
         command("evaluate", "ease", "--baselines", "popularity", "--to", "edlae", *METRICS, "--json").out
     )

@@ -13,6 +13,7 @@ import pytest
 from recvae.bundles.bundle import read_bundle
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.preparation import Protocol, prepare_synthetic
+from recvae.latent import generation
 from recvae.latent.anomalies import AnomalyDetector
 from recvae.latent.likelihood import likelihood
 
@@ -180,6 +181,20 @@ def test_a_file_of_histories_is_scored_in_its_order(run: Path, command: Command)
     Path("others.csv").write_text("user,item\na,zzz\nb,yyy\n")
     refused = command("anomalies", "--input", "others.csv", "--output", "none.csv")
     assert refused.code != 0 and "none of its items is in the model" in refused.err and not Path("none.csv").exists()
+
+
+@pytest.mark.parametrize("on", ["train", "train+validation", "all"])
+def test_copies_of_all_users_that_a_run_was_trained_on_are_counted(
+    on: str, run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "multvae" if on == "train" else "again"
+    assert on == "train" or command("train", "--refit", "toy/multvae", "--on", on, "--name", name).code == 0
+    dataset = Dataset.load("data/toy")
+    parts = {"train": dataset.train, "train+validation": dataset.validation, "all": dataset.test}
+    whole = parts[on] if on == "train" else parts[on].fold_in + parts[on].targets
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: whole)  # as a model that has learned them by heart
+    said = command("generate", f"toy/{name}", "--json")
+    assert said.code == 0 and json.loads(said.out)["figures"]["mixture"]["copies"] == 1, said.err
 
 
 def test_a_refit_that_has_seen_whom_others_are_compared_with_is_told_what_to_name(run: Path, command: Command) -> None:

@@ -92,6 +92,12 @@ def test_a_run_without_a_bundle_says_how_far_it_is(workplace: Path) -> None:
     )
 
 
+def test_the_figure_of_an_unfinished_run_is_that_of_the_epoch_it_keeps_by_whatever_metric(workplace: Path) -> None:
+    records = [{"epoch": n, "ndcg": ndcg, "best": n != 2} for n, ndcg in ((1, 0.1), (2, 0.4), (3, 0.3))]
+    found = only("films/vae", {"run.json": {"model": "multvae"}, "log.jsonl": "\n".join(map(json.dumps, records))})
+    assert (found.metric, found.validation) == ("ndcg@100", 0.3), "as `recvae runs` will say once it has finished"
+
+
 @pytest.mark.parametrize("log", ["", "[]\nnull\n3\n{}\n", '{"epoch": 1, "ndcg": NaN}\n', "\xff\x00"])
 def test_a_log_that_says_little_is_no_obstacle(log: str, workplace: Path) -> None:
     found = only("films/vae", {"run.json": {"model": "multvae"}, "log.jsonl": log})

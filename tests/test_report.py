@@ -16,16 +16,19 @@ import pytest
 import scipy.sparse as sp
 from playwright.sync_api import Browser, sync_playwright
 
-from recvae.bundles.bundle import Bundle
+from recvae.bundles.bundle import Bundle, read_bundle
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.errors import DataError, MemoryLimitError, UsageError
 from recvae.evaluation.comparison import compare
 from recvae.interactions import HeldOut
+from recvae.metrics import METRICS as KNOWN
+from recvae.metrics import Background, measure
+from recvae.metrics.metric import HIGHER
 from recvae.models import ALS, EASE, IALS, MODELS, MultVAE, Popularity
 from recvae.plots import training_curves
 from recvae.recommenders.recommender import Recommender
-from recvae.reports.again import preprocess_command, train_command
+from recvae.reports.again import again, preprocess_command, train_command
 from recvae.reports.examples import chosen_users
 from recvae.reports.markup import picture_of
 from recvae.reports.measuring import Measured, rank_users
@@ -300,6 +303,11 @@ def test_the_page_is_not_replaced_and_nothing_is_measured_for_what_cannot_be_wri
             2,
             "got --metrics coverage@5, which have no values per",
         ),
+        (
+            ["ease", "--metrics", "popularity_miscalibration@5,coverage@5", "--output", "x.html"],
+            2,
+            "got popularity_miscalibration@5, coverage@5, of which none says how good a user's list is",
+        ),
         (["ease", "--metrics", "nothing@5", "--output", "x.html"], 2, "got metric 'nothing@5', expected"),
         (["nothing", "--output", "x.html"], 2, "no run 'nothing' in runs"),
     ):
@@ -436,6 +444,20 @@ def contender_mean(report: Report, name: str) -> float:
     return float(np.nanmean(one.per_user["ndcg@10"]))
 
 
+@pytest.mark.parametrize("name", [name for name, one in KNOWN.items() if one.per_user and one.needs != "features"])
+def test_good_and_poor_users_are_told_by_metrics_that_are_better_the_higher_they_are(name: str) -> None:
+    report = made()
+    models = {name: Popularity().fit(report.dataset.train) for name in ("popular", "ease")}
+    found = compare(models, report.dataset, metrics=f"{name}@5,coverage@5")
+    if KNOWN[name].better == HIGHER:
+        assert "Where it fails" in report_page(replace(report, comparison=found))
+        return
+    with pytest.raises(UsageError, match=r"of which none says how good a user's list is.*; add one such as ndcg@100$"):
+        replace(report, comparison=found)
+    more = compare(models, report.dataset, metrics=f"{name}@5,recall@5")
+    assert "recall@5" in " ".join(in_short(replace(report, comparison=more)))
+
+
 def test_a_page_for_everyone_has_no_single_user() -> None:
     text = report_page(made(n_examples=0))
     page = Page(text)
@@ -483,9 +505,22 @@ def test_a_protocol_is_told_in_words(protocol: dict[str, Any], said: str) -> Non
     assert "look better than they are" in protocol_words(protocol, "validation", 10, 20)
 
 
-def test_every_metric_and_protocol_has_its_words() -> None:
-    from recvae.metrics import METRICS as KNOWN
+def test_words_name_the_history_where_a_metric_depends_on_it_and_nowhere_else() -> None:
+    rng = np.random.default_rng(0)
+    train, one, other, targets = (sp.csr_matrix(rng.random((20, 12)) < 0.4, dtype=float) for _ in range(4))
+    ranked = np.array([rng.permutation(12)[:5] for _ in range(20)])
+    features = (rng.random((12, 4)) < 0.5).astype(float)
+    for name in KNOWN:
+        first, second = (
+            measure(f"{name}@5", ranked, targets, Background(train=train, fold_in=fold_in, features=features))
+            for fold_in in (one, other)
+        )
+        values = [np.array([*found[0].values(), *found[1].values()]) for found in (first, second)]
+        depends = not np.array_equal(*values, equal_nan=True)
+        assert depends == ("history" in metric_words([f"{name}@5"])), name
 
+
+def test_every_metric_and_protocol_has_its_words() -> None:
     assert "a metric of your own" not in metric_words([f"{name}@7" for name in KNOWN])
     assert "a metric of your own" in metric_words(["f1@7"])
     for name in PROTOCOLS:
@@ -528,6 +563,24 @@ def test_the_command_that_trains_a_run_again(blocks: Dataset) -> None:
     refit = Refit(run="toy/it", made="today", on="all", n_users=3)
     again = replace(run, training=TrainingSummary(refit=refit))
     assert train_command("it-2", again) == "recvae train --refit toy/it --on all --name it-2"
+
+
+def test_what_decides_a_run_besides_its_settings_is_in_the_command_that_trains_it_again(
+    runs: Path, command: Command
+) -> None:
+    assert command("train", "--model", "multvae", "--name", "usual", *SMALL).code == 0
+    assert command("train", "--model", "multvae", "--name", "chosen", "--select-by", "hit_rate@1", *SMALL).code == 0
+    lines = {name: train_command(name, read_bundle(Path("runs/toy", name))) for name in ("usual", "chosen")}
+    assert "--select-by" not in lines["usual"] and "--select-by hit_rate@1" in lines["chosen"]
+    assert command(*shlex.split(lines["chosen"].replace("--name chosen", "--name again"))[1:]).code == 0
+    first, second = (read_bundle(Path("runs/toy", name)) for name in ("chosen", "again"))
+    assert second.training.select_by == "hit_rate@1" and first.metrics == second.metrics
+    card = {"created": "now", "versions": {}}
+    for one, is_told in ((first, False), (replace(first, training=replace(first.training, interrupted=True)), True)):
+        told = again(one.manifest, {"chosen": one}, {"chosen": card}, "recvae report")
+        assert ("Interrupted, and another run once it is trained to its end, as here: chosen." in told) == is_told
+    streamed = replace(first, training=replace(first.training, stream={"buffer": 5000, "share": 0.2}))
+    assert "--stream --buffer 5000B" in train_command("chosen", streamed)
 
 
 def test_single_users_are_answered_within_the_memory_limit(fitted: Callable[[str], Any], blocks: Dataset) -> None:

@@ -1,6 +1,7 @@
 """`recvae train --stream` and `Dataset.load(stream=True)`: what is trained, resumed and refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,9 @@ from recvae.evaluation.fitting import fit
 from recvae.metrics import Metric
 from recvae.models import EASE, EDLAE, ELSA, MODELS, Blend, Model, MultVAE, Popularity, RecVAE
 from recvae.models.common.streaming import as_held, buffer_of, check_fits
+from recvae.runs.repeats import repeat
 from recvae.training.batches import SparseRows
+from recvae.training.records import NullMonitor
 
 MakeLog = Callable[..., Events]
 Command = Callable[..., Any]
@@ -370,6 +373,26 @@ def test_beta_is_found_from_disk_as_in_memory(place: Path, command: Command) -> 
         assert said.code == 0, said.err
     cards = [json.loads((place / f"runs/toy/{name}/recommender.json").read_text()) for name in ("one", "two")]
     assert cards[0]["hyperparameters"] == cards[1]["hyperparameters"]
+
+
+def test_a_run_is_repeated_with_its_users_in_the_order_that_it_had(place: Path, command: Command) -> None:
+    assert command("train", *SETTINGS, "--name", "some", "--stream", "--buffer", "10kB").code == 0
+    compare = ("compare", "some", "--baselines", "none", "--metrics", "recall@5", "--seeds", "2", "--json")
+    said = command(*compare)
+    assert said.code == 0, said.err
+    assert command("train", *SETTINGS, "--seed", "1", "--name", "by-hand", "--stream", "--buffer", "10kB").code == 0
+    weights = {name: Path(f"runs/toy/{name}/weights.safetensors").read_bytes() for name in ("some-seed-1", "by-hand")}
+    assert weights["some-seed-1"] == weights["by-hand"], "the seed alone differs"
+    assert command(*compare).out == said.out and not (place / "runs/toy/some-seed-1-2").exists(), "used again"
+
+    run, home = Path("runs/toy/some"), Path("data/toy")
+    for data, here in ((Dataset.load(home), "in memory"), (streamed(home), "on disk with a buffer of 2,500")):
+        with pytest.raises(UsageError, match=f"^got training rows {here}, but .* trained with those on disk with a bu"):
+            repeat(run, 1, data, device="cpu", monitor=NullMonitor())
+    assert command("train", *SETTINGS, "--name", "whole").code == 0
+    shutil.copytree(run.with_name("some-seed-1"), run.with_name("whole-seed-1"))
+    made = repeat(run.with_name("whole"), 1, streamed(home, BUFFER_BYTES), device="cpu", monitor=NullMonitor())
+    assert made.name == "whole-seed-1-2", "the one of that name had another order"
 
 
 def test_runs_are_measured_where_the_training_rows_do_not_fit(

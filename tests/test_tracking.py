@@ -699,14 +699,16 @@ def test_each_trial_of_a_search_is_followed(toy: Path, command: Command, store: 
     client = mlflow.MlflowClient()
     experiments = [one.experiment_id for one in client.search_experiments()]
     runs = {str(run.info.run_name): run for run in client.search_runs(experiments)}
-    assert sorted(runs) == ["multdae-tuned-0", "multdae-tuned-1"]
+    assert sorted(runs) == ["multdae-tuned-1", "multdae-tuned-2"]
     best = json.loads(Path("runs/toy/multdae-tuned/recommender.json").read_text())
-    reached = [runs[f"multdae-tuned-{number}"].data.metrics["final/ndcg_at_100"] for number in (0, 1)]
+    reached = [runs[f"multdae-tuned-{number}"].data.metrics["final/ndcg_at_100"] for number in (1, 2)]
     assert best["metrics"]["validation"]["ndcg@100"] == max(reached)
-    for number in (0, 1):
+    told = json.loads(command(*words, "--json").out)["top"]  # as the table has them
+    assert {one["number"]: one["ndcg"] for one in told} == dict(enumerate(reached, 1))
+    for number in (1, 2):
         curves = scalars(f"tensorboard/toy/multdae-tuned/trial-{number}")
         assert [step for step, _ in curves[EVERY_EPOCH]] == [1, 2]
-        assert curves["final/ndcg_at_100"] == [(2, pytest.approx(reached[number], rel=1e-6))]
+        assert curves["final/ndcg_at_100"] == [(2, pytest.approx(reached[number - 1], rel=1e-6))]
         run = runs[f"multdae-tuned-{number}"]
         assert run.info.status == "FINISHED" and not client.list_artifacts(run.info.run_id)
     said = command(*words, "--fresh", "--mlflow", "nonsense://x")

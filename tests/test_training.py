@@ -1,6 +1,7 @@
 """The training loop: resumed to the bit, stopped early or by hand, refused when it makes no sense."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 
 from recvae.bundles.bundle import read_bundle
 from recvae.datasets.dataset import Dataset
-from recvae.errors import BundleError, NotFittedError, StorageError, TrainingError
+from recvae.errors import BundleError, NotFittedError, OutOfMemoryError, StorageError, TrainingError
 from recvae.models import MultDAE, MultVAE
 from recvae.models.common import autoencoder
 from recvae.models.common.autoencoder import Autoencoder
 from recvae.models.common.networks import initialise
 from recvae.runs.run import new_run, train
+from recvae.training import trainer
 from recvae.training.checkpoints import FILE_NAME, Checkpoint
 from recvae.training.monitors import MonitorList
 from recvae.training.records import EpochRecord, NullMonitor, StopTraining, TrainingSummary
@@ -124,6 +126,33 @@ def test_ctrl_c_keeps_the_best_epoch_so_far_and_says_so(blocks: Dataset) -> None
         straight = fit(small(MultVAE, epochs=4, anneal_steps=round(0.85 * 40), **steady), blocks)
         assert not straight.history_.interrupted
         assert_same_run(stopped, straight)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("step", ["LatentRecord.of", "Trainer._weights", "WeightAverage.add", "EpochRecord.__init__"])
+def test_what_ends_a_run_in_the_middle_of_noting_an_epoch_leaves_that_epoch_out(
+    step: str, error: type[BaseException], blocks: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = fit(small(MultVAE, epochs=9), blocks, monitor=Tells(KeyboardInterrupt, after=1))
+    owner, method = step.split(".")
+    changed = getattr(trainer, owner)
+    real, calls = getattr(changed, method), list[object]()
+
+    def ends(*arguments: Any, **options: Any) -> Any:
+        calls.append(None)
+        if len(calls) == (3 if method == "_weights" else 2):  # the trainer keeps what it begins with, too
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(changed, method, ends)
+    model = small(MultVAE, epochs=9)
+    with suppress(OutOfMemoryError):
+        fit(model, blocks)
+    found, summary = model.history_, model.training_summary()
+    assert len(found.records) == 1 and found.best_epoch == 1
+    assert (summary.epochs, summary.best_epoch) == (1, 1) and without_times(model) == without_times(usual)
+    for name, value in model.weights().items():
+        np.testing.assert_array_equal(value, usual.weights()[name], err_msg=name)
 
 
 def test_an_interrupted_run_can_go_on(blocks: Dataset, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] |
     from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
     from recvae.models import MODELS
-    from recvae.runs.finding import find_run, finished_runs
+    from recvae.runs.finding import INTERRUPTED, find_run, finished_runs, list_runs
 
     if runs:
         return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))
@@ -128,6 +128,11 @@ def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] |
     folders, repeats = finished_runs(newest.parent)
     if repeats:
         say(f"left out, since these repeat a run with other seeds: {', '.join(folder.name for folder in repeats)}")
+    bundles = [run for run in list_runs(newest.parent, ".") if run.is_bundle and not run.is_hidden]
+    stopped = [run.path for run in bundles if run.state() == INTERRUPTED and run.path not in (folders or [newest])]
+    if stopped:
+        names = ", ".join(folder.name for folder in stopped)
+        say(f"left out, since they were interrupted: {names}; to include them, name all runs that shall be compared")
     refits = {folder: training_of(folder, read_card(folder)).refit for folder in folders}
     seen = [folder for folder, refit in refits.items() if refit is not None and refit.has_seen(split)]
     if seen and len(seen) < len(folders):

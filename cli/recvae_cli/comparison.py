@@ -136,7 +136,7 @@ def compare_runs(
     say(f"{doing} {', '.join(map(str, folders))} on the {request.split} users of {home}")
     # All existing runs come before anything is trained: a damaged one shows at once.
     contenders = [measure.run(label, folder) for label, folder in zip(labels, folders, strict=True)]
-    bundles = {label: measure.fit_baseline(model) for label, model in models.items()}
+    bundles = {label: measure.fit_baseline(label, model) for label, model in models.items()}
     contenders += [measure.baseline(label, bundle) for label, bundle in bundles.items()]
     for place, (label, folder) in enumerate(zip(labels, folders, strict=True)):
         contenders[place] = measure.over_seeds(contenders[place], label, folder, seeds_of[place][1:])

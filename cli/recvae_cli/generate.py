@@ -101,7 +101,7 @@ def generate(
         split="validation" if compare else None,  # whom EASE is asked about
         is_reference=True,
     )
-    model, train = opened.bundle.model, opened.dataset.train
+    model, train = opened.bundle.model, _trained_on(opened)
     of_source = components if source == "mixture" else None
     limit = opened.max_memory
     many = plural(users, "user")
@@ -125,6 +125,14 @@ def generate(
         say_next(command("generate", opened.folder, "--compare"))
     else:
         say_next(command("generate", opened.folder, "--output", "made.parquet"))
+
+
+def _trained_on(opened: "Opened") -> Any:
+    """Return the users that a run was trained on: of a refit, the held-out ones too, who could be copied as well."""
+    from recvae.datasets.joining import join
+
+    refit = opened.bundle.training.refit
+    return opened.dataset.train if refit is None else join(opened.dataset, refit.on)
 
 
 def _write(output: Path, made: Any, opened: "Opened") -> None:

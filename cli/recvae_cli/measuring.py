@@ -1,6 +1,6 @@
 """Runs and baselines measured one by one with a progress bar each, for `recvae evaluate`, `compare` and `report`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class MeasureRuns:
         self._slices = slices_of(request.by, dataset.part(request.split), background)
         self._request, self._dataset, self._metrics, self._to = request, dataset, metrics, to
         self._limit, self._models = memory_limit(request.max_memory), imported_models(request.own)
-        self._cache = home / "baselines"
+        self._home, self._cache = home, home / "baselines"
 
     def _contender(self, label: str, bundle: "Bundle", folder: Path, is_baseline: bool) -> "Contender":
         from recvae.evaluation.contenders import measure
@@ -95,24 +95,20 @@ class MeasureRuns:
         )
 
     def run(self, label: str, folder: Path) -> "Contender":
-        """Measure a run, with a note where it was interrupted."""
+        """Measure a run."""
         from recvae.bundles.bundle import read_bundle
 
         bundle = read_bundle(folder, self._request.device, self._limit, models=self._models)
-        found = self._contender(label, bundle, folder, is_baseline=label == self._to)
-        why = bundle.training.failure or "stopped by hand"
-        note = f"{label} was interrupted ({why}): measured with its best weights so far"
-        note = "; ".join(text for text in (found.note, note) if text)
-        return replace(found, note=note) if bundle.interrupted else found
+        return self._contender(label, bundle, folder, is_baseline=label == self._to)
 
-    def fit_baseline(self, model: "type[Model]") -> "Bundle":
-        """Take a tuned baseline from the cache next to the data set, or fit it."""
+    def fit_baseline(self, label: str, model: "type[Model]") -> "Bundle":
+        """Take a tuned baseline from the cache next to the data set, or fit it; a run may have its name as label."""
         from recvae.bundles.card import CARD
         from recvae.evaluation.baselines import cached_baseline
         from recvae.training.monitors import ProgressBar
 
         ignored = self._request.runs_dir / self._dataset.name / model.name
-        if self._to == model.name and (ignored / CARD).is_file():
+        if self._to == label and (ignored / CARD).is_file():
             say(f"{model.name} is fitted and tuned as the baseline; to use the run {ignored}, name it among the runs")
         with ProgressBar(f"tuning {model.name} on validation") as bar:
             return cached_baseline(
@@ -129,6 +125,19 @@ class MeasureRuns:
 
         return over_seeds([first, *(self.run(label, self._repeat(folder, seed)) for seed in seeds)])
 
+    def _as_trained(self, folder: Path) -> "Dataset":
+        """Return the data set with its training rows where a run had them, which decides the order of users."""
+        from recvae.bundles.bundle import training_of
+        from recvae.bundles.card import read_card
+        from recvae.datasets.dataset import Dataset
+        from recvae.models.common.streaming import stream_of
+        from recvae.runs.repeats import held_of
+
+        held = held_of(training_of(folder, read_card(folder)).stream)
+        if held == held_of(stream_of(self._dataset.train)):
+            return self._dataset
+        return Dataset.load(self._home) if held is None else Dataset.load(self._home, stream=True, buffer=held)
+
     def _repeat(self, folder: Path, seed: int) -> Path:
         from recvae.runs.repeats import repeat
         from recvae.training.monitors import ProgressBar, TrainingProgress
@@ -139,7 +148,7 @@ class MeasureRuns:
                 return repeat(
                     folder,
                     seed,
-                    self._dataset,
+                    self._as_trained(folder),
                     device=device,
                     max_memory=self._limit,
                     monitor=watch,

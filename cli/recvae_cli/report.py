@@ -122,6 +122,7 @@ def _check(request: shared.Request, output: Path, overwrite: bool, examples: int
     from recvae.errors import UsageError
     from recvae.items import check_k
     from recvae.metrics import parse_metrics
+    from recvae.reports.page import check_says_how_good
     from recvae.storage.files import check_new_file
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -133,6 +134,7 @@ def _check(request: shared.Request, output: Path, overwrite: bool, examples: int
         raise UsageError(f"got --examples {examples}, expected 0 or more users")
     if not any(metric.is_per_user for metric in parse_metrics(request.metrics)):
         raise UsageError(f"got --metrics {request.metrics}, which have no values per user; add one such as ndcg@100")
+    check_says_how_good([str(metric) for metric in parse_metrics(request.metrics)])
 
 
 def _write(

@@ -20,7 +20,7 @@ from recvae.errors import UsageError
 from recvae.evaluation.contenders import Contender, Fitted, check_names, fits_by_name, measure, over_seeds
 from recvae.evaluation.documents import comparison_as_csv, comparison_as_html
 from recvae.evaluation.evaluate import CONFIDENCE, DEFAULT_METRICS, better_of, main_metric, summarise
-from recvae.evaluation.pages import page_of
+from recvae.evaluation.pages import fewer_users, page_of
 from recvae.evaluation.same_data import check_fits
 from recvae.evaluation.significance import PairedTest, paired_tests
 from recvae.evaluation.slices import check_by, slices_of
@@ -154,6 +154,7 @@ class Comparison:
             "split": self.split,
             "n_users": self.n_users,
             "n_users_without_target": self.n_users_without_target,
+            **({"n_users_of": fewer} if (fewer := fewer_users(self)) else {}),
             "confidence": CONFIDENCE,
             "test": "two-sided paired t-test over users, Holm over runs",
             "baseline": self.baseline,

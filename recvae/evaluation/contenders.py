@@ -53,7 +53,7 @@ class Contender:
     seeds : list of int
         Of each fit; empty where the model has none.
     seed_means : dict of str to list of float
-        By metric, the mean over users of each fit.
+        By metric, the mean over users of each fit; none where no user has a value.
     seconds : float or None
         Training time of one fit, the mean over those that know it.
     n_bytes : int
@@ -146,7 +146,8 @@ def measure(
     of_users = [metric for metric in metrics if metric.is_per_user] if slices else []
     values, weights = values_of(model), model.weights().values()
     refit = bundle.training.refit if bundle else None
-    means = {metric: [summarise(found).mean or 0.0] for metric, found in per_user.items()}
+    summaries = {metric: summarise(found) for metric, found in per_user.items()}
+    means = {metric: [] if one.mean is None else [one.mean] for metric, one in summaries.items()}
     kept = [] if folder is None or not folder.is_dir() else folder.iterdir()  # a baseline need not be on the disk
     files = [one for one in kept if is_of_weights(WEIGHTS, one.name)]
     return Contender(
@@ -158,7 +159,7 @@ def measure(
         resampled=resample(metrics, ranked, held_out.targets),
         slices={one.name: measure_lists(of_users, ranked, one.targets, background)[0] for one in slices},
         is_baseline=is_baseline,
-        note=f"{name}: {refit.describe()}" if refit else describe_choice(bundle) if is_baseline and bundle else "",
+        note="" if bundle is None else _note(name, bundle, is_baseline),
         trained_on=refit.on if refit else "train",
         seeds=[values["seed"]] if "seed" in values else [],
         seed_means=means | {metric: [value] for metric, value in overall.items()},
@@ -166,6 +167,16 @@ def measure(
         n_bytes=sum(one.stat().st_size for one in files) or sum(w.nbytes for w in weights),
         n_parameters=model.count_parameters(),
     )
+
+
+def _note(name: str, bundle: Bundle, is_baseline: bool) -> str:
+    """Say what has to be known of what is measured: a refit, the choice of a baseline, an end before its time."""
+    training = bundle.training
+    notes = [f"{name}: {training.refit.describe()}"] if training.refit else []
+    notes += [describe_choice(bundle)] if is_baseline and not notes else []
+    why = training.failure or "stopped by hand"
+    notes += [f"{name} was interrupted ({why}): measured with its best weights so far"] if bundle.interrupted else []
+    return "; ".join(note for note in notes if note)
 
 
 def fits_of(name: str, made: Any) -> list[Fitted]:
@@ -245,7 +256,7 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
     Parameters
     ----------
     fits : sequence of Contender
-        From `measure`, at least one; name and note are those of the first.
+        From `measure`, at least one; the name is that of the first, notes are those of all.
 
     Raises
     ------
@@ -255,9 +266,9 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
     first, seeds = fits[0], [seed for fit in fits for seed in fit.seeds]
     if len(fits) == 1:
         return first
-    kinds = [(fit.model, {k: v for k, v in fit.hyperparameters.items() if k != "seed"}) for fit in fits]
+    kinds = [(f.model, {k: v for k, v in f.hyperparameters.items() if k != "seed"}, f.trained_on) for f in fits]
     if any(kind != kinds[0] for kind in kinds) or len(set(seeds)) < len(fits):
-        found = "; ".join(f"{kind[0]} {fit.hyperparameters}" for kind, fit in zip(kinds, fits, strict=True))
+        found = "; ".join(f"{fit.model} {fit.hyperparameters} trained on {fit.trained_on}" for fit in fits)
         raise UsageError(
             f"got for '{first.name}' {found}, expected fits that differ in their seed and in nothing else; "
             "give others a name of their own"
@@ -272,8 +283,9 @@ def over_seeds(fits: Sequence[Contender]) -> Contender:
             name: {metric: np.mean([fit.slices[name][metric] for fit in fits], axis=0) for metric in values}
             for name, values in first.slices.items()
         },
+        note="; ".join(dict.fromkeys(fit.note for fit in fits if fit.note)),
         seeds=seeds,
-        seed_means={metric: [fit.seed_means[metric][0] for fit in fits] for metric in first.seed_means},
+        seed_means={metric: [mean for fit in fits for mean in fit.seed_means[metric]] for metric in first.seed_means},
         seconds=float(np.mean(times)) if times else None,
     )
 

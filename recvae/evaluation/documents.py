@@ -96,7 +96,9 @@ def comparison_as_csv(comparison: "Comparison") -> str:
     of_all = {name: content[name] for name in ("dataset", "fingerprint", "split", "n_users")}
     for run in content["runs"]:
         for metric, summary in run["metrics"].items():
-            writer.writerow(of_all | {"metric": metric} | summary | _of_run(run) | _of_metric(run, metric))
+            n_users = content.get("n_users_of", {}).get(metric, content["n_users"])
+            row = of_all | {"n_users": n_users, "metric": metric} | summary
+            writer.writerow(row | _of_run(run) | _of_metric(run, metric))
     return stream.getvalue()
 
 

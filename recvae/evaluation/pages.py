@@ -35,6 +35,12 @@ def page_of(comparison: "Comparison") -> Page:
     remarks = [contender.note for contender in comparison.ranking if contender.note]
     if comparison.choice:
         remarks.insert(0, f"baseline: {comparison.baseline} ({comparison.choice})")
+    remarks += [
+        f"{metric} is a mean over {n:,} of these {plural(comparison.n_users, 'user')}: no other has a value of it"
+        if n
+        else f"{metric}: no user has a value of it"
+        for metric, n in fewer_users(comparison).items()
+    ]
     if comparison.split == "validation":
         remarks.append("epochs and baselines were chosen on these users; use --split test for a fair comparison")
     if len({contender.trained_on for contender in comparison.contenders}) > 1:
@@ -50,6 +56,17 @@ def page_of(comparison: "Comparison") -> Page:
         tables=tables,
         remarks=remarks,
     )
+
+
+def fewer_users(comparison: "Comparison") -> dict[str, int]:
+    """Return over how many users a metric is a mean, of those that some users with a target have no value of.
+
+    `tail_recall` is one: a user without a target in the tail has none.
+    """
+    found = {name: int((~np.isnan(values)).sum()) for name, values in comparison.contenders[0].per_user.items()}
+    return {
+        name: found[name] for name in comparison.metrics if found.get(name, comparison.n_users) < comparison.n_users
+    }
 
 
 def _metrics_table(comparison: "Comparison") -> Table:

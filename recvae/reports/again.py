@@ -10,6 +10,7 @@ from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.models import import_path, is_own
 from recvae.models.common.hyperparameters import values_of
 from recvae.reports.markup import commands, paragraph, text_table
+from recvae.training.validation import OBJECTIVE
 from recvae.tuning.search import settings_of
 
 
@@ -56,14 +57,18 @@ def _options(**values: Any) -> list[str]:
 
 
 def train_command(name: str, bundle: Bundle) -> str:
-    """Return the command that trains a run again, with every setting that differs from the defaults."""
-    refit, device = bundle.training.refit, bundle.training.device
-    words = ["--refit", refit.run, *(["--on", "all"] if refit.on == "all" else [])] if refit else []
+    """Return the command that trains a run again, with all that decides what it becomes and is no default."""
+    model, training = bundle.model, bundle.training
+    refit, device = training.refit, training.device
+    own = ["--model", import_path(type(model))] if is_own(type(model)) else []
+    words = ["--refit", refit.run, *(["--on", "all"] if refit.on == "all" else []), *own] if refit else []
     if not refit:
-        model = bundle.model
-        words = ["--model", import_path(type(model)) if is_own(type(model)) else model.name]
+        words = own or ["--model", model.name]
         words += ["--data", str(bundle.manifest.get("name"))]
         words += [word for setting in settings_of(model) for word in ("--set", setting)]
+        words += ["--select-by", training.select_by] if training.select_by not in (None, str(OBJECTIVE)) else []
+        buffer = (training.stream or {}).get("buffer")
+        words += ["--stream", "--buffer", f"{buffer}B"] if buffer else []
     words += ["--name", name.rpartition("/")[2]]
     return shlex.join(["recvae", "train", *words, *(["--device", device.partition(":")[0]] if device else [])])
 
@@ -94,6 +99,8 @@ def again(
         remarks.append("The log is your own: add the options that say how it is read, if it needed any.")
     if manifest.get("features"):
         remarks.append("The data have features of items: add --features with the file they came from.")
+    if stopped := [name for name, bundle in runs.items() if bundle.interrupted]:
+        remarks.append(f"Interrupted, and another run once it is trained to its end, as here: {', '.join(stopped)}.")
     if any(bundle.model.parts for bundle in runs.values()):
         remarks.append("A blend is made of other runs, which have to be trained first.")
     lines = [*([prepare] if prepare else []), *(train_command(name, one) for name, one in runs.items()), command]

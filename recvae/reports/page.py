@@ -13,7 +13,9 @@ from recvae.display import plural
 from recvae.errors import UsageError
 from recvae.evaluation.comparison import Comparison
 from recvae.evaluation.documents import document
+from recvae.evaluation.evaluate import better_of, main_metric
 from recvae.evaluation.tables import table_as_html
+from recvae.metrics.metric import HIGHER
 from recvae.recommenders.recommender import Recommender
 from recvae.reports.again import again
 from recvae.reports.examples import Shown, examples, segments, worst_users
@@ -91,7 +93,11 @@ class Report:
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number of recommendations that nobody has ranked: a share of fewer would be told as that of more."""
+        """Refuse a number of recommendations that nobody has ranked: a share of fewer would be told as that of more.
+
+        Also metrics of which none says who got good lists: the best and the worst would be told by the wrong end.
+        """
+        check_says_how_good(self.comparison.metrics)
         deep = min(ranked.shape[1] for ranked in self.measured.ranked.values())
         if self.k > deep:
             raise UsageError(
@@ -102,6 +108,26 @@ class Report:
     def best(self) -> str:
         """The best of the runs by the main metric."""
         return next(one.name for one in self.comparison.ranking if one.name in self.runs)
+
+
+def check_says_how_good(metrics: Sequence[str]) -> None:
+    """Refuse metrics of which none has a value per user that is better the higher it is.
+
+    Parameters
+    ----------
+    metrics : sequence of str
+        Written `name@k`.
+
+    Raises
+    ------
+    UsageError
+        If so: the page tells of the best run, and of users with poor and with good results.
+    """
+    if better_of(main_metric(metrics)) != HIGHER:
+        raise UsageError(
+            f"got {', '.join(metrics)}, of which none says how good a user's list is, so that a report could not tell "
+            "good results from poor ones; add one such as ndcg@100"
+        )
 
 
 def report_page(report: Report) -> str:

@@ -19,7 +19,7 @@ _METRICS = {
     "gini": "how unequally the first {k} are spread over all items: 0 where all are shown as often, near 1 for a few",
     "novelty": "-log2 of the share of training users who know an item, averaged over the first {k}",
     "average_popularity": "training users who know an item, averaged over the first {k}",
-    "relative_popularity": "that, divided by the same average over the user's own history",
+    "relative_popularity": "share of the training users who know an item, averaged over the first {k}",
     "tail_share": "share of the first {k} that are not among the most popular fifth of all items",
     "tail_recall": "recall of the hidden items that are not among the most popular fifth of all items",
     "diversity": "1 - the cosine of what users two items have in common, averaged over pairs of the first {k}",

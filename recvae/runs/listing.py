@@ -150,7 +150,7 @@ def _of_state(folder: Path) -> dict[str, Any]:
 
 
 def _progress(log: Path) -> tuple[int, float | None]:
-    """Return how many epochs a log has, and the best validation value among them; its last line may be cut."""
+    """Return how many epochs a log has, and NDCG@100 of the one that is kept; its last line may be cut."""
     last, best = 0, None
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -162,9 +162,9 @@ def _progress(log: Path) -> tuple[int, float | None]:
             epoch, ndcg = int(record["epoch"]), record.get("ndcg")
         except UNREADABLE_JSON:
             continue
-        last = max(last, epoch)
-        if isinstance(ndcg, int | float) and isfinite(ndcg) and (best is None or ndcg > best):
-            best = float(ndcg)
+        last, kept = max(last, epoch), record.get("best")  # by another metric, which need not be the highest here
+        if isinstance(ndcg, int | float) and isfinite(ndcg):
+            best = float(ndcg) if (kept if isinstance(kept, bool) else best is None or ndcg > best) else best
     return last, best
 
 

@@ -1,6 +1,6 @@
 """Runs repeated with other seeds: `NAME-seed-K` next to the run `NAME`, kept and used again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from recvae.metrics import Metric
 from recvae.models import known_model
 from recvae.models.common.base import Model
 from recvae.models.common.hyperparameters import build, values_of
+from recvae.models.common.streaming import stream_of
 from recvae.runs.finding import repeats_of
 from recvae.runs.run import Run, new_run, resumed_run, train
 from recvae.runs.state import metric_of
@@ -72,6 +73,17 @@ def seeds_for(folder: Path, n: int, models: Sequence[type[Model]] = ()) -> list[
     return seeds
 
 
+def held_of(stream: Mapping[str, Any] | None) -> int | None:
+    """Return the bytes of training rows that were in memory at a time; None for all, in whose order users came then.
+
+    Parameters
+    ----------
+    stream : mapping, optional
+        What a card says of training rows on disk, see `TrainingSummary`.
+    """
+    return int(stream["buffer"]) if stream and stream.get("share", 1) < 1 else None
+
+
 def repeat(
     folder: Path,
     seed: int,
@@ -91,7 +103,7 @@ def repeat(
     seed : int
         The only hyperparameter that differs.
     dataset : Dataset
-        What the run was trained on.
+        What the run was trained on, with its training rows where they were.
     device : str
         "auto", "cpu" or "cuda".
     max_memory : int, optional
@@ -111,11 +123,18 @@ def repeat(
     KeyboardInterrupt
         If training was stopped by hand; what it reached is kept, and the next call continues it.
     UsageError, MemoryLimitError, TrainingError, StorageError, BundleError
-        See `recvae.runs.run.train`.
+        See `recvae.runs.run.train`; also if training rows are in memory and were not, or the other way round.
     """
     card = read_card(folder)
-    wanted = _model(card, models, seed=seed)
-    metric = metric_of(folder, training_of(folder, card).select_by)
+    wanted, training = _model(card, models, seed=seed), training_of(folder, card)
+    metric = metric_of(folder, training.select_by)
+    held, now = held_of(training.stream), held_of(stream_of(dataset.train))
+    if held != now:
+        before, here = ("in memory" if one is None else f"on disk with a buffer of {one:,}" for one in (held, now))
+        raise UsageError(
+            f"got training rows {here}, but {folder} was trained with those {before}, which decides the order of "
+            "users: not the seed alone would differ; load the data set as it was then (stream=True, buffer=...)"
+        )
     folder = folder if folder.name.strip(".") else folder.resolve()
     existing = repeats_of(folder, seed)
     for other in existing:
@@ -140,6 +159,7 @@ def _is_finished(folder: Path, wanted: Model, dataset: Dataset, models: Sequence
         same_data = card["dataset"].get("fingerprint") == dataset.fingerprint
         is_whole = not card.get("interrupted") and "refit" not in card["training"]
         training = training_of(folder, card)  # of an earlier version, an epoch was chosen by NDCG@100
+        same_data &= held_of(training.stream) == held_of(stream_of(dataset.train))  # in the same order, too
         chosen_by = training.select_by or (None if training.best_epoch is None else str(OBJECTIVE))
         same_metric = chosen_by in (None, metric.path)
         return same_data and is_whole and same_metric and _is_same(_model(card, models), wanted)

@@ -162,7 +162,6 @@ class Trainer:
             record = self._epoch(epoch, monitor)
             if record is None:
                 return
-            self.history.records.append(record)
             if checkpoint is not None or self.ranks.by_items:
                 self.sharing.save(checkpoint, self._state(), self.task.phases)
             self._tell_details(epoch, monitor)
@@ -219,15 +218,17 @@ class Trainer:
             ndcg, value = self.look(self.task.score, self.task.rows)
             if self.task.codes is not None and self.sharing.sees_codes:
                 self._codes = self.task.codes(self.looked_at)
-            best = self._keep_if_best(epoch, ndcg, value)
+            best = self._is_best(value)
+            weights = self._weights() if best else self.best_weights
         known = (epoch, loss, reconstruction, kl, beta, ndcg, best, seconds, self.passes * self.n_users / seconds)
         mean, logvar = self._codes
         of_latent = {} if mean is None else asdict(LatentRecord.of(mean, logvar))
         record = EpochRecord(*known, **of_latent, metric=self.metric.path, value=value)
-        if not self.ranks.several:
-            return record
-        self.ranks.check()
-        return EpochRecord(**self.ranks.from_first(asdict(record)))
+        if self.ranks.several:
+            self.ranks.check()
+            record = EpochRecord(**self.ranks.from_first(asdict(record)))
+        self._keep(record, weights)
+        return record
 
     def _tell_details(self, epoch: int, monitor: Monitor) -> None:
         """Hand over what is there anyway, once, to a monitor that has asked for it."""
@@ -290,13 +291,17 @@ class Trainer:
         (losses.total * share.weight).backward()
         return torch.cat([parts * share.weight, parts.new_full((1,), share.counted)])
 
-    def _keep_if_best(self, epoch: int, ndcg: float | None, value: float | None) -> bool:
+    def _is_best(self, value: float | None) -> bool:
         best = self.history.best_value
-        if value is not None and best is not None and value <= best:
-            return False
-        self.best_weights = self._weights()  # first: an interrupt in between must not label older weights as these
-        self.history.best_value, self.history.best_ndcg, self.history.best_epoch = value, ndcg, epoch
-        return True
+        return value is None or best is None or value > best
+
+    def _keep(self, record: EpochRecord, weights: dict[str, torch.Tensor]) -> None:
+        """Note an epoch, and that it is the best: at once and last, so that an interrupt finds both or neither."""
+        if record.best:
+            self.best_weights = weights  # first: an interrupt in between must not label older weights as these
+            history = self.history
+            history.best_value, history.best_ndcg, history.best_epoch = record.value, record.ndcg, record.epoch
+        self.history.records.append(record)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.task.network.state_dict().items()}

@@ -76,7 +76,8 @@ def tune(
     select_by : str or Metric
         What trials and their epochs are chosen by; see `Model.fit`. A folder holds the study of one metric.
     follow : callable, optional
-        Number of a trial in the study's database, model -> a monitor that follows its training.
+        Number of a trial as `Trial` has it, model -> a monitor that follows its training. One that was stopped, and so
+        does not count, has the number of the next.
 
     Returns
     -------
@@ -258,7 +259,7 @@ class _Tuner:
     def _try(self, trial: OpenTrial, model: Model) -> bool:
         """Fit a point and write down what it reached; False if the time was over before that."""
         started = time.monotonic()
-        watch, follower = _TrialMonitor(self, trial), self.follow(trial.key, model)
+        watch, follower = _TrialMonitor(self, trial), self.follow(self.done + 1, model)
         try:
             fitted = self._fit(model, MonitorList(watch, follower))
             if watch.stop is _NO_TIME:
