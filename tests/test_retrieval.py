@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.exported import EXPORT_CARD
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, ExportError, StorageError, TrainingError, UsageError
@@ -502,6 +503,24 @@ def test_serve_answers_by_the_index_and_refuses_one_of_an_earlier_training(
     shutil.rmtree(copy / "index")
     with pytest.raises(UsageError, match="make it with `recvae export RUN --format index`"):
         create_app([copy], settings)
+
+
+def test_a_run_that_has_changed_beside_its_index_is_a_new_version(copy: Path) -> None:
+    """With the same weights, so that its index fits; a signal takes up new versions only."""
+    from recvae.serving.settings import Settings
+    from recvae.serving.store import ModelStore
+
+    store = ModelStore([copy], Settings(format="index"))
+    (before,) = store.models()
+    assert store.is_current() and before.recommender.similar_items(10, 1).titles == [None]
+    bundle = read_bundle(copy, mapped=False)
+    titles = np.array([f"film {item}" for item in bundle.items.ids], dtype=object)
+    write_bundle(copy, replace(bundle, items=replace(bundle.items, titles=titles)))
+    assert not store.is_current()
+    store.reload()
+    (after,) = store.models()
+    assert store.is_current() and after.version != before.version
+    assert "film " in str(after.recommender.similar_items(10, 1).titles)
 
 
 def test_the_command_makes_an_index_says_what_it_finds_and_inspects_it(toy: Path, command: Callable[..., Any]) -> None:

@@ -1,5 +1,6 @@
 """The loaded recommenders, and reloading new versions without failing requests."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,9 +82,11 @@ class ModelStore:
         return all(self._version(run) == self._models[name].version for name, run in self._runs.items())
 
     def _version(self, run: Path) -> str:
+        """Return what changes with the run, and with its export: one of them may be replaced without the other."""
         format_ = self._settings.format
-        card = run / CARD if format_ == "torch" else run / format_ / EXPORT_CARD
-        return sha256_of(card)[:12] if card.is_file() else ""
+        cards = [run / CARD, *([] if format_ == "torch" else [run / format_ / EXPORT_CARD])]
+        found = "".join(sha256_of(card) for card in cards if card.is_file())
+        return (found if len(cards) == 1 else hashlib.sha256(found.encode()).hexdigest())[:12]
 
     def models(self) -> list[StoredModel]:
         """Return the models that are served now."""
