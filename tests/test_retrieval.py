@@ -23,6 +23,7 @@ from recvae.exports.writing import export
 from recvae.items import ItemIndex
 from recvae.models import ALS, Model
 from recvae.recommenders import retrieval
+from recvae.recommenders.answers import Request
 from recvae.recommenders.recommender import Recommender
 from recvae.recommenders.retrieval import Retriever, hash_of
 from recvae.recommenders.vector_index import VectorIndex
@@ -125,6 +126,18 @@ def test_answers_do_not_depend_on_who_is_answered_together(
         items, scores = retriever.recommend(users[number], 10)
         np.testing.assert_array_equal(items[0], together[0][number])
         np.testing.assert_allclose(scores[0], together[1][number], rtol=1e-5)
+
+
+@pytest.mark.parametrize("others", [{"k": 1_000}, {"k": 300, "diversify": 0.5}, {"k": 5, "filter_seen": False}])
+def test_nor_on_what_the_others_ask_for(others: dict[str, Any], large: ALS, index: VectorIndex, run: Path) -> None:
+    recommender = Recommender.load(run, retrieval=True)
+    recommender._retriever = Retriever(recommender.model, index, 1)  # so few lists that a deeper search finds others
+    histories = [[10 + 7 * user, 900 + 31 * user] for user in range(40)]
+    alone = [recommender.recommend(history, k=10) for history in histories]
+    requests = [Request(items=history, k=10) for history in histories]
+    together = recommender.answer([*requests, *(Request(items=history, **others) for history in histories)])
+    assert [one.ids for one in together[:40]] == [one.ids for one in alone]
+    assert [one.ids for one in together[40:]] == [recommender.recommend(items, **others).ids for items in histories]
 
 
 # Seen and excluded items.

@@ -13,6 +13,7 @@ from recvae.bundles.exported import INDEX
 from recvae.errors import DataError, UsageError
 from recvae.models.common.base import Model
 from recvae.ranking import rank
+from recvae.recommenders.answers import Recommendations, Request, check_request
 from recvae.recommenders.base import BaseRecommender
 from recvae.recommenders.histories import Histories, histories_of, history_of
 from recvae.recommenders.index_folder import read_retriever
@@ -181,6 +182,20 @@ class Recommender(BaseRecommender):
     def metrics(self) -> dict[str, dict[str, float]]:
         """Mean of each metric by part, as training found them."""
         return self._bundle.metrics
+
+    def answer(self, requests: Sequence[Request]) -> list[Recommendations]:
+        """Recommend items to several users with different options; see `BaseRecommender.answer`."""
+        if self._retriever is None:
+            return super().answer(requests)
+        for request in requests:
+            check_request(request)
+        # An index finds other items for a longer list: what others ask for must not decide how deep it is searched.
+        depths = [(int(request.k), request.diversify > 0) for request in requests]
+        found: dict[int, Recommendations] = {}
+        for depth in set(depths):
+            numbers = [number for number, other in enumerate(depths) if other == depth]
+            found |= zip(numbers, super().answer([requests[number] for number in numbers]), strict=True)
+        return [found[number] for number in range(len(requests))]
 
     def embed(self, histories: object) -> np.ndarray:
         """Return the embedding of each user: latent mean, code or user factors.
