@@ -119,8 +119,8 @@ class OnnxRecommender(BaseRecommender):
         columns, similarities = self._neighbours
         if k > columns.shape[1]:
             raise UsageError(
-                f"got a k above {columns.shape[1]}, as many similar items as an exported model knows of each item; lower "
-                "it, or use the run itself"
+                f"got a k above {columns.shape[1]}, as many similar items as an exported model knows of each item; "
+                "lower it, or use the run itself"
             )
         return columns[column, :k].astype(np.int64), similarities[column, :k]
 
