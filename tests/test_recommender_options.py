@@ -314,6 +314,34 @@ def test_of_categories_those_are_users_that_have_a_row_in_the_order_of_their_row
     assert (few.users, few.unknown) == (["z"], [[]])
 
 
+def _by_item() -> list[tuple[str, Any]]:
+    plays = pd.DataFrame({"movieId": [1000, 1000, 990], "weight": [2.0, 1.0, 3.0]})
+    return [
+        ("counts", plays["movieId"].value_counts()),
+        ("sizes", plays.groupby("movieId").size()),
+        ("weights", plays.drop_duplicates("movieId").set_index("movieId")["weight"]),
+    ]
+
+
+@pytest.mark.parametrize("values", [values for _, values in _by_item()], ids=[name for name, _ in _by_item()])
+def test_numbers_by_item_are_no_ids(values: Any, ease: Recommender) -> None:
+    said = "got a Series with the items as its index for {}, expected ids; for weights of a history pass series.to_dict"
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("a history", lambda: ease.recommend(values)),
+        ("a history", lambda: ease.recommend_batch([values])),
+        ("exclude", lambda: ease.recommend([1000], exclude=values)),
+        ("allow", lambda: ease.recommend([1000], allow=values)),
+    ]
+    for what, call in calls:
+        with pytest.raises(UsageError, match=said.format(what)):
+            call()
+    assert ease.recommend(values.index, k=3).ids == ease.recommend([1000, 990], k=3).ids
+    assert ease.recommend(values.to_dict(), k=3).unknown == []
+    items = pd.DataFrame({"item": [1000, 990], "user": [1, 1]}, index=pd.Index([990, 1000], name="item"))["item"]
+    assert ease.recommend(items, k=3) == ease.recommend([1000, 990], k=3)
+    assert ease.recommend(items.rename_axis("user"), k=3) == ease.recommend([1000, 990], k=3)
+
+
 ROUNDED: list[Any] = [
     [2.0**53],
     [1000, -(2.0**60)],

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recvae.datasets.columns import COLUMN_NAMES, plain_name
 from recvae.errors import UsageError
 from recvae.ids import MOST_EXACT
 from recvae.items import ItemIndex
@@ -53,8 +54,8 @@ def listed_ids(given: object, n_items: int, what: str = HISTORY) -> list[Any]:
     Raises
     ------
     UsageError
-        If it is a single id, a table, a matrix, or a row of a matrix, e.g. a mask; or floats that may have been other
-        ids.
+        If it is a single id, a table, a matrix, or a row of a matrix, e.g. a mask; values by item, e.g. of
+        `value_counts`; or floats that may have been other ids.
     """
     kind = type(given).__name__
     if _is_table(given):
@@ -70,6 +71,11 @@ def listed_ids(given: object, n_items: int, what: str = HISTORY) -> list[Any]:
         raise UsageError(
             f"got a {kind} of shape {shape} for {what}, expected a list of ids; for many users use recommend_batch, "
             "with scipy.sparse.csr_matrix(x) where columns are items"
+        )
+    if _is_by_item(given):
+        raise UsageError(
+            f"got a {kind} with the items as its index for {what}, expected ids; for weights of a history pass "
+            "series.to_dict(), for ids alone series.index"
         )
     ids = as_list(given)
     check_exact(ids, what, most_exact(given))
@@ -168,6 +174,13 @@ def refuse_matrix(given: object) -> None:
 
 def _is_table(given: object) -> bool:
     return hasattr(type(given), "columns")  # of pandas, polars, Arrow, DuckDB and Spark
+
+
+def _is_by_item(given: object) -> bool:
+    """Return whether something is a pandas Series of anything else, such as counts, whose index has the items."""
+    names = [getattr(one, "name", None) for one in (getattr(given, "index", None), given)]
+    of_index, of_values = (isinstance(name, str) and plain_name(name) in COLUMN_NAMES["item"] for name in names)
+    return of_index and not of_values
 
 
 def _is_dense_row(ids: list[Any], n_items: int) -> bool:
