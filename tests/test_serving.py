@@ -373,6 +373,22 @@ def test_an_export_that_is_missing_or_older_than_its_run_is_not_served(
         create_app([folder], Settings(format="onnx-int8"))
 
 
+def test_a_link_keeps_its_name_wherever_it_leads(runs: Callable[..., list[Path]], tmp_path: Path) -> None:
+    old, new = (shutil.copytree(runs(model)[0], tmp_path / name) for model, name in (("ease", "v3"), ("multvae", "v4")))
+    link = tmp_path / "current"
+    link.symlink_to(old)
+    store = ModelStore([link], Settings())
+    link.unlink()
+    link.symlink_to(new)
+    assert not store.is_current()
+    store.reload()
+    (served,) = store.models()
+    assert (served.name, served.recommender.model_name) == ("current", "multvae")
+    assert store.find("current") is store.find(f"{tmp_path.name}/current") is served and store.find("v3") is None
+    with pytest.raises(UsageError, match="twice, expected each run once"):
+        ModelStore([link, new], Settings())
+
+
 @pytest.mark.parametrize("format_", ["onnx", "onnx-int8"])
 def test_a_run_without_an_export_of_it_is_no_version_that_is_served(
     format_: str, exported: Path, runs: Callable[..., list[Path]], tmp_path: Path

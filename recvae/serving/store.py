@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,7 @@ class ModelStore:
         models = self._models
         if name is None:
             return next(iter(models.values()))
-        found = [
-            models[known] for known, run in self._runs.items() if f"/{run.resolve().as_posix()}".endswith(f"/{name}")
-        ]
+        found = [models[known] for known, run in self._runs.items() if f"/{_place_of(run)}".endswith(f"/{name}")]
         return models.get(name) or (found[0] if len(found) == 1 else None)
 
     def _read(self) -> dict[str, StoredModel]:
@@ -142,18 +141,26 @@ def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:
     return recommender
 
 
+def _place_of(run: Path) -> str:
+    """Return the whole path of a run, without following links."""
+    return Path(os.path.abspath(run)).as_posix()  # noqa: PTH100  (which has no `..`, and keeps links)
+
+
 def names_of(runs: Sequence[Path]) -> list[str]:
     """Name each run by its folder, with as many parent folders as needed for distinct names.
+
+    A link has its own name: it may lead to another folder after the next deployment.
 
     Raises
     ------
     UsageError
         If a run is given twice.
     """
-    parts = [run.resolve().parts for run in runs]
-    for run, path in zip(runs, parts, strict=True):
-        if parts.count(path) > 1:
+    places = [run.resolve() for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
             raise UsageError(f"got {run} twice, expected each run once")
+    parts = [Path(_place_of(run)).parts for run in runs]
     names = []
     for path in parts:
         length = next(n for n in range(1, len(path) + 1) if sum(other[-n:] == path[-n:] for other in parts) == 1)
