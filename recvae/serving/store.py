@@ -98,7 +98,11 @@ class ModelStore:
         models = self._models
         if name is None:
             return next(iter(models.values()))
-        found = [models[known] for known, run in self._runs.items() if f"/{_place_of(run)}".endswith(f"/{name}")]
+        found = [
+            models[known]
+            for known, run in self._runs.items()
+            if any(f"/{place}".endswith(f"/{name}") for place in (_place_of(run), run.resolve().as_posix()))
+        ]
         return models.get(name) or (found[0] if len(found) == 1 else None)
 
     def _read(self) -> dict[str, StoredModel]:
