@@ -333,7 +333,7 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
     Path("a.csv").write_text("user,item\n1,1000\n2,990\n")
     asked: list[Any] = []
 
-    def stop(parts: Any, output: Any) -> None:
+    def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     def run() -> answer_files.AnswerCounts:
@@ -351,6 +351,61 @@ def test_what_is_left_of_a_job_is_not_believed_when_damaged(
     assert len(asked) == 3  # the damaged one again
     Path(".b.csv.parts/job.json").write_bytes(damage)
     assert run() == answer_files.AnswerCounts(users=2, columns=("user = user", "item = item")) and len(asked) == 5
+
+
+@pytest.mark.parametrize("begins", [0, 1, 2])
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_two_jobs_with_one_output_at_a_time_never_mix(
+    begins: int, ending: str, ease: Recommender, workplace: Path
+) -> None:
+    """The second begins while the first answers a block, which the first then writes, and the second after it."""
+    Path("a.csv").write_text("user,item\n1,1000\n2,990\n3,980\n")
+    output = Path("b").with_suffix(ending)
+    asked: list[Any] = []
+
+    def first(block: Any) -> Any:
+        answers = ease.recommend_batch(block, 1)
+        asked.append(block)
+        if len(asked) == begins + 1:  # the second begins, and gets as far as its first block
+            with pytest.raises(KeyboardInterrupt):
+                answer_files.recommend_file(Path("a.csv"), output, stopped, {"k": 3}, users=1)
+        return answers
+
+    def stopped(block: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def second(block: Any) -> Any:
+        return ease.recommend_batch(block, 3)
+
+    try:
+        answer_files.recommend_file(Path("a.csv"), output, first, {"k": 1}, users=1)
+    except UsageError as error:
+        assert begins and "two processes have written to one output at the same time" in str(error)
+        assert not output.exists()
+    else:
+        assert not begins
+    done = answer_files.recommend_file(Path("a.csv"), output, second, {"k": 3}, users=1)
+    assert (done.users, done.before) == (3, 0)
+    answer_files.recommend_file(Path("a.csv"), alone := Path("c").with_suffix(ending), second, {"k": 3}, users=1)
+    assert output.read_bytes() == alone.read_bytes()
+
+
+def test_a_block_of_another_job_is_not_joined(
+    ease: Recommender, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.csv").write_text("user,item\n1,1000\n2,990\n")
+    real = answer_files._join
+
+    def join(parts: list[Path], job: str, output: Path) -> None:
+        other = "0" * len(job)  # the other job has just written its first block
+        table = pq.read_table(parts[0])
+        pq.write_table(table.replace_schema_metadata({"job": other, "counts": "{}"}), parts[0])
+        real(parts, job, output)
+
+    monkeypatch.setattr(answer_files, "_join", join)
+    with pytest.raises(UsageError, match=r"000000.parquet is of another job: two processes .* nothing is written"):
+        answer_files.recommend_file(Path("a.csv"), Path("b.csv"), lambda b: ease.recommend_batch(b), {}, users=1)
+    assert not Path("b.csv").exists()
 
 
 def test_a_part_that_is_damaged_in_the_middle_is_named(ease: Recommender, workplace: Path) -> None:

@@ -123,6 +123,17 @@ def test_similar_items_are_those_of_the_run(pair: tuple[Any, Any]) -> None:
         assert len(found) == min(k, 31)
 
 
+def test_more_similar_items_than_an_export_keeps_are_refused(exported: Folder) -> None:
+    kept, whole = (OnnxRecommender.load(exported("ease"), threads=1) for _ in range(2))
+    assert whole._neighbours is not None
+    kept._neighbours = whole._neighbours[0][:, :7], whole._neighbours[1][:, :7]
+    assert kept.similar_items(IDS[0], 7).ids == whole.similar_items(IDS[0], 7).ids
+    for k in (8, 31, 1_000):
+        assert len(whole.similar_items(IDS[0], k)) == min(k, 31)
+        with pytest.raises(UsageError, match="got a k above 7, as many similar items as an exported model knows"):
+            kept.similar_items(IDS[0], k)
+
+
 def test_it_says_what_it_is(pair: tuple[Any, Any]) -> None:
     found, expected = pair
     assert (found.model_name, found.metrics) == (expected.model_name, expected.metrics)

@@ -121,6 +121,22 @@ def test_an_interrupted_job_goes_on_where_it_stopped_and_another_begins_anew(run
     assert (done.users, done.before) == (25, 0)
 
 
+@pytest.mark.parametrize("option", ["--exclude", "--allow"])
+@pytest.mark.parametrize("way", ["one history", "JSON", "a file"])
+def test_ids_of_a_filter_that_the_model_does_not_know_are_named(
+    option: str, way: str, run: Recommender, command: Command
+) -> None:
+    first, second = run.item_ids[:2].tolist()
+    histories(run, 3).to_csv("histories.csv", index=False)
+    how = {"one history": [], "JSON": ["--json"]}.get(way, ["--output", "recs.jsonl"])
+    asked = ["recommend", *(["--input", "histories.csv"] if way == "a file" else ["--items", first]), *how]
+    said = command(*asked, option, f"{second},zzz,-7")
+    assert said.code == 0
+    assert f"{option}: 2 ids are not in the model and without effect: zzz, -7; its ids look like {first}" in said.err
+    assert f"{option}: 1 id is not in the model" in command(*asked, option, "zzz").err
+    assert "without effect" not in command(*asked, option, second).err
+
+
 def test_an_empty_file_is_refused(run: Recommender, command: Command) -> None:
     Path("none.jsonl").write_text("\n")
     said = command("recommend", RUN, "--input", "none.jsonl", "--output", "recs.parquet")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recvae.datasets.dataset import Dataset
 from recvae.errors import DataError, NotFittedError, UsageError
-from recvae.models import MODELS, Model, Popularity
+from recvae.models import ALS, MODELS, Model, Popularity
 from recvae.recommenders.answers import Recommendations
 from recvae.recommenders.recommender import Recommender
 
@@ -167,6 +167,32 @@ def test_a_model_of_other_items_is_refused(blocks: Dataset) -> None:
         DataError, match="got a model of 31 items and a data set of 32 items; give the data set the model"
     ):
         Recommender(model, blocks)
+
+
+CALLS: list[Callable[[Recommender], Any]] = [
+    lambda r: r.recommend([1000]),
+    lambda r: r.recommend_batch([[1000]]),
+    lambda r: r.similar_items(1000),
+    lambda r: r.recommend([1000], diversify=0.5),
+    lambda r: r.explain([1000], [990]),
+    lambda r: r.embed([[1000]]),
+    lambda r: r.save(Path("bundle")),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_model_that_was_fitted_again_answers_no_longer(
+    call: Callable[[Recommender], Any], blocks: Dataset, workplace: Path
+) -> None:
+    """Its columns may be other items, under the ids and counts of the first data set."""
+    model = ALS(factors=4, iterations=1).fit(blocks)
+    first = Recommender(model)
+    call(first)
+    model.fit(blocks)
+    with pytest.raises(UsageError, match="got als that was fitted again after its recommender was made"):
+        call(first)
+    assert "als" in repr(first)
+    call(Recommender(model))
 
 
 def test_a_model_that_is_not_fitted_is_refused(model_name: str, blocks: Dataset) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
@@ -285,6 +286,106 @@ def test_polars_tables_are_read_too(ease: Recommender) -> None:
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"user": ["b", "b", "a"], "item": [1000, 990, 980]})
     assert list(ease.recommend_batch(frame, k=3)) == list(ease.recommend_batch([[1000, 990], [980]], k=3))
+
+
+def _categories() -> list[tuple[str, Any]]:
+    columns = {"user": ["z", "z", "c", "b", "b"], "item": ["1000", "990", "980", "970", "960"]}
+    known = pd.CategoricalDtype(["a", "b", "c", "z"])  # nobody is called "a"
+    frame, polar = pd.DataFrame(columns), pl.DataFrame(columns)
+    dictionary = pa.DictionaryArray.from_arrays(pa.array([3, 3, 4, 1, 2], pa.uint8()), ["a", "b", "b", "z", "c"])
+    return [
+        ("pandas", frame.astype({"user": known, "item": "category"})),
+        ("pandas, sorted", frame.astype("category")),
+        ("pandas, floats", frame.astype({"item": "float32"}).astype("category")),
+        ("polars", polar.with_columns(pl.all().cast(pl.Categorical))),
+        ("polars, an enumeration", polar.with_columns(pl.col("user").cast(pl.Enum(["a", "b", "c", "z"])))),
+        ("Arrow, a value twice", pa.table({"user": dictionary, "item": columns["item"]})),
+    ]
+
+
+@pytest.mark.parametrize("table", [table for _, table in _categories()], ids=[name for name, _ in _categories()])
+def test_of_categories_those_are_users_that_have_a_row_in_the_order_of_their_rows(
+    table: Any, ease: Recommender
+) -> None:
+    found = ease.recommend_batch(table, k=3)
+    assert found.users == ["z", "c", "b"] and not found.fallback.any()
+    assert list(found) == list(ease.recommend_batch([[1000, 990], [980], [970, 960]], k=3))
+    few = ease.recommend_batch(table[:2], k=3)  # which keeps its categories
+    assert (few.users, few.unknown) == (["z"], [[]])
+
+
+def _by_item() -> list[tuple[str, Any]]:
+    plays = pd.DataFrame({"movieId": [1000, 1000, 990], "weight": [2.0, 1.0, 3.0]})
+    return [
+        ("counts", plays["movieId"].value_counts()),
+        ("sizes", plays.groupby("movieId").size()),
+        ("weights", plays.drop_duplicates("movieId").set_index("movieId")["weight"]),
+    ]
+
+
+@pytest.mark.parametrize("values", [values for _, values in _by_item()], ids=[name for name, _ in _by_item()])
+def test_numbers_by_item_are_no_ids(values: Any, ease: Recommender) -> None:
+    said = "got a Series with the items as its index for {}, expected ids; for weights of a history pass series.to_dict"
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("a history", lambda: ease.recommend(values)),
+        ("a history", lambda: ease.recommend_batch([values])),
+        ("exclude", lambda: ease.recommend([1000], exclude=values)),
+        ("allow", lambda: ease.recommend([1000], allow=values)),
+    ]
+    for what, call in calls:
+        with pytest.raises(UsageError, match=said.format(what)):
+            call()
+    assert ease.recommend(values.index, k=3).ids == ease.recommend([1000, 990], k=3).ids
+    assert ease.recommend(values.to_dict(), k=3).unknown == []
+    items = pd.DataFrame({"item": [1000, 990], "user": [1, 1]}, index=pd.Index([990, 1000], name="item"))["item"]
+    assert ease.recommend(items, k=3) == ease.recommend([1000, 990], k=3)
+    assert ease.recommend(items.rename_axis("user"), k=3) == ease.recommend([1000, 990], k=3)
+
+
+ROUNDED: list[Any] = [
+    [2.0**53],
+    [1000, -(2.0**60)],
+    [np.float32(2**24)],
+    np.array([2**25], np.float32),
+    np.array([2048], np.float16),
+    pd.Series([2**25], dtype="float32"),
+    pd.Series([2**25], dtype="Float32"),
+    pl.Series([2**25], dtype=pl.Float32),
+    pa.array([2.0**25], pa.float32()),
+    torch.tensor([2.0**25]),
+    array.array("f", [2.0**25]),
+]
+
+
+@pytest.mark.parametrize("ids", ROUNDED, ids=lambda ids: type(ids).__name__)
+def test_floats_that_may_have_been_other_ids_are_none(ids: Any, ease: Recommender) -> None:
+    said = r"got the float -?\d+ in {}, a type that is exact only below [\d,]+: different ids may have become one"
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("a history", lambda: ease.recommend(ids)),
+        ("a history", lambda: ease.recommend_batch([[1000], ids])),
+        ("exclude", lambda: ease.recommend([1000], exclude=ids)),
+        ("allow", lambda: ease.recommend([1000], allow=ids)),
+    ]
+    for what, call in calls:
+        with pytest.raises(UsageError, match=said.format(what)):
+            call()
+    with pytest.raises(UsageError, match=said.format("a history")):
+        ease.recommend({2.0**53: 1.0})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=said.format("what was asked for")):
+        ease.similar_items(2.0**60)  # type: ignore[arg-type]
+    assert ease.recommend(np.array([1000], np.float32), k=3) == ease.recommend([1000], k=3)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_floats_of_a_table_that_may_have_been_other_ids_are_none(kind: str, role: str, ease: Recommender) -> None:
+    large = {"float16": 3000, "float32": 2**25, "float64": 2**60}[kind]
+    frame = pd.DataFrame({"user": [1, 1], "item": [1000, 990]}).astype({role: kind})
+    assert list(ease.recommend_batch(frame, k=3)) == list(ease.recommend_batch([[1000, 990]], k=3))
+    frame.loc[1, role] = large
+    for table in (frame, frame.astype({role: "category"}) if kind != "float16" else frame):
+        with pytest.raises(UsageError, match=rf"got \w+ numbers up to \d+ in {role}, a type that is exact only below"):
+            ease.recommend_batch(table)
 
 
 def test_unknown_ids_of_a_table_are_told_by_user(ease: Recommender) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recvae.bundles.bundle import Bundle, write_bundle
+from recvae.bundles.bundle import Bundle, read_bundle, write_bundle
 from recvae.bundles.exported import EXPORT_CARD
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, ExportError, StorageError, TrainingError, UsageError
@@ -22,6 +23,7 @@ from recvae.exports.writing import export
 from recvae.items import ItemIndex
 from recvae.models import ALS, Model
 from recvae.recommenders import retrieval
+from recvae.recommenders.answers import Request
 from recvae.recommenders.recommender import Recommender
 from recvae.recommenders.retrieval import Retriever, hash_of
 from recvae.recommenders.vector_index import VectorIndex
@@ -124,6 +126,18 @@ def test_answers_do_not_depend_on_who_is_answered_together(
         items, scores = retriever.recommend(users[number], 10)
         np.testing.assert_array_equal(items[0], together[0][number])
         np.testing.assert_allclose(scores[0], together[1][number], rtol=1e-5)
+
+
+@pytest.mark.parametrize("others", [{"k": 1_000}, {"k": 300, "diversify": 0.5}, {"k": 5, "filter_seen": False}])
+def test_nor_on_what_the_others_ask_for(others: dict[str, Any], large: ALS, index: VectorIndex, run: Path) -> None:
+    recommender = Recommender.load(run, retrieval=True)
+    recommender._retriever = Retriever(recommender.model, index, 1)  # so few lists that a deeper search finds others
+    histories = [[10 + 7 * user, 900 + 31 * user] for user in range(40)]
+    alone = [recommender.recommend(history, k=10) for history in histories]
+    requests = [Request(items=history, k=10) for history in histories]
+    together = recommender.answer([*requests, *(Request(items=history, **others) for history in histories)])
+    assert [one.ids for one in together[:40]] == [one.ids for one in alone]
+    assert [one.ids for one in together[40:]] == [recommender.recommend(items, **others).ids for items in histories]
 
 
 # Seen and excluded items.
@@ -502,6 +516,24 @@ def test_serve_answers_by_the_index_and_refuses_one_of_an_earlier_training(
     shutil.rmtree(copy / "index")
     with pytest.raises(UsageError, match="make it with `recvae export RUN --format index`"):
         create_app([copy], settings)
+
+
+def test_a_run_that_has_changed_beside_its_index_is_a_new_version(copy: Path) -> None:
+    """With the same weights, so that its index fits; a signal takes up new versions only."""
+    from recvae.serving.settings import Settings
+    from recvae.serving.store import ModelStore
+
+    store = ModelStore([copy], Settings(format="index"))
+    (before,) = store.models()
+    assert store.is_current() and before.recommender.similar_items(10, 1).titles == [None]
+    bundle = read_bundle(copy, mapped=False)
+    titles = np.array([f"film {item}" for item in bundle.items.ids], dtype=object)
+    write_bundle(copy, replace(bundle, items=replace(bundle.items, titles=titles)))
+    assert not store.is_current()
+    store.reload()
+    (after,) = store.models()
+    assert store.is_current() and after.version != before.version
+    assert "film " in str(after.recommender.similar_items(10, 1).titles)
 
 
 def test_the_command_makes_an_index_says_what_it_finds_and_inspects_it(toy: Path, command: Callable[..., Any]) -> None:

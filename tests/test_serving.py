@@ -20,7 +20,7 @@ from recvae.recommenders.recommender import Recommender
 from recvae.serving.app import create_app
 from recvae.serving.batching import Batcher, OverloadedError
 from recvae.serving.settings import Settings
-from recvae.serving.store import names_of
+from recvae.serving.store import ModelStore, names_of
 from recvae.serving.telemetry import Telemetry
 
 HISTORY = [1000, 990, 980]
@@ -371,6 +371,39 @@ def test_an_export_that_is_missing_or_older_than_its_run_is_not_served(
     shutil.copy(tmp_path / "newer" / "recommender.json", folder)
     with pytest.raises(UsageError, match=r"was retrained after this export; export it again with `recvae export"):
         create_app([folder], Settings(format="onnx-int8"))
+
+
+def test_a_link_keeps_its_name_wherever_it_leads(runs: Callable[..., list[Path]], tmp_path: Path) -> None:
+    old, new = (shutil.copytree(runs(model)[0], tmp_path / name) for model, name in (("ease", "v3"), ("multvae", "v4")))
+    link = tmp_path / "current"
+    link.symlink_to(old)
+    store = ModelStore([link], Settings())
+    link.unlink()
+    link.symlink_to(new)
+    assert not store.is_current()
+    store.reload()
+    (served,) = store.models()
+    assert (served.name, served.recommender.model_name) == ("current", "multvae")
+    for name in ("current", f"{tmp_path.name}/current", "v4"):
+        assert store.find(name) is served
+    assert store.find("v3") is None
+    with pytest.raises(UsageError, match="twice, expected each run once"):
+        ModelStore([link, new], Settings())
+
+
+@pytest.mark.parametrize("format_", ["onnx", "onnx-int8"])
+def test_a_run_without_an_export_of_it_is_no_version_that_is_served(
+    format_: str, exported: Path, runs: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    """After a signal too, which takes up new versions only."""
+    folder = Path(shutil.copytree(exported, tmp_path / "run"))
+    store = ModelStore([folder], Settings(format=format_))
+    assert store.is_current()
+    Recommender.load(runs("ease")[0]).save(tmp_path / "newer")
+    shutil.copy(tmp_path / "newer" / "recommender.json", folder)
+    assert not store.is_current()
+    with pytest.raises(UsageError, match="was retrained after this export; export it again"):
+        store.reload()
 
 
 # What cannot be served.

@@ -66,6 +66,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         ('{"items": 318}', 422, "items: got 318, expected a list of ids, e.g. [318, 296], or an object"),
         ('{"items": "318"}', 422, 'items: got "318", expected a list of ids'),
         ('{"items": [true]}', 422, "items: got true for an id, expected an integer or a string"),
+        ('{"items": [9007199254740993.0]}', 422, "items: got 9007199254740992.0 for an id"),
         ('{"items": [31.5]}', 422, "items: got 31.5 for an id"),
         ('{"items": [NaN]}', 422, "items: got NaN for an id"),
         ('{"items": [[1000]]}', 422, "items: got [1000] for an id"),

@@ -156,7 +156,8 @@ def say_answers(output: str, done: "AnswerCounts", example: Any = None) -> None:
         say(f"{count} unknown; the model's ids look like {shown_id(example)}")
     if done.without:
         where = "an empty list" if output.endswith(".jsonl") else "no row"
-        say(f"{plural(done.without, 'user')} got nothing ({where}): every item was already seen or excluded")
+        why = "every item was already seen or excluded, or is not among the items of --allow"
+        say(f"{plural(done.without, 'user')} got nothing ({where}): {why}")
 
 
 def _say_ratings(column: str | None) -> None:

@@ -25,9 +25,10 @@ from recvae_cli.console import (
     show_json,
 )
 from recvae_cli.engines import is_spark, recommend_with_spark
-from recvae_cli.ids import QUOTING, ids_of, typed_id
+from recvae_cli.ids import QUOTING, ids_of, named, typed_id
 
 if TYPE_CHECKING:
+    from recvae.items import ItemIndex
     from recvae.recommenders.answers import Explanation, Recommendations
     from recvae.recommenders.recommender import Recommender
 
@@ -109,6 +110,7 @@ def recommend(
         return
     models, limit = imported_models(own), memory_limit(max_memory)
     recommender = Recommender.load(folder, device, limit, models=models, retrieval=by_index)
+    _say_unknown(recommender.items, options)
     if source is not None and output is not None:
         _recommend_file(recommender, folder, Path(source), Path(output), options, explain, known, by_index)
         return
@@ -147,6 +149,18 @@ def _say_next(recommender: "Recommender", folder: Path, found: "Recommendations"
     say_next(*(similar if recommender.model.has_similarities else []), served, command("inspect", folder))
 
 
+def _say_unknown(items: "ItemIndex", options: dict[str, Any]) -> None:
+    """Say which ids of --exclude and --allow are not in the model: these change nothing, and may be mistyped."""
+    from recvae.display import plural, shown_id
+
+    for name in ("exclude", "allow"):
+        unknown = [item for item in options[name] or () if items.column_of(item) is None]
+        if unknown:
+            count = plural(len(unknown), "id is", "ids are")
+            example = shown_id(items.id_of(0))
+            say(f"--{name}: {count} not in the model and without effect: {named(unknown)}; its ids look like {example}")
+
+
 def _is_index(format_: str) -> bool:
     """Whether items are found by an index; refuses the other formats, which are served, or loaded in Python."""
     from recvae.bundles.exported import INDEX
@@ -171,7 +185,9 @@ def _recommend_with_spark(
     settings: list[str],
     others: dict[str, Any],
 ) -> None:
+    from recvae.bundles.bundle import ITEMS
     from recvae.errors import UsageError
+    from recvae.items import ItemIndex
 
     if source is None or output is None:
         raise UsageError("got --engine spark for one history, expected --input and --output; leave out --engine")
@@ -180,6 +196,8 @@ def _recommend_with_spark(
     misplaced += ["--" + key.replace("_", "-") for key in known if key not in columns]
     if misplaced:
         raise UsageError(f"got {', '.join(misplaced)} with --engine spark, where it has no effect; leave it out")
+    if options["exclude"] or options["allow"]:
+        _say_unknown(ItemIndex.read(folder / ITEMS), options)
     found = {columns[key]: tuple(value) if key == "null" else value for key, value in known.items()}
     recommend_with_spark(folder, source, output, options, found, settings)
 

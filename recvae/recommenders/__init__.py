@@ -8,6 +8,7 @@
     index_folder    an index on disk, put to the model whose vectors it has
     weights         the weights of a history
     id_lists        the ids of one history, as a list
+    table_columns   the columns of a table of histories
     history_files   files of histories, read block by block
     answers         recommendations and explanations
     answer_files    files of recommendations; an interrupted job continues

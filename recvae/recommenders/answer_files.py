@@ -6,6 +6,7 @@
 Finished blocks are kept next to the output until all are done, so that an interrupted job continues where it stopped.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -118,7 +119,7 @@ def recommend_file(
     Raises
     ------
     UsageError
-        If the ending of `output` is unknown, or it is `source`.
+        If the ending of `output` is unknown, it is `source`, or another process has written to it at the same time.
     UsageError, DataError
         See `history_files.HistoryFile`; or what `recommend` raises, with the name of the file; or if none of
         its items is in `items`.
@@ -143,15 +144,15 @@ def recommend_file(
             "explain": explain is not None,
             "parts": 3,
         }
-        parts = _parts_folder(output, whose)
+        parts, job = _parts_folder(output, whose)
         total: Counter[str] = Counter()
         written: list[Path] = []
         try:
             for number, block in enumerate(file.blocks(users)):
                 part = parts / f"{number:06d}.parquet"
-                counts = _counts_of(part)
+                counts = _counts_of(part, job)
                 if counts is None:
-                    counts = _write_part(part, source, block, recommend, explain)
+                    counts = _write_part(part, job, source, block, recommend, explain)
                 else:
                     total["before"] += counts["users"]
                 written.append(part)
@@ -161,14 +162,17 @@ def recommend_file(
         except (DataError, UsageError):  # once the file is corrected, these blocks would not belong to it
             shutil.rmtree(parts, ignore_errors=True)
             raise
-        _join(written, output)
+        _join(written, job, output)
         with storage_errors(parts):
             shutil.rmtree(parts)
         return AnswerCounts(**total, left_out=file.counts.left_out, columns=file.columns, ratings=file.ratings)
 
 
-def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
-    """Return the folder of finished blocks, emptied if they belong to another job."""
+def _parts_folder(output: Path, whose: dict[str, Any]) -> tuple[Path, str]:
+    """Return the folder of finished blocks, emptied if they belong to another job, and the name of the job.
+
+    Each block has that name: another process may begin a job of another identity with the same output.
+    """
     parts = output.with_name(f".{output.name}.parts")
     state = parts / "job.json"
     with storage_errors(parts):
@@ -176,7 +180,7 @@ def _parts_folder(output: Path, whose: dict[str, Any]) -> Path:
             shutil.rmtree(parts)
         parts.mkdir(parents=True, exist_ok=True)
     write_json(state, whose)
-    return parts
+    return parts, hashlib.sha256(json.dumps(whose, sort_keys=True).encode()).hexdigest()
 
 
 def _is_job(state: Path, whose: dict[str, Any]) -> bool:
@@ -186,16 +190,18 @@ def _is_job(state: Path, whose: dict[str, Any]) -> bool:
         return False
 
 
-def _counts_of(part: Path) -> dict[str, int] | None:
-    """Return the counts of a finished block, None if it is missing or damaged."""
+def _counts_of(part: Path, job: str) -> dict[str, int] | None:
+    """Return the counts of a finished block, None if it is missing, damaged or of another job."""
     try:
-        return json.loads((pq.read_schema(part).metadata or {})[b"counts"])
+        metadata = pq.read_schema(part).metadata or {}
+        return json.loads(metadata[b"counts"]) if metadata[b"job"] == job.encode() else None
     except (*UNREADABLE, pa.ArrowException):
         return None
 
 
 def _write_part(
     part: Path,
+    job: str,
     source: Path | str,
     block: HistoryBlock,
     recommend: Callable[[HistoryBlock], BatchRecommendations],
@@ -231,8 +237,9 @@ def _write_part(
         "without": int((lengths == 0).sum()),
         "unknown": sum(map(len, answers.unknown)),
     }
+    metadata = {"counts": json.dumps(counts), "job": job}
     with write_file(part) as aside:
-        pq.write_table(table.replace_schema_metadata({"counts": json.dumps(counts)}), aside, write_page_checksum=True)
+        pq.write_table(table.replace_schema_metadata(metadata), aside, write_page_checksum=True)
     return counts
 
 
@@ -253,29 +260,37 @@ def _because(block: HistoryBlock, answers: BatchRecommendations, explain: Explai
     return because
 
 
-def _join(parts: list[Path], output: Path) -> None:
+def _join(parts: list[Path], job: str, output: Path) -> None:
     """Write all blocks into one file, one after the other."""
     with write_file(output) as aside:
         if output.suffix == ".jsonl":
             with aside.open("w", encoding="utf-8") as file:
                 for part in parts:
-                    file.writelines(_json_lines(_read_part(part)))
+                    file.writelines(_json_lines(_read_part(part, job)))
             return
         is_csv = output.suffix == ".csv"
-        schema = _rows(_read_part(parts[0]), is_csv).schema
+        schema = _rows(_read_part(parts[0], job), is_csv).schema
         write = pacsv.CSVWriter if is_csv else pq.ParquetWriter
         with write(str(aside), schema) as writer:
             for part in parts:
-                writer.write_table(_rows(_read_part(part), is_csv))
+                writer.write_table(_rows(_read_part(part, job), is_csv))
 
 
-def _read_part(part: Path) -> pa.Table:
+def _read_part(part: Path, job: str) -> pa.Table:
     try:
         with pq.ParquetFile(part, page_checksum_verification=True) as file:
-            return file.read()
+            found = file.read()
+    except FileNotFoundError:
+        found = None
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())  # Arrow writes several lines
         raise DataError(f"{part} is damaged: {reason}; remove it and run the same command again") from error
+    if found is None or (found.schema.metadata or {}).get(b"job") != job.encode():
+        raise UsageError(
+            f"{part} is of another job: two processes have written to one output at the same time; nothing is written: "
+            "give each an output of its own, or run one after the other"
+        )
+    return found
 
 
 def _rows(part: pa.Table, is_csv: bool) -> pa.Table:

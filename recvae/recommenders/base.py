@@ -25,7 +25,7 @@ from recvae.recommenders.answers import (
 )
 from recvae.recommenders.diversity import diversified
 from recvae.recommenders.histories import Histories, History, histories_of, history_of
-from recvae.recommenders.id_lists import as_list, mask_of_ids
+from recvae.recommenders.id_lists import as_list, check_exact, mask_of_ids
 from recvae.recommenders.shown import ShownRecommender
 
 _CANDIDATES, _MOST_CANDIDATES = 5, 500  # per item of a diversified list; in total, unless k is larger
@@ -339,6 +339,7 @@ class BaseRecommender(ShownRecommender, ABC):
         return explanations_of(columns, history.columns[: len(values)], values, self.items, most)
 
     def _column(self, item: int | str) -> int:
+        check_exact([item], "what was asked for")
         column = self.items.column_of(item)
         if column is None:
             raise UsageError(f"unknown item {item!r}; ids look like {self.items.ids[0]}")

@@ -14,7 +14,8 @@ import numpy as np
 from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, Columns, find_columns, plain_name
 from recvae.errors import RecvaeError, UsageError
 from recvae.items import ItemIndex
-from recvae.recommenders.id_lists import as_list, check_id, is_column, listed_ids, refuse_matrix
+from recvae.recommenders.id_lists import as_list, check_exact, check_id, is_column, listed_ids, refuse_matrix
+from recvae.recommenders.table_columns import coded, numbers
 from recvae.recommenders.weights import EXPECTED_WEIGHT, are_weights, weight_of
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def _from_lists(users: list[Any], histories: list[Any], items: ItemIndex) -> His
         if isinstance(history, Mapping):
             _refuse_columns(history)
             pairs = list(history.items())
+            check_exact(history)
         else:
             pairs = [(item, 1.0) for item in listed_ids(history, len(items))]
         for item, weight in pairs:
@@ -277,8 +279,8 @@ def _from_table(table: "pa.Table", items: ItemIndex, may_lack_items: bool = Fals
     for name in (user, item):
         if pa.types.is_nested(table[name].type):
             raise UsageError(f"got {table[name].type} in {name}, expected one id per row; use one row per item")
-    rows, users = _coded(table[user])  # (N,), different ids
-    codes, ids = _coded(table[item])
+    rows, users = coded(table[user], user)  # (N,), different ids
+    codes, ids = coded(table[item], item)
     if (rows < 0).any() or ((codes < 0).any() and not may_lack_items):
         raise UsageError(f"got empty cells in {user} or {item}, expected a user and an item in every row")
     column_of = [items.column_of(value) for value in ids]
@@ -286,7 +288,7 @@ def _from_table(table: "pa.Table", items: ItemIndex, may_lack_items: bool = Fals
     columns = np.array([*known_columns, _NO_ITEM], dtype=np.int64)[codes]  # (N,), the last for a missing item
     weights = np.ones(len(rows))
     if found.weight is not None:
-        weights = _numbers(table[found.weight])
+        weights = numbers(table[found.weight])
         if may_lack_items:
             weights[np.isnan(weights)] = 1
         if not are_weights(weights).all():
@@ -296,26 +298,6 @@ def _from_table(table: "pa.Table", items: ItemIndex, may_lack_items: bool = Fals
         unknown[rows[place]].append(ids[codes[place]])
     is_known = columns >= 0
     return _by_user(rows[is_known], columns[is_known], weights[is_known], users, unknown, len(items))
-
-
-def _coded(column: "pa.ChunkedArray") -> tuple[np.ndarray, list[Any]]:
-    """Return the code of each row (N,), -1 where it is empty, and the different ids in order of appearance."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_floating(column.type):
-        column = pc.call_function("if_else", [pc.call_function("is_nan", [column]), None, column])
-    whole = column.combine_chunks()
-    coded = whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
-    return coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), coded.dictionary.to_pylist()
-
-
-def _numbers(column: "pa.ChunkedArray") -> np.ndarray:
-    """Return a column as float64; all NaN if it holds anything but numbers."""
-    try:
-        return np.array(column.to_pandas(), dtype=np.float64)
-    except (ValueError, TypeError):
-        return np.full(len(column), np.nan)
 
 
 def find_history_columns(names: list[str], where: str) -> Columns:

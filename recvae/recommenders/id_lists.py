@@ -8,11 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from recvae.datasets.columns import COLUMN_NAMES, plain_name
 from recvae.errors import UsageError
+from recvae.ids import MOST_EXACT
 from recvae.items import ItemIndex
 
 HISTORY = "a history"
 """What messages call the items of a user."""
+
+BECOME_ONE = "a type that is exact only below {:,}: different ids may have become one; give integers or texts"
+"""What messages say of floats that are too large for ids."""
+
+_EXACT = {"bfloat16": 2**8, "float16": 2**11, "halffloat": 2**11, "float32": 2**24, "float": 2**24, "f": 2**24}
+"""Up to where shorter floats hold every integer, by what numpy, pandas, polars, PyTorch, Arrow and Python call them."""
 
 _NUMBER = (int, float, np.number, np.bool_)
 _TO_LIST = ("tolist", "to_list", "to_pylist")  # of numpy, pandas and PyTorch; of polars; of Arrow
@@ -46,7 +54,8 @@ def listed_ids(given: object, n_items: int, what: str = HISTORY) -> list[Any]:
     Raises
     ------
     UsageError
-        If it is a single id, a table, a matrix, or a row of a matrix, e.g. a mask.
+        If it is a single id, a table, a matrix, or a row of a matrix, e.g. a mask; values by item, e.g. of
+        `value_counts`; or floats that may have been other ids.
     """
     kind = type(given).__name__
     if _is_table(given):
@@ -63,13 +72,49 @@ def listed_ids(given: object, n_items: int, what: str = HISTORY) -> list[Any]:
             f"got a {kind} of shape {shape} for {what}, expected a list of ids; for many users use recommend_batch, "
             "with scipy.sparse.csr_matrix(x) where columns are items"
         )
+    if _is_by_item(given):
+        raise UsageError(
+            f"got a {kind} with the items as its index for {what}, expected ids; for weights of a history pass "
+            "series.to_dict(), for ids alone series.index"
+        )
     ids = as_list(given)
+    check_exact(ids, what, most_exact(given))
     if _is_dense_row(ids, n_items):
         raise UsageError(
             f"got {len(ids):,} numbers for {what}, as many as there are items and nearly all of them 0 or 1, expected "
             "ids; for a row of a matrix use recommend_batch(scipy.sparse.csr_matrix(x))"
         )
     return ids
+
+
+def most_exact(given: object) -> int:
+    """Return up to where the type of an array or a column holds every integer; of other things, what a float does."""
+    kind = next((getattr(given, name) for name in ("dtype", "type", "typecode") if hasattr(given, name)), None)
+    return _EXACT.get(str(kind).lower().removeprefix("torch.").removesuffix("[pyarrow]"), MOST_EXACT)
+
+
+def check_exact(ids: Iterable[Any], what: str = HISTORY, most: int = MOST_EXACT) -> None:
+    """Refuse floats that may have been other ids, before they were rounded.
+
+    Parameters
+    ----------
+    ids : iterable
+        Of any types.
+    what : str
+        What messages call them.
+    most : int
+        Up to where Python's floats among them are exact; see `most_exact`.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    for item in ids:
+        if isinstance(item, float | np.floating):
+            limit = most if isinstance(item, float) else most_exact(item)
+            if np.isfinite(item) and abs(item) >= limit:
+                raise UsageError(f"got the float {float(item):.0f} in {what}, {BECOME_ONE.format(limit)}")
 
 
 def check_id(item: object, what: str = HISTORY) -> None:
@@ -129,6 +174,13 @@ def refuse_matrix(given: object) -> None:
 
 def _is_table(given: object) -> bool:
     return hasattr(type(given), "columns")  # of pandas, polars, Arrow, DuckDB and Spark
+
+
+def _is_by_item(given: object) -> bool:
+    """Return whether something is a pandas Series of anything else, such as counts, whose index has the items."""
+    names = [getattr(one, "name", None) for one in (getattr(given, "index", None), given)]
+    of_index, of_values = (isinstance(name, str) and plain_name(name) in COLUMN_NAMES["item"] for name in names)
+    return of_index and not of_values
 
 
 def _is_dense_row(ids: list[Any], n_items: int) -> bool:

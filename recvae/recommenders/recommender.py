@@ -13,6 +13,7 @@ from recvae.bundles.exported import INDEX
 from recvae.errors import DataError, UsageError
 from recvae.models.common.base import Model
 from recvae.ranking import rank
+from recvae.recommenders.answers import Recommendations, Request, check_request
 from recvae.recommenders.base import BaseRecommender
 from recvae.recommenders.histories import Histories, histories_of, history_of
 from recvae.recommenders.index_folder import read_retriever
@@ -142,7 +143,7 @@ class Recommender(BaseRecommender):
         return recommender
 
     def _take(self, bundle: Bundle, max_memory: int | None = None, retriever: Retriever | None = None) -> None:
-        self._bundle, self._retriever = bundle, retriever
+        self._bundle, self._retriever, self._fitted_on = bundle, retriever, bundle.model.fitted_on_
         self._max_memory = max_memory
         self.items = bundle.items
 
@@ -153,9 +154,21 @@ class Recommender(BaseRecommender):
         ------
         StorageError
             If it cannot be written.
+        UsageError
+            If the model was fitted again since.
         """
+        self._current()
         with write_folder(Path(folder), CARD) as aside:
             write_bundle(aside, self._bundle)
+
+    def _current(self) -> Model:
+        """Return the model, unless it was fitted again: its columns may be other items now."""
+        if self.model.fitted_on_ is not self._fitted_on:
+            raise UsageError(
+                f"got {self.model.name} that was fitted again after its recommender was made, expected it as it was; "
+                "make a new one: Recommender(model), and fit a model of its own for each"
+            )
+        return self.model
 
     @property
     def model(self) -> Model:
@@ -182,6 +195,20 @@ class Recommender(BaseRecommender):
         """Mean of each metric by part, as training found them."""
         return self._bundle.metrics
 
+    def answer(self, requests: Sequence[Request]) -> list[Recommendations]:
+        """Recommend items to several users with different options; see `BaseRecommender.answer`."""
+        if self._retriever is None:
+            return super().answer(requests)
+        for request in requests:
+            check_request(request)
+        # An index finds other items for a longer list: what others ask for must not decide how deep it is searched.
+        depths = [(int(request.k), request.diversify > 0) for request in requests]
+        found: dict[int, Recommendations] = {}
+        for depth in set(depths):
+            numbers = [number for number, other in enumerate(depths) if other == depth]
+            found |= zip(numbers, super().answer([requests[number] for number in numbers]), strict=True)
+        return [found[number] for number in range(len(requests))]
+
     def embed(self, histories: object) -> np.ndarray:
         """Return the embedding of each user: latent mean, code or user factors.
 
@@ -201,23 +228,24 @@ class Recommender(BaseRecommender):
         """
         read = histories_of(histories, self.items)
         asked = read if read.users else history_of((), self.items)  # also for no users, the width is that of the model
-        return self.model.embed(asked.matrix, max_memory=self._max_memory)[: len(read.users)]  # (U, width)
+        return self._current().embed(asked.matrix, max_memory=self._max_memory)[: len(read.users)]  # (U, width)
 
     def _ranked(
         self, histories: Histories, k: int, hidden: Histories, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         masked = None if hidden is histories else hidden.matrix
-        ranker = self._retriever or self.model
+        model = self._current()
+        ranker = self._retriever or model
         return ranker.recommend(histories.matrix, k, hidden=masked, allowed=allowed, max_memory=self._max_memory)
 
     def _nearest(self, column: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        similarities = torch.tensor(self.model.similarities(np.array([column])))  # (1, I)
+        similarities = torch.tensor(self._current().similarities(np.array([column])))  # (1, I)
         others = np.arange(len(self.items)) != column
         columns, scores = rank(similarities, max(k, 1), allowed=others)  # (1, k), (1, k)
         return columns[0], scores[0]
 
     def _similarities(self, columns: np.ndarray) -> np.ndarray:
-        return self.model.similarities(columns, columns)  # (C, C)
+        return self._current().similarities(columns, columns)  # (C, C)
 
     def _contributions(self, history: Histories, columns: np.ndarray) -> np.ndarray:
-        return self.model.contributions(history.matrix, columns, max_memory=self._max_memory)
+        return self._current().contributions(history.matrix, columns, max_memory=self._max_memory)

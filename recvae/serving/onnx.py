@@ -117,6 +117,11 @@ class OnnxRecommender(BaseRecommender):
         if self._neighbours is None:
             raise UsageError(f"{self.model_name} has no item similarities; use ease, als or a network")
         columns, similarities = self._neighbours
+        if k > columns.shape[1]:
+            raise UsageError(
+                f"got a k above {columns.shape[1]}, as many similar items as an exported model knows of each item; "
+                "lower it, or use the run itself"
+            )
         return columns[column, :k].astype(np.int64), similarities[column, :k]
 
     def _similarities(self, columns: np.ndarray) -> np.ndarray:  # noqa: ARG002  (every recommender's signature)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from recvae.ids import MOST_EXACT
 from recvae.items import DEFAULT_K
 from recvae.recommenders.weights import EXPECTED_WEIGHT, HEAVIEST, LIGHTEST, is_weight
 from recvae.serving.settings import Settings
@@ -28,8 +29,8 @@ def cut(text: str) -> str:
 
 
 def _number(value: object) -> object:
-    """Return 331 for 331.0, which is the same number in JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Return 331 for 331.0, which is the same number in JSON; not where it may have been another one."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < MOST_EXACT else value
 
 
 def _id(value: object) -> int | str:

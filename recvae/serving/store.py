@@ -1,6 +1,8 @@
 """The loaded recommenders, and reloading new versions without failing requests."""
 
+import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +83,11 @@ class ModelStore:
         return all(self._version(run) == self._models[name].version for name, run in self._runs.items())
 
     def _version(self, run: Path) -> str:
+        """Return what changes with the run, and with its export: one of them may be replaced without the other."""
         format_ = self._settings.format
-        card = run / CARD if format_ == "torch" else run / format_ / EXPORT_CARD
-        return sha256_of(card)[:12] if card.is_file() else ""
+        cards = [run / CARD, *([] if format_ == "torch" else [run / format_ / EXPORT_CARD])]
+        found = "".join(sha256_of(card) for card in cards if card.is_file())
+        return (found if len(cards) == 1 else hashlib.sha256(found.encode()).hexdigest())[:12]
 
     def models(self) -> list[StoredModel]:
         """Return the models that are served now."""
@@ -95,7 +99,9 @@ class ModelStore:
         if name is None:
             return next(iter(models.values()))
         found = [
-            models[known] for known, run in self._runs.items() if f"/{run.resolve().as_posix()}".endswith(f"/{name}")
+            models[known]
+            for known, run in self._runs.items()
+            if any(f"/{place}".endswith(f"/{name}") for place in (_place_of(run), run.resolve().as_posix()))
         ]
         return models.get(name) or (found[0] if len(found) == 1 else None)
 
@@ -139,18 +145,26 @@ def _load_onnx(run: Path, settings: Settings) -> BaseRecommender:
     return recommender
 
 
+def _place_of(run: Path) -> str:
+    """Return the whole path of a run, without following links."""
+    return Path(os.path.abspath(run)).as_posix()  # noqa: PTH100  (which has no `..`, and keeps links)
+
+
 def names_of(runs: Sequence[Path]) -> list[str]:
     """Name each run by its folder, with as many parent folders as needed for distinct names.
+
+    A link has its own name: it may lead to another folder after the next deployment.
 
     Raises
     ------
     UsageError
         If a run is given twice.
     """
-    parts = [run.resolve().parts for run in runs]
-    for run, path in zip(runs, parts, strict=True):
-        if parts.count(path) > 1:
+    places = [run.resolve() for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
             raise UsageError(f"got {run} twice, expected each run once")
+    parts = [Path(_place_of(run)).parts for run in runs]
     names = []
     for path in parts:
         length = next(n for n in range(1, len(path) + 1) if sum(other[-n:] == path[-n:] for other in parts) == 1)
