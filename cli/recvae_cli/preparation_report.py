@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 _TIES = {  # by key of the protocol
-    "tied_users": "users have last items with equal times; --seed decides which of them are the targets",
+    "tied_users": "users have last items with equal times (in whole seconds); --seed decides which are the targets",
     "tied_events": "events have the time at which a later part begins, and are in that part",
 }
 
