@@ -23,6 +23,7 @@
     parts         which parts a run can be trained on again
     joining       train and held-out users as one training matrix
     protocol      how a log is filtered and split by default
+    made_elsewhere   splits made elsewhere: their files, and the data set of them
     preparation   all steps, from a name or a log to a data set
     home          the folder where data sets are kept
 
