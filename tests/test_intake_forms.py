@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pytest
 
 from recvae.datasets.columns import Columns
 from recvae.datasets.events import Events
+from recvae.datasets.features import read_features
 from recvae.datasets.logs import events_of, read_events
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.times import NUMBER
@@ -149,6 +151,40 @@ def test_a_part_without_a_row_has_no_other_form_of_times(times: list[Any], empty
     assert events.reading.times is not None and events.reading.times.form != "seconds"
     with pytest.raises(DataError, match=re.escape("has no rows; expected one row per event")):
         read_events(tmp_path / f"{empty}.parquet")
+
+
+@pytest.mark.parametrize("frequency", ["M", "D", "s"])
+def test_periods_of_pandas_are_refused_and_not_taken_for_numbers(frequency: str) -> None:
+    """For Arrow they are numbers: of months, of days; they were read as seconds of 1970."""
+    periods = pd.period_range("2020-01", periods=5, freq=frequency)
+    said = r"column '?time'? holds periods of pandas, expected numbers, texts or times; convert it first"
+    with pytest.raises(DataError, match=said):
+        events_of(TABLE.assign(time=periods))
+    with pytest.raises(DataError, match=said):
+        Events.from_columns(USERS, ITEMS, None, pd.Series(periods))
+    assert len(events_of(TABLE.assign(time=periods.to_timestamp()))) == 5
+    unused = TABLE.assign(month=periods)  # what is not read does no harm
+    assert len(events_of(unused)) == 5
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "float32", "str"])
+def test_a_number_that_means_no_feature_means_it_in_every_form(kind: str) -> None:
+    table = pd.DataFrame({"item": [40, 41, 42], "price": pd.Series([-1, 5, 7]).astype(kind)})
+    features, _ = read_features(table, np.array([40, 41, 42]), LogFormat(null=("-1",)))
+    assert cast(Any, features.matrix).tolist() == [[0.0], [5.0], [7.0]]
+    assert features.columns[0].n_without == 1
+
+
+@pytest.mark.parametrize("skip", ["stop", "skip"])
+def test_a_second_header_is_named_by_what_it_holds_or_by_its_line(skip: str, tmp_path: Path) -> None:
+    """With rows left out before it, the line of another row was named, and that row's user."""
+    bad = "a,x,bad\n" * 3 if skip == "skip" else ""
+    (tmp_path / "a.csv").write_text(f"user,item,rating\n{bad}b,y,4\nitem,user,3\nx,c,5\n")
+    said = (
+        "a row holds 'item' as the user and 'user' as the item, expected ids" if bad else "line 3: column 'user' holds"
+    )
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_events(tmp_path / "a.csv", on_bad_row=skip)
 
 
 @pytest.mark.parametrize("as_array", [False, True])
