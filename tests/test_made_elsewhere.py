@@ -50,6 +50,18 @@ def test_what_is_left_out_of_any_file_is_told(
     assert set(made.others) == set(made.dataset.manifest["source"]) - {"name", "train", "reading"}
 
 
+@pytest.mark.parametrize("option", [{}, {"on_bad_row": "skip"}, {"null": ("x",)}])
+def test_lists_are_lists_whatever_else_is_said(option: dict[str, Any], tmp_path: Path) -> None:
+    """Users with two items each were a table of users, items and ratings as soon as an option was given."""
+    (tmp_path / "train.txt").write_text("".join(f"{user} {user % 5} {5 + user % 3}\n" for user in range(39, -1, -1)))
+    (tmp_path / "test.txt").write_text("".join(f"{user} {(user + 1) % 5}\n" for user in range(39, -1, -1)))
+    paths = (tmp_path / "train.txt", tmp_path / "test.txt")
+    assert prepare_pair(*paths, name="made", log_format=LogFormat(**option)).dataset.test.fold_in.nnz == 80
+    for of_tables in (LogFormat(separator=" "), LogFormat(without=("rating",)), LogFormat(user="1", item="2")):
+        table = prepare_pair(*paths, name="made", log_format=of_tables)
+        assert table.dataset.test.fold_in.nnz == 40
+
+
 def test_the_command_tells_it_of_each_file(command: Callable[..., Any], workplace: Path) -> None:
     pair(Path(), test=BAD.format(row="1,12", user=1))
     said = command("preprocess", "--train", "train.csv", "--test", "test.csv", "--name", "made", "--on-bad-row", "skip")

@@ -31,10 +31,12 @@ def read_parts(
         If the ids of two files are of different types, or one cannot be read.
     """
     parts: dict[str, Events] = {}
-    unspecified = log_format in (None, LogFormat())
+    form = log_format or LogFormat()
+    of_tables = (form.separator, form.header, form.quote, form.time_format, *form.columns.values())
+    may_be_lists = all(one is None for one in of_tables) and not form.without
     for role, path in files.items():
-        form = LogFormat(lists=looks_like_lists(path)) if unspecified else log_format
-        events = drop_duplicates(read_events(path, form, progress=progress, max_memory=max_memory))
+        one = replace(form, lists=form.lists or looks_like_lists(path)) if may_be_lists else form
+        events = drop_duplicates(read_events(path, one, progress=progress, max_memory=max_memory))
         parts[role] = events
         first = parts["train"]
         if events.item_ids.dtype != first.item_ids.dtype or events.user_ids.dtype != first.user_ids.dtype:
