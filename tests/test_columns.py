@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recvae.datasets.columns import COLUMN_NAMES, HISTORIES, LOG, TITLES, find_columns
+from recvae.datasets.columns import COLUMN_NAMES, FEATURES, HISTORIES, LOG, TITLES, find_columns
 from recvae.datasets.logs import read_events
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.titles import read_titles
@@ -159,6 +159,18 @@ def test_a_column_that_is_named_must_be_there_once(tmp_path: Path) -> None:
 def test_two_columns_of_titles_are_refused() -> None:
     with pytest.raises(DataError, match=r"^films.csv: 'title' and 'Title' both look like the title, expected one col"):
         find_columns(["id", "title", "Title"], TITLES, "films.csv", "")
+
+
+@pytest.mark.parametrize("roles", [TITLES, FEATURES])
+@pytest.mark.parametrize("other", ["artist_id", "movieId", "asin", "productId:token"])
+def test_an_id_beside_another_one_in_a_table_of_items_is_refused(roles: tuple[str, ...], other: str) -> None:
+    """The other one may be that of an artist or a shop: songs had the titles of other songs, without a word."""
+    for names in (["id", "title", other], [other, "ID", "title"]):
+        with pytest.raises(DataError, match=r"^songs.csv: '(id|ID)' and '.*' both look like the item id, expected one"):
+            find_columns(names, roles, "songs.csv", "name it with --id-col")
+        assert find_columns(names, roles, "songs.csv", "", {"item": other}).item == other
+    assert find_columns(["id", "title", "item_id"], roles, "songs.csv", "").item == "item_id"
+    assert find_columns(["title", other], roles, "songs.csv", "").item == other
 
 
 def test_columns_are_chosen_without_torch_and_pandas() -> None:

@@ -407,6 +407,28 @@ def test_a_data_set_that_cannot_be_written_leaves_the_old_one(
     assert list(folder.parent.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_what_could_not_be_read_again_is_not_written(dataset: Dataset, tmp_path: Path, shards: bool) -> None:
+    """It was written without a word, and called damaged when it was read."""
+    held_out = replace(dataset.test, targets=sp.csr_matrix(dataset.test.targets[::-1]))
+    others = {
+        r"its manifest is of others \(fingerprint \w{12}\)": [
+            replace(dataset, train=dataset.train[1:], train_user_ids=None),
+            replace(dataset, test=held_out),
+            replace(dataset, item_ids=dataset.item_ids[::-1]),
+        ],
+        "it has no manifest": [replace(dataset, manifest={})],
+    }
+    for why, made in others.items():
+        for one in made:
+            with pytest.raises(UsageError, match=f"put together by hand: {why}, so that it could not be read again"):
+                one.save(tmp_path / "toy", shards=shards)
+    assert not list(tmp_path.iterdir())
+    split = Split(train=dataset.train[1:], validation=dataset.validation, test=held_out, item_ids=dataset.item_ids)
+    Dataset.from_split(split, name="toy").save(tmp_path / "toy", shards=shards)
+    assert Dataset.load(tmp_path / "toy").train.shape[0] == dataset.train.shape[0] - 1
+
+
 def test_nothing_of_users_times_items_is_ever_dense(tmp_path: Path) -> None:
     """As dense bytes, 200,000 users by 50,000 items are 10 GB; sparse, a million events are some tens of MB."""
     users = np.repeat(np.arange(200_000), 5)

@@ -289,6 +289,20 @@ def test_in_time_nothing_known_is_as_late_as_anything_asked_for(random_log: Make
         assert (np.diff(part.targets.indptr) > 0).all()
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@given(**logs)
+def test_every_event_is_trained_on_held_out_or_counted_as_dropped(
+    random_log: MakeLog, protocol: str, seed: int, n_events: int
+) -> None:
+    """In a split by time, later events of users without a history were neither."""
+    events, _ = filter_events(random_log(seed, n_events=n_events), Filters())
+    split = split_events(events, protocol, heldout_users=3)
+    held_out = split.validation.targets.nnz + split.test.targets.nnz
+    if protocol == "strong":  # users of whom nothing was trained on
+        held_out += split.validation.fold_in.nnz + split.test.fold_in.nnz
+    assert split.train.nnz + held_out + sum(split.dropped.values()) == len(events)
+
+
 def test_the_moments_of_time_are_where_the_shares_say() -> None:
     moments = np.arange(100)  # user after user takes an item that was there in the first round
     events = Events.from_columns(moments % 20, (moments + moments // 20) % 20, None, moments + 10**9)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 _TIES = {  # by key of the protocol
-    "tied_users": "users have last items with equal times; --seed decides which of them are the targets",
+    "tied_users": "users have last items with equal times; --seed decides which of them are the targets "
+    "(times are kept in whole seconds)",
     "tied_events": "events have the time at which a later part begins, and are in that part",
 }
 
@@ -33,6 +34,9 @@ def report(
 
     for line in [] if prepared.reading is None else prepared.reading.lines():
         show(line)
+    for role, reading in getattr(prepared, "others", {}).items():
+        for line in reading.lines():
+            show(f"{role.replace('_', ' ')}: {line}")
     if prepared.reading is not None and prepared.reading.ratings is not None and not manifest["filters"].get("steps"):
         show("every row counts, whatever its rating: a split made elsewhere is taken as it is")
     steps = manifest["filters"].get("steps", [])

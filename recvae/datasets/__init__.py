@@ -18,11 +18,13 @@
     shards        a matrix in several files, each with the rows of consecutive users
     streams       the training rows in shards, read block by block
     relational    the relational steps as SQL, for DuckDB and Spark
+    manifests     the manifest of a split, and whether it is of this content
     dataset       the data set: in memory and on disk
     shown         what a data set shows of itself at a prompt and in a notebook
     parts         which parts a run can be trained on again
     joining       train and held-out users as one training matrix
     protocol      how a log is filtered and split by default
+    made_elsewhere   splits made elsewhere: their files, and the data set of them
     preparation   all steps, from a name or a log to a data set
     home          the folder where data sets are kept
 

@@ -38,6 +38,7 @@ FEATURES = ("item",)
 
 _OPTIONAL = ("rating", "time", "weight")
 _ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
+_ITEM_ITSELF = ("itemid", "item", "iid")  # beside one of these, `id` is the number of the row
 _WORDS = {"user": "user id", "item": "item id"}
 
 
@@ -122,6 +123,8 @@ def find_columns(
         else:
             free = [name for name in names if name not in given.values()]
             name = _usual(free, usual_names(role, roles), role, where, way_out)
+            if role == "item" and rows_are_items(roles):
+                _refuse_other_id(name, free, where, way_out)
             if name is not None:
                 found[role] = name
             elif role not in _OPTIONAL:
@@ -161,6 +164,16 @@ def _usual(names: Sequence[str], usual: Sequence[str], role: str, where: str, wa
         if matching:
             return matching[0]
     return None
+
+
+def _refuse_other_id(name: str | None, names: Sequence[str], where: str, way_out: str) -> None:
+    """Refuse a table of items with an `id` where the item would be another column: it may be that of an artist."""
+    own = next((one for one in names if plain_name(one) == _ROW_ID), None)
+    if name is not None and own not in (None, name) and plain_name(name) not in _ITEM_ITSELF:
+        raise DataError(
+            f"{where}: {own!r} and {name!r} both look like the item id, expected one column; "
+            f"{way_out.format(role='item')}"
+        )
 
 
 def _missing(names: Sequence[str], role: str, where: str, way_out: str) -> str:

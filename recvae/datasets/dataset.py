@@ -10,8 +10,9 @@ import scipy.sparse as sp
 
 from recvae.datasets.events import Events, Filters, filter_events, usual_min_rating
 from recvae.datasets.features import ItemFeatures, features_for, with_features_of
-from recvae.datasets.folder import MANIFEST, counts_of_parts, fingerprint_of, manifest_of, read_folder, write_parts
+from recvae.datasets.folder import MANIFEST, read_folder, write_parts
 from recvae.datasets.logs import events_of
+from recvae.datasets.manifests import check_content, manifest_of_split
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.shown import ShownDataset
 from recvae.datasets.splits.base import LIANG_SEED, SPLIT, TARGET_SHARE, Split
@@ -210,22 +211,13 @@ class Dataset(ShownDataset):
             If the name cannot be the name of a folder.
         """
         known_titles = None if titles is None else titles_of(split.item_ids.tolist(), titles)
-        manifest = manifest_of(
-            name,
-            source=source or {},
-            filters=filters or {},
-            protocol=split.protocol,
-            counts=counts_of_parts(split),
-            dropped=split.dropped,
-            fingerprint=fingerprint_of(split.train, split.validation, split.test, split.item_ids),
-        )
         return cls(
             train=split.train,
             validation=split.validation,
             test=split.test,
             item_ids=split.item_ids,
             titles=known_titles,
-            manifest=manifest,
+            manifest=manifest_of_split(split, name, filters, source),
             train_user_ids=split.train_user_ids,
         )
 
@@ -305,9 +297,10 @@ class Dataset(ShownDataset):
         Raises
         ------
         UsageError, StorageError
-            If its training rows are streamed, or it cannot be written.
+            If its training rows are streamed, its manifest is of other matrices, or it cannot be written.
         """
         check_in_memory(self.train, "save")
+        check_content(self.manifest, self.train, self.validation, self.test, self.item_ids)
         matrices = [self.train, *(one for name in _PARTS for one in (self.part(name).fold_in, self.part(name).targets))]
         check_room(Path(folder), sum(one.data.nbytes + one.indices.nbytes + one.indptr.nbytes for one in matrices))
         with write_folder(Path(folder), MANIFEST) as aside:

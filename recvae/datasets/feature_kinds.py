@@ -143,7 +143,9 @@ class Values:
         """
         kind = self.values.type
         if pa.types.is_floating(kind):
-            return self._numbers(self.values.to_numpy(zero_copy_only=False), is_chosen)
+            numbers = self.values.to_numpy(zero_copy_only=False)
+            null = [float(word) for word in self.null if is_number(word)]
+            return self._numbers(np.where(np.isin(numbers, null), np.nan, numbers), is_chosen)
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             return self._lists(self.values, is_chosen)
         return self._texts(is_chosen)

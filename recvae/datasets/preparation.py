@@ -1,28 +1,25 @@
 """From a name or a file to a data set: reading, filtering, splitting and the manifest, in one call."""
 
-import hashlib
 import html
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from recvae.datasets.catalog.entry import KnownDataset
 from recvae.datasets.catalog.known import both, check_counts, known_dataset, locate
 from recvae.datasets.columns import LOG
 from recvae.datasets.dataset import Dataset
-from recvae.datasets.events import Events, drop_duplicates
+from recvae.datasets.events import Events
 from recvae.datasets.logs import read_events
+from recvae.datasets.made_elsewhere import doubts_of, made_elsewhere, origin_of, read_parts, shared_users
 from recvae.datasets.protocol import PreparedDataset, Protocol, prepared, usual_protocol
-from recvae.datasets.reading.dialects import looks_like_lists
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
-from recvae.datasets.splits.base import LIANG_SEED, Split
+from recvae.datasets.splits.base import LIANG_SEED
 from recvae.datasets.splits.ready_made import other_users, ready_made
 from recvae.datasets.synthetic import synthetic_log
 from recvae.datasets.titles import read_titles
-from recvae.errors import DataError
 from recvae.progress import Progress
 
 
@@ -73,12 +70,12 @@ def prepare_known(
         log, log_format, titles = locate(known, source, scratch)
         if known.is_pair:
             test, _, _ = locate(replace(known, ratings=known.test), source, scratch)
-            parts = _parts({"train": log, "test": test}, log_format, progress, max_memory)
+            parts = read_parts({"train": log, "test": test}, log_format, progress, max_memory)
             return _known_pair(known, parts, {"train": log, "test": test}, name, protocol.seed, force)
         events = read_events(log, log_format, progress=progress, max_memory=max_memory)
         warnings = check_counts(known, events, force)
         names = None if titles is None else read_titles([titles[0]], titles[1])
-        origin = {"name": known.name, "url": known.url, **_origin([log], events)}
+        origin = {"name": known.name, "url": known.url, **origin_of([log], events)}
         if log.path.is_relative_to(scratch):
             origin["file"] = source.name
     if known.has_entities and names is not None:
@@ -94,7 +91,7 @@ def prepare_known(
             confirmed.append(f"{expected:,} {what}")
         else:
             warnings.append(f"{known.name}: got {found:,} {what}, the published number is {expected:,}")
-    return PreparedDataset(dataset, [*warnings, *_doubts(events)], confirmed, events.reading)
+    return PreparedDataset(dataset, [*warnings, *doubts_of(events)], confirmed, events.reading)
 
 
 def _known_pair(
@@ -102,7 +99,7 @@ def _known_pair(
 ) -> PreparedDataset:
     warnings = check_counts(known, both(parts["train"], parts["test"]), force)
     split = ready_made(parts["train"], parts["test"], seed)
-    prepared_pair = _ready_made(split, parts, files, name, {"name": known.name, "url": known.url})
+    prepared_pair = made_elsewhere(split, parts, files, name, {"name": known.name, "url": known.url})
     return replace(
         prepared_pair,
         warnings=[*warnings, *prepared_pair.warnings],
@@ -177,9 +174,9 @@ def prepare_log(
     reading = events.reading
     assert reading is not None
     columns = {role: getattr(reading.columns, role) for role in LOG}
-    origin = {"name": name, **_origin(sources, events), "columns": columns}
+    origin = {"name": name, **origin_of(sources, events), "columns": columns}
     dataset = prepared(events, name, protocol, origin, names)
-    warnings = [*_doubts(events), *remarks]
+    warnings = [*doubts_of(events), *remarks]
     if dataset.titles is not None:
         missing = sum(title is None for title in dataset.titles)
         warnings += [f"{missing:,} of {len(dataset.titles):,} items have no title in {titles}"] if missing else []
@@ -239,9 +236,9 @@ def prepare_pair(
         If a file cannot be used, or they share nothing.
     """
     files = {"train": train, "test": test, **({} if valid is None else {"valid": valid})}
-    parts = _parts(files, log_format, progress, max_memory)
+    parts = read_parts(files, log_format, progress, max_memory)
     split = ready_made(parts["train"], parts["test"], seed, validation=parts.get("valid"))
-    return _ready_made(split, parts, files, name)
+    return made_elsewhere(split, parts, files, name)
 
 
 def prepare_parts(
@@ -285,64 +282,7 @@ def prepare_parts(
     del seed
     files = {"train": train, "valid_fold_in": valid_fold_in, "valid_targets": valid_targets}
     files |= {"test_fold_in": test_fold_in, "test_targets": test_targets}
-    parts = _parts(files, log_format, progress, max_memory)
+    parts = read_parts(files, log_format, progress, max_memory)
     held_out = [(parts[f"{part}_fold_in"], parts[f"{part}_targets"]) for part in ("valid", "test")]
-    return _ready_made(other_users(parts["train"], *held_out), parts, files, name)
-
-
-def _parts(
-    files: Mapping[str, Path | Source], log_format: LogFormat | None, progress: Progress | None, max_memory: int | None
-) -> dict[str, Events]:
-    """Read the files of a split made elsewhere, of which `train` is the first."""
-    parts: dict[str, Events] = {}
-    unspecified = log_format in (None, LogFormat())
-    for role, path in files.items():
-        form = LogFormat(lists=looks_like_lists(path)) if unspecified else log_format
-        events = drop_duplicates(read_events(path, form, progress=progress, max_memory=max_memory))
-        parts[role] = events
-        first = parts["train"]
-        if events.item_ids.dtype != first.item_ids.dtype or events.user_ids.dtype != first.user_ids.dtype:
-            raise DataError(
-                f"{_shown(files['train'])} and {_shown(path)} have different types of ids (numbers in one, strings in "
-                "the other); use the same ids in both"
-            )
-    return parts
-
-
-def _shown(file: Path | Source) -> str:
-    return file.name if isinstance(file, Source) else str(file)
-
-
-def _ready_made(
-    split: Split,
-    parts: dict[str, Events],
-    files: Mapping[str, Path | Source],
-    name: str,
-    source: dict[str, Any] | None = None,
-) -> PreparedDataset:
-    origin = {role: _origin([files[role]], events) for role, events in parts.items()}
-    reading = parts["train"].reading
-    assert reading is not None
-    dataset = Dataset.from_split(
-        split, name=name, source={**(source or {"name": name}), **origin, "reading": reading.to_json()}
-    )
-    return PreparedDataset(dataset, [one for events in parts.values() for one in _doubts(events)], [], reading)
-
-
-def _doubts(events: Events) -> list[str]:
-    return [] if events.reading is None else events.reading.warnings()
-
-
-def _origin(sources: Sequence[Source | Path | str], events: Events) -> dict[str, Any]:
-    """Return the name and checksum of what was read, without folders, which may be private."""
-    assert events.reading is not None
-    files = events.reading.files
-    first = sources[0]
-    member = first.member if isinstance(first, Source) else None
-    origin: dict[str, Any] = {"file": (first.path if isinstance(first, Source) else Path(first)).name}
-    if len(files) == 1:
-        origin["sha256"] = files[0].sha256
-    else:
-        origin["files"] = len(files)
-        origin["sha256"] = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
-    return origin if member is None else {**origin, "member": member}
+    split = other_users(parts["train"], *held_out)
+    return made_elsewhere(split, parts, files, name, remarks=shared_users(split))

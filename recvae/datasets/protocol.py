@@ -1,6 +1,7 @@
 """How a log is filtered and split, and the data set that comes of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from recvae.datasets.catalog.entry import KnownDataset
@@ -52,12 +53,15 @@ class PreparedDataset:
         Counts that equal the published ones.
     reading : Reading, optional
         What was read, and how.
+    others : mapping of str to Reading
+        The same of the other files of a split made elsewhere, by the name of the part, e.g. "test".
     """
 
     dataset: Dataset
     warnings: list[str]
     confirmed: list[str]
     reading: Reading | None = None
+    others: Mapping[str, Reading] = field(default_factory=dict)
 
 
 def usual_protocol(known: KnownDataset, **chosen: Any) -> Protocol:

@@ -134,7 +134,7 @@ def _items(
             f"{source}: none of its items is in the model, all users would get the most popular items; nothing is "
             f"written; {ids_differ(values[0], items)}"
         )
-    words = [value for value in keys.missing if isinstance(value, str)]
+    words = [value for value in keys.missing if value is not None and value == value]  # not null, and not NaN
     if words:
         item = functions.col("item")
         rows = rows.withColumn("item", functions.when(item.isin(words), None).otherwise(item))

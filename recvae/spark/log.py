@@ -187,6 +187,12 @@ def _span(rows: Rows, counted: list[dict[str, Any]]) -> TimeSpan | None:
         return None
     column = TimeColumn(rows.time_form in times.NUMBERS, rows.time_form)
     bounds = [one[name] for one in counted for name in ("first", "first_after_0", "last") if one[name] is not None]
+    if rows.time_form in times.NUMBERS and times.form_of_integers([str(one) for one in bounds]) == times.COMPACT:
+        raise DataError(
+            f"{rows.name}: the times are numbers such as {bounds[0]}, which look like days, expected dates, or seconds "
+            "to nanoseconds since 1970; convert them, e.g. with to_date(string(time), 'yyyyMMdd'), or leave them out "
+            "with --no-time"
+        )
     column.append(np.array(bounds, dtype=np.int64))
     latest = (
         {shown_file(one["file"]): one["last"] for one in counted if one["last"] is not None} if rows.are_files else {}

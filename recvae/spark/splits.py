@@ -19,7 +19,7 @@ from recvae.datasets.shards import ShardedMatrix, write_matrix
 from recvae.datasets.splits import same_users, strong
 from recvae.datasets.splits.base import LATER_SHARE, Vocabulary
 from recvae.datasets.splits.protocols import usual_heldout_users
-from recvae.datasets.splits.time import starts_of
+from recvae.datasets.splits.time import dropped_of, starts_of
 from recvae.errors import DataError, UsageError
 from recvae.spark.draws import with_draws, with_pair_hashes
 from recvae.spark.frames import arrays_of, frame_of, run
@@ -235,7 +235,8 @@ def _time(log: CodedLog, events: "DataFrame", protocol: Protocol, folder: Path) 
         "test_start": test_start,
         **({"tied_events": n_tied} if n_tied else {}),
     }
-    dropped = {"later events on items not in training": n_events - n_before - n_known}
+    n_targets = sum(matrices[f"{name}/targets"].nnz for name in ("validation", "test"))
+    dropped = dropped_of(n_events - n_before - n_known, n_known - n_targets)
     return WrittenSplit(matrices=matrices, users=users, items=items, protocol=facts, dropped=dropped)
 
 

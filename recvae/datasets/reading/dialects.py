@@ -71,6 +71,8 @@ class Dialect:
         The values of the first rows.
     nested : frozenset of str
         Columns of JSON that hold arrays or objects.
+    has_weights : bool
+        Whether items of JSON are objects of items and weights, in any row.
     """
 
     form: str = TABLE
@@ -85,6 +87,7 @@ class Dialect:
     blanks: int = 0
     sample: tuple[tuple[str, ...], ...] = ()
     nested: frozenset[str] = frozenset()
+    has_weights: bool = False
 
     @property
     def is_named(self) -> bool:

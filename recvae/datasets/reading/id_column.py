@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recvae.datasets.reading.growing import Growing
 from recvae.errors import DataError
-from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT, REMARKS
+from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT, REMARKS, plain_id, spellings
 from recvae.interactions import in_chunks
 
 MISSING = -1
@@ -72,15 +72,16 @@ class IdColumn:
     name : str
         What messages call the column.
     markers : sequence of str
-        Further words that mean a missing id.
+        Further words that mean a missing id, in every spelling: "-1" also as the integer -1, or as -1.0.
     kept : sequence of str
         Words that are ids here, whatever they mean elsewhere.
     """
 
     def __init__(self, name: str, markers: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
         self._name = name
-        self._markers = tuple(markers)
         self._kept = frozenset(kept)
+        self._markers = {one for marker in markers if marker not in self._kept for one in spellings(marker)}
+        self._numbers = [int(one) for one in self._markers if _integers(pa.array([one])) is not None]
         self._codes = Growing(np.dtype(np.int32))
         self._known: pa.Array | None = None
         self._pending: list[pa.DictionaryArray] = []
@@ -142,7 +143,7 @@ class IdColumn:
             counts = _counts(codes, chosen, len(known))  # (D + 1,)
             reasons["empty"] = int(counts[-1])
             for place in np.flatnonzero(missing).tolist():
-                reasons[str(values[place].as_py()).strip(BLANKS) or "empty"] += int(counts[used[place]])
+                reasons[plain_id(values[place].as_py()) or "empty"] += int(counts[used[place]])
             doubtful = {word: int(counts[used[position == code]].sum()) for word, code in unsure.items()}
         for part in in_chunks(len(codes)):
             codes[part] = new_code[codes[part]]
@@ -176,21 +177,27 @@ class IdColumn:
     def _decide(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the ascending ids, the place of each value (D,) among them or `MISSING`, and which are missing."""
         if pa.types.is_floating(values.type):
-            return self._from_floats(values)
+            return self._of_numbers(*self._whole_floats(values))
         if pa.types.is_integer(values.type) and values.type != pa.uint64():
-            numbers = values.cast(pa.int64()).to_numpy()
-            ids, position = np.unique(numbers, return_inverse=True)
-            return ids, position, np.zeros(len(values), dtype=bool)
+            return self._of_numbers(values.cast(pa.int64()).to_numpy(), np.zeros(len(values), dtype=bool))
         return self._from_texts(_as_text(values))
+
+    def _of_numbers(self, numbers: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what `_decide` returns, of integers (D,) that are ids but for some that are missing (D,)."""
+        missing = missing | np.isin(numbers, self._numbers)
+        position = np.full(len(numbers), MISSING, dtype=np.int64)
+        ids, position[~missing] = np.unique(numbers[~missing], return_inverse=True)
+        return ids, position, missing
 
     def _exact(self, values: pa.Array) -> pa.Array:
         """Return floats as integers, if they are whole and exact; other values as they are."""
         if not pa.types.is_floating(values.type):
             return values
-        ids, position, missing = self._from_floats(values)
-        return pa.array(np.append(ids, 0)[position], mask=missing)  # the last stands for a missing one
+        numbers, missing = self._whole_floats(values)
+        return pa.array(numbers, mask=missing)
 
-    def _from_floats(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _whole_floats(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return floats (D,) as int64, and which of them are missing; refuse what is not whole or not exact."""
         numbers = values.to_numpy(zero_copy_only=False)
         missing = np.isnan(numbers)
         present = numbers[~missing].astype(np.float64)
@@ -207,10 +214,9 @@ class IdColumn:
                 f"{self._name} holds {values.type} numbers up to {np.abs(large).max():.0f}, which are exact only up to "
                 f"{most}: different ids may have become one; write the ids as integers or texts"
             )
-        ids, inverse = np.unique(present.astype(np.int64), return_inverse=True)
-        position = np.full(len(numbers), MISSING, dtype=np.int64)
-        position[~missing] = inverse
-        return ids, position, missing
+        whole = np.zeros(len(numbers), dtype=np.int64)
+        whole[~missing] = present
+        return whole, missing
 
     def _from_texts(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts = pc.call_function("utf8_trim", [values], pc.TrimOptions(characters=BLANKS))
@@ -233,8 +239,8 @@ class IdColumn:
         self._refuse_lists(present)
         position = np.full(len(texts), MISSING, dtype=np.int64)
         if numbers is not None:
-            ids, position[~missing] = np.unique(numbers, return_inverse=True)
-            return ids, position, missing
+            position[~missing] = numbers
+            return self._of_numbers(position, missing)
         encoded = _without_point(present).dictionary_encode()  # blanks are gone: " a" and "a" are one value now
         order = pc.call_function("array_sort_indices", [encoded.dictionary]).to_numpy()  # UTF-8 sorts as str does
         rank = np.empty(len(order), dtype=np.int64)

@@ -10,8 +10,8 @@ _INNER = "('OBJECT', 'ARRAY', 'BOOLEAN')"
 _PARTS_OF_AN_ID = "('id', '_id', 'name', 'title')"
 
 
-def has_lists(connection: duckdb.DuckDBPyConnection, objects: str, user: str, item: str, name: str) -> bool:
-    """Return whether items are lists, or objects of items and weights, in any row of a file.
+def lists_in(connection: duckdb.DuckDBPyConnection, objects: str, user: str, item: str, name: str) -> tuple[bool, bool]:
+    """Return whether items are lists, or objects of items and weights, in any row of a file; and whether objects.
 
     Parameters
     ----------
@@ -44,9 +44,10 @@ def has_lists(connection: duckdb.DuckDBPyConnection, objects: str, user: str, it
     query = (
         f"SELECT first(json_extract(line, {user_path})::VARCHAR) FILTER ({is_nested}), "
         f"first(json_extract(line, {item_path})::VARCHAR) FILTER ({tests}), "
-        f"count(*) FILTER ({kind} IN ('OBJECT', 'ARRAY')) FROM {objects} WHERE json_valid(line)"
+        f"count(*) FILTER ({kind} IN ('OBJECT', 'ARRAY')), count(*) FILTER ({kind} = 'OBJECT') "
+        f"FROM {objects} WHERE json_valid(line)"
     )
-    wrong_user, wrong_item, n_lists = connection.execute(query).fetchall()[0]
+    wrong_user, wrong_item, n_lists, n_objects = connection.execute(query).fetchall()[0]
     if wrong_user is not None:
         raise DataError(
             f"{name}: the column '{user}' holds objects or arrays, expected one user id per object; "
@@ -57,4 +58,4 @@ def has_lists(connection: duckdb.DuckDBPyConnection, objects: str, user: str, it
             f"{name}: the column '{item}' holds {wrong_item[:60]}, expected one id, a list of ids, or an object of ids "
             "and their weights; write them flat, e.g. with jq"
         )
-    return n_lists > 0
+    return n_lists > 0, n_objects > 0

@@ -225,6 +225,15 @@ class _LogSink:
         is_name = [one.ids_named(names) for one in found.values()]
         if all(mask.any() for mask in is_name):
             rows = np.flatnonzero(np.append(is_name[0], False)[users] & np.append(is_name[1], False)[items])
+            if (
+                len(rows) and sum(self._unreadable.values(), Counter()).total()
+            ):  # rows are counted without those left out
+                user, item = found["user"].ids[users[rows[0]]], found["item"].ids[items[rows[0]]]
+                raise DataError(
+                    f"{self._table.name}: a row holds {str(user)!r} as the user and {str(item)!r} as the item, "
+                    "expected ids, not the names of columns; repair or remove the row, or name other columns with "
+                    "--user-col and --item-col"
+                )
             if len(rows):
                 raise self._table.wrong_value(WrongValueError("user", "an id, not the name of a column", int(rows[0])))
 

@@ -58,6 +58,11 @@ def readable(table: pa.Table, name: str, names: Sequence[str]) -> pa.Table:
     columns = []
     for called, column in zip(names, table.columns, strict=True):
         kind = column.type
+        if isinstance(kind, pa.BaseExtensionType) and kind.extension_name.startswith("pandas."):
+            raise DataError(  # a period of a month is a number of months for Arrow
+                f"{name}: column '{called}' holds {kind.extension_name.removeprefix('pandas.')}s of pandas, expected "
+                "numbers, texts or times; convert it first, e.g. with .dt.to_timestamp() or .astype(str)"
+            )
         if pa.types.is_dictionary(kind) and pa.types.is_floating(kind.value_type):
             column, kind = column.cast(kind.value_type), kind.value_type
         if pa.types.is_float16(kind):  # exact up to 2048 only: a user with a larger id would be another one

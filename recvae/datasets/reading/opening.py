@@ -13,7 +13,7 @@ from recvae.datasets.columns import FEATURES, Columns, find_columns, plain_name,
 from recvae.datasets.reading import scans, times
 from recvae.datasets.reading.by_position import by_position, refuse_named_folders
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
-from recvae.datasets.reading.json_ids import has_lists
+from recvae.datasets.reading.json_ids import lists_in
 from recvae.datasets.reading.memory import readable
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.relations import array_relation, objects_relation
@@ -121,7 +121,9 @@ class Opener:
         user, item = (name if name in dialect.names else "" for name in columns.ids)
         objects = objects_relation(path, dialect.form)
         try:
-            is_list = bool(item) and has_lists(self.connection, objects, user, item, source.name)
+            is_list, has_weights = (
+                lists_in(self.connection, objects, user, item, source.name) if item else (False, False)
+            )
         except duckdb.Error as error:
             raise unread(source.name, error) from error
         nested = dialect.nested - {item} | ({item} if is_list else set())
@@ -130,7 +132,7 @@ class Opener:
                 f"{source.name}: the column '{columns.title}' holds objects or arrays, expected one title per object; "
                 "write them flat, e.g. with jq"
             )
-        return replace(dialect, nested=frozenset(nested))
+        return replace(dialect, nested=frozenset(nested), has_weights=has_weights)
 
     def with_plain_ends(self, scan: Scan) -> Scan:
         """Return the same scan, read from a copy in which all lines end in the same way."""
@@ -226,7 +228,10 @@ class Opener:
                 raise UsageError(f"{scan.name} has no column '{wanted}'; it has: {', '.join(scan.kinds)}; choose one")
         scan = replace(scan, only=self.options.only)
         name = scan.columns.time
-        if name is None or scan.kinds[name] != "VARCHAR":
+        kind = scan.kinds.get(name or "", "")
+        is_integer = scans.is_integer(kind)
+        may_be_told = kind == "VARCHAR" or is_integer or (bool(self.options.time_format) and scans.is_number(kind))
+        if name is None or not may_be_told:
             return scan
         if self.options.time_format is not None:
             self._check_time_format(self.options.time_format)
@@ -235,10 +240,12 @@ class Opener:
         if scan.dialect is not None and name in scan.dialect.names:
             values = scan.dialect.column(name)
         else:
-            column = scan.column(name)
-            query = f"SELECT {column} FROM {scan.relation} WHERE trim({column}) <> '' LIMIT {_SAMPLE_ROWS}"
+            text = f"{scan.column(name)}::VARCHAR"
+            query = f"SELECT {text} FROM {scan.relation} WHERE trim({text}) <> '' LIMIT {_SAMPLE_ROWS}"
             values = [value for (value,) in self.connection.execute(query).fetchall()]
-        return replace(scan, time_form=times.form_of(values, where) if values else times.NUMBER)
+        if not values:
+            return replace(scan, time_form=times.UNSEEN)
+        return replace(scan, time_form=times.form_of_integers(values) if is_integer else times.form_of(values, where))
 
     def _check_time_format(self, time_format: str) -> None:
         try:

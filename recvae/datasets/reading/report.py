@@ -39,7 +39,7 @@ class Reading:
     empty : list of str
         The names of files without a row, where others have some.
     unused : list of str
-        The columns of the first file that are not read.
+        The columns that are not read, and weights of items.
     """
 
     files: list[FileReport]

@@ -262,6 +262,16 @@ class Scan:
         )
 
 
+def is_integer(kind: str) -> bool:
+    """Whether a DuckDB type holds whole numbers."""
+    return kind in (*_INTEGERS, *_WIDE[:4])
+
+
+def is_number(kind: str) -> bool:
+    """Whether a DuckDB type holds numbers."""
+    return is_integer(kind) or kind == "DOUBLE" or kind.startswith("DECIMAL")
+
+
 def _literal(value: str | None) -> str:
     return "NULL::VARCHAR" if value is None else quoted(value)
 

@@ -4,6 +4,7 @@ Files without a row among others are left out and named; a file that is given tw
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from recvae.datasets.reading import times
 from recvae.datasets.reading.dialects import LISTS
@@ -90,10 +91,12 @@ def others_of(found: list[Scan]) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def unused_of(scan: Scan) -> list[str]:
-    """Return how messages call the columns that are not read."""
+    """Return how messages call what is not read of a log: columns without a role, and weights of items."""
     if scan.form == LISTS:
         return []
-    return [shown_name(name) or "one without a name" for name in _without_role(scan)]
+    weights = scan.dialect is not None and scan.dialect.has_weights
+    found = [f"the weights in {scan.columns.item}"] if weights else []
+    return found + [shown_name(name) or "one without a name" for name in _without_role(scan)]
 
 
 def _without_role(scan: Scan) -> list[str]:
@@ -106,13 +109,21 @@ def time_form_of(scan: Scan) -> str | None:
     if scan.columns.time is None:
         return None
     kind = scan.kinds[scan.columns.time]
-    if kind == "VARCHAR":
+    if scan.time_format or scan.time_form:
         return times.OWN if scan.time_format else scan.time_form
     return times.DATES if kind == "DATE" or kind.startswith("TIMESTAMP") else times.NUMBER
 
 
+def in_one_form(found: list[Scan]) -> list[Scan]:
+    """Return the scans with a form of times for the files that hold none: such a part is no other log."""
+    forms = (form for scan in found if (form := time_form_of(scan)) not in (None, times.UNSEEN))
+    usual = next(forms, times.NUMBER)
+    return [replace(scan, time_form=usual) if scan.time_form == times.UNSEEN else scan for scan in found]
+
+
 def _alike(found: list[Scan], roles: Sequence[str]) -> list[Scan]:
     """Return the scans of several files, if they have the same columns, and times in the same form."""
+    found = in_one_form(found)
     for scan in found[1:]:
         for role in roles:
             names = [getattr(one.columns, role, None) for one in (found[0], scan)]

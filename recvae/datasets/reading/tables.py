@@ -34,7 +34,7 @@ from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.opening import MixedEndsError, Opener, damaged, unread
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.scans import MEMORY, PARQUET, Scan
-from recvae.datasets.reading.several import open_all, others_of, selected, time_form_of, unused_of
+from recvae.datasets.reading.several import in_one_form, open_all, others_of, selected, time_form_of, unused_of
 from recvae.datasets.reading.sinks import Sink, WrongValueError
 from recvae.datasets.reading.sources import EmptyFileError, Source, find_sources
 from recvae.errors import DataError
@@ -105,7 +105,7 @@ class Table:
             self._connection = self._stack.enter_context(connect(scratch, max_memory))
             self._opener = Opener(self._connection, scratch, self.options, self.roles, others)
             if isinstance(given, pa.Table):
-                self._scans = [self._opener.memory(given, name)]
+                self._scans = in_one_form([self._opener.memory(given, name)])
             else:
                 sources: list[Source] = []
                 for number, one in enumerate(given):
@@ -160,8 +160,8 @@ class Table:
 
     @property
     def unused(self) -> list[str]:
-        """The columns of the first file that have no role."""
-        return unused_of(self._scans[0])
+        """What is not read, in any of the files: columns without a role, and weights of items."""
+        return list(dict.fromkeys(name for scan in self._scans for name in unused_of(scan)))
 
     @property
     def time_form(self) -> str | None:

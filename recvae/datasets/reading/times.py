@@ -19,6 +19,7 @@ from recvae.errors import DataError
 
 NUMBER, NUMBER_WITH_COMMA, ISO, COMPACT = "number", "number with a comma", "ISO 8601", "days such as 20191101"
 OWN, DATES = "your format", "dates"
+UNSEEN = "not seen"  # there is no time yet from which to tell
 NUMBERS = (NUMBER, NUMBER_WITH_COMMA)
 
 UNITS = (
@@ -116,6 +117,11 @@ def form_of(values: Sequence[str], where: str) -> str:
     )
 
 
+def form_of_integers(values: Sequence[str]) -> str:
+    """Decide what times that are integers mean, as `form_of` does where they are texts: days, or numbers."""
+    return COMPACT if values and all(map(_IS_DAY.fullmatch, values)) else NUMBER
+
+
 def _is_rounded(value: str) -> bool:
     """Whether a number is written with fewer digits than a time in seconds has, as spreadsheets show them."""
     digits, mark, _ = value.strip().lower().partition("e")
@@ -153,17 +159,19 @@ def sql_of(column: str, kind: str, form: str | None, time_format: str | None) ->
     kind : str
         Its DuckDB type.
     form : str, optional
-        What `form_of` decided, for texts.
+        What `form_of` or `form_of_integers` decided; not for dates.
     time_format : str, optional
         A format of `strptime`.
     """
     seconds = "epoch_us({}) // 1000000"
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
         return seconds.format(f"{column}::TIMESTAMPTZ" if kind != "TIMESTAMP WITH TIME ZONE" else column)
-    if kind in ("DOUBLE", "FLOAT") or kind.startswith("DECIMAL"):
-        return f"try_cast(floor({column}::DOUBLE) AS BIGINT)"
     if kind != "VARCHAR":
-        return f"try_cast({column} AS BIGINT)"
+        whole = f"floor({column}::DOUBLE)" if kind == "DOUBLE" or kind.startswith("DECIMAL") else column
+        number = f"try_cast({whole} AS BIGINT)"
+        if time_format is None and form != COMPACT:
+            return number
+        column = f"{number}::VARCHAR"
     text = f"trim({column})"
     if time_format is not None:
         return seconds.format(f"try_strptime({text}, {quoted(time_format)})")

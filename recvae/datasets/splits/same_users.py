@@ -66,9 +66,9 @@ def leave_last_out(events: Events, seed: int = LIANG_SEED) -> Split:
     Users with fewer than three events are only in training. Each user has their own last event, so that later events
     of other users are in training; if that matters, use `time`.
 
-    Where the last events of a user have equal times, the seed decides which of them are the targets: they are ordered
-    by a hash of the seed, the user's id and the item's id, so that the order of the lines makes no difference. Then the
-    protocol has the seed, and as `tied_users` the number of users for whom it decided.
+    Where the last events of a user have equal times, in whole seconds, the seed decides which of them are the targets:
+    they are ordered by a hash of the seed, the user's id and the item's id, so that the order of the lines makes no
+    difference. Then the protocol has the seed, and as `tied_users` the number of users for whom it decided.
 
     Parameters
     ----------

@@ -17,6 +17,9 @@ from recvae.interactions import HeldOut
 
 # Letters in shape comments: E events, U users.
 
+NEW_ITEMS, NEW_USERS = "later events on items not in training", "later events of users without a history before"
+"""What the manifest calls later events that are no targets."""
+
 
 def time_split(events: Events, validation_share: float = LATER_SHARE, test_share: float = LATER_SHARE) -> Split:
     """Split at two points in time: train before the first, validation targets up to the second, test targets after.
@@ -64,9 +67,9 @@ def time_split(events: Events, validation_share: float = LATER_SHARE, test_share
     users = np.unique(events.users[in_train])
     rows = np.searchsorted(users, events.users)
     train = rows_of(events, vocabulary, in_train, rows, len(users))
-    validation = _asked(events, vocabulary, in_train, ~in_train & ~in_test & known)
-    test = _asked(events, vocabulary, ~in_test & known, in_test & known)
-    dropped = {"later events on items not in training": int((~in_train & ~known).sum())}
+    validation, n_new = _asked(events, vocabulary, in_train, ~in_train & ~in_test & known)
+    test, n_newer = _asked(events, vocabulary, ~in_test & known, in_test & known)
+    dropped = dropped_of(int((~in_train & ~known).sum()), n_new + n_newer)
     protocol = {
         "split": "time",
         "validation_share": float(validation_share),
@@ -92,15 +95,21 @@ def starts_of(n_events: int, validation_share: float, test_share: float) -> tupl
     return n_events - max(1, n_later[0]), n_events - max(1, n_later[1])
 
 
-def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets: np.ndarray) -> HeldOut:
-    """Return the users that have both a history and a target."""
+def dropped_of(of_new_items: int, of_new_users: int) -> dict[str, int]:
+    """Return the numbers of later events that are no targets; with training events and targets, these are all."""
+    return {NEW_ITEMS: of_new_items, **({NEW_USERS: of_new_users} if of_new_users else {})}
+
+
+def _asked(events: Events, vocabulary: Vocabulary, history: np.ndarray, targets: np.ndarray) -> tuple[HeldOut, int]:
+    """Return the users that have both a history and a target, and how many targets others have."""
     users = np.intersect1d(events.users[history], events.users[targets])
     if not len(users):
         raise DataError("no user has events both before and after the time of the split; use another --split")
     asked = np.isin(events.users, users)
     row = np.searchsorted(users, events.users)
-    return HeldOut(
+    held_out = HeldOut(
         fold_in=rows_of(events, vocabulary, history & asked, row, len(users)),
         targets=rows_of(events, vocabulary, targets & asked, row, len(users)),
         user_ids=events.user_ids[users],
     )
+    return held_out, int(np.count_nonzero(targets & ~asked))
