@@ -226,6 +226,14 @@ def test_a_file_of_another_kind_is_refused_by_what_it_is(tmp_path: Path, kind: s
         read_events(tmp_path / "log.csv")
 
 
+@pytest.mark.parametrize("mark", ["PAR1", "ORC", "ORCID-7", "ARROW1", "FEA1", "RDX2", "Rar!", "BZhang", "7zip", "Obj"])
+def test_an_id_may_be_spelled_as_a_file_of_another_kind_begins(tmp_path: Path, mark: str) -> None:
+    text = "".join(f"{user},{item},5,1\n" for user in (mark, "b") for item in ("x", "y", "z"))
+    (tmp_path / "log.csv").write_text(text, encoding="utf-8")
+    expected = [(user, item) for user in (mark, "b") for item in ("x", "y", "z")]
+    assert sorted(rows_of(read_events(tmp_path / "log.csv"))) == sorted(expected)
+
+
 def test_a_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
     sqlite(tmp_path / "log.db")
     message = (

@@ -7,6 +7,7 @@ import glob
 import gzip
 import io
 import lzma
+import re
 import stat
 import sys
 import zipfile
@@ -28,6 +29,8 @@ from recvae.storage.files import storage_errors
 STDIN = "-"
 _ZIP, _GZIP, _BZIP2, _XZ, _ZSTD = b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _PACKINGS = {_ZIP: "zip", _GZIP: "gzip", _BZIP2: "bzip2", _XZ: "xz", _ZSTD: "zstd"}
+_BZIP2_NEXT = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # after its first four bytes: a block, or the end of nothing
+_PARQUET = b"PAR1"
 _FOREIGN = (  # first bytes, what it is, and what to do
     (b"PK\x05\x06", "an empty zip", "make it again"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and give the log itself"),
@@ -51,6 +54,8 @@ _FOREIGN = (  # first bytes, what it is, and what to do
     (b"%%MatrixMarket", "a Matrix Market file", "write the pairs user, item as CSV"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch it with `git lfs pull`"),
 )
+_TEXTS = (b"%PDF", b"%%MatrixMarket", b"version https://git-lfs")  # of those, what is or may begin as text
+_NEVER_TEXT = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 _WORKBOOKS = {"xl/": "an Excel workbook", "content.xml": "an OpenDocument sheet", "word/": "a Word document"}
 _IGNORED = ("__MACOSX/", ".DS_Store")
@@ -124,11 +129,14 @@ class Source:
             If it is empty.
         """
         magic = self._magic()
+        if magic.startswith(_BZIP2) and len(magic) >= 10 and magic[4:10] not in _BZIP2_NEXT:
+            return None  # the text of a user BZhang
         return next((name for start, name in _PACKINGS.items() if magic.startswith(start)), None)
 
     def is_parquet(self) -> bool:
-        """Whether the file is a Parquet file."""
-        return self._magic().startswith(b"PAR1")
+        """Whether the file is a Parquet file, and not a text whose first id is PAR1."""
+        magic = self._magic()
+        return magic.startswith(_PARQUET) and (magic == _PARQUET or not _may_be_text(magic))
 
     def open(self) -> BinaryIO:
         """Open the content for reading, decompressed.
@@ -167,7 +175,8 @@ class Source:
             The message says what it is, and the way out.
         """
         for start, what, way_out in _FOREIGN:
-            if head.startswith(start):
+            is_word = start.isascii() and start not in _TEXTS
+            if head.startswith(start) and not (is_word and _may_be_text(head)):
                 raise DataError(f"{self.name} is {what}, expected text or Parquet; {way_out}")
         if head[257:262] == b"ustar":
             raise DataError(
@@ -206,6 +215,11 @@ class Source:
                 f"{self.path} holds {len(members)} files ({listed}), expected one; unpack it and give the log itself"
             )
         return members[0]
+
+
+def _may_be_text(head: bytes) -> bool:
+    """Whether first bytes have nothing that no text has: an id may be spelled as the mark of a file of another kind."""
+    return _NEVER_TEXT.search(head) is None
 
 
 @contextmanager
