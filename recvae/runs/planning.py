@@ -162,7 +162,6 @@ def plan(
         model.check_libraries()
         if isinstance(train, StoredRows):
             check_can_stream(type(model))
-            seconds *= isinstance(model, Autoencoder)
     except UsageError as error:
         obstacle, seconds = str(error), 0.0
     try:
@@ -172,7 +171,7 @@ def plan(
             held_out = None if refit else dataset.validation
             of_epoch = _epoch_seconds(model, dataset.train, held_out, place, seconds, max_memory)
             whole = of_epoch * epochs
-        elif seconds > 0:
+        elif seconds > 0 and not isinstance(train, StoredRows):
             whole = _fit_seconds(model, dataset, place, seconds)
     except MemoryLimitError as error:
         obstacle = str(error)
