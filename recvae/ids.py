@@ -30,7 +30,16 @@ REMARKS = ("#", "%", "//")
 MOST_EXACT = 2**53
 """Up to here a float64 can hold every integer; beyond, two ids may have become one."""
 
+_EXACT = {"bfloat16": 2**8, "float16": 2**11, "halffloat": 2**11, "float32": 2**24, "float": 2**24, "f": 2**24}
+"""Up to where shorter floats hold every integer, by what numpy, pandas, polars, PyTorch, Arrow and Python call them."""
+
 _WHOLE = re.compile(r"-?\d+\.0*")
+
+
+def most_exact(given: object) -> int:
+    """Return up to where the type of an array or a column holds every integer; of other things, what a float does."""
+    kind = next((getattr(given, name) for name in ("dtype", "type", "typecode") if hasattr(given, name)), None)
+    return _EXACT.get(str(kind).lower().removeprefix("torch.").removesuffix("[pyarrow]"), MOST_EXACT)
 
 
 def plain_id(value: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recvae.datasets.columns import COLUMN_NAMES, plain_name
 from recvae.errors import UsageError
-from recvae.ids import MOST_EXACT
+from recvae.ids import MOST_EXACT, most_exact
 from recvae.items import ItemIndex
 
 HISTORY = "a history"
@@ -18,9 +18,6 @@ HISTORY = "a history"
 
 BECOME_ONE = "a type that is exact only below {:,}: different ids may have become one; give integers or texts"
 """What messages say of floats that are too large for ids."""
-
-_EXACT = {"bfloat16": 2**8, "float16": 2**11, "halffloat": 2**11, "float32": 2**24, "float": 2**24, "f": 2**24}
-"""Up to where shorter floats hold every integer, by what numpy, pandas, polars, PyTorch, Arrow and Python call them."""
 
 _NUMBER = (int, float, np.number, np.bool_)
 _TO_LIST = ("tolist", "to_list", "to_pylist")  # of numpy, pandas and PyTorch; of polars; of Arrow
@@ -85,12 +82,6 @@ def listed_ids(given: object, n_items: int, what: str = HISTORY) -> list[Any]:
             "ids; for a row of a matrix use recommend_batch(scipy.sparse.csr_matrix(x))"
         )
     return ids
-
-
-def most_exact(given: object) -> int:
-    """Return up to where the type of an array or a column holds every integer; of other things, what a float does."""
-    kind = next((getattr(given, name) for name in ("dtype", "type", "typecode") if hasattr(given, name)), None)
-    return _EXACT.get(str(kind).lower().removeprefix("torch.").removesuffix("[pyarrow]"), MOST_EXACT)
 
 
 def check_exact(ids: Iterable[Any], what: str = HISTORY, most: int = MOST_EXACT) -> None:

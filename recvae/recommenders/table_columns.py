@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recvae.errors import UsageError
-from recvae.recommenders.id_lists import BECOME_ONE, most_exact
+from recvae.ids import most_exact
+from recvae.recommenders.id_lists import BECOME_ONE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recvae.datasets.reading.growing import Growing
 from recvae.errors import DataError
-from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT, REMARKS, plain_id, spellings
+from recvae.ids import BLANKS, MARKERS, MARKERS_AMONG_INTEGERS, MOST_EXACT, REMARKS, most_exact, plain_id, spellings
 from recvae.interactions import in_chunks
 
 MISSING = -1
@@ -29,7 +29,6 @@ _REMARK = f"^({'|'.join(REMARKS)})"
 _RULE = r"^(-{3,}|={3,})$"  # what databases write below a header
 _NUMBERS, _MANY_NUMBERS = r"^\d+([,; ] ?\d+)+$", r"^\d+([,; ] ?\d+){2,}$"
 _MOST_ODD, _ODD_SHARE = 3, 0.1  # words among so many integers are shown: one may be a line that is no row
-_MOST_EXACT_SINGLE = 2**24
 _MOST_BYTES = 1 << 30
 _PENDING = 1 << 18  # distinct values that wait until they are merged into the known ones
 
@@ -201,7 +200,7 @@ class IdColumn:
         numbers = values.to_numpy(zero_copy_only=False)
         missing = np.isnan(numbers)
         present = numbers[~missing].astype(np.float64)
-        most = _MOST_EXACT_SINGLE if values.type == pa.float32() else MOST_EXACT
+        most = most_exact(values)
         wrong = present[~(np.isfinite(present) & (present == np.floor(present)))]
         if len(wrong):
             raise DataError(

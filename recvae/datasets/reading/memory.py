@@ -9,9 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recvae.errors import DataError, UsageError
-from recvae.ids import MOST_EXACT, plain_id
-
-_MOST_EXACT_HALF = 2048
+from recvae.ids import most_exact, plain_id
 
 
 def arrow_table(table: Any) -> pa.Table:
@@ -66,9 +64,9 @@ def readable(table: pa.Table, name: str, names: Sequence[str]) -> pa.Table:
         if pa.types.is_dictionary(kind) and pa.types.is_floating(kind.value_type):
             column, kind = column.cast(kind.value_type), kind.value_type
         if pa.types.is_float16(kind):  # exact up to 2048 only: a user with a larger id would be another one
-            if _largest(column) >= _MOST_EXACT_HALF:
+            if _largest(column) >= (most := most_exact(column)):
                 raise DataError(
-                    f"{name}: column '{called}' holds float16 numbers from {_MOST_EXACT_HALF} on, which are not exact; "
+                    f"{name}: column '{called}' holds float16 numbers from {most} on, which are not exact; "
                     "write them as float64 or as integers"
                 )
             column = column.cast(pa.float32())
@@ -156,7 +154,7 @@ def arrow_column(column: Any, name: str) -> pa.ChunkedArray:
 
 def _exact(value: float | np.floating, name: str) -> float:
     """Return a float of a list, unless it is a whole number that its type does not hold exactly."""
-    most = {np.float16: _MOST_EXACT_HALF, np.float32: 2**24}.get(type(value), MOST_EXACT)
+    most = most_exact(value)
     if np.isfinite(value) and abs(value) > most and name not in ("rating", "time"):
         raise DataError(
             f"got {value!r} in the column of {name}s, expected floats up to {most}, which are exact: different ids may "
