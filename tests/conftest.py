@@ -230,7 +230,10 @@ def program() -> list[str]:
 
 
 # What most starts of `recvae` spend their time on.
-LARGE = ("torch", "scipy.sparse", "pandas", "pyarrow.parquet", "duckdb", "safetensors.torch", "rich.table", "requests")
+LARGE = (
+    *("torch", "torch._dynamo", "scipy.sparse", "scipy.linalg", "pandas", "pyarrow.parquet", "duckdb"),
+    *("safetensors.torch", "pydantic", "typer", "rich.table", "requests"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ CARD = "recommender.json"
 FORMAT_VERSION = 1
 RUN_STATE = "run.json"  # these two show a run that has no bundle yet
 RUN_LOG = "log.jsonl"
+RUN_LOCK = "run.lock"  # held by who trains it
 _KINDS = {  # of what a card says
     "model": (str, "a text"),
     "hyperparameters": (dict, "an object"),

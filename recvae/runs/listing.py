@@ -11,10 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE, read_card
+from recvae.bundles.card import CARD, RUN_LOCK, RUN_LOG, RUN_STATE, read_card
 from recvae.errors import BundleError, UsageError
 from recvae.runs.finding import UNFINISHED, RunFolder, list_runs
-from recvae.runs.state import LOCK
 from recvae.storage.integrity import UNREADABLE as UNREADABLE_JSON
 
 TRAINING, UNREADABLE = "training", "unreadable"
@@ -173,7 +172,7 @@ def is_being_trained(folder: Path) -> bool:
     try:
         import fcntl  # imported here: not every system has it
 
-        with (folder / LOCK).open() as file:
+        with (folder / RUN_LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

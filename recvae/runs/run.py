@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recvae.bundles.bundle import Bundle, gather_weights, unknown_model, write_bundle
-from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
+from recvae.bundles.card import CARD, RUN_LOCK, RUN_LOG, RUN_STATE
 from recvae.compute.devices import resolve_device
 from recvae.compute.ranks import current
 from recvae.datasets.dataset import Dataset
@@ -23,7 +23,6 @@ from recvae.models.common.hyperparameters import build, parse_settings, values_o
 from recvae.models.common.streaming import check_fits, order_of
 from recvae.runs.finding import list_runs
 from recvae.runs.state import (
-    LOCK,
     check_same_stream,
     claim,
     is_locked,
@@ -288,7 +287,7 @@ def train(
             if not bundle.interrupted or not isinstance(failure, OutOfMemoryError | None):
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
-            (folder / LOCK).unlink(missing_ok=True)
+            (folder / RUN_LOCK).unlink(missing_ok=True)
     if isinstance(monitor, DetailedMonitor):
         monitor.saved(bundle, folder)
     if failure is not None:

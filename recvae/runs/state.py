@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.bundles.bundle import ITEMS, README, WEIGHTS
-from recvae.bundles.card import CARD, RUN_LOG, RUN_STATE
+from recvae.bundles.card import CARD, RUN_LOCK, RUN_LOG, RUN_STATE
 from recvae.datasets.dataset import Dataset
 from recvae.errors import BundleError, UsageError
 from recvae.metrics import Metric
@@ -19,8 +19,7 @@ from recvae.training.checkpoints import FILE_NAME
 from recvae.training.refits import Refit
 from recvae.training.validation import OBJECTIVE, objective
 
-LOCK = "run.lock"
-_OF_A_RUN = {CARD, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, LOCK}
+_OF_A_RUN = {CARD, ITEMS, README, RUN_STATE, RUN_LOG, FILE_NAME, RUN_LOCK}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -109,12 +108,12 @@ def check_same_stream(run: Path, written: int | None, dataset: Dataset) -> None:
 
 def locked_run(work: Path) -> AbstractContextManager[None]:
     """Keep a run for this process."""
-    return locked(work / LOCK, f"{work} is being trained by another process; wait for it, or use another --name")
+    return locked(work / RUN_LOCK, f"{work} is being trained by another process; wait for it, or use another --name")
 
 
 def is_locked(work: Path) -> bool:
     """Whether another process trains it."""
-    if not (work / LOCK).exists():
+    if not (work / RUN_LOCK).exists():
         return False
     try:
         with locked_run(work):
