@@ -1,6 +1,7 @@
 """No list is cut: in a narrow terminal texts are wrapped, or below one another; in a pipe a line has what it needs."""
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -148,3 +149,21 @@ def test_no_help_cuts_a_word(columns: int, command: Command, monkeypatch: pytest
         said = command(*verb.split(), "--help")
         assert said.code == 0 and "…" not in said.out, verb
         assert "--help" in said.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_lines_of_a_help_end_where_there_is_no_room_and_those_of_its_examples_are_whole(
+    verb: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = 80
+    monkeypatch.setenv("COLUMNS", str(columns))
+    before = command(verb, "--help").out.split("╭")[0]
+    _, *paragraphs = [text.strip("\n") for text in re.split(r"\n *(?=\n)", before) if text.strip()]  # after the usage
+    prose = [text.splitlines() for text in paragraphs if not re.match(r" *Examples?:|.*: *\n", text)]
+    examples = [text for text in paragraphs if re.match(r" *Examples?:", text)]
+    assert prose and len(examples) == 1
+    for line, following in (pair for lines in prose for pair in itertools.pairwise(lines)):
+        assert len(line.rstrip()) + 1 + len(following.split()[0]) > columns - 2, line
+    typed = [line for line in re.sub(" *Examples?:", "", examples[0]).splitlines() if line.strip()]
+    assert typed
+    assert all(re.match(r" +([A-Z_]+=\S+ )?(recvae|torchrun) ", line) for line in typed), typed

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -323,3 +325,21 @@ def test_the_page_is_readable_in_light_and_dark_on_its_own(browser: Browser, run
             assert page.locator("svg").is_visible() and page.locator("td", has_text="<script>").count() > 0
         grounds.append(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
     assert grounds[0] != grounds[1]
+
+
+def test_the_page_of_an_own_model_is_made_again_with_its_class(
+    toy: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setitem(sys.modules, "my_ae", None)  # so that it is forgotten afterwards
+    del sys.modules["my_ae"]
+    Path("my_ae.py").write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom recvae.models import MODELS\n\n\n"
+        "@dataclass(kw_only=True)\nclass MyAE(MODELS['ae']):\n    '''Mine.'''\n\n    name: ClassVar[str] = 'my-ae'\n"
+    )
+    model = ("--model", "my_ae:MyAE")
+    assert command("train", *model, "--set", "latent_dim=8", "--set", "epochs=2").code == 0
+    said = command("segments", *model, "--groups", "3", "--output", "groups.html")
+    assert said.code == 0, said.err
+    page = re.sub("<[^>]+>", "", Path("groups.html").read_text())
+    assert f"recvae segments toy/my-ae {' '.join(model)} --groups 3" in page

@@ -191,9 +191,14 @@ class Verb(TyperCommand):
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help: in a narrow terminal as plain text, where no word is cut."""
+        """Write the help: in a narrow terminal as plain text, where no word is cut; lines end where there is no room.
+
+        Of the paragraphs after the first, Typer would keep the ends of lines that they have in the source.
+        """
         if _narrow():
             self.rich_markup_mode = None
+        paragraphs = (self.help or "").split("\n\n")
+        self.help = "\n\n".join(text if text.startswith("\b") else text.replace("\n", " ") for text in paragraphs)
         super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:

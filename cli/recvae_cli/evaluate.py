@@ -59,7 +59,7 @@ def evaluate(
     \b
     Examples:
       recvae evaluate
-      recvae evaluate ml-1m/multvae ml-1m/multdae --metrics recall@10,ndcg@10,coverage@10
+      recvae evaluate ml-1m/multvae --metrics recall@10,ndcg@10,coverage@10
       recvae evaluate --output report.json --per-user users.parquet
     """
     from recvae.bundles.bundle import ITEMS

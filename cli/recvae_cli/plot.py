@@ -76,7 +76,7 @@ def plot(
     Examples:
       recvae plot
       recvae plot multvae recvae --picture curves --output curves.svg
-      recvae plot multvae ease --picture by-k,by-history,bias --output pictures.png
+      recvae plot multvae ease --picture by-k,bias --output films.png
       recvae plot multvae --picture map --labels ages.csv --output map.pdf
     """
     from recvae.reports.canvas import styled

@@ -84,7 +84,7 @@ def recommend(
       recvae recommend --input histories.parquet --output recs.parquet -k 100
       recvae recommend --input histories.csv --output recs.jsonl --explain
       recvae recommend --format index --items 318,296
-      recvae recommend --engine spark --input s3a://logs/plays/ --output s3a://logs/top100.parquet -k 100
+      recvae recommend --engine spark --input s3a://logs/ --output s3a://top/
     """
     from recvae.errors import UsageError
     from recvae.recommenders.recommender import Recommender

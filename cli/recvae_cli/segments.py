@@ -178,7 +178,7 @@ def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> 
         save(picture, output)
         say(f"map: {output}")
         return
-    folder = opened.folder.resolve()
+    folder, own = opened.folder.resolve(), model_words(type(opened.bundle.model))
     run = f"{folder.parent.name}/{folder.name}"  # of the whole folder, which may be private, this much
     report = SegmentsReport(
         found=found,
@@ -190,7 +190,7 @@ def _write(output: Path, opened: "Opened", found: "Segments", asked: _Asked) -> 
         how=asked.how,
         seeds=asked.seeds,
         named_by=asked.named_by,
-        command=shlex.join(["recvae", "segments", run, *map(str, asked.words), "--output", output.name]),
+        command=shlex.join(["recvae", "segments", run, *own, *map(str, asked.words), "--output", output.name]),
     )
     write_text(output, segments_page(report))
     say(f"page: {output}")
