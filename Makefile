@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-all check format docs notebooks bench bench-peers bench-quality leaderboard clean
+.PHONY: help install quickstart test test-slow test-all check format docs notebooks bench bench-peers bench-quality leaderboard clean
 
 help:
 	@echo "make quickstart   install, then train, evaluate and recommend on generated data (about a minute)"
 	@echo "make test         install, then run all tests except the slow ones, on all cores"
-	@echo "make test-all     also the slow tests"
+	@echo "make test-slow    the slow ones, which CI runs too (as long again)"
+	@echo "make test-all     all of them, also those that take minutes or gigabytes (an hour)"
 	@echo "make check        ruff and pyright"
 	@echo "make format       let ruff fix what it can"
 	@echo "make docs         the table of models and the picture of the results; then the site, build/site/index.html"
@@ -32,11 +33,17 @@ quickstart: install
 	$(BIN)/recvae quickstart
 
 # Compiled modules are kept, whatever the environment says: the tests start some hundred processes.
-test: install
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+SHARED := -n logical --maxprocesses 8 --dist worksteal
 
-test-all: install
-	$(BIN)/python -m pytest
+test: install
+	$(PYTEST) -m "not slow" $(SHARED)
+
+test-slow: install
+	$(PYTEST) -m "slow and not large" $(SHARED)
+
+test-all: test test-slow
+	$(PYTEST) -m large
 
 check: install
 	$(BIN)/ruff check .

@@ -36,6 +36,15 @@ hypothesis.settings.load_profile("recvae")
 torch.set_num_threads(1)  # models this small only wait for further threads
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts in the background
 
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what is large out wherever slow tests are left out."""
+    for item in items:
+        if item.get_closest_marker("large"):
+            item.add_marker("slow")
+
+
 BLOCKS, BLOCK_ITEMS = 4, 8
 SMALL: dict[str, dict[str, Any]] = {  # a model not listed is tested with its defaults
     "multvae": {"hidden_dims": (16,), "latent_dim": 8, "epochs": 25, "batch_size": 10, "learning_rate": 0.01},

@@ -21,6 +21,8 @@ from recvae import Dataset, MultVAE, Recommender, synthetic_log
 from recvae.models.multvae import MultVAENetwork
 from recvae.training.batches import whole_batch
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 BETA = 0.3
 
@@ -255,7 +257,6 @@ def test_the_floor_of_ease_is_the_inverse_round_after_round(epoch: ModuleType) -
     np.testing.assert_allclose(np.tril(floor.block), before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

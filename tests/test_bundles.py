@@ -290,6 +290,7 @@ def test_a_card_that_does_not_fit_is_refused(changes: dict[str, Any], message: s
         read_bundle(folder)
 
 
+@pytest.mark.slow
 @given(data=st.data(), value=JSON)
 def test_a_card_of_any_content_is_shown_or_refused(
     sound: Path, scratch: Path, command: Callable[..., Any], data: st.DataObject, value: Any

@@ -98,6 +98,7 @@ def test_every_bound_is_exact_where_the_encoder_is_the_posterior(n_samples: int)
         np.testing.assert_allclose(model.log_likelihood(row, n_samples), truth, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_elbo_is_exact_where_the_encoder_is_the_posterior() -> None:
     weight, bias, rows = ppca(4)
     for row in rows:

@@ -108,6 +108,7 @@ def test_a_model_without_any_weight_is_exported(blocks: Dataset, rows: sp.csr_ma
         assert not empty.scorer()(*tensors(rows)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTIZABLE)
 def test_with_8_bits_a_model_finds_nearly_the_same(name: str, exported: Folder, fitted: Callable[[str], Model]) -> None:
     folder = exported(name, "onnx", "int8")
@@ -120,6 +121,7 @@ def test_with_8_bits_a_model_finds_nearly_the_same(name: str, exported: Folder, 
     assert "MatMulNBits" in used and "Gemm" not in used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXPORTABLE if name not in QUANTIZABLE])
 def test_a_model_without_dense_layers_is_not_quantized(name: str, bundle_folder: Folder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{name} has no dense layer to quantise; export it without --quantize"):
@@ -167,6 +169,7 @@ def test_a_program_holds_nothing_that_would_be_unpickled(exported: Folder) -> No
             assert "pkl" not in name and (not name.endswith(".pt") or not content)
 
 
+@pytest.mark.slow
 def test_large_weights_lie_beside_the_graph(
     bundle_folder: Folder, exported: Folder, tmp_path: Path, rows: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +207,7 @@ class _Wrong(torch.nn.Module):
         return torch.full((32,), self.value).repeat(offsets.shape[0] - 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 @pytest.mark.parametrize("value", [3.0, float("nan")])
 def test_scores_that_are_not_the_models_are_refused_and_leave_nothing(
@@ -284,6 +288,7 @@ def test_als_is_refused_before_anything_is_written(bundle_folder: Folder) -> Non
     assert not [path for path in bundle_folder("als").iterdir() if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_only_an_export_is_replaced(bundle_folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")

@@ -50,6 +50,7 @@ def test_json_is_the_card_and_torch_is_a_program(run: Recommender, command: Comm
     assert "torch.export.load('runs/toy/multvae/torch/model.pt2')" in command("export", RUN, "--format", "torch").err
 
 
+@pytest.mark.slow
 def test_without_its_data_a_run_is_checked_on_made_up_histories(run: Recommender, command: Command) -> None:
     said = command("export", "--data-dir", "nowhere")
     assert (said.code, "200 generated histories" in said.out) == (0, True)
@@ -82,6 +83,7 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(
     assert not (RUN / "onnx").exists()
 
 
+@pytest.mark.slow
 def test_inspect_says_whether_an_export_is_whole_and_of_the_run_as_it_is_now(
     run: Recommender, command: Command
 ) -> None:

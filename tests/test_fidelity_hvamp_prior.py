@@ -168,6 +168,7 @@ def test_elbo_is_at_most_the_bound_of_k_draws_is_at_most_that_of_more(model: HVa
     assert (elbo < bound - 1e-3).any()
 
 
+@pytest.mark.slow
 def test_log_likelihood_is_the_integral_over_the_prior(model: HVamp) -> None:
     """Draws from the prior itself, without q, have the same mean of p(x | z)."""
     weights, n = in_float64(model), 20_000

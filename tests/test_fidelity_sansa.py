@@ -261,6 +261,7 @@ def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
         SANSA().fit(sp.csr_matrix((2, 1_000_000)), max_memory=10**9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entries", [5, 60])
 def test_it_takes_no_more_memory_than_it_says(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse_inverse, "_PAIRS", 1 << 20)

@@ -67,6 +67,7 @@ def test_ids_of_texts_keep_their_zeros(ending: str, workplace: Path) -> None:
     assert tables(Path(f"a{ending}")) == [{"user": ["007", "7", "7"], "item": ["0318", "NA", "1e3"]}]
 
 
+@pytest.mark.slow
 @given(
     users=st.lists(
         st.text('0127.eE+-_aN é,"', min_size=1).map("u".__add__), unique_by=str.strip, min_size=1, max_size=5
@@ -83,6 +84,7 @@ def test_whatever_users_are_called_they_come_back(
     assert all(len(block["user"]) <= size for block in blocks)
 
 
+@pytest.mark.slow
 @given(data=st.data(), size=st.integers(1, 4))
 def test_rows_in_any_order_give_whole_users_in_the_order_in_which_they_appear(
     data: st.DataObject, size: int, tmp_path_factory: pytest.TempPathFactory

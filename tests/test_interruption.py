@@ -172,6 +172,7 @@ def test_a_killed_run_is_refused_with_a_way_out(killed: Path, command: Command) 
         Recommender.load(RUN)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_bytes_of_one_that_never_was(
     killed: Path, warm_program: list[str], shell: Command
 ) -> None:

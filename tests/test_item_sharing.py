@@ -133,6 +133,7 @@ def test_a_file_of_the_whole_is_that_of_one_process_and_parts_answer_nothing(sev
     assert expected.gather() and isinstance(first[1], np.ndarray)
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_by_any_number_of_processes_and_either_way(several: Several, tmp_path: Path) -> None:
     how: dict[str, Any] = {"epochs": 4, "averaging": 0.5}
     expected, path = figures(fitted(**how)), tmp_path / "checkpoint.safetensors"

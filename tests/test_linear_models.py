@@ -357,7 +357,7 @@ def conjugate_gradients(train: sp.csr_matrix, l2: float, item: int) -> np.ndarra
     return column
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("n_items", [33_000, 41_000])
 def test_many_items_are_solved_rightly(n_items: int) -> None:
     if psutil.virtual_memory().available < 3 * 4 * n_items**2:

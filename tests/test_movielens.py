@@ -67,9 +67,9 @@ def test_ease_is_exact_to_four_digits(l2: float, expected: list[float], ml_1m: D
     ("model", "expected"),
     [
         (ALS(), (0.3588, 0.4880, 0.4205)),
-        pytest.param(MultVAE(), (0.334, 0.479, 0.400), marks=pytest.mark.slow),
-        pytest.param(MultDAE(), (0.346, 0.477, 0.418), marks=pytest.mark.slow),
-        pytest.param(RECVAE, (0.3616, 0.4940, 0.4341), marks=pytest.mark.slow),
+        pytest.param(MultVAE(), (0.334, 0.479, 0.400), marks=pytest.mark.large),
+        pytest.param(MultDAE(), (0.346, 0.477, 0.418), marks=pytest.mark.large),
+        pytest.param(RECVAE, (0.3616, 0.4940, 0.4341), marks=pytest.mark.large),
     ],
     ids=lambda value: value.name if isinstance(value, Model) else "",
 )
@@ -81,7 +81,7 @@ def test_models_reach_an_independent_implementation_within_a_standard_error(
         assert mean >= other - error
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_bfloat16_is_within_a_standard_error_of_float32(ml_1m: Dataset) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):

@@ -111,6 +111,7 @@ def test_kept_outputs_on_real_data_are_of_it_and_have_no_rows_of_it(path: Path, 
     assert len(titles) <= FEW_TITLES, titles
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_draws_its_figures(path: Path, workplace: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     before = nbformat.from_dict(notebook)

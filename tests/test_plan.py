@@ -145,6 +145,7 @@ def taken() -> dict[str, tuple[int, int]]:
     return {case: (expected, took) for case, expected, took in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MIDDLE)
 def test_what_a_model_says_it_needs_is_what_it_takes(case: str, taken: dict[str, tuple[int, int]]) -> None:
     """Between half of it and one and a half times as much."""

@@ -72,7 +72,9 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> tuple
     return running.returncode, out + err
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page == README else pytest.mark.slow, id=page.name) for page in PAGES]
+)
 def test_the_blocks_of_a_page_run_in_order(
     page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, warm_python: str
 ) -> None:

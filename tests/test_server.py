@@ -217,6 +217,7 @@ def test_what_was_accepted_is_answered_before_it_ends(
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_several_processes_answer_reload_and_count_as_one(
     start: Callable[..., Any], run: Path, fitted: Callable[[str], Model], blocks: Dataset, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def test_several_processes_answer_reload_and_count_as_one(
         assert server.process.wait(PATIENCE) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_serve_what_is_there_now_says_so_in_one_line(
     start: Callable[..., Any], run: Path, tmp_path: Path
 ) -> None:

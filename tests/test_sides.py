@@ -13,6 +13,8 @@ from recvae import MultDAE, MultVAE, evaluate, synthetic_log
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.features import ItemFeatures
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 

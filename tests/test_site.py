@@ -27,6 +27,8 @@ from recvae import errors, metrics, models
 from recvae.models import MODELS
 from recvae.models.common.hyperparameters import hyperparameters_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

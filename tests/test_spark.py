@@ -111,11 +111,11 @@ def same(made: Any, expected: Dataset) -> None:
     assert again.items.train_counts.tolist() == expected.items.train_counts.tolist()
 
 
-SLOW = ("leave-last-out", "time")  # which other tests of this file and tests/test_relational.py have too
+QUICK = "strong"  # what the others are like, other tests of this file and tests/test_relational.py have too
 
 
 @pytest.mark.parametrize(
-    "split", [pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else []) for one in PROTOCOLS]
+    "split", [pytest.param(one, marks=[] if one == QUICK else pytest.mark.slow) for one in PROTOCOLS]
 )
 def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, split: str) -> None:
     log = written(odd_log(), tmp_path / "log")
@@ -131,6 +131,7 @@ def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, 
     assert not [table for table in session.catalog.listTables() if table.name.startswith("recvae")]
 
 
+@pytest.mark.slow
 def test_files_in_sub_folders_are_read_too(session: Any, tmp_path: Path) -> None:
     log = written(odd_log(), tmp_path / "log")
     (log / "more" / "2026").mkdir(parents=True)
@@ -178,6 +179,7 @@ def failing_once() -> Callable[[Any], Iterator[Any]]:
     return fail
 
 
+@pytest.mark.slow
 def test_a_table_is_read_by_user_and_item_and_failed_tasks_double_nothing(session: Any, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     log = pd.DataFrame({"user": generator.integers(0, 50, 600) - 9, "item": generator.integers(2**40, 2**40 + 40, 600)})
@@ -257,6 +259,7 @@ def test_recommendations_are_those_of_one_machine(
     assert in_order(rows) == in_order(expected)  # scores too, to the bit
 
 
+@pytest.mark.slow
 def test_a_file_of_recommendations_has_the_rows_of_one_machine(session: Any, bundle: Path, tmp_path: Path) -> None:
     from recvae.recommenders.answer_files import recommend_file
 
@@ -284,6 +287,7 @@ def test_a_file_of_recommendations_has_the_rows_of_one_machine(session: Any, bun
     assert not (tmp_path / "no.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_row_without_a_user_stops_the_job_and_says_so(session: Any, bundle: Path) -> None:
     frame = session.createDataFrame([("a", "film 990"), (None, "film 991")], "user string, item string")
     with (
@@ -339,6 +343,7 @@ def test_what_spark_would_read_in_another_way_is_refused(session: Any, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used_are_refused_or_counted_as_on_one_machine(session: Any, tmp_path: Path) -> None:
     log = odd_log(n=200)
     log.loc[[150, 170], "stars"] = np.nan
@@ -358,6 +363,7 @@ def test_rows_that_cannot_be_used_are_refused_or_counted_as_on_one_machine(sessi
     assert made.manifest["source"]["reading"]["dropped"]["rows without a readable rating"] == 2
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_says_without_spark(
     session: Any, workplace: Path, command: Callable[..., Any], bundle: Path
 ) -> None:
@@ -428,7 +434,7 @@ LOGS = st.lists(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("split", PROTOCOLS)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(rows=LOGS, seed=st.integers(0, 2**32 - 1), least=st.integers(0, 2))

@@ -89,6 +89,7 @@ def test_a_copy_of_a_network_is_tied_to_its_own_first_layer() -> None:
     assert other.output.weight is other.encoder[0].weight and len(list(other.output.parameters())) == 1
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_bundle_and_every_export_give_its_scores(kind: Any, blocks: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")

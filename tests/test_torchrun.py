@@ -398,6 +398,7 @@ LONGER = (*NETWORK, "--set", "epochs=12", "--set", "patience=0")
 pytest_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
 
+@pytest.mark.slow
 @pytest_linux
 def test_torchrun_starts_again_where_a_process_is_lost_and_the_run_continues(films: Path, command: Command) -> None:
     with torchrun("--max-restarts", "1", "-m", "recvae", "train", *LONGER) as process:
@@ -449,6 +450,7 @@ assert not [name for name in names if "gloo" in name], names
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the threads of a process")
 def test_no_thread_of_the_group_is_left_to_abort_a_process_that_has_ended_well() -> None:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
