@@ -4,7 +4,13 @@ The processes are real, forked from this one (`several`, in conftest).
 """
 
 import dataclasses
+import json
+import os
+import re
+import socket
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +23,8 @@ from recvae.models import MODELS
 from recvae.training.records import NullMonitor, StopTraining
 
 Several = Callable[..., list[Any]]
+_MOST = Path("/proc/self/clear_refs")
+needs_proc = pytest.mark.skipif(not _MOST.exists(), reason="only Linux tells how much memory was used")
 
 N_ITEMS = 40
 DEEP = {"hidden_dims": (16,), "latent_dim": 8}
@@ -90,3 +98,39 @@ class Stops(NullMonitor):
 
     def epoch(self, record: Any) -> StopTraining | None:
         return StopTraining("enough") if record.epoch == self.last else None
+
+
+def in_fresh_processes(n: int, python: str, work: Callable[[], Any], share: str = "users") -> list[Any]:
+    """Return what a function of a test module returns in each of n processes that have done nothing before.
+
+    What others have freed is used again, so that a process forked from this one would seem to take less memory.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"from recvae.compute.process_group import joined\nfrom {work.__module__} import {work.__name__} as work\n"
+        f"with joined(share={share!r}):\n    found = work()\nprint(json.dumps(found))"
+    )
+    known = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
+    for rank in range(n):
+        own = {name: str(value) for name, value in {**known, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        environment = os.environ | own | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        started.append(subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True, env=environment))
+    return [json.loads(process.communicate()[0]) for process in started]
+
+
+def memory_taken(work: Callable[[], object]) -> int:
+    """Return how many bytes more than before this process had at most while it worked."""
+    _MOST.write_text("5")  # the most memory counts from here
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from processes import Several, ends
+from processes import Several, ends, in_fresh_processes, memory_taken, needs_proc
 
 from recvae.compute.ranks import Ranks, current
 from recvae.datasets.dataset import Dataset
 from recvae.errors import TrainingError, UsageError
-from recvae.models import IALS
-from recvae.models.common import ridge
+from recvae.models import IALS, ials
+from recvae.models.common import ridge, row_parts
 from recvae.models.common.row_parts import RowPart, most_of_part, row_weights
 from recvae.runs.planning import plan
 from recvae.runs.sharing_plans import plan_shares
@@ -152,32 +152,37 @@ def test_row_weights_are_sums_in_float64(monkeypatch: pytest.MonkeyPatch) -> Non
     assert row_weights(rows()[:0]).shape == (0,)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much memory was used")
-def test_a_process_takes_its_part_of_the_interactions(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is counted is half to one and a half times what a process takes, as in `test_plan.py`."""
-    for module in ("recvae.models.ials", "recvae.models.common.ridge", "recvae.models.common.row_parts"):
-        monkeypatch.setattr(f"{module}.BATCH_BYTES", 1 << 20)  # so that interactions are most of it
+def many_interactions() -> sp.csr_matrix:
     rng, size = np.random.default_rng(0), (30_000, 20_000, 60)
     items = np.sort(rng.integers(0, size[1], (size[0], size[2])), axis=1).ravel()
     train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, len(items) + 1, size[2])), size[:2])
     train.sum_duplicates()
+    return train
+
+
+def take_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that interactions are most of what is taken."""
+    for module in (ials, ridge, row_parts):
+        monkeypatch.setattr(module, "BATCH_BYTES", 1 << 20)
+
+
+def take_a_part() -> tuple[int, int, int, int]:
+    take_small_batches(pytest.MonkeyPatch())
+    train = many_interactions()
+    fitted(rows(), iterations=1)  # loads what has to be loaded
+    model = IALS(factors=8, iterations=1)
+    expected = model.needs(*train.shape, train.nnz)
+    took = memory_taken(lambda: model.fit(train, device="cpu"))
+    return expected.training, took, expected.weights, most_of_part(train.nnz, 10, 8, 128)
+
+
+@needs_proc
+def test_a_process_takes_its_part_of_the_interactions(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is half to one and a half times what a process takes, as in `test_plan.py`."""
+    take_small_batches(monkeypatch)
+    train = many_interactions()
     counted = IALS(factors=8).needs(*train.shape, train.nnz).training
-
-    def status(key: str) -> int:
-        found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
-        assert found is not None
-        return 1024 * int(found[1])
-
-    def take() -> tuple[int, int, int, int]:
-        fitted(rows(), iterations=1)  # loads what has to be loaded
-        Path("/proc/self/clear_refs").write_text("5")  # the most memory counts from here
-        before = status("VmRSS")
-        model = IALS(factors=8, iterations=1)
-        expected = model.needs(*train.shape, train.nnz)
-        model.fit(train, device="cpu")
-        return expected.training, status("VmHWM") - before, expected.weights, most_of_part(train.nnz, 10, 8, 128)
-
-    for training, took, weights, most in ends(several, 4, take):
+    for training, took, weights, most in in_fresh_processes(4, warm_python, take_a_part):
         assert 0.5 <= training / took <= 1.5, f"expected {training:,}, took {took:,}"
         assert training < 0.5 * counted and weights == IALS(factors=8).needs(*train.shape, train.nnz).weights
         assert most == train.nnz // 4 + 2**20 // (4 * 8)

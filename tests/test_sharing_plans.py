@@ -1,7 +1,6 @@
 """What each of several processes needs and sends: as it is really taken and sent, and `recvae plan --ranks`."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from processes import DEEP, TRAIN, WIDE, Several, make
+from processes import DEEP, TRAIN, WIDE, Several, in_fresh_processes, make, memory_taken, needs_proc
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
@@ -70,30 +69,26 @@ def test_what_is_said_to_be_sent_is_what_is_sent(share: str, several: Several, m
         assert found.added_up == pytest.approx(n_bytes, abs=45), name  # of a meeting at the end of each pass
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, several: Several) -> None:
-    if not Path("/proc/self/status").exists():
-        pytest.skip("only Linux tells the most memory that a process had")
+def wide() -> tuple[MultVAE, sp.csr_matrix]:
     items = np.sort(np.random.default_rng(0).integers(0, 60_000, (600, 30)), axis=1).ravel()
     train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 18_001, 30)), shape=(600, 60_000))
     train.sum_duplicates()
-    model = MultVAE(epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32")
+    return MultVAE(epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32"), train
 
-    def status(key: str) -> int:
-        found = re.search(key + r":\s+(\d+)", Path("/proc/self/status").read_text())
-        assert found is not None
-        return 1024 * int(found[1])
 
-    def work(_: int) -> tuple[int, int]:
-        with joined(share="items"):
-            Path("/proc/self/clear_refs").write_text("5")  # forget the most memory that there was before
-            expected, before = model.needs(*train.shape, train.nnz).training, status("VmRSS")
-            model.fit(train, device="cpu")
-            return expected, status("VmHWM") - before
+def train_a_share() -> tuple[int, int]:
+    model, train = wide()
+    make().fit(TRAIN, device="cpu")  # loads what has to be loaded
+    expected = model.needs(*train.shape, train.nnz).training
+    return expected, memory_taken(lambda: model.fit(train, device="cpu"))
 
+
+@needs_proc
+@pytest.mark.parametrize("n", [2, 3])
+def test_what_a_process_is_said_to_need_is_what_it_takes(n: int, warm_python: str) -> None:
+    model, train = wide()
     whole = model.needs(*train.shape, train.nnz).training
-    for ended in several(n, work):
-        expected, took = ended.found
+    for expected, took in in_fresh_processes(n, warm_python, train_a_share, share="items"):
         assert 0.5 <= expected / took <= 1.5, f"expected {expected:,}, took {took:,}"
         assert expected < 1.1 * whole / n
 
