@@ -7,7 +7,8 @@ The encoder is dense (every layer gets the sum of all before it) and layer-norma
 An epoch is three passes over the users that update the encoder, with dropout on its input, then the frozen encoder of
 the prior becomes the present one, then one pass without dropout updates the decoder (section 3.5). Where paper and
 the authors' code (ilya-shenbin/RecVAE) differ, this is their code: the mixture's weights, and that the KL term is one
-draw of log q(z) - log p(z).
+draw of log q(z) - log p(z). With `start="implicitslim"`, first and last layer begin as the authors' later paper has
+their vectors; see `implicit_slim`. There they are also made anew every ten epochs.
 """
 
 import math
@@ -15,14 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import scipy.sparse as sp
 import torch
 from torch import nn
 
 from recvae.models.common.hyperparameters import Range, Space, hyperparameter
+from recvae.models.common.implicit_slim import implicit_slim
 from recvae.models.common.item_networks import ProductNetwork
 from recvae.models.common.likelihood import RowWise
 from recvae.models.common.networks import DenseEncoder, Linear, initialise_by_inputs
 from recvae.models.common.noise import dropout, sample
+from recvae.models.common.penalties import typical_l2
 from recvae.models.common.variational import VariationalAutoencoder
 from recvae.training.batches import SparseBatch
 from recvae.training.losses import log_normal
@@ -33,6 +37,7 @@ from recvae.training.task import Losses, Phase
 
 _PRIOR = ((3 / 20, 0.0), (1 / 10, 10.0))  # weight and log-variance of the two components around 0
 _WEIGHT_OF_OLD = 3 / 4
+RANDOM, IMPLICIT_SLIM = "random", "implicitslim"
 
 
 class RecVAENetwork(ProductNetwork):
@@ -128,6 +133,20 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
     anneal: str = hyperparameter("constant", "how gamma grows", choices=NAMES)
     encoder_passes: int = hyperparameter(3, "passes of an epoch that update the encoder", low=1)
     decoder_passes: int = hyperparameter(1, "passes of an epoch that update the decoder", low=1)
+    start: str = hyperparameter(
+        RANDOM, "how first and last layer begin: implicitslim needs fewer epochs", choices=(RANDOM, IMPLICIT_SLIM)
+    )
+    start_l2: float | None = hyperparameter(
+        None,
+        "of implicitslim: the higher, the less few interactions count; none: from the size of the data",
+        low=0.01,
+        only_with=("start", IMPLICIT_SLIM),
+    )
+
+    @property
+    def needs_all_items(self) -> str | None:
+        """Which of its settings needs all items in one process; see `Model.needs_all_items`."""
+        return super().needs_all_items or (None if self.start == RANDOM else f"start={self.start}")
 
     def _network(self, n_items: int) -> RecVAENetwork:
         return RecVAENetwork(n_items, self.hidden_dim, self.latent_dim, self.depth)
@@ -139,6 +158,17 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
         network = self.network_
         network.prior = self._prior(network.n_items)
         initialise_by_inputs(network, generator)
+
+    def _begin(self, train: sp.csr_matrix) -> None:
+        super()._begin(train)
+        if self.start == RANDOM:
+            return
+        l2 = self.start_l2 or typical_l2(train)
+        self.from_data_ |= {} if self.start_l2 else {"start_l2": l2}
+        for layer in (self.network_.encoder.first, self.network_.decoder):
+            vectors = layer.weight.detach().cpu().numpy()  # (I, D)
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(implicit_slim(vectors, train, l2)))
 
     def _phases(self) -> Sequence[Phase]:
         network = self.network_

@@ -24,6 +24,7 @@
     noise             dropout, draws of codes, corrupted inputs
     graphs            scoring as PyTorch modules, for export
     footprint         what a network takes in memory
+    implicit_slim     item vectors made anew as a linear model would mix them
     penalties         how strong a penalty suits the size of the data
     similarity        cosines of item vectors
     factors           item factors, by which users are folded in
