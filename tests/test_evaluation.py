@@ -251,6 +251,7 @@ def test_a_baseline_without_a_grid_is_measured_on_validation_too(films: Dataset)
     assert validation_of(bundle) == pytest.approx(float(np.nanmean(per_user["ndcg@100"]))) and not bundle.training.tried
 
 
+@pytest.mark.slow
 def test_tuning_and_training_never_look_at_test(
     films: Dataset,
     make_model: Callable[..., Any],

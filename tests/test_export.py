@@ -29,6 +29,7 @@ from recvae.storage.integrity import sha256_of
 
 NOT_EXPORTABLE = ("als", "ials", "infae")
 EXPORTABLE = [name for name in MODELS if name not in NOT_EXPORTABLE]
+QUICK = ("multvae", "ease", "als")  # a network, a matrix, factors
 QUANTIZABLE = [name for name in EXPORTABLE if name not in ("ease", "edlae", "sansa", "popularity")]
 
 Folder = Callable[..., Path]
@@ -52,7 +53,9 @@ def assert_scores(found: Any, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", EXPORTABLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in EXPORTABLE]
+)
 def test_the_graph_scores_as_the_model_any_users_with_any_history(
     name: str, exported: Folder, fitted: Callable[[str], Model], rows: sp.csr_matrix
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import WIDE, Several, check_same, ends, figures, fitted
 
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.preparation import Protocol, prepare_synthetic
@@ -146,3 +147,12 @@ def test_a_start_takes_no_more_than_the_training_that_follows() -> None:
     n_items, widest = 10_000, max(RecVAE().hidden_dim, RecVAE().latent_dim)
     of_the_start = 4 * 3 * n_items * widest + slim._BLOCK_BYTES
     assert of_the_start < RecVAE().needs(1000, n_items, 50_000).training
+
+
+def test_several_processes_begin_alike_and_cannot_share_its_items(several: Several) -> None:
+    begun = {"start": "implicitslim", **WIDE}
+    whole = figures(fitted("recvae", **begun))
+    for found in ends(several, 2, lambda: figures(fitted("recvae", **begun))):
+        check_same(found, whole)
+    for name, words in ends(several, 2, lambda: fitted("recvae", **begun), share="items"):
+        assert (name, "with start=implicitslim; leave that out" in words) == ("UsageError", True)

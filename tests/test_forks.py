@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")]
 
 # The child ends as a server's workers do; os._exit would leave everything as it is.
 FORK = """
@@ -70,14 +70,12 @@ def test_both_processes_recommend_and_the_child_also_trains(name: str) -> None:
     assert forked(FITTED.format(model=MODELS[name]), then) == WELL
 
 
-@pytest.mark.slow
 def test_where_threads_cannot_be_let_go_the_child_has_one() -> None:
     old = 'from recvae.compute import forks; forks._LET_GO = "in_no_library_before_gcc_9"'
     then = f"{SAME}; assert torch.get_num_threads() == 1"
     assert forked(f"{old}\n{FITTED.format(model=MODELS['ease'])}", then) == WELL
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 4, None])
 @pytest.mark.parametrize("name", ["ease", "multvae"])
 def test_both_processes_recommend_with_an_exported_model(

@@ -631,6 +631,7 @@ words = st.lists(st.sampled_from(["Drama", "Crime", "War", "a b", "Über", "x=y"
 rows = st.lists(st.tuples(st.integers(0, 9), words, st.sampled_from(["red", "blue", ""])), min_size=1, max_size=25)
 
 
+@pytest.mark.slow
 @given(rows=rows, item_ids=st.permutations(list(range(12))), n_items=st.integers(1, 12))
 def test_words_are_what_pandas_makes_of_them(
     tmp_path_factory: pytest.TempPathFactory,

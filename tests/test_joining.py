@@ -97,6 +97,7 @@ def as_rows(pairs: Pairs) -> Counter[frozenset[tuple[int, float]]]:
     return Counter(frozenset(row.items()) for row in pairs.values() if row)
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(kind=st.sampled_from(KINDS), on=st.sampled_from(ON), seed=st.integers(0, 10_000), words=st.booleans())
 def test_the_joined_rows_are_the_union_of_the_parts_user_by_user(kind: str, on: str, seed: int, words: bool) -> None:
@@ -120,6 +121,7 @@ def test_the_joined_rows_are_the_union_of_the_parts_user_by_user(kind: str, on: 
     assert (np.diff(joined.indptr)[n_train:] > 0).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(kind=st.sampled_from(KINDS[:-1]), seed=st.integers(0, 10_000))
 def test_no_test_target_is_trained_on_unless_all_is_asked_for(kind: str, seed: int) -> None:

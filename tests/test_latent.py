@@ -336,6 +336,7 @@ def test_a_missing_library_is_named_with_its_extra(multvae: MultVAE, monkeypatch
         project(np.eye(5), "umap")
 
 
+@pytest.mark.slow
 def test_what_a_detector_holds_follows_its_limit_and_the_numbers_are_the_same(multvae: MultVAE) -> None:
     least = multvae.scoring_needs(multvae.n_items_).scoring
     reference = block_users(100, 9)

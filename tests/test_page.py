@@ -24,6 +24,8 @@ from recvae.serving.app import create_app
 from recvae.serving.settings import Settings
 from recvae.storage.files import write_folder
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("ease", "als", "popularity")
 NASTY = '<b>&"</b><img src=x onerror="document.title=\'taken\'">'

@@ -13,6 +13,8 @@ from recvae.datasets.features import ItemFeatures
 from recvae.errors import DataError, UsageError
 from recvae.latent.probes import _pairs, narrowed, probe
 
+pytestmark = pytest.mark.slow
+
 N_ITEMS, WIDTH = 300, 8
 
 

@@ -34,6 +34,7 @@ def test_every_address_is_fuzzed(app: FastAPI) -> None:
     assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == {*ASKED, *PLAIN}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("address", "mode"), [*WRONG_TOO, *((address, GenerationMode.POSITIVE) for address in PLAIN)])
 def test_every_answer_is_a_declared_one(app: FastAPI, address: tuple[str, str], mode: GenerationMode) -> None:
     method, path = address

@@ -38,6 +38,7 @@ from recvae.spark.answer_files import recommend_files  # noqa: E402
 from recvae.spark.session import check_spark, settings_of, spark_errors, spark_session  # noqa: E402
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of pyspark
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -111,12 +112,7 @@ def same(made: Any, expected: Dataset) -> None:
     assert again.items.train_counts.tolist() == expected.items.train_counts.tolist()
 
 
-QUICK = "strong"  # what the others are like, other tests of this file and tests/test_relational.py have too
-
-
-@pytest.mark.parametrize(
-    "split", [pytest.param(one, marks=[] if one == QUICK else pytest.mark.slow) for one in PROTOCOLS]
-)
+@pytest.mark.parametrize("split", PROTOCOLS)
 def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, split: str) -> None:
     log = written(odd_log(), tmp_path / "log")
     protocol = Protocol(split=split, min_rating=2.25, min_user_items=3, min_item_users=2, seed=3)
@@ -131,7 +127,6 @@ def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, 
     assert not [table for table in session.catalog.listTables() if table.name.startswith("recvae")]
 
 
-@pytest.mark.slow
 def test_files_in_sub_folders_are_read_too(session: Any, tmp_path: Path) -> None:
     log = written(odd_log(), tmp_path / "log")
     (log / "more" / "2026").mkdir(parents=True)
@@ -179,7 +174,6 @@ def failing_once() -> Callable[[Any], Iterator[Any]]:
     return fail
 
 
-@pytest.mark.slow
 def test_a_table_is_read_by_user_and_item_and_failed_tasks_double_nothing(session: Any, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     log = pd.DataFrame({"user": generator.integers(0, 50, 600) - 9, "item": generator.integers(2**40, 2**40 + 40, 600)})
@@ -259,7 +253,6 @@ def test_recommendations_are_those_of_one_machine(
     assert in_order(rows) == in_order(expected)  # scores too, to the bit
 
 
-@pytest.mark.slow
 def test_a_file_of_recommendations_has_the_rows_of_one_machine(session: Any, bundle: Path, tmp_path: Path) -> None:
     from recvae.recommenders.answer_files import recommend_file
 
@@ -287,7 +280,6 @@ def test_a_file_of_recommendations_has_the_rows_of_one_machine(session: Any, bun
     assert not (tmp_path / "no.parquet").exists()
 
 
-@pytest.mark.slow
 def test_a_row_without_a_user_stops_the_job_and_says_so(session: Any, bundle: Path) -> None:
     frame = session.createDataFrame([("a", "film 990"), (None, "film 991")], "user string, item string")
     with (
@@ -343,7 +335,6 @@ def test_what_spark_would_read_in_another_way_is_refused(session: Any, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_rows_that_cannot_be_used_are_refused_or_counted_as_on_one_machine(session: Any, tmp_path: Path) -> None:
     log = odd_log(n=200)
     log.loc[[150, 170], "stars"] = np.nan
@@ -363,7 +354,6 @@ def test_rows_that_cannot_be_used_are_refused_or_counted_as_on_one_machine(sessi
     assert made.manifest["source"]["reading"]["dropped"]["rows without a readable rating"] == 2
 
 
-@pytest.mark.slow
 def test_the_command_says_what_it_says_without_spark(
     session: Any, workplace: Path, command: Callable[..., Any], bundle: Path
 ) -> None:

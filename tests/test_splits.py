@@ -124,6 +124,7 @@ def test_strong_is_what_liangs_code_does_on_movielens(real_data: Path) -> None:
     assert_liangs(split, liang(events, 500))
 
 
+@pytest.mark.slow
 @given(**logs)
 def test_in_strong_no_user_is_in_two_parts_and_every_one_is_in_one(
     random_log: MakeLog, seed: int, n_events: int
@@ -140,6 +141,7 @@ def test_in_strong_no_user_is_in_two_parts_and_every_one_is_in_one(
     assert split.item_ids.tolist() == first_seen(row[1] for row in trained)
 
 
+@pytest.mark.slow
 @given(**logs)
 def test_in_strong_a_fifth_of_five_items_or_more_are_targets_and_none_of_fewer(
     random_log: MakeLog, seed: int, n_events: int
@@ -233,6 +235,7 @@ def test_leave_last_out_asks_for_the_last_event_and_of_equal_times_for_one_that_
     assert split.protocol == {"split": "leave-last-out", **decided}
 
 
+@pytest.mark.slow
 @given(**logs, words=st.booleans(), protocol=st.sampled_from(["leave-last-out", "time"]), split_seed=st.integers(0, 9))
 def test_the_order_of_rows_changes_no_split_by_time(
     random_log: MakeLog, seed: int, n_events: int, words: bool, protocol: str, split_seed: int
@@ -332,6 +335,7 @@ def test_ready_made_keeps_the_items_of_the_training_file_in_its_order(random_log
     assert split.test.user_ids.tolist() == train.user_ids.tolist()
 
 
+@pytest.mark.slow
 @given(**logs)
 def test_ready_made_takes_validation_from_training_and_leaves_the_test_alone(
     random_log: MakeLog, seed: int, n_events: int

@@ -607,6 +607,7 @@ class _Interrupts(NullMonitor):
             raise self._error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_typed_again", [False, True])
 def test_an_interrupted_run_is_marked_and_goes_on_where_it_was_without_saying_where(
     is_typed_again: bool, toy: Path, command: Command, store: str, monkeypatch: pytest.MonkeyPatch

@@ -214,6 +214,7 @@ def straight(
         return story(command, "straight")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 def test_a_real_process_that_is_stopped_goes_on_where_it_was(
