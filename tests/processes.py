@@ -119,7 +119,14 @@ def in_fresh_processes(n: int, python: str, work: Callable[[], Any], share: str 
         own = {name: str(value) for name, value in {**known, "RANK": rank, "LOCAL_RANK": rank}.items()}
         environment = os.environ | own | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         started.append(subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True, env=environment))
-    return [json.loads(process.communicate()[0]) for process in started]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in started] == [0] * n
+    return [json.loads(one) for one in said]
 
 
 def memory_taken(work: Callable[[], object]) -> int:

@@ -1,5 +1,8 @@
 """ImplicitSLIM against its authors' code (ilya-shenbin/ImplicitSLIM), written out below with dense matrices."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,18 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import WIDE, Several, check_same, ends, figures, fitted
+from processes import (
+    WIDE,
+    Several,
+    Stops,
+    check_same,
+    ends,
+    figures,
+    fitted,
+    in_fresh_processes,
+    memory_taken,
+    needs_proc,
+)
 
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.preparation import Protocol, prepare_synthetic
@@ -18,6 +32,7 @@ from recvae.models.common import implicit_slim as slim
 from recvae.models.common.implicit_slim import implicit_slim
 from recvae.models.common.penalties import typical_l2
 from recvae.recommenders.recommender import Recommender
+from recvae.training.checkpoints import Checkpoint
 from recvae.training.records import EpochRecord, NullMonitor, StopTraining
 
 SMALL: dict[str, Any] = {"hidden_dim": 16, "latent_dim": 8, "batch_size": 10, "learning_rate": 0.01, "seed": 3}
@@ -35,9 +50,7 @@ def authors(vectors: np.ndarray, train: np.ndarray, l2: float, alpha: float) -> 
 
 
 def random_rows(seed: int, n_users: int, n_items: int) -> sp.csr_matrix:
-    rng = np.random.default_rng(seed)
-    dense = (rng.random((n_users, n_items)) < 0.3) * rng.integers(1, 4, (n_users, n_items))
-    return sp.csr_matrix(dense, dtype=np.float32)
+    return sp.csr_matrix(np.random.default_rng(seed).random((n_users, n_items)) < 0.3, dtype=np.float32)
 
 
 @given(
@@ -52,7 +65,7 @@ def random_rows(seed: int, n_users: int, n_items: int) -> sp.csr_matrix:
 def test_it_is_the_authors_code(
     seed: int, n_users: int, n_items: int, width: int, l2: float, alpha: float, users: int
 ) -> None:
-    """Whatever the weights of interactions, items without any, more numbers than items, and users at a time."""
+    """Also with items without interactions, more numbers than items, and any number of users at a time."""
     train = random_rows(seed, n_users, n_items)
     vectors = np.random.default_rng(seed).normal(size=(n_items, width)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -61,6 +74,16 @@ def test_it_is_the_authors_code(
     expected = authors(vectors.T.astype(np.float64), train.toarray().astype(np.float64), l2, alpha).T
     assert found.shape == expected.shape and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.2, 5.0, 1e9])
+def test_the_scale_of_weights_does_not_matter(scale: float) -> None:
+    train = random_rows(1, 30, 12)
+    train.data = np.random.default_rng(2).integers(1, 4, train.nnz).astype(np.float32)
+    vectors = np.random.default_rng(3).normal(size=(12, 5)).astype(np.float32)
+    found = implicit_slim(vectors, sp.csr_matrix(train * np.float32(scale)), 7.0 * scale**2)
+    expected = implicit_slim(vectors, train, 7.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_items_that_occur_with_the_same_others_get_alike_vectors(blocks: Dataset) -> None:
@@ -143,10 +166,65 @@ def test_what_has_no_effect_or_is_out_of_range_is_refused() -> None:
     assert {name for name, model in MODELS.items() if "start" in model.__dataclass_fields__} == {"recvae"}
 
 
-def test_a_start_takes_no_more_than_the_training_that_follows() -> None:
-    n_items, widest = 10_000, max(RecVAE().hidden_dim, RecVAE().latent_dim)
-    of_the_start = 4 * 3 * n_items * widest + slim._BLOCK_BYTES
-    assert of_the_start < RecVAE().needs(1000, n_items, 50_000).training
+def begin() -> tuple[int, int]:
+    """Return how many bytes a fit was said to take where beginning takes the most, and how many it took."""
+    rng, n_items = np.random.default_rng(0), 20_000
+    items = np.sort(rng.integers(0, n_items, (400, 30)), axis=1).ravel()
+    train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 12_001, 30)), shape=(400, n_items))
+    train.sum_duplicates()
+    fitted("recvae", **BEGUN)  # loads what has to be loaded
+    how = {"sampling": "uniform", "sampled_items": 100, "row_wise": True, "precision": "float32", "epochs": 1}
+    model = RecVAE(**BEGUN | how | {"latent_dim": 600})
+    expected = model.needs(*train.shape, train.nnz).training
+    return expected, memory_taken(lambda: model.fit(train, device="cpu"))
+
+
+@needs_proc
+def test_what_it_is_said_to_need_is_what_it_takes(warm_python: str) -> None:
+    ((expected, took),) = in_fresh_processes(1, warm_python, begin)
+    assert 0.5 <= expected / took <= 1.5, f"expected {expected:,}, took {took:,}"
+
+
+@pytest.mark.parametrize(("hidden_dim", "latent_dim"), [(600, 200), (50, 600), (600, 10)])
+@pytest.mark.parametrize("row_wise", [False, True])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_training_takes_more_than_the_three_arrays(
+    hidden_dim: int, latent_dim: int, row_wise: bool, on_gpu: bool
+) -> None:
+    sampled: dict[str, Any] = {"sampling": "uniform", "row_wise": True} if row_wise else {}
+    model = RecVAE(hidden_dim=hidden_dim, latent_dim=latent_dim, start="implicitslim", **sampled)
+    needs = model.needs(400, 20_000, 12_000, on_gpu=on_gpu)
+    begun = model.bytes_of_weights(20_000)[0] + 3 * 4 * 20_000 * max(hidden_dim, latent_dim)
+    assert begun <= (needs.host if on_gpu else needs.training)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"averaging": 0.5}, {"sampling": "uniform", "sampled_items": 8, "row_wise": True, "precision": "float32"}],
+    ids=["plain", "averaged", "rows"],
+)
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    how: dict[str, Any], blocks: Dataset, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {**BEGUN, **how, "epochs": 4}
+    whole = RecVAE(**settings).fit(blocks.train, blocks.validation, device="cpu")
+    kept = Checkpoint(tmp_path / "checkpoint.safetensors", {"model": "recvae"})
+    RecVAE(**settings).fit(blocks.train, blocks.validation, device="cpu", monitor=Stops(epoch=2), checkpoint=kept)
+    resumed = RecVAE(**settings)
+    resumed.fit(blocks.train, blocks.validation, device="cpu", checkpoint=replace(kept, resumes=True))
+    assert len(resumed.log_) == 4
+    for name, value in whole.weights().items():
+        np.testing.assert_array_equal(resumed.weights()[name], value, err_msg=name)
+
+
+def test_a_refit_begins_with_the_l2_that_was_found(toy: Path, command: Callable[..., Any]) -> None:
+    small = ("--set", "hidden_dim=16", "--set", "latent_dim=8", "--set", "epochs=2")
+    assert command("train", "--model", "recvae", *small, "--set", "start=implicitslim").code == 0
+    said = command("train", "--refit", "recvae")
+    assert said.code == 0, said.err
+    l2 = typical_l2(Dataset.load(toy).train)
+    card = json.loads(Path("runs/toy/recvae-refit/recommender.json").read_text())
+    assert (card["hyperparameters"]["start"], card["hyperparameters"]["start_l2"]) == ("implicitslim", l2)
 
 
 def test_several_processes_begin_alike_and_cannot_share_its_items(several: Several) -> None:

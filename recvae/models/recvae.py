@@ -7,8 +7,8 @@ The encoder is dense (every layer gets the sum of all before it) and layer-norma
 An epoch is three passes over the users that update the encoder, with dropout on its input, then the frozen encoder of
 the prior becomes the present one, then one pass without dropout updates the decoder (section 3.5). Where paper and
 the authors' code (ilya-shenbin/RecVAE) differ, this is their code: the mixture's weights, and that the KL term is one
-draw of log q(z) - log p(z). With `start="implicitslim"`, first and last layer begin as the authors' later paper has
-their vectors; see `implicit_slim`. There they are also made anew every ten epochs.
+draw of log q(z) - log p(z). With `start="implicitslim"`, first and last layer begin with a step of the authors' later
+paper; see `implicit_slim`. Their code takes such steps before epochs 10, 20 and so on, and begins with random vectors.
 """
 
 import math
@@ -116,6 +116,7 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
         "latent_dim": (200, 400),
         "dropout": Range(0.4, 0.7),
         "gamma": Range(0.002, 0.01, log=True),
+        "start": (RANDOM, IMPLICIT_SLIM),
     }
 
     epochs: int = hyperparameter(50, "epochs, each of encoder_passes + decoder_passes passes over the users", low=1)
@@ -163,8 +164,10 @@ class RecVAE(RowWise[RecVAENetwork], VariationalAutoencoder[RecVAENetwork]):
         super()._begin(train)
         if self.start == RANDOM:
             return
-        l2 = self.start_l2 or typical_l2(train)
-        self.from_data_ |= {} if self.start_l2 else {"start_l2": l2}
+        l2 = self.start_l2
+        if l2 is None:
+            l2 = typical_l2(train)
+            self.from_data_ |= {"start_l2": l2}
         for layer in (self.network_.encoder.first, self.network_.decoder):
             vectors = layer.weight.detach().cpu().numpy()  # (I, D)
             with torch.no_grad():
