@@ -173,8 +173,8 @@ def begin() -> tuple[int, int]:
     train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 12_001, 30)), shape=(400, n_items))
     train.sum_duplicates()
     fitted("recvae", **BEGUN)  # loads what has to be loaded
-    how = {"sampling": "uniform", "sampled_items": 100, "row_wise": True, "precision": "float32", "epochs": 1}
-    model = RecVAE(**BEGUN | how | {"latent_dim": 600})
+    how: dict[str, Any] = {"sampling": "uniform", "sampled_items": 100, "row_wise": True, "precision": "float32"}
+    model = RecVAE(**BEGUN | how | {"latent_dim": 600, "epochs": 1})
     expected = model.needs(*train.shape, train.nnz).training
     return expected, memory_taken(lambda: model.fit(train, device="cpu"))
 
