@@ -174,7 +174,8 @@ def begin() -> tuple[int, int]:
     train.sum_duplicates()
     fitted("recvae", **BEGUN)  # loads what has to be loaded
     how: dict[str, Any] = {"sampling": "uniform", "sampled_items": 100, "row_wise": True, "precision": "float32"}
-    model = RecVAE(**BEGUN | how | {"latent_dim": 600, "epochs": 1})
+    settings: dict[str, Any] = {**BEGUN, **how, "latent_dim": 600, "epochs": 1}
+    model = RecVAE(**settings)
     expected = model.needs(*train.shape, train.nnz).training
     return expected, memory_taken(lambda: model.fit(train, device="cpu"))
 
