@@ -257,6 +257,7 @@ def test_the_floor_of_ease_is_the_inverse_round_after_round(epoch: ModuleType) -
     np.testing.assert_allclose(np.tril(floor.block), before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.large
 def test_growth_is_measured_for_users_items_and_batch_sizes_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

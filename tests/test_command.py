@@ -346,7 +346,7 @@ def test_the_quickstart_works_twice_with_a_smaller_network(
     _quickstart_twice(command)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_quickstart_works_twice_as_it_is(workplace: Path, command: Command) -> None:
     _quickstart_twice(command)
 

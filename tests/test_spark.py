@@ -112,7 +112,12 @@ def same(made: Any, expected: Dataset) -> None:
     assert again.items.train_counts.tolist() == expected.items.train_counts.tolist()
 
 
-@pytest.mark.parametrize("split", PROTOCOLS)
+LARGE = ("leave-last-out", "time")  # which other tests of this file and tests/test_relational.py have too
+
+
+@pytest.mark.parametrize(
+    "split", [pytest.param(one, marks=pytest.mark.large if one in LARGE else []) for one in PROTOCOLS]
+)
 def test_files_become_the_data_set_of_one_machine(session: Any, tmp_path: Path, split: str) -> None:
     log = written(odd_log(), tmp_path / "log")
     protocol = Protocol(split=split, min_rating=2.25, min_user_items=3, min_item_users=2, seed=3)

@@ -200,7 +200,7 @@ def test_ratings_csv_that_cannot_be_written_is_reported(events: Events, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["ratings.csv"]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_log_of_the_shape_of_ml_20m_is_sound() -> None:
     shape = {"n_users": 138_000, "n_items": 27_000, "n_events": 20_000_000}
     events, titles = synthetic_log(**shape)

@@ -417,7 +417,7 @@ def test_torchrun_starts_again_where_a_process_is_lost_and_the_run_continues(fil
     check_near("multvae", "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest_linux
 def test_ctrl_c_at_torchrun_keeps_the_best_weights(films: Path, command: Command) -> None:
     endless = (*NETWORK, "--set", "epochs=100000", "--set", "patience=0")
