@@ -36,8 +36,10 @@ quickstart: install
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 SHARED := -n logical --maxprocesses 8 --dist worksteal
 
+MARKS := not slow
+
 test: install
-	$(PYTEST) -m "not slow" $(SHARED)
+	$(PYTEST) -m "$(MARKS)" $(SHARED)
 
 test-slow: install
 	$(PYTEST) -m "slow and not large" $(SHARED)
