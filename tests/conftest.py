@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import known_to
 
 from recvae.datasets.dataset import Dataset
 from recvae.datasets.events import Events
@@ -301,13 +301,10 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ende
 
     def run(n: int, work: Callable[[int], Any], seconds: float = 600, **environment: str) -> list[Ended]:
         folder, forks = tmp_path_factory.mktemp("several"), multiprocessing.get_context("fork")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        known = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} | environment
+        known = known_to(n)
 
         def be(rank: int, answer: Any) -> None:
-            os.environ |= {name: str(value) for name, value in {"RANK": rank, "LOCAL_RANK": rank, **known}.items()}
+            os.environ |= known[rank] | environment
             with (folder / f"out{rank}").open("w") as out, (folder / f"err{rank}").open("w") as err:
                 sys.stdout, sys.stderr = out, err
                 os.dup2(out.fileno(), 1)

@@ -38,6 +38,15 @@ def rows(n_users: int, seed: int) -> sp.csr_matrix:
     return sp.csr_matrix(dense, dtype=np.float32)
 
 
+def ones(n_users: int, n_items: int, each: int) -> sp.csr_matrix:
+    """Return rows of many items, of which some are drawn for each user: what is large enough to be measured."""
+    items = np.sort(np.random.default_rng(0).integers(0, n_items, (n_users, each)), axis=1).ravel()
+    starts = np.arange(0, len(items) + 1, each)
+    found = sp.csr_matrix((np.ones(len(items), np.float32), items, starts), shape=(n_users, n_items))
+    found.sum_duplicates()
+    return found
+
+
 # The last batch of an epoch has 3 users: with 4 processes, one of them has none. The same for a validation user.
 TRAIN, FOLD_IN = rows(53, 0), rows(17, 1)
 TARGETS = sp.csr_matrix(rows(17, 2) - rows(17, 2).multiply(FOLD_IN > 0))
@@ -100,25 +109,30 @@ class Stops(NullMonitor):
         return StopTraining("enough") if record.epoch == self.last else None
 
 
+def known_to(n: int) -> list[dict[str, str]]:
+    """Return what each of n processes knows of the others: the environment that torchrun would give it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{name: str(value) for name, value in {**known, "RANK": i, "LOCAL_RANK": i}.items()} for i in range(n)]
+
+
 def in_fresh_processes(n: int, python: str, work: Callable[[], Any], share: str = "users") -> list[Any]:
     """Return what a function of a test module returns in each of n processes that have done nothing before.
 
     What others have freed is used again, so that a process forked from this one would seem to take less memory.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     code = (
         f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         f"from recvae.compute.process_group import joined\nfrom {work.__module__} import {work.__name__} as work\n"
         f"with joined(share={share!r}):\n    found = work()\nprint(json.dumps(found))"
     )
-    known = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = []
-    for rank in range(n):
-        own = {name: str(value) for name, value in {**known, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        environment = os.environ | own | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        started.append(subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True, env=environment))
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True, env=one_thread | own)
+        for own in known_to(n)
+    ]
     try:
         said = [process.communicate(timeout=300)[0] for process in started]
     finally:

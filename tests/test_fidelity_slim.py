@@ -22,6 +22,7 @@ from processes import (
     in_fresh_processes,
     memory_taken,
     needs_proc,
+    ones,
 )
 
 from recvae.datasets.dataset import Dataset
@@ -168,10 +169,7 @@ def test_what_has_no_effect_or_is_out_of_range_is_refused() -> None:
 
 def begin() -> tuple[int, int]:
     """Return how many bytes a fit was said to take where beginning takes the most, and how many it took."""
-    rng, n_items = np.random.default_rng(0), 20_000
-    items = np.sort(rng.integers(0, n_items, (400, 30)), axis=1).ravel()
-    train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 12_001, 30)), shape=(400, n_items))
-    train.sum_duplicates()
+    train = ones(400, 20_000, 30)
     fitted("recvae", **BEGUN)  # loads what has to be loaded
     how: dict[str, Any] = {"sampling": "uniform", "sampled_items": 100, "row_wise": True, "precision": "float32"}
     settings: dict[str, Any] = {**BEGUN, **how, "latent_dim": 600, "epochs": 1}

@@ -175,10 +175,13 @@ def _light_modules() -> dict[str, set[str]]:
     """Return which of the heavy libraries a file may import, for those whose docstring, or their folder's, says it."""
     found = {}
     for path in SOURCES:
-        lines = re.findall(r"^    (\w+)  +(.*)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        said = {path.parent / f"{name}.py": text for name, text in lines} if path.stem == "__init__" else {}
-        for file, text in {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", **said}.items():
-            for phrase in (phrase for phrase in NEEDING if phrase in text and file.stem != "__init__"):
+        says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+        said = {path: says}
+        if path.stem == "__init__":  # which has a line on each file
+            lines = re.findall(r"^    (\w+)  +(.*)", says, flags=re.MULTILINE)
+            said = {path.parent / f"{name}.py": text for name, text in lines}
+        for file, text in said.items():
+            for phrase in (phrase for phrase in NEEDING if phrase in text):
                 name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
                 found[name] = found.get(name, HEAVY) & NEEDING[phrase]
     return found

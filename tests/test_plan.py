@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import needs_proc
 
 from recvae.bundles.bundle import read_bundle
 from recvae.bundles.card import read_card
@@ -38,29 +39,21 @@ WEIGHTS = {"first": "ease", "second": "popularity"}
 
 # What middle sizes take, measured in a process that forks for each: by how much the most memory it had grew in `fit`.
 MEASURE = """
-import json, os, re, sys
-import numpy as np, scipy.sparse as sp, torch
+import json, os, sys
+import torch
+from processes import memory_taken, ones
 from recvae.models import model_class
 torch.set_num_threads(1)
-def status(key):
-    with open("/proc/self/status") as file:
-        return 1024 * int(re.search(key + r":\\s+(\\d+)", file.read())[1])
-def data(n_users, n_items, length):
-    items = np.sort(np.random.default_rng(0).integers(0, n_items, (n_users, length)), axis=1).ravel()
-    starts = np.arange(0, n_users * length + 1, length)
-    matrix = sp.csr_matrix((np.ones(len(items), dtype=np.float32), items, starts), shape=(n_users, n_items))
-    matrix.sum_duplicates()
-    return matrix
 for name, small in (("multvae", {"epochs": 1}), ("als", {}), ("ials", {})):  # loads what has to be loaded
-    model_class(name)(**small).fit(data(20, 50, 5), device="cpu")
+    model_class(name)(**small).fit(ones(20, 50, 5), device="cpu")
 for case, (settings, n_users, n_items) in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
-        train = data(n_users, n_items, 30)
+        train = ones(n_users, n_items, 30)
         settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
         model = model_class(case.split()[0])(**settings)
-        expected, before = model.needs(*train.shape, train.nnz).training, status("VmRSS")
-        model.fit(train, device="cpu")
-        print(json.dumps([case, expected, status("VmHWM") - before]), flush=True)
+        expected = model.needs(*train.shape, train.nnz).training
+        took = memory_taken(lambda: model.fit(train, device="cpu"))
+        print(json.dumps([case, expected, took]), flush=True)
         os._exit(0)
     os.wait()
 """
@@ -137,15 +130,16 @@ MIDDLE: dict[str, tuple[dict[str, Any], int, int]] = {
 @pytest.fixture(scope="module")
 def taken() -> dict[str, tuple[int, int]]:
     """Return how many bytes each of the middle sizes was expected to take, and how many it took."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("only Linux tells the most memory that a process had")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]  # the first for processes.py
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     words = [sys.executable, "-c", MEASURE, json.dumps(MIDDLE)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
     return {case: (expected, took) for case, expected, took in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.mark.slow
+@needs_proc
 @pytest.mark.parametrize("case", MIDDLE)
 def test_what_a_model_says_it_needs_is_what_it_takes(case: str, taken: dict[str, tuple[int, int]]) -> None:
     """Between half of it and one and a half times as much."""

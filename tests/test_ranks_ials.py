@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from processes import Several, ends, in_fresh_processes, memory_taken, needs_proc
+from processes import Several, ends, in_fresh_processes, memory_taken, needs_proc, ones
 
 from recvae.compute.ranks import Ranks, current
 from recvae.datasets.dataset import Dataset
@@ -152,12 +152,7 @@ def test_row_weights_are_sums_in_float64(monkeypatch: pytest.MonkeyPatch) -> Non
     assert row_weights(rows()[:0]).shape == (0,)
 
 
-def many_interactions() -> sp.csr_matrix:
-    rng, size = np.random.default_rng(0), (30_000, 20_000, 60)
-    items = np.sort(rng.integers(0, size[1], (size[0], size[2])), axis=1).ravel()
-    train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, len(items) + 1, size[2])), size[:2])
-    train.sum_duplicates()
-    return train
+MANY = (30_000, 20_000, 60)  # users, items, and interactions of each user
 
 
 def take_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +163,7 @@ def take_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def take_a_part() -> tuple[int, int, int, int]:
     take_small_batches(pytest.MonkeyPatch())
-    train = many_interactions()
+    train = ones(*MANY)
     fitted(rows(), iterations=1)  # loads what has to be loaded
     model = IALS(factors=8, iterations=1)
     expected = model.needs(*train.shape, train.nnz)
@@ -180,7 +175,7 @@ def take_a_part() -> tuple[int, int, int, int]:
 def test_a_process_takes_its_part_of_the_interactions(warm_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is counted is half to one and a half times what a process takes, as in `test_plan.py`."""
     take_small_batches(monkeypatch)
-    train = many_interactions()
+    train = ones(*MANY)
     counted = IALS(factors=8).needs(*train.shape, train.nnz).training
     for training, took, weights, most in in_fresh_processes(4, warm_python, take_a_part):
         assert 0.5 <= training / took <= 1.5, f"expected {training:,}, took {took:,}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from processes import DEEP, TRAIN, WIDE, Several, in_fresh_processes, make, memory_taken, needs_proc
+from processes import DEEP, TRAIN, WIDE, Several, in_fresh_processes, make, memory_taken, needs_proc, ones
 
 from recvae.compute.process_group import joined
 from recvae.compute.ranks import Ranks, current, supposed
@@ -70,10 +70,8 @@ def test_what_is_said_to_be_sent_is_what_is_sent(share: str, several: Several, m
 
 
 def wide() -> tuple[MultVAE, sp.csr_matrix]:
-    items = np.sort(np.random.default_rng(0).integers(0, 60_000, (600, 30)), axis=1).ravel()
-    train = sp.csr_matrix((np.ones(len(items), np.float32), items, np.arange(0, 18_001, 30)), shape=(600, 60_000))
-    train.sum_duplicates()
-    return MultVAE(epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32"), train
+    model = MultVAE(epochs=2, batch_size=300, hidden_dims=(100,), latent_dim=50, precision="float32")
+    return model, ones(600, 60_000, 30)
 
 
 def train_a_share() -> tuple[int, int]:
