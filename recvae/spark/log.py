@@ -17,6 +17,7 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.ratings import FEW, RatingScale
 from recvae.datasets.reading.report import Reading
 from recvae.datasets.reading.times import TimeColumn, TimeSpan
+from recvae.datasets.reading.twins import twins_of
 from recvae.errors import DataError
 from recvae.spark.frames import arrays_of
 from recvae.spark.keys import Keys, keys_of
@@ -291,6 +292,7 @@ def _reading(
         dropped={reason: count for reason, count in dropped.items() if count},
         marks={role: one.ids.missing for role, one in found.items() if one.ids.missing},
         doubtful={role: one.ids.doubtful for role, one in found.items() if one.ids.doubtful},
+        alike={role: twins for role, one in found.items() if (twins := twins_of(one.ids.ids)) is not None},
         times=span,
         ratings=scale,
         unused=rows.unused,

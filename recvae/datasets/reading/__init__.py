@@ -15,6 +15,7 @@ DuckDB reads; what a value means is decided here:
     ratings        the scale of ratings
     growing        an array whose length is not known yet
     id_column      a column of ids -> codes
+    twins          ids that look alike
     memory         columns of pandas, polars, numpy and Python, as Arrow
     sql            names and paths as SQL
     relations      text files as DuckDB reads them: tables, lines, lists, JSON objects

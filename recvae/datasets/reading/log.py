@@ -24,6 +24,7 @@ from recvae.datasets.reading.sinks import WrongValueError
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.tables import Table
 from recvae.datasets.reading.times import NUMBERS, TimeColumn, TimeSpan
+from recvae.datasets.reading.twins import twins_of
 from recvae.errors import DataError, MemoryLimitError
 from recvae.interactions import chosen_of
 from recvae.progress import Progress
@@ -261,6 +262,7 @@ class _LogSink:
             dropped={reason: count for reason, count in dropped.items() if count},
             marks={role: one.missing for role, one in found.items() if one.missing},
             doubtful={role: one.doubtful for role, one in found.items() if one.doubtful},
+            alike={role: twins for role, one in found.items() if (twins := twins_of(one.ids)) is not None},
             times=span,
             ratings=scale,
             empty=self._table.empty,

@@ -8,6 +8,7 @@ from recvae.datasets.columns import LOG, Columns
 from recvae.datasets.reading.lines import FileReport
 from recvae.datasets.reading.ratings import RatingScale
 from recvae.datasets.reading.times import FIRST_LOGS, TimeSpan
+from recvae.datasets.reading.twins import Twins
 from recvae.display import plural
 
 _SHOWN = 8  # columns that are named
@@ -32,6 +33,8 @@ class Reading:
         For "user" and "item": what stands where an id is missing, and how often.
     doubtful : dict of str to dict
         For "user" and "item": ids that mean "missing" elsewhere, and how often they occur.
+    alike : dict of str to Twins
+        For "user" and "item": ids that look like another one.
     times : TimeSpan, optional
         How times are written, and the first and the last.
     ratings : RatingScale, optional
@@ -49,6 +52,7 @@ class Reading:
     dropped: dict[str, int] = field(default_factory=dict)
     marks: dict[str, dict[str, int]] = field(default_factory=dict)
     doubtful: dict[str, dict[str, int]] = field(default_factory=dict)
+    alike: dict[str, Twins] = field(default_factory=dict)
     times: TimeSpan | None = None
     ratings: RatingScale | None = None
     empty: list[str] = field(default_factory=list)
@@ -76,6 +80,7 @@ class Reading:
             **({"unused": self.unused} if self.unused else {}),
             **({"missing": self.marks} if self.marks else {}),
             **({"doubtful": self.doubtful} if self.doubtful else {}),
+            **({"alike": {role: one._asdict() for role, one in self.alike.items()}} if self.alike else {}),
         }
         if self.files:
             found["form"] = self.files[0].form
@@ -130,6 +135,13 @@ class Reading:
                 found.append(
                     f"{count:,} rows have the {role} '{word}', which may be no id; if so, give --null '{word}'"
                 )
+        for role, twins in self.alike.items():
+            look, stay = ("looks", "stays") if twins.n_ids == 1 else ("look", "stay")
+            found.append(
+                f"{plural(twins.n_ids, f'{role} id')} {look} like another one, e.g. {twins.first!a} and "
+                f"{twins.second!a}, and {stay} apart; if they are one, write the file in one form, in Python "
+                "unicodedata.normalize('NFC', text)"
+            )
         return found
 
 
