@@ -1,6 +1,6 @@
 """AE, DAE and VAE side by side: the same widths, the same data; one table, and pictures of it.
 
-    recvae preprocess ml-100k
+    recvae preprocess ml-100k --heldout-users 200
     python benchmarks/ae_dae_vae.py --data data/ml-100k --genres u.item --results sides.json --plots docs
 
 Each fit is measured once and kept in --results: an interrupted run continues, and more --seeds or another --part adds

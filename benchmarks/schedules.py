@@ -1,6 +1,6 @@
 """Free bits and KL annealing compared: what does a schedule do to ranking, codes and likelihood?
 
-    recvae preprocess ml-100k
+    recvae preprocess ml-100k --heldout-users 200
     python benchmarks/schedules.py --data data/ml-100k --results schedules.json
 
 A model with the defaults of the package, and other schedules, weights of the KL term and free bits: one thing at a

@@ -20,6 +20,7 @@ from recvae.items import DEFAULT_K
 from recvae.latent.anomalies import AnomalyDetector
 from recvae.latent.generation import generate
 from recvae.latent.likelihood import likelihood
+from recvae.latent.probes import probe
 from recvae.latent.segments import find_segments
 from recvae.latent.units import latent_units
 from recvae.models import Model
@@ -80,6 +81,9 @@ OWNERS: dict[tuple[str, str], Any] = {
     ("generate", "seed"): _default(generate, "seed"),
     ("units", "k"): DEFAULT_K,
     ("units", "sigmas"): _default(latent_units, "sigmas"),
+    ("probe", "folds"): _default(probe, "folds"),
+    ("probe", "least"): _default(probe, "least"),
+    ("probe", "seed"): _default(probe, "seed"),
     ("segments", "n"): _default(find_segments, "n"),
     ("segments", "named_by"): _default(find_segments, "named_by"),
     ("segments", "seeds"): _default(find_segments, "seeds"),

@@ -1,14 +1,15 @@
-"""Linear probes of item vectors: planted features are found, random vectors are worth .5, bad input is refused."""
+"""Linear probes of vectors: planted features are found, random vectors are worth .5, bad input is refused."""
 
 import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.metrics import roc_auc_score
 
-from recvae import EASE
+from recvae import EASE, MultDAE
 from recvae.datasets.features import ItemFeatures
 from recvae.errors import DataError, UsageError
 from recvae.latent.probes import _pairs, narrowed, probe
@@ -202,3 +203,47 @@ def test_a_feature_that_six_items_have_is_probed_in_two_folds(vectors: np.ndarra
     few = (np.argsort(np.argsort(vectors[:, 0])) < 6)[:, None]
     found = probe(vectors, few, folds=2, least=6, resamples=100)
     assert np.isfinite(found.aucs).all() and found.aucs[0] > 0.8
+
+
+def test_what_vectors_of_users_know_of_the_users() -> None:
+    """Users who like one half of the catalogue or the other: read from their codes, and not from shuffled ones."""
+    rng = np.random.default_rng(6)
+    side = rng.random(240) < 0.4
+    liked = rng.random((240, 40)) < np.where(side[:, None] == (np.arange(40) < 20), 0.4, 0.1)
+    train = sp.csr_matrix(liked, dtype=np.float32)
+    codes = MultDAE(hidden_dims=(16,), latent_dim=4, epochs=15, batch_size=40).fit(train).embed(train)
+    people = pd.DataFrame({"first half": side, "born in May": rng.random(240) < 0.5}, index=np.arange(240) + 7)
+    found = probe(codes, people, of="users", resamples=100)
+    assert found.names == ("first half", "born in May")
+    assert found.aucs[0] > 0.95
+    assert found.aucs[1] == pytest.approx(0.5, abs=0.12)
+    assert found.aucs.tolist() == probe(codes, people.to_numpy(), resamples=100).aucs.tolist()
+    assert probe(codes, people, ["first half"], of="users", resamples=100).aucs == found.aucs[:1]
+    shuffled = probe(codes[rng.permutation(240)], people, ["first half"], of="users", resamples=100)
+    assert shuffled.aucs[0] == pytest.approx(0.5, abs=0.15)
+
+
+def test_messages_about_users_name_users(vectors: np.ndarray, planted: np.ndarray) -> None:
+    people = pd.DataFrame(planted, columns=["woman", "young"])
+    with pytest.raises(UsageError, match="got unknown feature 'old', expected some of woman, young"):
+        probe(vectors, people, ["old"], of="users")
+    with pytest.raises(UsageError, match="got features with the same name, 'woman'; rename one"):
+        probe(vectors, people.set_axis(["woman", "woman"], axis=1), of="users")
+    with pytest.raises(DataError, match=r"got features of shape \(299, 2\), expected a row for each of the 300 users"):
+        probe(vectors, people[1:], of="users")
+    with pytest.raises(DataError, match="got user vectors that are not finite"):
+        probe(vectors * np.inf, people, of="users")
+    with pytest.raises(DataError, match="got no feature that 20 users have and 20 lack"):
+        probe(vectors, people.to_numpy() & False, of="users")
+    with pytest.raises(DataError, match=r"got vectors of shape \(300,\), expected numbers of shape \(n_users, width\)"):
+        probe(vectors[:, 0], people, of="users")
+    with pytest.raises(DataError, match=r"got features that are no array .*, expected a row of numbers for each user"):
+        probe(vectors, [[1], [1, 2]], of="users")
+    with pytest.raises(DataError, match="not 0 or 1 but missing for some users, expected a row with numbers"):
+        probe(vectors, people.reindex(np.arange(1, 301)), of="users")
+    with pytest.raises(DataError, match="not 0 or 1 but missing for some users"):
+        probe(vectors, people.astype("boolean").reindex(np.arange(1, 301)), of="users")
+    with pytest.raises(DataError, match="got features that are not 0 or 1, expected genres or the like"):
+        probe(vectors, people.astype(str), of="users")
+    with pytest.raises(UsageError, match="got of='user', expected 'items' or 'users'"):
+        probe(vectors, people, of="user")  # type: ignore[arg-type]

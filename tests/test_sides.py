@@ -1,4 +1,4 @@
-"""The comparisons of AE, DAE and VAE, and of schedules: they run, continue, and measure what they say."""
+"""Comparisons of AE, DAE and VAE, of schedules, and of what codes know: they run, continue, measure what they say."""
 
 import importlib
 import json
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -107,6 +108,58 @@ def test_it_runs_continues_and_refuses_figures_of_other_data(
     (tmp_path / "r.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(SystemExit, match="has figures of other data; give another --results"):
         sides.main(call)
+
+
+def test_attributes_of_users_are_read_and_stand_in_the_order_of_the_vectors(
+    sides: ModuleType,
+    dataset: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    attributes = importlib.import_module("attributes")
+    (tmp_path / "users.dat").write_text("7::F::18::4::01234\n9::M::50::0::2\n8::F::45::4::N\n", encoding="utf-8")
+    (tmp_path / "u.user").write_text("7|24|F|artist|01234\n9|53|M|doctor|2\n8|45|F|artist|N\n", encoding="utf-8")
+    for name, job in (("users.dat", "4"), ("u.user", "artist")):
+        told = attributes.attributes(tmp_path / name)
+        assert told.loc[[9, 7, 8], ["woman", "under 25", "over 44", f"occupation={job}"]].to_numpy().tolist() == [
+            [False, False, True, False],
+            [True, True, False, True],
+            [True, False, True, True],
+        ]
+    hours = [(1, 3, 17), (1, 5, 20), (2, 2, 18), (3, 1, 30), (3, 1, 31), (3, 1, 42), (4, 5, 60)]  # user, rating, hour
+    lines = [f"{user}\t10\t{rating}\t{hour * 3600}" for user, rating, hour in hours]
+    (tmp_path / "u.data").write_text("\n".join(lines), encoding="utf-8")
+    told = attributes.habits(tmp_path / "u.data")
+    assert {name: told.index[told[name]].tolist() for name in told} == {
+        "generous": [1, 4],  # means 4, 2, 1, 5
+        "came late": [3, 4],
+        "in the evening": [1, 2],  # 17 and 20; 18; 6, 7 and 18; 12
+    }
+
+    # who is generous follows from the ids, and what they like from who is: a table in another order would show nothing
+    n_items = dataset.train.shape[1]
+    likes = np.asarray(dataset.train[:, : n_items // 2].sum(axis=1)).ravel() / np.diff(dataset.train.indptr)
+    assert dataset.train_user_ids is not None
+    users = pd.DataFrame({"userId": dataset.train_user_ids, "movieId": 0, "rating": 1 + (likes > np.median(likes))})
+    users.sample(frac=1, random_state=0).to_csv(tmp_path / "ratings.csv", index=False)
+    monkeypatch.setitem(sides.NETWORK, "hidden_dims", (10,))
+    monkeypatch.setitem(sides.NETWORK, "latent_dim", 5)
+    monkeypatch.setattr(sides, "SIDES", sides.SIDES[1:3])
+    dataset.save(tmp_path / "toy")
+    attributes.main([f"--data={tmp_path / 'toy'}", f"--ratings={tmp_path / 'ratings.csv'}", "--seeds=2", "--epochs=9"])
+    said = capsys.readouterr().out
+    table = [line.strip("| ").split(" | ") for line in said.split("\n\n")[2].splitlines()]
+    assert table[0] == ["user vectors", "generous", "mean", "minus that of truncated SVD"]
+    means = {row[0].partition(":")[0]: float(row[2].split()[0]) for row in table[2:]}
+    assert list(means) == [
+        *("DAE", "VAE", "ALS", "EASE, sum over items", "truncated SVD", "length of the history", "random numbers")
+    ]
+    assert means["truncated SVD"] > 0.7 > 0.6 > means["random numbers"]
+    with pytest.raises(SystemExit):
+        attributes.main([f"--data={tmp_path / 'toy'}"])
+    assert "got neither --ratings nor --attributes, expected one of them" in capsys.readouterr().err
 
 
 def test_schedules_are_compared_one_thing_at_a_time_and_figures_are_kept(

@@ -17,6 +17,7 @@ from recvae_cli import (
     plan,
     plot,
     preprocess,
+    probe,
     quickstart,
     recommend,
     report,
@@ -61,6 +62,7 @@ app.command("anomalies", cls=Verb)(anomalies.anomalies)
 app.command("generate", cls=Verb)(generate.generate)
 app.command("segments", cls=Verb)(segments.segments)
 app.command("units", cls=Verb)(units.units)
+app.command("probe", cls=Verb)(probe.probe)
 app.command("export", cls=Verb)(export.export)
 app.command("serve", cls=Verb)(serve.serve)
 

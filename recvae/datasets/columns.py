@@ -36,18 +36,21 @@ TITLES = ("item", "title")
 FEATURES = ("item",)
 """Columns of a table of items' features; all other columns are features."""
 
+ATTRIBUTES = ("user",)
+"""Columns of a table of users' attributes; all other columns are attributes."""
+
 _OPTIONAL = ("rating", "time", "weight")
 _ROW_ID = "id"  # the item in a table of titles, where a row is an item; in a log, `id` is the row's own number
-_ITEM_ITSELF = ("itemid", "item", "iid")  # beside one of these, `id` is the number of the row
+_ITSELF = {"item": ("itemid", "item", "iid"), "user": ("userid", "user", "uid")}  # beside one, `id` is the row's number
 _WORDS = {"user": "user id", "item": "item id"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names of the columns that are read; None where the table has none, "" for a user that is not looked for."""
+    """The names of the columns that are read; None where the table has none, "" for ids that are not looked for."""
 
     user: str = ""
-    item: str
+    item: str = ""
     rating: str | None = None
     time: str | None = None
     weight: str | None = None
@@ -59,15 +62,17 @@ class Columns:
         return self.user, self.item
 
 
-def rows_are_items(roles: Sequence[str]) -> bool:
-    """Whether a row of a table with these roles is an item, as in `TITLES` and `FEATURES`."""
-    return "title" in roles or tuple(roles) == FEATURES
+def what_rows_are(roles: Sequence[str]) -> str | None:
+    """Return what a row of a table with these roles is: "item", "user", or None for an event."""
+    if tuple(roles) == ATTRIBUTES:
+        return "user"
+    return "item" if "title" in roles or tuple(roles) == FEATURES else None
 
 
 def usual_names(role: str, roles: Sequence[str]) -> Sequence[str]:
-    """Return the usual names of a column; in a table of items, `id` is the item."""
+    """Return the usual names of a column; in a table of items, `id` is the item, and likewise of users."""
     names = COLUMN_NAMES[role]
-    return (*names, _ROW_ID) if role == "item" and rows_are_items(roles) else names
+    return (*names, _ROW_ID) if role == what_rows_are(roles) else names
 
 
 def plain_name(name: str) -> str:
@@ -89,7 +94,7 @@ def find_columns(
     names : sequence of str
         The columns of the table.
     roles : sequence of str
-        What to look for: `LOG`, `HISTORIES`, `TITLES` or `FEATURES`.
+        What to look for: `LOG`, `HISTORIES`, `TITLES`, `FEATURES` or `ATTRIBUTES`.
     where : str
         How messages call the table.
     way_out : str
@@ -116,15 +121,16 @@ def find_columns(
     """
     given = {role: name for role, name in (named or {}).items() if name is not None}
     found: dict[str, str] = {}
-    options = {role: f"--{role}-col" for role in roles} | ({"item": "--id-col"} if rows_are_items(roles) else {})
+    row = what_rows_are(roles)
+    options = {role: f"--{role}-col" for role in roles} | dict.fromkeys([row] if row else [], "--id-col")
     for role in roles:
         if role in given:
             found[role] = _named(given[role], names, options[role], where)
         else:
             free = [name for name in names if name not in given.values()]
             name = _usual(free, usual_names(role, roles), role, where, way_out)
-            if role == "item" and rows_are_items(roles):
-                _refuse_other_id(name, free, where, way_out)
+            if role == row:
+                _refuse_other_id(name, free, role, where, way_out)
             if name is not None:
                 found[role] = name
             elif role not in _OPTIONAL:
@@ -166,13 +172,13 @@ def _usual(names: Sequence[str], usual: Sequence[str], role: str, where: str, wa
     return None
 
 
-def _refuse_other_id(name: str | None, names: Sequence[str], where: str, way_out: str) -> None:
+def _refuse_other_id(name: str | None, names: Sequence[str], role: str, where: str, way_out: str) -> None:
     """Refuse a table of items with an `id` where the item would be another column: it may be that of an artist."""
     own = next((one for one in names if plain_name(one) == _ROW_ID), None)
-    if name is not None and own not in (None, name) and plain_name(name) not in _ITEM_ITSELF:
+    if name is not None and own not in (None, name) and plain_name(name) not in _ITSELF[role]:
         raise DataError(
-            f"{where}: {own!r} and {name!r} both look like the item id, expected one column; "
-            f"{way_out.format(role='item')}"
+            f"{where}: {own!r} and {name!r} both look like the {_WORDS[role]}, expected one column; "
+            f"{way_out.format(role=role)}"
         )
 
 

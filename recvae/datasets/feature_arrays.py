@@ -86,7 +86,7 @@ def read_array(path: Path, item_ids: np.ndarray, columns: Sequence[str] | None) 
         first = item_ids[np.flatnonzero(~has)[0]]
         warnings.append(f"{n_without:,} of {len(has):,} items have no row in {path}, e.g. {first}")
     column = FeatureColumn(name, VECTORS, matrix.shape[1], n_without)
-    block = Block(column, tuple(f"{name}[{place}]" for place in range(matrix.shape[1])), matrix)
+    block = Block(column, tuple(f"{name}[{place}]" for place in range(matrix.shape[1])), matrix, has)
     return Blocks([block], warnings, {"file": path.name, "sha256": sha256_of(path)})
 
 

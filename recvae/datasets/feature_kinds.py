@@ -72,11 +72,14 @@ class Block:
         The name of each feature, e.g. `genre=Drama`.
     matrix : ndarray or csr_matrix of shape (n_items, n_features), float32
         Sparse for words and lists, dense for numbers and vectors.
+    has : ndarray of shape (n_items,), bool
+        The items for which the column holds something.
     """
 
     column: FeatureColumn
     names: tuple[str, ...]
     matrix: np.ndarray | sp.csr_matrix
+    has: np.ndarray
 
 
 class LeftOutError(Exception):
@@ -101,6 +104,8 @@ class Values:
         Ids of the items of the data set.
     null : frozenset of str
         Further words that mean a missing value.
+    what : {"item", "user"}
+        What a row is, for messages.
     """
 
     name: str
@@ -109,6 +114,7 @@ class Values:
     rows: np.ndarray
     item_ids: np.ndarray
     null: frozenset[str] = frozenset()
+    what: str = "item"
 
     @property
     def label(self) -> str:
@@ -151,7 +157,7 @@ class Values:
         return self._texts(is_chosen)
 
     def _item(self, row: Any) -> str:
-        return f"item {self.item_ids[int(self.rows[row])]}"
+        return f"{self.what} {self.item_ids[int(self.rows[row])]}"
 
     def _numbers(self, numbers: np.ndarray, is_chosen: bool) -> Block:
         """Return the feature of numbers (R,), of which NaN is missing."""
@@ -173,8 +179,8 @@ class Values:
         if len(twice):
             item = twice[0]
             raise DataError(
-                f"{self.where}: item {self.item_ids[item]} has {least[item]:g} and {most[item]:g} in several rows, "
-                "expected one number; keep one row"
+                f"{self.where}: {self.what} {self.item_ids[item]} has {least[item]:g} and {most[item]:g} in several "
+                "rows, expected one number; keep one row"
             )
         has = np.isfinite(least)
         n_distinct, n_items = len(np.unique(found)), int(has.sum())
@@ -183,7 +189,7 @@ class Values:
             raise LeftOutError(f"{self.where} looks like another id, and is left out; take it with {self._switch}")
         column = FeatureColumn(self.name, NUMBERS, 1, len(has) - n_items)
         matrix = np.where(has, least, 0).astype(np.float32)[:, None]  # (I, 1)
-        return Block(column, (self.label,), matrix)
+        return Block(column, (self.label,), matrix, has)
 
     @property
     def _switch(self) -> str:
@@ -232,7 +238,8 @@ class Values:
         matrix = np.zeros((len(self.item_ids), narrow.shape[1]), dtype=np.float32)  # (I, D)
         matrix[items] = narrow[first]
         column = FeatureColumn(self.name, VECTORS, matrix.shape[1], len(matrix) - len(items))
-        return Block(column, tuple(f"{self.label}[{place}]" for place in range(matrix.shape[1])), matrix)
+        names = tuple(f"{self.label}[{place}]" for place in range(matrix.shape[1]))
+        return Block(column, names, matrix, np.isin(np.arange(len(matrix)), items))
 
     def _words(self, kind: str, places: np.ndarray, words: pa.Array, is_chosen: bool) -> Block:
         """Return the features of words (P,), which stand in these rows (P,)."""
@@ -251,12 +258,12 @@ class Values:
         matrix.data[:] = 1
         if not is_chosen and matrix.nnz >= _FEWEST and len(known) > _OWN_SHARE * matrix.nnz:
             raise LeftOutError(
-                f"{self.where} holds {len(known):,} different words for {matrix.nnz:,} values, so nearly every item "
-                f"has its own, and is left out; take it with {self._switch}"
+                f"{self.where} holds {len(known):,} different words for {matrix.nnz:,} values, so nearly every "
+                f"{self.what} has its own, and is left out; take it with {self._switch}"
             )
-        n_without = int((np.diff(matrix.indptr) == 0).sum())
-        column = FeatureColumn(self.name, kind, len(known), n_without)
-        return Block(column, tuple(f"{self.label}={word}" for word in known), matrix)
+        has = np.diff(matrix.indptr) > 0  # (I,)
+        column = FeatureColumn(self.name, kind, len(known), int((~has).sum()))
+        return Block(column, tuple(f"{self.label}={word}" for word in known), matrix, has)
 
     def _texts(self, is_chosen: bool) -> Block:
         """Decide what texts (R,) are, and return their features."""

@@ -1,4 +1,4 @@
-"""A table of items and their features -> one block of features for each column.
+"""A table of items and their features, or of users and their attributes -> one block of features for each column.
 
 Letters in shape comments: E rows of a batch, R rows of items of the data set.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from recvae.datasets.columns import FEATURES
+from recvae.datasets.columns import ATTRIBUTES, FEATURES
 from recvae.datasets.feature_kinds import LISTS, WORDS, Block, LeftOutError, Values
 from recvae.datasets.reading.id_column import IdColumn
 from recvae.datasets.reading.options import LogFormat
@@ -39,6 +39,7 @@ def read_table(
     item_ids: np.ndarray,
     options: LogFormat,
     columns: Sequence[str] | None,
+    row: str = "item",
 ) -> Blocks:
     """Read a table of features, by the rules of logs.
 
@@ -51,7 +52,9 @@ def read_table(
     options : LogFormat
         What is known about the files.
     columns : sequence of str, optional
-        The columns to read; by default all but the item ids.
+        The columns to read; by default all but the ids.
+    row : {"item", "user"}
+        What a row is; of a user, all that is said here of items holds.
 
     Returns
     -------
@@ -65,14 +68,15 @@ def read_table(
     DataError
         If the table cannot be read, none of its items is in the data set, or a value cannot be used.
     """
-    with Table(given, options, FEATURES, others=True) as table:
-        warnings = _refuse_table(table, columns)
+    with Table(given, options, ATTRIBUTES if row == "user" else FEATURES, others=True) as table:
+        ids = getattr(table.columns, row)
+        warnings = _refuse_table(table, columns, row)
         names = _chosen(table, columns)
-        sink = _Rows(f"{table.name}: the column '{table.columns.item}'", options.null, item_ids)
+        sink = _Rows(f"{table.name}: the column '{ids}'", options.null, item_ids, row)
         sink.places = {name: f"other {table.others.index(name)}" for name in names}
         table.read(sink)
         files = [report.name for report in table.reports]
-        source = {"file": Path(files[0]).name, "columns": {"item": table.columns.item}}
+        source = {"file": Path(files[0]).name, "columns": {row: ids}}
         if table.reports[0].sha256:
             source["sha256"] = table.reports[0].sha256
         if len(files) > 1:
@@ -82,7 +86,7 @@ def read_table(
     blocks = []
     for column in names:
         where = f"{name}: column '{column}'"
-        values = Values(column, where, sink.values(column, where), sink.rows, item_ids, frozenset(options.null))
+        values = Values(column, where, sink.values(column, where), sink.rows, item_ids, frozenset(options.null), row)
         try:
             blocks.append(values.block(is_chosen=columns is not None))
         except LeftOutError as reason:
@@ -95,7 +99,7 @@ def read_table(
     return Blocks(blocks, warnings, source)
 
 
-def _refuse_table(table: Table, columns: Sequence[str] | None) -> list[str]:
+def _refuse_table(table: Table, columns: Sequence[str] | None, row: str) -> list[str]:
     """Refuse a table without features; return remarks on columns that are not read."""
     twice = sorted({name.partition(_UNNAMED)[0] for name in table.others if _UNNAMED in name} - {""})
     if twice:
@@ -106,7 +110,7 @@ def _refuse_table(table: Table, columns: Sequence[str] | None) -> list[str]:
             "write a row for each item"
         )
     if not table.others and not table.unreadable:
-        raise DataError(f"{table.name} has no column but the item ids, expected features; add columns")
+        raise DataError(f"{table.name} has no column but the {row} ids, expected features; add columns")
     remarks = [
         f"{table.name}: column '{name}' holds {kind[:60]}, expected numbers, texts or lists of these, and is left out"
         for name, kind in table.unreadable.items()
@@ -146,9 +150,9 @@ def _limit_words(name: str, blocks: list[Block]) -> None:
 class _Rows:
     """Collects the rows of the items of a data set; others are counted."""
 
-    def __init__(self, name: str, null: Sequence[str], item_ids: np.ndarray) -> None:
+    def __init__(self, name: str, null: Sequence[str], item_ids: np.ndarray, row: str) -> None:
         self.places: dict[str, str] = {}
-        self._name = name
+        self._name, self._row = name, row
         self._item_ids = item_ids
         self._column_of = {str(item): column for column, item in enumerate(item_ids.tolist())}
         self._ids = IdColumn(name, null)
@@ -158,7 +162,7 @@ class _Rows:
         return len(self._ids)
 
     def append(self, batch: pa.RecordBatch) -> None:
-        ids = batch.column("item").dictionary_encode()
+        ids = batch.column(self._row).dictionary_encode()
         known = [-1 if one is None else self._known(one) for one in ids.dictionary.to_pylist()]
         found = np.array([*known, -1], dtype=np.int64)[ids.indices.fill_null(-1).to_numpy(zero_copy_only=False)]  # (E,)
         start = len(self)
@@ -203,23 +207,25 @@ class _Rows:
         if not len(rows):
             seen = repr(str(ids.ids[0])) if len(ids.ids) else "empty"
             raise DataError(
-                f"{name}: none of its {len(ids.ids):,} items is in the data set; its ids look like {seen}, those of "
-                f"the data set like {str(self._item_ids[0])!r}; name the column of ids with --id-col"
+                f"{name}: none of its {len(ids.ids):,} {self._row}s is in the data set; its ids look like {seen}, "
+                f"those of the data set like {str(self._item_ids[0])!r}; name the column of ids with --id-col"
             )
         counts = np.bincount(rows, minlength=len(self._item_ids))  # rows of each item
         found = []
         n_others = len(self) - n_missing - len(rows)
         if n_others:
             other = next(one for one in ids.ids.tolist() if self._known(one) < 0)
-            found.append(f"{n_others:,} rows of {name} belong to items that are not in training, e.g. {other}")
+            found.append(f"{n_others:,} rows of {name} belong to {self._row}s that are not in training, e.g. {other}")
         if n_missing:
-            found.append(f"{n_missing:,} rows of {name} have no item id")
+            found.append(f"{n_missing:,} rows of {name} have no {self._row} id")
         without = np.flatnonzero(counts == 0)
         if len(without):
             first = self._item_ids[without[0]]
-            found.append(f"{len(without):,} of {len(counts):,} items have no row in {name}, e.g. {first}")
+            found.append(f"{len(without):,} of {len(counts):,} {self._row}s have no row in {name}, e.g. {first}")
         several = np.flatnonzero(counts > 1)
         if len(several):
             first = self._item_ids[several[0]]
-            found.append(f"{len(several):,} items have several rows in {name}, e.g. {first}; their words are joined")
+            found.append(
+                f"{len(several):,} {self._row}s have several rows in {name}, e.g. {first}; their words are joined"
+            )
         return found

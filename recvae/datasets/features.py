@@ -1,5 +1,7 @@
 """Items' features: one matrix with named columns, from a table or from embeddings, in the order of the items.
 
+Users' attributes have the same form, from a table, in the order of the users.
+
 Letters in shape comments: I items, F features.
 """
 
@@ -39,6 +41,8 @@ class ItemFeatures:
         The columns of the table from which it was read, with their kinds.
     source : dict
         The file and its checksum, for the manifest.
+    filled : ndarray of shape (n_items, n_columns), bool, optional
+        Which items have something in each column, where it was just read; a folder does not keep it.
 
     Examples
     --------
@@ -51,6 +55,7 @@ class ItemFeatures:
     names: tuple[str, ...]
     columns: tuple[FeatureColumn, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
+    filled: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         matrix = self.matrix
@@ -170,7 +175,11 @@ class ItemFeatures:
 
 
 def read_features(
-    given: Any, item_ids: np.ndarray, options: LogFormat | None = None, columns: Sequence[str] | None = None
+    given: Any,
+    item_ids: np.ndarray,
+    options: LogFormat | None = None,
+    columns: Sequence[str] | None = None,
+    row: str = "item",
 ) -> tuple[ItemFeatures, list[str]]:
     """Read features of items: a table with a column of item ids, or embeddings.
 
@@ -189,6 +198,8 @@ def read_features(
         What is known about the files, above all the column of item ids.
     columns : sequence of str, optional
         The columns to read. By default all, except those in which nearly every item has a word of its own.
+    row : {"item", "user"}
+        What a row is; of users and their attributes, all that is said here of items holds.
 
     Returns
     -------
@@ -222,9 +233,14 @@ def read_features(
         arrays = [path for path in paths if is_array(path)]
         if arrays and len(paths) > 1:
             raise UsageError(f"got {arrays[0]} and other files, expected a single file of embeddings; give one")
-        found = read_array(paths[0], item_ids, columns) if arrays else read_table(given, item_ids, options, columns)
+        if arrays and row != "item":
+            raise UsageError(f"got {arrays[0]} for {row}s, expected a table with a column of {row} ids; write one")
+        if arrays:
+            found = read_array(paths[0], item_ids, columns)
+        else:
+            found = read_table(given, item_ids, options, columns, row)
     else:
-        found = read_table(arrow_table(given), item_ids, options, columns)
+        found = read_table(arrow_table(given), item_ids, options, columns, row)
     return _joined(found), found.warnings
 
 
@@ -242,7 +258,11 @@ def _joined(found: Blocks) -> ItemFeatures:
         dense = [block.matrix.toarray() if sp.issparse(block.matrix) else block.matrix for block in blocks]
         matrix = np.concatenate(dense, axis=1)
     return ItemFeatures(
-        matrix=matrix, names=names, columns=tuple(block.column for block in blocks), source=found.source
+        matrix=matrix,
+        names=names,
+        columns=tuple(block.column for block in blocks),
+        source=found.source,
+        filled=np.stack([block.has for block in blocks], axis=1),
     )
 
 

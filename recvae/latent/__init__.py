@@ -8,7 +8,9 @@
     segments     groups of users in the latent space, and what sets them apart
     units        what a latent unit stands for: items that rise and fall when it moves
     projections  vectors in two dimensions, for a map
-    probes       what item vectors know of genres and other features
+    vectors      the vectors that a model has of items and users, at one width
+    labels       features as 0 and 1, for a probe
+    probes       what vectors of items and users know of genres, gender and other features
 
 Importing this package imports none of them.
 """

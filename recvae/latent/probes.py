@@ -1,23 +1,24 @@
-"""What item vectors know of the items' features, such as genres: linear probes.
+"""What vectors of items or users know of features that no model was told, such as genres or age: linear probes.
 
 A logistic regression tells items with a feature from those without it, by their vectors alone. It is measured on items
-that it was not fitted on. The ROC-AUC is the chance that an item with the feature is ranked above one without it: .5
-is guessing, 1 is perfect. A vector that a straight cut can read has the feature in it; a low value does not say that
-the feature is absent, only that it is not on a straight line.
+that it was not fitted on. It is the same with users in place of items. The ROC-AUC is the chance that an item with the
+feature is ranked above one without it: .5 is guessing, 1 is perfect. A vector that a straight cut can read has the
+feature in it; a low value does not say that the feature is absent, only that it is not on a straight line.
 
-How sure the mean over features is, a bootstrap over items says. Vectors that are probed with the same features and
-seed are compared item by item; see `Probe.difference`.
+How sure the mean over features is, a bootstrap over items (or users) says. Vectors that are probed with the same
+features and seed are compared item by item; see `Probe.difference`.
 
-Letters in shape comments: I items, D width of a vector, F features, P items with the feature in a fold, Q without,
-R rows of weights of the items.
+Letters in shape comments: I items or users, D width of a vector, F features, P items with the feature in a fold, Q
+without, R rows of weights of the items.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
@@ -27,6 +28,9 @@ from recvae.errors import DataError, UsageError, requires_extra
 PENALTIES = (1e-3, 1e-2, 1e-1)
 """Inverse strengths of the L2 penalty, of which an inner cross-validation takes the best for each fit."""
 
+RESAMPLES = 1000
+"""Of the bootstrap over items."""
+
 _INNER_FOLDS = 3
 _AT_A_TIME = 64  # resamples, so that what is multiplied stays small
 _BOUNDS = (2.5, 97.5)  # of a 95 % interval
@@ -34,18 +38,18 @@ _BOUNDS = (2.5, 97.5)  # of a 95 % interval
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How well features are read from item vectors.
+    """How well features are read from vectors of items or users.
 
     Parameters
     ----------
     names : tuple of str
         The features that were probed.
     left_out : tuple of str
-        Features that too few items have, or that too few lack.
+        Features that too few items (or users) have, or that too few lack.
     aucs : ndarray of shape (n_features,), float64
         ROC-AUC of each.
     n_items, width : int
-        How many items, and how wide a vector is.
+        How many items (or users), and how wide a vector is.
     resampled : ndarray of shape (n_resamples,), float64
         The mean over features when items are drawn again with replacement.
     key : tuple
@@ -67,7 +71,7 @@ class Probe:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over items: percentiles of the bootstrap."""
+        """95 % interval of the mean over items (or users): percentiles of the bootstrap."""
         low, high = np.percentile(self.resampled, _BOUNDS)
         return float(low), float(high)
 
@@ -92,27 +96,32 @@ class Probe:
 
 def probe(
     vectors: np.ndarray,
-    features: ItemFeatures | sp.csr_matrix | np.ndarray | Sequence[Sequence[float]],
+    features: ItemFeatures | sp.csr_matrix | np.ndarray | pd.DataFrame | Sequence[Sequence[float]],
     names: Sequence[str] | None = None,
     *,
+    of: Literal["items", "users"] = "items",
     folds: int = 5,
     least: int = 20,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Probe:
-    """Measure how well features are read from item vectors by logistic regression.
+    """Measure how well features are read from vectors of items or users by logistic regression.
 
     Each number of a vector is standardised first. The strength of the penalty is chosen within the items that are
     fitted on. ROC-AUC is taken within each fold, since two fits have no common scale.
 
     Parameters
     ----------
-    vectors : ndarray of shape (n_items, width)
-        A vector for each item, such as `model.item_embeddings()`.
-    features : ItemFeatures, or matrix or nested lists of shape (n_items, n_features)
-        1 for an item that has the feature, 0 for others, such as `dataset.features`.
+    vectors : ndarray of shape (n_items, width) or (n_users, width)
+        A vector for each item, such as `model.item_embeddings()`, or for each user, such as
+        `model.embed(dataset.train)`.
+    features : ItemFeatures, or matrix, table or nested lists of shape (n_items, n_features) or (n_users, n_features)
+        1 for an item that has the feature, 0 for others, such as `dataset.features`; of users in the order of the
+        vectors, which for those of training is that of `dataset.train_user_ids`.
     names : sequence of str, optional
-        Which features to probe, by default all of them; of a matrix, names for its columns.
+        Which features to probe, by default all of them; of a matrix without names, names for its columns.
+    of : {"items", "users"}
+        Whose vectors they are, for messages.
     folds : int
         Parts of the items, each measured with a fit on the others, 2 or more.
     least : int
@@ -142,17 +151,19 @@ def probe(
     >>> found.names, found.mean > 0.9
     (('first is positive',), True)
     """
-    _check_options(folds, least, resamples, seed)
-    points = _as_array(vectors, "vectors")
+    if of not in ("items", "users"):
+        raise UsageError(f"got of={of!r}, expected 'items' or 'users': whose vectors they are")
+    check_options(folds, least, resamples, seed)
+    points = _as_array(vectors, "vectors", of)
     if points.ndim != 2 or points.dtype.kind not in "fiu" or not points.size:
-        raise DataError(f"got vectors of shape {points.shape}, expected numbers of shape (n_items, width)")
+        raise DataError(f"got vectors of shape {points.shape}, expected numbers of shape (n_{of}, width)")
     if not np.isfinite(points).all():
-        raise DataError("got item vectors that are not finite, expected numbers; look for NaN in them")
-    labels, known = _labels(features, names, len(points))
+        raise DataError(f"got {of[:-1]} vectors that are not finite, expected numbers; look for NaN in them")
+    labels, known = _labels(features, names, len(points), of)
     counts = np.diff(labels.indptr)  # (F,)
     enough = np.minimum(counts, len(points) - counts) >= least
     if not enough.any():
-        raise DataError(f"got no feature that {least} items have and {least} lack; probe others, or lower `least`")
+        raise DataError(f"got no feature that {least} {of} have and {least} lack; probe others, or lower `least`")
     labels = labels[:, np.flatnonzero(enough)]  # (I, F)
     rng = np.random.default_rng(seed)
     weights = np.ones((1 + resamples, len(points)), np.int16)  # (1 + R, I), the first of them all items once
@@ -160,9 +171,10 @@ def probe(
         row[:] = rng.multinomial(len(points), np.full(len(points), 1 / len(points)))
     with requires_extra("latent", "probing item vectors"):
         import sklearn  # noqa: F401
-    aucs = np.stack(
-        [_of_feature(points, _column(labels, place), weights, folds, seed) for place in range(labels.shape[1])], axis=1
-    )  # (1 + R, F)
+        from threadpoolctl import threadpool_limits
+    with threadpool_limits(1):  # in fits this small threads wait for one another: six times as long with two
+        found = [_of_feature(points, _column(labels, n), weights, folds, seed) for n in range(labels.shape[1])]
+    aucs = np.stack(found, axis=1)  # (1 + R, F)
     return Probe(
         names=tuple(name for name, kept in zip(known, enough, strict=True) if kept),
         left_out=tuple(name for name, kept in zip(known, enough, strict=True) if not kept),
@@ -213,7 +225,8 @@ def narrowed(matrix: np.ndarray | sp.csr_matrix, width: int, *, seed: int = 0) -
     return left[:, order] * values[order]  # (I, D)
 
 
-def _check_options(folds: int, least: int, resamples: int, seed: int) -> None:
+def check_options(folds: int, least: int, resamples: int, seed: int) -> None:
+    """Refuse what `probe` cannot be called with."""
     few = max(2 * folds, 2 * _INNER_FOLDS)
     limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, few))
     for name, value, lowest in limits:
@@ -222,9 +235,10 @@ def _check_options(folds: int, least: int, resamples: int, seed: int) -> None:
 
 
 def _labels(
-    features: ItemFeatures | sp.csr_matrix | np.ndarray | Sequence[Sequence[float]],
+    features: ItemFeatures | sp.csr_matrix | np.ndarray | pd.DataFrame | Sequence[Sequence[float]],
     names: Sequence[str] | None,
     n_items: int,
+    of: str,
 ) -> tuple[sp.csc_matrix, tuple[str, ...]]:
     """Return who has which feature, (n_items, n_features), sparse, and the names of the features."""
     matrix = features.matrix if isinstance(features, ItemFeatures) else features
@@ -232,21 +246,31 @@ def _labels(
         matrix = sp.csc_matrix(matrix, copy=True)
         matrix.sum_duplicates()
     else:
-        matrix = _as_array(matrix, "features")
+        matrix = _as_array(matrix, "features", of)
     if matrix.ndim != 2 or matrix.shape[0] != n_items:
-        raise DataError(f"got features of shape {matrix.shape}, expected a row for each of the {n_items:,} items")
-    if isinstance(features, ItemFeatures):
-        known = features.names
+        raise DataError(f"got features of shape {matrix.shape}, expected a row for each of the {n_items:,} {of}")
+    # those of a data set and of a table have names, of which some can be taken
+    known = getattr(features, "names", getattr(features, "columns", None))
+    if known is None:
+        wanted = tuple(map(str, range(matrix.shape[1]))) if names is None else tuple(names)
+        if len(wanted) != matrix.shape[1]:
+            raise UsageError(f"got {len(wanted)} names for {matrix.shape[1]} features, expected a name for each")
+    else:
+        known = tuple(map(str, known))
         wanted = known if names is None else tuple(names)
         missing = [name for name in wanted if name not in known]
         if missing:
             raise UsageError(f"got unknown feature {missing[0]!r}, expected some of {', '.join(known[:10])}")
+        if len(set(known)) < len(known):
+            raise UsageError(f"got features with the same name, {max(known, key=known.count)!r}; rename one")
         matrix = matrix[:, [known.index(name) for name in wanted]]
-    else:
-        wanted = tuple(map(str, range(matrix.shape[1]))) if names is None else tuple(names)
-        if len(wanted) != matrix.shape[1]:
-            raise UsageError(f"got {len(wanted)} names for {matrix.shape[1]} features, expected a name for each")
-    if not np.isin(matrix.data if sp.issparse(matrix) else matrix, (0, 1)).all():
+    values = matrix.data if sp.issparse(matrix) else matrix
+    if np.any(pd.isna(values)):
+        raise DataError(
+            f"got features that are not 0 or 1 but missing for some {of}, expected a row with numbers for each; leave "
+            f"{of} that the table of features lacks out of both"
+        )
+    if not np.isin(values, (0, 1)).all():
         raise DataError("got features that are not 0 or 1, expected genres or the like; name those in `names`")
     labels = sp.csc_matrix(matrix, dtype=bool)  # (I, F); few items have most features
     labels.eliminate_zeros()
@@ -254,12 +278,14 @@ def _labels(
     return labels, wanted
 
 
-def _as_array(given: Any, what: str) -> np.ndarray:
+def _as_array(given: Any, what: str, of: str) -> np.ndarray:
     """Return a table or nested lists as an array; refuse what is none, such as rows of different lengths."""
     try:
         return np.asarray(given)
     except ValueError as error:
-        raise DataError(f"got {what} that are no array ({error}), expected a row of numbers for each item") from error
+        raise DataError(
+            f"got {what} that are no array ({error}), expected a row of numbers for each {of[:-1]}"
+        ) from error
 
 
 def _column(labels: sp.csc_matrix, place: int) -> np.ndarray:

@@ -20,8 +20,8 @@ import scipy.sparse as sp
 from recvae.display import plural
 from recvae.errors import DataError, UsageError, requires_extra
 from recvae.interactions import as_interactions
+from recvae.latent.vectors import item_vectors_of
 from recvae.models.common.base import Model
-from recvae.models.common.codes import CodeModel
 from recvae.models.common.draws import check_seed
 from recvae.progress import Progress, part_of
 
@@ -173,7 +173,7 @@ def find_segments(
         stability=float(np.mean([adjusted_rand_score(labels, other) for other in others])),
         vectors=vectors,
         item_labels=_of_items(rows, labels),
-        item_vectors=_vectors_of_items(model),
+        item_vectors=item_vectors_of(model),
     )
 
 
@@ -204,15 +204,6 @@ def _of_items(rows: sp.csr_matrix, labels: np.ndarray) -> np.ndarray:
         highest = np.maximum(highest, shares)
     found[np.bincount(rows.indices, minlength=rows.shape[1]) < LEAST_USERS] = -1
     return found
-
-
-def _vectors_of_items(model: Model) -> np.ndarray | None:
-    if isinstance(model, CodeModel):
-        try:
-            return model.item_embeddings()
-        except UsageError:  # some have none
-            return None
-    return model.item_vectors()[0] if model.has_item_vectors else None
 
 
 def _segment(rows: sp.csr_matrix, chosen: np.ndarray, named_by: int) -> Segment:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from recvae.datasets.columns import LOG, plain_name, rows_are_items, usual_names
+from recvae.datasets.columns import LOG, plain_name, usual_names, what_rows_are
 from recvae.datasets.reading import times
 from recvae.datasets.reading.dialects import Dialect
 from recvae.datasets.reading.sources import Source
@@ -18,13 +18,13 @@ def by_position(
 
     A file of histories has weights in the third, unless files like it have `ratings` there.
     """
-    if rows_are_items(roles):
+    if row := what_rows_are(roles):
         if "title" in roles and len(dialect.names) > 2 and all(map(times.is_number, dialect.column("2"))):
             raise DataError(
                 f"{source.name}: there is no header, and column 2 holds numbers, expected titles; name the column by "
                 "its position, e.g. --id-col 1 --title-col 3"
             )
-        return {"item": "1", "title": "2"} if "title" in roles else {"item": "1"}
+        return {"item": "1", "title": "2"} if "title" in roles else {row: "1"}
     named: dict[str, str | None] = {"user": "1", "item": "2"}
     _refuse_others(source, dialect, roles)
     if tuple(roles[:2]) != LOG[:2] or ("rating" not in roles and "time" not in roles):

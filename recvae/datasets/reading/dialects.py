@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from recvae.datasets.columns import rows_are_items
+from recvae.datasets.columns import what_rows_are
 from recvae.datasets.reading.headers import is_header, names_columns
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.separators import (
@@ -321,7 +321,8 @@ def _least(roles: Sequence[str]) -> str:
     """Return which columns a table must have."""
     if "title" in roles:
         return "a column of ids and one of titles"
-    return "a column of item ids and another one" if rows_are_items(roles) else "a user and an item column"
+    row = what_rows_are(roles)
+    return f"a column of {row} ids and another one" if row else "a user and an item column"
 
 
 def _bare(line: str) -> str:

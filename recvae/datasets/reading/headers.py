@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from recvae.datasets.columns import plain_name, rows_are_items, usual_names
+from recvae.datasets.columns import plain_name, usual_names, what_rows_are
 from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.reading.sources import Source
 from recvae.datasets.reading.times import looks_like_time
@@ -62,8 +62,8 @@ def is_header(
         return False
     shown = ", ".join(first)[:80]
     way_out = "say so with --header or --no-header, or name the columns with --user-col and --item-col"
-    if rows_are_items(roles):
-        way_out = "name the column of item ids with --id-col"
+    if row := what_rows_are(roles):
+        way_out = f"name the column of {row} ids with --id-col"
     raise DataError(
         f"{source.name} line {line}: cannot tell whether {shown!r} names the columns or is the first row; {way_out}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from recvae.datasets.columns import FEATURES, Columns, find_columns, plain_name, rows_are_items, usual_names
+from recvae.datasets.columns import Columns, find_columns, plain_name, usual_names, what_rows_are
 from recvae.datasets.reading import scans, times
 from recvae.datasets.reading.by_position import by_position, refuse_named_folders
 from recvae.datasets.reading.dialects import JSON_ARRAY, JSON_LINES, LISTS, TABLE, Dialect, dialect_of
@@ -155,8 +155,7 @@ class Opener:
     def _parquet(self, source: Source) -> Scan:
         names = scans.parquet_names(source)
         extra = {name: value for name, value in source.partition.items() if name not in names}
-        way_out = "name it with --id-col" if tuple(self.roles) == FEATURES else "name it with --{role}-col"
-        way_out = "name it with --id-col or --title-col" if "title" in self.roles else way_out
+        way_out = self._way_out()
         columns = find_columns(
             [*names, *extra],
             self.roles,
@@ -214,12 +213,16 @@ class Opener:
         if not dialect.is_named and all(name is None for name in named.values()):
             refuse_named_folders(source, extra, self.roles)
             named = by_position(source, dialect, self.roles, dict(self.options.usual).get("rating"))
-        way_out = "name it with --{role}-col"
-        if rows_are_items(self.roles):
-            way_out = "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
-        elif dialect.form == TABLE:
+        way_out = self._way_out()
+        if what_rows_are(self.roles) is None and dialect.form == TABLE:
             way_out += ", or give --no-header if the first line is data already"
         return find_columns(names, self.roles, source.name, way_out, named)
+
+    def _way_out(self) -> str:
+        """Return what messages propose about a column, with {role} in the place of the role."""
+        if what_rows_are(self.roles) is None:
+            return "name it with --{role}-col"
+        return "name it with --id-col" + (" or --title-col" if "title" in self.roles else "")
 
     def _with_times(self, scan: Scan) -> Scan:
         """Decide how times are written, where they are texts; check the columns whose values are asked for."""
