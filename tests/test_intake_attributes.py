@@ -1,5 +1,6 @@
 """Tables of users' attributes are read as tables of items' features are, and messages speak of users."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,20 @@ def test_files_without_a_table_of_users_are_refused(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("who,sex\n7,f\n8,m\n9,f\n")
     with pytest.raises(UsageError, match="did you mean --id-col who"):
         read_features(tmp_path / "people.csv", IDS, LogFormat(user="whom"), row="user")
+
+
+@pytest.mark.parametrize("row", ["item", "user"])
+def test_advice_on_a_file_in_another_encoding_or_with_a_bad_line_is_advice_that_works(row: str, tmp_path: Path) -> None:
+    """Options such as --encoding and --on-bad-row are those of the log."""
+    path = tmp_path / "some table.csv"
+    path.write_bytes("id,word\n7,é\n8,b\n9,c\n".encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8 text") as caught:
+        read_features(path, IDS, row=row)  # type: ignore[arg-type]
+    assert "--encoding" not in str(caught.value) and "--on-bad-row" not in str(caught.value)
+    advice = str(caught.value).partition("e.g. ")[2]
+    assert subprocess.run(["bash", "-c", advice], cwd=tmp_path, check=False).returncode == 0
+    found, _ = read_features(tmp_path / "utf8.txt", IDS, row=row)  # type: ignore[arg-type]
+    assert found.names == ("word=b", "word=c", "word=é")
+    path.write_text("id,word\n7,a,x\n8,b\n9,c\n")
+    with pytest.raises(DataError, match=r"got 3 columns, expected 2 .*; repair the line$"):
+        read_features(path, IDS, row=row)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ A quote that nothing closes makes one row of many lines, and the rows are lost w
 """
 
 import itertools
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -171,9 +172,10 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     dialect = scan.dialect
     assert dialect is not None
     shown = repr(first.text[:_SHOWN])
-    are_titles = scan.columns.title is not None  # the options of a log are not those of its titles
+    are_titles = scan.columns.title is not None
+    is_log = bool(scan.columns.user and scan.columns.item)  # whose options are not those of other tables
     more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
-    repair = "repair the line" if are_titles else "repair the line, or leave such rows out with --on-bad-row skip"
+    repair = "repair the line" + (", or leave such rows out with --on-bad-row skip" if is_log else "")
     assert scan.path is not None
     line = first.line if first.position is None or not dialect.quote else line_at(scan.path, first.position)
     where = f"{scan.name} line {line}"
@@ -185,7 +187,11 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     if first.reason == "INVALID ENCODING":
         shown = repr(_bytes_of(scan, line)[:_SHOWN])
         repair = repair.replace("repair the line", "say what it is, e.g. --encoding latin-1")
-        return f"{where}: not UTF-8 text: {shown}; {'convert the file first' if are_titles else repair}{more}"
+        if not is_log:
+            repair = "convert the file first"
+        if not is_log and not are_titles and scan.source is not None and scan.source.packing() is None:
+            repair += f", e.g. iconv -f latin1 -t utf-8 {shlex.quote(scan.name)} > utf8.txt"
+        return f"{where}: not UTF-8 text: {shown}; {repair}{more}"
     if first.reason.startswith("LINE SIZE"):
         most = "2 MB" if scan.form == TABLE else f"{LONGEST_LINE >> 20} MB"
         return f"{where}: the line is longer than {most}; {repair}{more}"
