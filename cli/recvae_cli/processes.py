@@ -42,8 +42,27 @@ def one_of_several(verb: str) -> Iterator[None]:
             raise ranks.agreed
         from recvae.compute.process_group import joined
 
-        with joined(ranks):
+        with joined(ranks), _tried_once(ranks):
             yield
+
+
+@contextmanager
+def _tried_once(ranks: "Ranks") -> Iterator[None]:
+    """End as the processes before a restart did where that was no accident: finished, or refused."""
+    from recvae.errors import BundleError, DataError, UsageError
+    from recvae_cli.console import say
+
+    if ranks.restarts.end is not None:
+        how = "what was asked for is refused, and" if ranks.restarts.end else "the run was saved before, so"
+        say(f"started again by torchrun: {how} there is nothing to try again")
+        ranks.agreed = SystemExit(ranks.restarts.end)
+        raise ranks.agreed
+    try:
+        yield
+    except (UsageError, DataError, BundleError) as error:
+        if ranks.leads:
+            ranks.restarts.note_end(error.exit_code)
+        raise
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from recvae.compute.rank_errors import error_of, first_line, report_of
+from recvae.compute.restarts import Restarts
 from recvae.errors import RecvaeError, TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Ranks:
         self.patient: Any = None
         """The process group in which the others wait for the first one at the end, however long it measures and writes;
         None until then."""
+        self.restarts = Restarts()
 
     @property
     def several(self) -> bool:
@@ -125,6 +127,14 @@ class Ranks:
             self.check(to_stop=False)
             with self._lost():
                 self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+
+    def finish(self) -> None:
+        """Meet for the last time; once all was trained, the first one needs the others no longer."""
+        try:
+            self.check(to_stop=False)
+        except TrainingError:
+            if not (self.lost and self.leads and self.patient is not None):
+                raise
 
     @contextmanager
     def together(self) -> Iterator[None]:
