@@ -247,3 +247,22 @@ def test_two_machines_start_again_where_one_of_them_loses_a_process(toy: Path, c
     assert sum("resuming multvae on data/toy -> runs/toy/multvae\n" in err for _, err in said) == 1, said
     assert toy.is_dir() and [path.name for path in Path("runs/toy").iterdir()] == ["multvae"]
     assert command("inspect", "runs/toy/multvae").code == 0
+
+
+def test_what_is_typed_wrong_is_said_once_on_each_machine(several: Several, command: Command) -> None:
+    """Before the processes have met, where each of them sees it."""
+    for words, code, said in (
+        (("train", "--bogus"), 2, "No such option: --bogus"),
+        (("train", "--seed", "x"), 2, "Invalid value for '--seed'"),
+        (("trian",), 2, "No such command 'trian'"),
+        (("--version",), 0, "recvae "),
+        (("train", "--help"), 0, "Usage: recvae train"),
+    ):
+        first, second = (end.found for end in several(2, lambda _, words=words: command(*words)))
+        assert (first.code, second) == (code, (code, "", "")) and said in first.out + first.err
+
+    def on_its_own_machine(rank: int) -> Any:
+        os.environ["LOCAL_RANK"] = "0"
+        return command("train", "--bogus")
+
+    assert ["No such option" in end.found.err for end in several(2, on_its_own_machine)] == [True, True]

@@ -21,6 +21,16 @@ _INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 @contextmanager
+def one_voice() -> Iterator[None]:
+    """Print nothing in all but one process of a machine: what was typed is the same in all, and so is what is wrong."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+@contextmanager
 def one_of_several(verb: str) -> Iterator[None]:
     """Run a verb as one of the processes that torchrun has started; alone, nothing is done."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
