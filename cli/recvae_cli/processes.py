@@ -53,6 +53,7 @@ def one_of_several(verb: str) -> Iterator[None]:
         from recvae.compute.process_group import joined
 
         with joined(ranks), _tried_once(ranks):
+            ranks.be_patient()  # until all have read their data
             yield
 
 
@@ -179,6 +180,7 @@ def tell_run(run: "Run", dataset: "Dataset") -> None:
         check_can_share(run.model)
         current().check()
         current().from_first(description(run, dataset))
+        current().be_patient(False)
 
 
 def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> None:
@@ -195,5 +197,6 @@ def hear_run(models: "Sequence[type[Model]]", select_by: "Metric | None", wanted
 
     current().check()
     told = current().from_first(None)
-    dataset = wanted.load(told["data"], told["stream"])
-    return described(told, models, select_by), dataset
+    dataset, run = wanted.load(told["data"], told["stream"]), described(told, models, select_by)
+    current().be_patient(False)
+    return run, dataset
