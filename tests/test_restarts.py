@@ -5,6 +5,7 @@ The test keeps the store, as torchrun does; where it says so, torchrun itself st
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -116,6 +117,8 @@ def test_a_run_is_continued_whichever_machine_has_counted(
         loses(patched, 1, MultVAE, "_loss", 6)  # of 4 in an epoch
         first, second = several(2, lambda _: command(*TRAIN), **kept)
     assert toy.is_dir() and (first.found.code, second.code) == (1, -signal.SIGKILL)
+    assert re.search(r"error: lost contact with another of the 2 processes \([^)]*\); `recvae", first.found.err)
+    assert "typically" not in first.found.err and "reporting an error" not in first.found.err
 
     def again(rank: int) -> Any:
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(first_counts if rank == 0 else 1 - first_counts)
