@@ -104,6 +104,7 @@ def loses(patched: pytest.MonkeyPatch, rank: int, owner: Any, name: str, call: i
     patched.setattr(owner, name, killed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_counts", [0, 1])
 def test_a_run_is_continued_whichever_machine_has_counted(
     first_counts: int,
@@ -133,6 +134,7 @@ def test_a_run_is_continued_whichever_machine_has_counted(
 KINDS = [TRAIN, (*TRAIN, "--share", "items", "--shard-size", "1MB"), ("train", "--model", "ials")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", KINDS, ids=["users", "items", "ials"])
 def test_a_run_that_was_saved_is_not_trained_again_where_another_process_is_lost_later(
     words: tuple[str, ...],
@@ -157,6 +159,7 @@ def test_a_run_that_was_saved_is_not_trained_again_where_another_process_is_lost
     assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == saved
 
 
+@pytest.mark.slow
 def test_a_run_whose_first_process_is_lost_after_it_has_saved_all_is_not_trained_again(
     several: Several, command: Command, kept: dict[str, str], toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +198,7 @@ def test_what_was_refused_is_not_tried_again(
     )
 
 
+@pytest.mark.slow
 def test_what_may_go_well_another_time_is_tried_again(
     several: Several, command: Command, kept: dict[str, str], toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +256,7 @@ def test_two_machines_start_again_where_one_of_them_loses_a_process(toy: Path, c
     assert command("inspect", "runs/toy/multvae").code == 0
 
 
+@pytest.mark.slow
 def test_what_is_typed_wrong_is_said_once_on_each_machine(several: Several, command: Command) -> None:
     """Before the processes have met, where each of them sees it."""
     for words, code, said in (
