@@ -31,6 +31,7 @@ from recvae_cli import (
 )
 from recvae_cli.console import Verb, Verbs
 from recvae_cli.ids import TakesIds
+from recvae_cli.processes import one_voice
 from recvae_cli.tracking import Tracks
 
 app = typer.Typer(
@@ -79,7 +80,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Run the command; an error of the library becomes one line and an exit code."""
     try:
-        app(prog_name="recvae")
+        with one_voice():
+            app(prog_name="recvae")
     except Exception as error:
         # imports the library, which is there already if it raised
         from recvae.display import visible

@@ -21,6 +21,16 @@ _INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 @contextmanager
+def one_voice() -> Iterator[None]:
+    """Print nothing in all but one process of a machine: what was typed is the same in all, and so is what is wrong."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+@contextmanager
 def one_of_several(verb: str) -> Iterator[None]:
     """Run a verb as one of the processes that torchrun has started; alone, nothing is done."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -42,8 +52,28 @@ def one_of_several(verb: str) -> Iterator[None]:
             raise ranks.agreed
         from recvae.compute.process_group import joined
 
-        with joined(ranks):
+        with joined(ranks), _tried_once(ranks):
+            ranks.be_patient()  # until all have read their data
             yield
+
+
+@contextmanager
+def _tried_once(ranks: "Ranks") -> Iterator[None]:
+    """End as the processes before a restart did where that was no accident: finished, or refused."""
+    from recvae.errors import BundleError, DataError, UsageError
+    from recvae_cli.console import say
+
+    if ranks.restarts.end is not None:
+        how = "what was asked for is refused, and" if ranks.restarts.end else "the run was saved before, so"
+        say(f"started again by torchrun: {how} there is nothing to try again")
+        ranks.agreed = SystemExit(ranks.restarts.end)
+        raise ranks.agreed
+    try:
+        yield
+    except (UsageError, DataError, BundleError) as error:
+        if ranks.leads:
+            ranks.restarts.note_end(error.exit_code)
+        raise
 
 
 @contextmanager
@@ -150,6 +180,7 @@ def tell_run(run: "Run", dataset: "Dataset") -> None:
         check_can_share(run.model)
         current().check()
         current().from_first(description(run, dataset))
+        current().be_patient(False)
 
 
 def train_along(run: "Run", dataset: "Dataset", device: str, max_memory: int | None) -> None:
@@ -166,5 +197,6 @@ def hear_run(models: "Sequence[type[Model]]", select_by: "Metric | None", wanted
 
     current().check()
     told = current().from_first(None)
-    dataset = wanted.load(told["data"], told["stream"])
-    return described(told, models, select_by), dataset
+    dataset, run = wanted.load(told["data"], told["stream"]), described(told, models, select_by)
+    current().be_patient(False)
+    return run, dataset

@@ -11,6 +11,7 @@
     ranks           several processes that train one model: which one this is, where they meet
     rank_errors     errors that one of them tells the others of
     collectives     sums over processes that gradients pass through
+    restarts        processes that torchrun starts again: where they meet, what they know of those before them
     process_group   the group of PyTorch in which they do
 
 Importing this package imports none of them.

@@ -11,6 +11,7 @@ import torch
 
 from recvae.compute.rank_errors import first_line
 from recvae.compute.ranks import _CURRENT, SHARES, Ranks, of_environment
+from recvae.compute.restarts import Restarts, end_of, meet, rounds_before
 from recvae.errors import UsageError
 from recvae.version import __version__
 
@@ -44,21 +45,22 @@ def joined(ranks: Ranks | None = None, *, share: str | None = None) -> Iterator[
     if not ranks.several:
         yield ranks
         return
-    with _group(ranks), _signals(ranks):
+    with _group(ranks) as store, _signals(ranks):
         token = _CURRENT.set(ranks)
         try:
             with ranks.together():
                 ranks.check()
                 versions = {"recvae": __version__, "torch": str(torch.__version__)}
                 ranks.check_alike(versions, "version", "install the same on all machines")
+                ranks.restarts = _restarts(ranks, store)
                 yield ranks
-                ranks.check(to_stop=False)
+                ranks.finish()
         finally:
             _CURRENT.reset(token)
 
 
 @contextmanager
-def _group(ranks: Ranks) -> Iterator[None]:
+def _group(ranks: Ranks) -> Iterator[Any]:
     # Imported while there is a group, as optimisers do, these functions keep it as the default of their arguments: it
     # would not be destroyed, and its threads would sometimes abort the process when it has already ended well.
     import torch.distributed.nn.functional
@@ -67,22 +69,26 @@ def _group(ranks: Ranks) -> Iterator[None]:
 
     has_gpus = torch.cuda.is_available() and torch.distributed.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
-    # torchrun keeps its store when it starts the processes again: without a place of its own, a process would find
-    # the addresses of those before it there, which no longer listen.
-    place = f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
         store, rank, size = next(rendezvous("env://", timeout=_WAITING))
-        store = PrefixStore(place, store)
-        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_WAITING)
+        place = PrefixStore(meet(store, rank, size, _WAITING), store)
+        torch.distributed.init_process_group(backend, store=place, rank=rank, world_size=size, timeout=_WAITING)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"process {ranks.rank} of {ranks.size} cannot meet the others ({first_line(error)}); choose another "
             "--master-port, or let torchrun choose one (--standalone), and see that the machines reach one another"
         ) from error
     try:
-        yield
+        yield store
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _restarts(ranks: Ranks, store: Any) -> Restarts:
+    """Return what is known of processes that were started before these, the same in all of them."""
+    counted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    before = ranks.gather(counted or (rounds_before(store) > 0 if ranks.leads else False))
+    return Restarts(before=any(before), end=ranks.from_first(end_of(store) if ranks.leads else None), store=store)
 
 
 @contextmanager

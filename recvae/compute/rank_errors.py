@@ -9,8 +9,9 @@ _MOST_WORDS = 10_000  # characters of an error that the others are told
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what PyTorch says, or the kind of the error where it says nothing."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+    """Return the first line of what PyTorch says, without its advice, or the kind of the error if it says nothing."""
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+    return line.split(". This is typically caused by ")[0]  # which also asks to look before reporting an error
 
 
 def report_of(error: BaseException) -> dict[str, str]:

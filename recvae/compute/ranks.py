@@ -7,13 +7,14 @@ stop, says so there, so that all end at the same place, and nobody waits for who
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from recvae.compute.rank_errors import error_of, first_line, report_of
+from recvae.compute.restarts import Restarts
 from recvae.errors import RecvaeError, TrainingError, UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Ranks:
         self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1, share: str = USERS
     ) -> None:
         self.rank, self.size = rank, size
-        self.local_rank, self.local_size = local_rank, local_size
-        self.share = share
+        self.local_rank, self.local_size, self.share = local_rank, local_size, share
         self.interrupted = False
         """Whether a signal has asked it to end; all hear of it at the next check."""
         self.agreed: BaseException | None = None
@@ -55,8 +55,11 @@ class Ranks:
         self.lost = False
         """Whether the others cannot be reached any more."""
         self.patient: Any = None
-        """The process group in which the others wait for the first one at the end, however long it measures and writes;
-        None until then."""
+        """The process group in which processes wait for one another however long that takes, while they do."""
+        self._long: Any = None  # the same, once it was made
+        self.trained = False
+        """Whether all is trained, so that the first one needs the others no longer."""
+        self.restarts = Restarts()
 
     @property
     def several(self) -> bool:
@@ -117,14 +120,29 @@ class Ranks:
             return wish
         return self._meet(_STOPPED if self.interrupted and to_stop else _WISH if wish else _WELL, None, same)
 
-    def end(self) -> None:
-        """Meet after training; the next meeting, when the first process has written all, may be long after it."""
+    def be_patient(self, patient: bool = True, *, to_stop: bool = True) -> None:
+        """Meet; then wait for those that read or write much, or no longer than for one that hangs."""
         if self.several:
             import torch
 
+            self.check(to_stop=to_stop)
+            if patient and self._long is None:
+                with self._lost():
+                    self._long = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+            self.patient = self._long if patient else None
+
+    def end(self) -> None:
+        """Meet after training; the next meeting, when the first process has written all, may be long after it."""
+        self.be_patient(to_stop=False)
+        self.trained = True
+
+    def finish(self) -> None:
+        """Meet for the last time; once all was trained, the first one needs the others no longer."""
+        try:
             self.check(to_stop=False)
-            with self._lost():
-                self.patient = torch.distributed.new_group(timeout=_LONG, backend="gloo")
+        except TrainingError:
+            if not (self.lost and self.leads and self.trained):
+                raise
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -273,7 +291,9 @@ class Ranks:
         RecvaeError
             With the first thing in which two of them differ.
         """
-        for name, of_all in _by_name(self.gather(dict(own))).items():
+        reports = self.gather(dict(own))
+        for name in reports[0]:
+            of_all = [report.get(name) for report in reports]
             other = next((rank for rank, found in enumerate(of_all) if found != of_all[0]), 0)
             if other:
                 self.agreed = kind(
@@ -328,7 +348,3 @@ def _tensor(values: list[int], dtype: str = "int64") -> "torch.Tensor":
     import torch
 
     return torch.tensor(values, dtype=getattr(torch, dtype))
-
-
-def _by_name(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [report.get(name) for report in reports] for name in reports[0]}

@@ -288,6 +288,8 @@ def train(
                 (folder / FILE_NAME).unlink(missing_ok=True)
                 (folder / RUN_STATE).unlink()
             (folder / RUN_LOCK).unlink(missing_ok=True)
+    if not bundle.interrupted:
+        current().restarts.note_end(0)
     if isinstance(monitor, DetailedMonitor):
         monitor.saved(bundle, folder)
     if failure is not None:

@@ -102,7 +102,7 @@ def this_job() -> str | None:
 
 def is_restarted() -> bool:
     """Whether torchrun has started this process again, after one was lost."""
-    return this_job() is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return this_job() is not None and current().restarts.before
 
 
 def run_before_restart(

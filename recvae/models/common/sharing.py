@@ -131,7 +131,9 @@ def check_alike(
     )
     from recvae.datasets.folder import fingerprint_of_matrices  # a process that trains alone needs none of it
 
+    ranks.be_patient()  # rows that stay on disk are read
     found = {"shape": list(train.shape), "fingerprint": fingerprint_of_matrices([train, *held_out], np.empty(0))[:12]}
+    ranks.be_patient(False)
     ranks.check_alike(
         {**found, "shards": layout_of(train)},  # which decide the order
         "training and validation users",
