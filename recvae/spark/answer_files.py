@@ -13,6 +13,7 @@ from recvae.recommenders.history_files import ids_differ, options_like, ratings_
 from recvae.recommenders.recommender import Recommender
 from recvae.spark.frames import frame_of
 from recvae.spark.keys import keys_of
+from recvae.spark.patterns import as_named
 from recvae.spark.places import check_paths
 from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
 from recvae.spark.session import located, reading_settings, spark_errors, spark_session
@@ -99,7 +100,7 @@ def _recommended(
     n_unknown = decided.join(frame_of(spark, {"item": unheard}), "item").count() if len(unheard) else 0
     place = located(spark, output)
     answered(decided, folder, recommender.items, options).write.parquet(place)
-    found = spark.read.parquet(place).select("user", "fallback").distinct()
+    found = spark.read.parquet(as_named(place)).select("user", "fallback").distinct()
     n_answered, n_fallback = found.count(), found.where("fallback").count()
     left_out = {"rows without a user id": n_without_user, "rows without an item": n_without_item}
     return AnswerCounts(

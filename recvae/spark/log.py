@@ -168,13 +168,19 @@ def _refuse_file(rows: Rows, one: Mapping[str, Any], seen: dict[str, int]) -> No
 def _wrong(rows: Rows, role: str, test: str, expected: str) -> DataError:
     """Return the error about a rating or time that cannot be used: where it stands, of files, and what to do."""
     column = getattr(rows.columns, role)
-    where = rows.name
+    where, found = rows.name, rows.frame.where(test)
+    value = "rating" if role == "rating" else "moment"
     if rows.are_files:
-        first = rows.frame.where(test).orderBy("argument", "file", "row").select("file", "row").first()
+        files = found.select("argument", "file").distinct().toArrow().to_pylist()
+        argument, name = rows.ordered((one["argument"], one["file"]) for one in files)[0]
+        found = found.where((found["argument"] == argument) & (found["file"] == name)).orderBy("row")
+        first = found.select(value, "row").first()
         assert first is not None
-        where = f"{shown_file(first[0])} row {first[1] + 1}"
-    value = rows.frame.where(test).selectExpr("rating" if role == "rating" else "moment").first()
-    holds = "is empty or no such value" if value is None or value[0] is None else f"holds {value[0]}"
+        where = f"{shown_file(name)} row {first['row'] + 1}"
+    else:
+        first = found.select(value).first()
+        assert first is not None
+    holds = "is empty or no such value" if first[0] is None else f"holds {first[0]}"
     return DataError(
         f"{where}: column '{column}' {holds}, expected {expected}; repair or remove the row, name another column with "
         f"--{role}-col, or leave it out with --no-{role}, or such rows with --on-bad-row skip"
@@ -293,5 +299,13 @@ def _reading(
         doubtful={role: one.ids.doubtful for role, one in found.items() if one.ids.doubtful},
         times=span,
         ratings=scale,
+        empty=_without_rows(rows),
         unused=rows.unused,
     )
+
+
+def _without_rows(rows: Rows) -> list[str]:
+    """Return the names of the files without a row, where others have some."""
+    if not rows.files:
+        return []
+    return sorted({*map(shown_file, rows.frame.inputFiles())} - {*map(shown_file, rows.files)})
