@@ -13,16 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recvae import EASE, Dataset, Recommender
 from recvae.datasets.preparation import prepare_log
 from recvae.datasets.protocol import Protocol
 from recvae.datasets.reading.options import LogFormat
-from recvae.errors import DataError, UsageError
+from recvae.errors import DataError, EngineError, UsageError
 
 pytest.importorskip("pyspark", reason="pyspark is not installed (extra spark)")
 if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
     pytest.skip("there is no Java", allow_module_level=True)
 
 from recvae import spark as on_spark
+from recvae.spark.answer_files import recommend_files
 from recvae.spark.session import spark_session
 
 pytestmark = [
@@ -105,6 +107,39 @@ def test_a_pattern_by_which_spark_finds_other_files_is_refused(
     assert session and not (tmp_path / "no").exists()
 
 
+def test_links_are_followed_once_and_refused_where_they_lead_nowhere(session: Any, tmp_path: Path) -> None:
+    """Spark would read each row twice, and pass over what is gone."""
+    write(tmp_path / "log", "a.parquet", "x/b.parquet")
+    (tmp_path / "log" / "y").symlink_to("x")
+    message = r"got .*/y/b.parquet twice \(also as .*/x/b.parquet\); give each file once"
+    with pytest.raises(UsageError, match=message):
+        on_spark.prepare(str(tmp_path / "log"), tmp_path / "no", protocol=PROTOCOL)
+    with pytest.raises(UsageError, match=message):
+        prepare_log(tmp_path / "log", PROTOCOL, name="no")
+    (tmp_path / "log" / "y").unlink()
+    (tmp_path / "log" / "y.parquet").symlink_to("gone.parquet")
+    with pytest.raises(DataError, match=r"y.parquet is a link to nothing; bring back what it leads to, or remove the"):
+        on_spark.prepare(str(tmp_path / "log"), tmp_path / "no", protocol=PROTOCOL)
+    assert session
+
+
+@pytest.mark.parametrize(("column", "on_bad_row"), [("user", "stop"), ("item", "stop"), ("time", "skip")])
+def test_a_file_with_nothing_in_a_column_has_rows_without_it(
+    session: Any, tmp_path: Path, column: str, on_bad_row: str
+) -> None:
+    """Unlike one that lacks the column, which is no file of this log."""
+    write(tmp_path / "log", "a.parquet")
+    log(1).assign(**{column: pd.array([None] * 40, dtype="Int64")}).to_parquet(tmp_path / "log" / "b.parquet")
+    assert session and same(str(tmp_path / "log"), tmp_path, on_bad_row=on_bad_row)["events"] == 40
+
+
+def test_a_folder_of_rows_without_a_user_is_counted(session: Any, tmp_path: Path) -> None:
+    for seed, name in enumerate(("7", "007", "__HIVE_DEFAULT_PARTITION__")):
+        (tmp_path / "log" / f"user={name}").mkdir(parents=True)
+        log(seed).drop(columns="user").to_parquet(tmp_path / "log" / f"user={name}" / "part.parquet")
+    assert session and same(str(tmp_path / "log"), tmp_path)["missing"] == {"user": {"empty": 40}}
+
+
 def test_files_without_a_row_are_named(session: Any, tmp_path: Path) -> None:
     write(tmp_path / "log", "a b.parquet", "c.parquet")
     for name in ("more.parquet", "again #1.parquet"):
@@ -175,3 +210,42 @@ def test_paths_whose_columns_have_other_names_are_no_log(session: Any, tmp_path:
     with pytest.raises(DataError, match=message):
         prepare_log(paths, PROTOCOL, name="no")
     assert session
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, random_log: Callable[..., Any]) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "ease"
+    Recommender(EASE(l2=5).fit(Dataset.from_events(random_log(), name="toy", heldout_users=6))).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("column", ["user", "item", "weight"])
+def test_files_of_histories_of_which_one_lacks_a_column_are_refused(
+    session: Any, bundle: Path, tmp_path: Path, column: str
+) -> None:
+    """Its users would get the most popular items, or nothing."""
+    item = Recommender.load(bundle).item_ids[0]
+    rows = pd.DataFrame({"user": [1, 2], "item": item, "weight": 2.0})
+    (tmp_path / "in").mkdir()
+    rows.to_parquet(tmp_path / "in" / "a.parquet")
+    rows.rename(columns={column: "other"}).to_parquet(tmp_path / "in" / "b.parquet")
+    with pytest.raises(DataError, match=rf"b.parquet has no column '{column}', which other files have; expected the"):
+        recommend_files(str(tmp_path / "in"), str(tmp_path / "out.parquet"), bundle)
+    assert session and not (tmp_path / "out.parquet").exists()
+
+
+def test_answers_are_written_and_read_by_their_very_name(session: Any, bundle: Path, tmp_path: Path) -> None:
+    """A failed job leaves nothing that stands in the way of the next one."""
+    known = Recommender.load(bundle)
+    rows = pd.DataFrame({"user": [1, 2, 3], "item": [known.item_ids[0], known.item_ids[1], "unheard of"]}).astype(str)
+    rows.assign(weight=[1.0, -1.0, 1.0]).to_parquet(tmp_path / "in [1].parquet")
+    source, output = str(tmp_path / "in [1].parquet"), str(tmp_path / "top[1].parquet")
+    (tmp_path / "top1.parquet").mkdir()
+    with pytest.raises(EngineError, match=r"got invalid values in the column weight, .*; nothing is written$"):
+        recommend_files(source, output, bundle)
+    assert session and not Path(output).exists()
+    rows.to_parquet(tmp_path / "in [1].parquet")
+    done = recommend_files(source, output, bundle, options={"k": 2})
+    assert (done.users, done.fallback, done.without, done.unknown) == (3, 1, 0, 1)
+    done = recommend_files(source, str(tmp_path / "no.parquet"), bundle, options={"k": 2, "exclude": known.item_ids})
+    assert (done.users, done.fallback, done.without, done.unknown) == (3, 0, 3, 1)

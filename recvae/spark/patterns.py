@@ -7,11 +7,13 @@ order            the paths that a pattern finds are in the order of their whole 
 """
 
 import glob
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from recvae.errors import UsageError
+from recvae.errors import DataError, UsageError
 
 _MARKS = re.compile(r"[\\*?\[\]{}]")
 _PLACE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?")
@@ -33,7 +35,7 @@ def as_named(path: str) -> str:
     return path if is_pattern(path) else _MARKS.sub(r"\\\g<0>", path)
 
 
-def refuse_patterns(path: str) -> None:
+def refuse_other_files(path: str) -> None:
     """Refuse a path that Spark and the engine on one machine would find other files by.
 
     Parameters
@@ -45,6 +47,8 @@ def refuse_patterns(path: str) -> None:
     ------
     UsageError
         If so, with what to do.
+    DataError
+        If a link in a folder leads nowhere.
     """
     local = on_disk(path)
     is_here = not is_pattern(path)
@@ -59,6 +63,23 @@ def refuse_patterns(path: str) -> None:
                 f"got {path} with Spark, which leaves out {one}: its name begins with _; rename it, give a pattern "
                 "without it, e.g. [!_]*, or leave out --engine spark"
             )
+        for broken in _links_to_nothing(one):
+            raise DataError(f"{broken} is a link to nothing; bring back what it leads to, or remove the link")
+
+
+def _links_to_nothing(path: Path) -> Iterator[Path]:
+    """Yield the links of a folder that lead nowhere, which Spark passes over."""
+    for folder, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            one = Path(folder, name)
+            if one.is_symlink() and not one.exists() and not name.startswith((".", "_")):
+                yield one
+
+
+def shown_file(name: str) -> str:
+    """Return how messages call a file of Spark: a local one by its path."""
+    text = unquote(name)  # Spark writes file:/a or file:///a
+    return "/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:/") else text
 
 
 def parts_of(name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from recvae.errors import UsageError
-from recvae.spark.patterns import is_pattern, on_disk, refuse_patterns
+from recvae.spark.patterns import is_pattern, on_disk, refuse_other_files
 from recvae.spark.tables import refuse_texts
 
 # Where it may be said that Spark's own file system is another one.
@@ -43,7 +43,7 @@ def check_paths(paths: Sequence[str], settings: Mapping[str, str] | None = None)
     """
     refuse_texts(paths)
     for path in paths:
-        refuse_patterns(path)
+        refuse_other_files(path)
     is_told = any(os.environ.get(name) for name in _ENVIRONMENT) or any(name in _SETTINGS for name in settings or {})
     is_here = not is_told and not _is_running()
     for path in paths:

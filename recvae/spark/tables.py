@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from recvae.datasets.columns import LOG, Columns, find_columns
 from recvae.datasets.reading import times
@@ -19,7 +18,7 @@ from recvae.errors import DataError, UsageError
 from recvae.spark.footers import holds_nanoseconds
 from recvae.spark.frames import frame_of
 from recvae.spark.kinds import NANOSECONDS, id_column, number_column, time_column
-from recvae.spark.patterns import as_named, order_of, parts_of, refuse_patterns
+from recvae.spark.patterns import as_named, order_of, parts_of, refuse_other_files, shown_file
 from recvae.spark.session import located, spark_errors
 
 if TYPE_CHECKING:
@@ -88,12 +87,6 @@ class Rows:
         table = frame_of(self.spark, {"file": [name for _, name in ordered], "number": list(range(len(ordered)))})
         frame = self.frame.join(table, "file").selectExpr("*", f"shiftleft(number, {PLACES}) + row AS place")
         return replace(self, frame=frame.drop("file", "row", "number", "argument"), files=tuple(n for _, n in ordered))
-
-
-def shown_file(name: str) -> str:
-    """Return how messages call a file of Spark: a local one by its path."""
-    text = unquote(name)  # Spark writes file:/a or file:///a
-    return "/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:/") else text
 
 
 def is_path(text: str) -> bool:
@@ -187,7 +180,7 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     name = path.removeprefix("file://")
     with spark_errors(f"{name} could not be read"):
         frame = parquet(spark, path)
-        folders = _folder_columns(frame.inputFiles())
+        folders = folder_columns(frame.inputFiles())
         in_files = _files_below(spark, path).columns if folders else frame.columns  # without their columns
     found = rows_of_frame(frame, options, name, of_files=True)
     _refuse_folders(frame.columns, in_files, folders, found.columns, options, name)
@@ -205,9 +198,9 @@ def parquet(spark: "SparkSession", path: str) -> "DataFrame":
     DataError
         If Spark would leave out some of them without a word, as it does with folders of which only some name a column.
     """
-    refuse_patterns(path)
+    refuse_other_files(path)
     every = _files_below(spark, path)
-    if not _folder_columns(every.inputFiles()):
+    if not folder_columns(every.inputFiles()):
         return every
     found = spark.read.parquet(as_named(path))
     left_out = sorted(map(shown_file, {*every.inputFiles()} - {*found.inputFiles()}))
@@ -235,7 +228,7 @@ def _files_below(spark: "SparkSession", path: str) -> "DataFrame":
         raise UsageError(f"no file at {name}; check the path") from error
 
 
-def _folder_columns(files: Sequence[str]) -> list[str]:
+def folder_columns(files: Sequence[str]) -> list[str]:
     """Return the columns that folders hold, such as `day=3`."""
     parts = {part for file in files for part in parts_of(file)[:-1] if "=" in part.removeprefix("=")}
     return sorted({part.partition("=")[0] for part in parts})
