@@ -42,6 +42,8 @@ SPARK = ("--engine", "spark")
         (("none.parquet", "--name", "x", *SPARK), "no file at none.parquet; check the path"),
         (("none/*.parquet", "--name", "x", *SPARK), "no file at none/*.parquet; check the path"),
         (("there/", "none/", "--name", "x", *SPARK), "no file at none/; check the path"),
+        (("there/**", "--name", "x", *SPARK), "got there/** with Spark, to which ** is the folders of one level alone"),
+        (("texts/_*", "--name", "x", *SPARK), "with Spark, which leaves out texts/_old.parquet: its name begins with"),
         (("empty/", *SPARK), "no file at empty/; check the path"),
         (("texts/", *SPARK), "got texts/day=1/a.csv with Spark, which reads Parquet and tables here; write it as"),
         (
@@ -61,7 +63,8 @@ def test_preprocess_refuses_what_spark_would_not_do(
         Path(folder).mkdir(parents=True)
     for file in ("there/part-0.parquet", "empty/_SUCCESS", "empty/_temporary/part-0.parquet", "texts/day=1/a.csv"):
         Path(file).touch()
-    Path("texts/plays.data").write_text("1\t2\t3\n")
+    for file in ("plays.data", "_old.parquet"):
+        Path("texts", file).write_text("1\t2\t3\n")
     said = command("preprocess", *words)
     assert said.code == 2 and "starting Spark" not in said.err
     assert message in " ".join(said.err.split())

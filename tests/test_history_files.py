@@ -463,6 +463,22 @@ def test_items_of_the_model_that_are_doubtful_words_are_found_beside_integers(wo
         assert file.counts.left_out == {} and file.has_item_of(items)
 
 
+def test_who_gets_nothing_is_not_among_those_with_popular_items(ease: Recommender, workplace: Path) -> None:
+    """The command says of each user one thing: a list, the most popular items, or nothing."""
+    known, other = ease.item_ids[:2]
+    Path("a.csv").write_text(f"user,item\n1,{known}\n2,unheard of\n3,{other}\n4,unheard of\n")
+
+    def answered(**options: Any) -> tuple[int, int, int]:
+        done = answer_files.recommend_file(
+            Path("a.csv"), Path("b.csv"), lambda block: ease.recommend_batch(block, 2, **options), {}
+        )
+        return done.users, done.fallback, done.without
+
+    assert answered() == (4, 2, 0)
+    assert answered(exclude=ease.item_ids) == (4, 0, 4)
+    assert answered(allow=[known]) == (4, 2, 1)
+
+
 def test_users_without_any_item_are_no_error(answer: Callable[..., Any]) -> None:
     said, lines = answer("a.jsonl", '{"user":7,"items":[]}\n{"user":8,"items":[]}\n')
     assert said.code == 0 and len(lines) == 2

@@ -142,7 +142,7 @@ def recommend_file(
             "checksum": file.checksum,
             "users": users,
             "explain": explain is not None,
-            "parts": 3,
+            "parts": 4,
         }
         parts, job = _parts_folder(output, whose)
         total: Counter[str] = Counter()
@@ -233,7 +233,7 @@ def _write_part(
     )
     counts = {
         "users": len(answers),
-        "fallback": int(answers.fallback.sum()),
+        "fallback": int((answers.fallback & (lengths > 0)).sum()),
         "without": int((lengths == 0).sum()),
         "unknown": sum(map(len, answers.unknown)),
     }

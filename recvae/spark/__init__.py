@@ -3,6 +3,7 @@
     session       a session, what Spark needs, and its errors in one line
     frames        arrays of the driver as data frames, and back
     tables        tables and Parquet -> rows of user, item, rating and time
+    patterns      which files Spark would find by a pattern, and in which order
     places        paths that can be looked at before Spark starts
     footers       what files say of a column that Spark does not
     kinds         columns in the types of a log

@@ -1,5 +1,6 @@
 """Recommendations for a table or for Parquet files of histories, written by executors: the rows of `recommend_file`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from recvae.errors import DataError, UsageError
 from recvae.recommenders.answer_files import AnswerCounts
 from recvae.recommenders.history_files import ids_differ, options_like, ratings_among
 from recvae.recommenders.recommender import Recommender
+from recvae.spark.footers import refuse_lacking
 from recvae.spark.frames import frame_of
 from recvae.spark.keys import keys_of
+from recvae.spark.patterns import as_named
 from recvae.spark.places import check_paths
 from recvae.spark.scoring import answered, columns_of, histories_of_frame, with_decided_users
 from recvae.spark.session import located, reading_settings, spark_errors, spark_session
-from recvae.spark.tables import is_path, parquet
+from recvae.spark.tables import folder_columns, is_path, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,13 +96,16 @@ def _recommended(
     with spark_errors(f"{source} could not be read"):
         frame = parquet(spark, located(spark, source)) if is_path(source) else spark.table(source)
     named = columns_of(frame, known, source)
+    if is_path(source):
+        of_folders = folder_columns(frame.inputFiles())
+        refuse_lacking(frame, [one for role in HISTORIES if (one := getattr(named, role)) and one not in of_folders])
     histories = histories_of_frame(frame, known, source, decided=True)
     rows, n_without_item, unheard = _items(histories, source, str(named.item), known, recommender)
     decided, n_without_user, n_users = with_decided_users(rows, source, str(named.user), known)
     n_unknown = decided.join(frame_of(spark, {"item": unheard}), "item").count() if len(unheard) else 0
     place = located(spark, output)
-    answered(decided, folder, recommender.items, options).write.parquet(place)
-    found = spark.read.parquet(place).select("user", "fallback").distinct()
+    _write(answered(decided, folder, recommender.items, options), place)
+    found = spark.read.parquet(as_named(place)).select("user", "fallback").distinct()
     n_answered, n_fallback = found.count(), found.where("fallback").count()
     left_out = {"rows without a user id": n_without_user, "rows without an item": n_without_item}
     return AnswerCounts(
@@ -111,6 +117,22 @@ def _recommended(
         columns=tuple(f"{role} = {name}" for role in HISTORIES if (name := getattr(named, role))),
         ratings=ratings_among(frame.columns, named, known),
     )
+
+
+def _write(answers: "DataFrame", place: str) -> None:
+    """Write a new folder; where that fails, what Spark leaves of it is no folder that stands in the way of a rerun."""
+    from pyspark.errors import AnalysisException
+
+    try:
+        answers.write.parquet(place)
+    except AnalysisException:  # the folder is another one's
+        raise
+    except Exception:
+        with suppress(Exception):  # the session may be lost
+            spark: Any = answers.sparkSession
+            path = spark._jvm.org.apache.hadoop.fs.Path(place)
+            path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()).delete(path, False)  # if empty
+        raise
 
 
 def _items(

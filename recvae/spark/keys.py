@@ -10,7 +10,7 @@ import pyarrow as pa
 from recvae.datasets.reading.id_column import MISSING, IdColumn, Ids
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError
-from recvae.ids import BLANKS
+from recvae.ids import plain_id
 from recvae.spark.frames import frame_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def keys_of(rows: "DataFrame", role: str, where: str, name: str, options: LogFor
     missing: Counter[str] = Counter()
     for place in np.flatnonzero(~is_id).tolist():
         text = values[place].as_py()
-        missing["empty" if text is None else str(text).strip(BLANKS) or "empty"] += int(n_rows[place])
+        missing["empty" if text is None else plain_id(text) or "empty"] += int(n_rows[place])
     doubtful = {}
     for word in ids.doubtful:
         code = np.searchsorted(ids.ids, int(word) if ids.ids.dtype != object else word)

@@ -95,10 +95,11 @@ def time_column(name: str, kind: str, where: str) -> "Column":
         raise _refused(where, name, "32-bit floats, which cannot tell seconds apart", "64 bits", "time")
     if kind in _INTEGERS:
         return column.cast("bigint")
-    if kind == "double" or kind.startswith("decimal"):
-        number = column.cast("double")
-        fits = (number >= -(2.0**63)) & (number < 2.0**63)  # else null, as a time that cannot be read; so is NaN
-        return functions.when(fits, functions.floor(number)).cast("bigint")
+    if kind.startswith("decimal"):  # also integers of 64 bits without a sign: a float would round them
+        return functions.expr(f"try_cast(floor({quoted(name)}) AS BIGINT)")
+    if kind == "double":
+        fits = (column >= -(2.0**63)) & (column < 2.0**63)  # else null, as a time that cannot be read; so is NaN
+        return functions.when(fits, functions.floor(column)).cast("bigint")
     raise _refused(where, name, kind, "times: numbers, dates or timestamps", "time")
 
 

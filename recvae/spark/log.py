@@ -6,6 +6,7 @@ The driver holds the distinct ids, and a few numbers for each file.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from recvae.datasets.reading.ratings import FEW, RatingScale
 from recvae.datasets.reading.report import Reading
 from recvae.datasets.reading.times import TimeColumn, TimeSpan
 from recvae.datasets.reading.twins import twins_of
-from recvae.errors import DataError
+from recvae.errors import DataError, UsageError
+from recvae.spark.footers import lacks
 from recvae.spark.frames import arrays_of
 from recvae.spark.keys import Keys, keys_of
-from recvae.spark.tables import Rows, shown_file
+from recvae.spark.patterns import shown_file
+from recvae.spark.tables import Rows, folder_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -141,7 +144,7 @@ def _count(rows: Rows, skips: bool) -> list[dict[str, Any]]:
     found = rows.frame.groupBy(*groups).agg(*(functions.expr(one) for one in asked)).toArrow().to_pylist()
     if not sum(one["n_rows"] for one in found):
         raise DataError(f"{rows.name} has no rows; expected one row per event")
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for one in found if rows.are_files else ():
         _refuse_file(rows, one, seen)
     if not skips and any(one["no_rating"] for one in found):
@@ -151,31 +154,45 @@ def _count(rows: Rows, skips: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _refuse_file(rows: Rows, one: Mapping[str, Any], seen: dict[str, int]) -> None:
-    """Refuse a file that is found by two paths, or that has nothing in a column: it may lack the column."""
+def _refuse_file(rows: Rows, one: Mapping[str, Any], seen: dict[str, str]) -> None:
+    """Refuse a file that is found twice, also by a link, or that lacks a column, which Spark fills with nothing."""
     name = shown_file(one["file"])
-    if one["file"] in seen:
-        raise DataError(f"got {name} twice, by two of the paths; give each file once")
-    seen[one["file"]] = one["n_rows"]
+    place = str(Path(name).resolve()) if one["file"].startswith("file:") else name  # Spark follows links, too
+    if place in seen:
+        raise UsageError(f"got {name} twice (also as {seen[place]}); give each file once")
+    seen[place] = name
     for role, name_of in (("user", "user"), ("item", "item"), ("rating", "rating"), ("time", "moment")):
-        if one.get(f"n_{name_of}s") == 0:
+        column = str(getattr(rows.columns, role))
+        if one.get(f"n_{name_of}s") == 0 and not _has(rows, one["file"], column):
             way_out = f", or leave it out with --no-{role}" if role in ("rating", "time") else ""
             raise DataError(
-                f"{name}: column '{getattr(rows.columns, role)}' has no value in {one['n_rows']:,} rows, expected the "
+                f"{name}: column '{column}' has no value in {one['n_rows']:,} rows, expected the "
                 f"files of one log; give only those{way_out}"
             )
+
+
+def _has(rows: Rows, file: str, column: str) -> bool:
+    """Whether a file has a column, or its folder: then its cells are empty."""
+    of_folders = {name.casefold() for name in folder_columns([file])}
+    return column.casefold() in of_folders or not lacks(rows.spark, file, column)
 
 
 def _wrong(rows: Rows, role: str, test: str, expected: str) -> DataError:
     """Return the error about a rating or time that cannot be used: where it stands, of files, and what to do."""
     column = getattr(rows.columns, role)
-    where = rows.name
+    where, found = rows.name, rows.frame.where(test)
+    value = "rating" if role == "rating" else "moment"
     if rows.are_files:
-        first = rows.frame.where(test).orderBy("argument", "file", "row").select("file", "row").first()
+        files = found.select("argument", "file").distinct().toArrow().to_pylist()
+        argument, name = rows.ordered((one["argument"], one["file"]) for one in files)[0]
+        found = found.where((found["argument"] == argument) & (found["file"] == name)).orderBy("row")
+        first = found.select(value, "row").first()
         assert first is not None
-        where = f"{shown_file(first[0])} row {first[1] + 1}"
-    value = rows.frame.where(test).selectExpr("rating" if role == "rating" else "moment").first()
-    holds = "is empty or no such value" if value is None or value[0] is None else f"holds {value[0]}"
+        where = f"{shown_file(name)} row {first['row'] + 1}"
+    else:
+        first = found.select(value).first()
+        assert first is not None
+    holds = "is empty or no such value" if first[0] is None else f"holds {first[0]}"
     return DataError(
         f"{where}: column '{column}' {holds}, expected {expected}; repair or remove the row, name another column with "
         f"--{role}-col, or leave it out with --no-{role}, or such rows with --on-bad-row skip"
@@ -295,5 +312,13 @@ def _reading(
         alike={role: twins for role, one in found.items() if (twins := twins_of(one.ids.ids)) is not None},
         times=span,
         ratings=scale,
+        empty=_without_rows(rows),
         unused=rows.unused,
     )
+
+
+def _without_rows(rows: Rows) -> list[str]:
+    """Return the names of the files without a row, where others have some."""
+    if not rows.files:
+        return []
+    return sorted({*map(shown_file, rows.frame.inputFiles())} - {*map(shown_file, rows.files)})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from recvae.errors import UsageError
+from recvae.spark.patterns import is_pattern, on_disk, refuse_other_files
 from recvae.spark.tables import refuse_texts
 
 # Where it may be said that Spark's own file system is another one.
@@ -38,18 +39,19 @@ def check_paths(paths: Sequence[str], settings: Mapping[str, str] | None = None)
     Raises
     ------
     UsageError
-        If so; messages are those of Spark's own reading.
+        If so, or Spark would find other files by a pattern; messages are those of Spark's own reading.
     """
     refuse_texts(paths)
+    for path in paths:
+        refuse_other_files(path)
     is_told = any(os.environ.get(name) for name in _ENVIRONMENT) or any(name in _SETTINGS for name in settings or {})
     is_here = not is_told and not _is_running()
     for path in paths:
-        local = path.removeprefix("file://") if path.startswith("file:///") else path
+        local = on_disk(path)
         if "://" in local or local.startswith("file:") or (local == path and not is_here):
             continue
-        is_pattern = any(mark in local for mark in "*?[{\\")
-        found = glob.glob(local) if is_pattern else [local] * Path(local).exists()  # noqa: PTH207
-        if is_pattern and not found and any(mark in local for mark in "{\\"):
+        found = glob.glob(local) if is_pattern(local) else [local] * Path(local).exists()  # noqa: PTH207
+        if not found and any(mark in local for mark in "{\\"):
             continue  # patterns of Hadoop, which has more than those here
         files = [file for one in found for file in _data_files(Path(one))]
         if not files:

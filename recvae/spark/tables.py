@@ -6,11 +6,10 @@
 A type of which Spark and the engine on one machine could make different values is refused, with what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from recvae.datasets.columns import LOG, Columns, find_columns
 from recvae.datasets.reading import times
@@ -19,6 +18,7 @@ from recvae.errors import DataError, UsageError
 from recvae.spark.footers import holds_nanoseconds
 from recvae.spark.frames import frame_of
 from recvae.spark.kinds import NANOSECONDS, id_column, number_column, time_column
+from recvae.spark.patterns import as_named, order_of, parts_of, refuse_other_files, shown_file
 from recvae.spark.session import located, spark_errors
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Rows:
     files : tuple of str
         The files in order, once `with_places` has ordered them.
     given : tuple of str
-        The paths that were given, each a number in `argument`.
+        The paths that were given, as Spark finds them, each a number in `argument`.
     """
 
     frame: "DataFrame"
@@ -71,6 +71,10 @@ class Rows:
         """The session."""
         return self.frame.sparkSession
 
+    def ordered(self, files: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+        """Return files, each with the number of the path that it was found by, in the order of the log."""
+        return sorted(files, key=lambda one: (one[0], order_of(one[1], self.given[one[0]])))
+
     def with_places(self, files: Sequence[tuple[int, str]]) -> "Rows":
         """Return the rows with `place`, their order over all files.
 
@@ -79,20 +83,10 @@ class Rows:
         files : sequence of (int, str)
             Each file that has a row: the number of the path that it was found by, and its name as Spark has it.
         """
-        ordered = sorted(files, key=lambda one: (one[0], _parts(one[1])))
+        ordered = self.ordered(files)
         table = frame_of(self.spark, {"file": [name for _, name in ordered], "number": list(range(len(ordered)))})
         frame = self.frame.join(table, "file").selectExpr("*", f"shiftleft(number, {PLACES}) + row AS place")
         return replace(self, frame=frame.drop("file", "row", "number", "argument"), files=tuple(n for _, n in ordered))
-
-
-def shown_file(name: str) -> str:
-    """Return how messages call a file of Spark: a local one by its path."""
-    text = unquote(name)  # Spark writes file:/a or file:///a
-    return "/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:/") else text
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    return PurePosixPath(unquote(name)).parts
 
 
 def is_path(text: str) -> bool:
@@ -147,7 +141,8 @@ def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogForma
         If Spark cannot read them.
     """
     refuse_texts(paths)
-    opened = [_opened(spark, located(spark, path), number, options) for number, path in enumerate(paths)]
+    places = tuple(located(spark, path) for path in paths)
+    opened = [_opened(spark, path, number, options) for number, path in enumerate(places)]
     first = opened[0]
     for one in opened[1:]:
         for role in LOG:
@@ -158,6 +153,11 @@ def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogForma
                     f"{names[1] or 'no column'}; expected the files of one log; name the columns, or leave them out "
                     "with --no-rating and --no-time"
                 )
+        if one.columns != first.columns:
+            raise DataError(
+                f"{first.name} has the columns {_listed(first.columns)}, but {one.name} has {_listed(one.columns)}; "
+                "expected the files of one log; give only those"
+            )
         kinds = [dict(found.frame.dtypes) for found in (first, one)]
         if one.time_form != first.time_form or kinds[0] != kinds[1]:
             raise DataError(
@@ -168,7 +168,11 @@ def rows_of_paths(spark: "SparkSession", paths: Sequence[str], options: LogForma
     for one in opened[1:]:
         frame = frame.unionByName(one.frame)
     more = f" and {len(opened) - 1} more" if len(opened) > 1 else ""
-    return replace(first, frame=frame, name=first.name + more, given=tuple(paths))
+    return replace(first, frame=frame, name=first.name + more, given=places)
+
+
+def _listed(columns: Columns) -> str:
+    return ", ".join(filter(None, vars(columns).values()))
 
 
 def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -> Rows:
@@ -176,7 +180,7 @@ def _opened(spark: "SparkSession", path: str, number: int, options: LogFormat) -
     name = path.removeprefix("file://")
     with spark_errors(f"{name} could not be read"):
         frame = parquet(spark, path)
-        folders = _folder_columns(frame.inputFiles())
+        folders = folder_columns(frame.inputFiles())
         in_files = _files_below(spark, path).columns if folders else frame.columns  # without their columns
     found = rows_of_frame(frame, options, name, of_files=True)
     _refuse_folders(frame.columns, in_files, folders, found.columns, options, name)
@@ -190,14 +194,15 @@ def parquet(spark: "SparkSession", path: str) -> "DataFrame":
     Raises
     ------
     UsageError
-        If there are none.
+        If there are none, or Spark would find others by this pattern.
     DataError
         If Spark would leave out some of them without a word, as it does with folders of which only some name a column.
     """
+    refuse_other_files(path)
     every = _files_below(spark, path)
-    if not _folder_columns(every.inputFiles()):
+    if not folder_columns(every.inputFiles()):
         return every
-    found = spark.read.parquet(path)
+    found = spark.read.parquet(as_named(path))
     left_out = sorted(map(shown_file, {*every.inputFiles()} - {*found.inputFiles()}))
     if left_out:
         raise DataError(
@@ -212,7 +217,7 @@ def _files_below(spark: "SparkSession", path: str) -> "DataFrame":
     from pyspark.errors import AnalysisException
 
     try:
-        return spark.read.option("recursiveFileLookup", "true").parquet(path)
+        return spark.read.option("recursiveFileLookup", "true").parquet(as_named(path))
     except AnalysisException as error:
         name = path.removeprefix("file://")
         if error.getCondition() == "COLUMN_ALREADY_EXISTS":
@@ -223,9 +228,9 @@ def _files_below(spark: "SparkSession", path: str) -> "DataFrame":
         raise UsageError(f"no file at {name}; check the path") from error
 
 
-def _folder_columns(files: Sequence[str]) -> list[str]:
+def folder_columns(files: Sequence[str]) -> list[str]:
     """Return the columns that folders hold, such as `day=3`."""
-    parts = {part for file in files for part in _parts(file)[:-1] if "=" in part.removeprefix("=")}
+    parts = {part for file in files for part in parts_of(file)[:-1] if "=" in part.removeprefix("=")}
     return sorted({part.partition("=")[0] for part in parts})
 
 

@@ -167,7 +167,7 @@ def sql_of(column: str, kind: str, form: str | None, time_format: str | None) ->
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
         return seconds.format(f"{column}::TIMESTAMPTZ" if kind != "TIMESTAMP WITH TIME ZONE" else column)
     if kind != "VARCHAR":
-        whole = f"floor({column}::DOUBLE)" if kind == "DOUBLE" or kind.startswith("DECIMAL") else column
+        whole = f"floor({column})" if kind == "DOUBLE" or kind.startswith("DECIMAL") else column
         number = f"try_cast({whole} AS BIGINT)"
         if time_format is None and form != COMPACT:
             return number
