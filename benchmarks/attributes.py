@@ -3,11 +3,11 @@
     recvae preprocess ml-100k --heldout-users 200
     python benchmarks/attributes.py --data data/ml-100k --ratings u.data --results attributes.json
 
---ratings (u.data, or ratings.csv with userId, movieId, rating and perhaps timestamp) makes attributes that no model was
-told, since a model sees neither ratings nor times: whether a user is generous, came late, or rates in the evening.
---attributes (u.user of MovieLens-100K, or users.dat of MovieLens-1M) has gender, age and occupation. The networks are
-those of ae_dae_vae.py, each knob chosen on validation users; vectors are of training users. Probes that are fitted and
-measured on other users are those of recvae.probe (extra `latent`).
+--ratings (u.data, ratings.dat, or ratings.csv with userId, movieId, rating and perhaps timestamp) makes attributes that
+no model was told, since a model sees neither ratings nor times: whether a user is generous, came late, or rates in the
+evening. --attributes (u.user of MovieLens-100K, or users.dat of MovieLens-1M) has gender, age and occupation. The
+networks are those of ae_dae_vae.py, each knob chosen on validation users; vectors are of training users. Probes that
+are fitted and measured on other users are those of recvae.probe (extra `latent`).
 
 Letters in shape comments: U users, I items, D width.
 """
@@ -38,7 +38,7 @@ def habits(path: Path) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        `u.data`, or a file `.csv` with a head line.
+        `u.data`, `ratings.dat`, or a file `.csv` with a head line.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def habits(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
         table = pd.read_csv(path).rename(columns={"userId": "user", "movieId": "item", "timestamp": "time"})
     else:
-        table = pd.read_csv(path, sep="\t", names=columns)
+        table = pd.read_csv(path, sep="::" if path.suffix == ".dat" else "\t", engine="python", names=columns)
     users = table.groupby("user")
     means = users["rating"].agg("mean")
     found = pd.DataFrame({"generous": means > np.median(means)})
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description="What vectors of users know of the users.")
     parser.add_argument("--data", type=Path, required=True, help="a prepared data set")
-    parser.add_argument("--ratings", type=Path, help="u.data or ratings.csv: generous, late, evening users")
+    parser.add_argument("--ratings", type=Path, help="u.data, ratings.dat or ratings.csv: generous, late users")
     parser.add_argument("--attributes", type=Path, help="u.user or users.dat: gender, age, occupation")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="fits of each network")
     parser.add_argument("--epochs", type=int, default=sides.NETWORK["epochs"], help="of each fit, at most")

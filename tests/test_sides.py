@@ -131,12 +131,14 @@ def test_attributes_of_users_are_read_and_stand_in_the_order_of_the_vectors(
     hours = [(1, 3, 17), (1, 5, 20), (2, 2, 18), (3, 1, 30), (3, 1, 31), (3, 1, 42), (4, 5, 60)]  # user, rating, hour
     lines = [f"{user}\t10\t{rating}\t{hour * 3600}" for user, rating, hour in hours]
     (tmp_path / "u.data").write_text("\n".join(lines), encoding="utf-8")
-    told = attributes.habits(tmp_path / "u.data")
-    assert {name: told.index[told[name]].tolist() for name in told} == {
-        "generous": [1, 4],  # means 4, 2, 1, 5
-        "came late": [3, 4],
-        "in the evening": [1, 2],  # 17 and 20; 18; 6, 7 and 18; 12
-    }
+    (tmp_path / "ratings.dat").write_text("\n".join(lines).replace("\t", "::"), encoding="utf-8")
+    for name in ("u.data", "ratings.dat"):
+        told = attributes.habits(tmp_path / name)
+        assert {name: told.index[told[name]].tolist() for name in told} == {
+            "generous": [1, 4],  # means 4, 2, 1, 5
+            "came late": [3, 4],
+            "in the evening": [1, 2],  # 17 and 20; 18; 6, 7 and 18; 12
+        }
 
     # who is generous follows from the ids, and what they like from who is: a table in another order would show nothing
     n_items = dataset.train.shape[1]

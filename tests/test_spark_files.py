@@ -249,3 +249,11 @@ def test_answers_are_written_and_read_by_their_very_name(session: Any, bundle: P
     assert (done.users, done.fallback, done.without, done.unknown) == (3, 1, 0, 1)
     done = recommend_files(source, str(tmp_path / "no.parquet"), bundle, options={"k": 2, "exclude": known.item_ids})
     assert (done.users, done.fallback, done.without, done.unknown) == (3, 0, 3, 1)
+
+
+def test_ids_that_look_alike_are_named_by_both_engines(session: Any, tmp_path: Path) -> None:
+    table = log(0)
+    table["item"] = [("Bj\u00f6rk", "Bjo\u0308rk", "a  b", "a b", "c")[n % 5] for n in range(len(table))]
+    table.to_parquet(tmp_path / "log.parquet")
+    reading = same([tmp_path / "log.parquet"], tmp_path)
+    assert reading["alike"] == {"item": {"n_ids": 2, "first": "Bjo\u0308rk", "second": "Bj\u00f6rk"}}
