@@ -151,6 +151,9 @@ class _Counting(Ranks):
         self.n_bytes += 3 * 8  # what is said, and what must be the same
         return wish
 
+    def be_patient(self, patient: bool = True, *, to_stop: bool = True) -> None:  # noqa: ARG002
+        self.check(to_stop=to_stop)
+
     def sum(self, *tensors: torch.Tensor) -> None:
         self.n_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
