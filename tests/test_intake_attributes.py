@@ -110,3 +110,15 @@ def test_advice_on_a_file_in_another_encoding_or_with_a_bad_line_is_advice_that_
     path.write_text("id,word\n7,a,x\n8,b\n9,c\n")
     with pytest.raises(DataError, match=r"got 3 columns, expected 2 .*; repair the line$"):
         read_features(path, IDS, row=row)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("row", ["item", "user"])
+def test_the_index_that_pandas_writes_beside_the_columns_is_no_feature(row: str, tmp_path: Path) -> None:
+    given = table(**{f"{row}_id": [7, 8, 9], "word": ["a", "b", "a"]})
+    given.sample(frac=1, random_state=1).to_parquet(tmp_path / "table.parquet")
+    found, _ = read_features(tmp_path / "table.parquet", IDS, row=row)  # type: ignore[arg-type]
+    assert found.names == ("word=a", "word=b")
+    of_words = found.of_columns(["word"])
+    assert of_words.names == found.names
+    with pytest.raises(UsageError, match="got no column 'index' of features, expected some of: word"):
+        found.of_columns(["index"])

@@ -73,8 +73,12 @@ def test_who_is_not_in_the_table_or_has_an_empty_column_has_not_the_opposite_of_
     table["town"] = ["", "x", "y", *["x"] * 6]
     found = labels_of(read(table, row="user"), "users")
     assert found.known.tolist() == list(range(3, 10))
-    assert told(found) == {"woman": [3, 5, 7, 9], "age > 23": [7, 8, 9], "town=x": [4, 5, 6, 7, 8, 9]}
-    assert found.remarks == ["left out: 3 of 10 users, for which a column is empty"]
+    assert told(found) == {"woman": [3, 5, 7, 9], "age > 23": [7, 8, 9], "town=y": [3]}
+    assert found.remarks == [
+        "left out: 1 of 10 users, of which nothing is known",
+        "left out: 1 users for which 'age' is empty",
+        "left out: 1 users for which 'town' is empty",
+    ]
 
 
 def test_a_column_that_is_mostly_empty_leaves_nobody_out_but_itself() -> None:
@@ -99,12 +103,22 @@ def test_features_of_a_folder_are_told_as_those_just_read_or_left_out(tmp_path: 
     before, after = labels_of(just_read), labels_of(kept)
     assert {name: ids for name, ids in told(before).items() if name != "zeros"} == told(after)
     assert "zeros" in told(before)
-    assert after.remarks[0] == "'zeros' is left out: the data set does not say which of its zeros are missing numbers"
+    assert after.remarks[-1] == "'zeros' is left out: the data set does not say which of its zeros are missing numbers"
+
+
+def test_of_a_table_of_few_users_these_are_probed_and_of_named_columns_all() -> None:
+    few = pd.DataFrame({"user": IDS[:3], "sex": ["f", "f", "m"]})
+    found = labels_of(read(few, row="user"), "users")
+    assert (told(found), found.known.tolist()) == ({"sex=m": [2]}, [0, 1, 2])
+    assert found.remarks == ["left out: 7 of 10 users, of which nothing is known"]
+    table = pd.DataFrame({"user": IDS, "sex": ["f", "f", "m", *[""] * 7], "age": IDS})
+    assert list(told(labels_of(read(table, row="user"), "users"))) == ["age > 4.5"]
+    assert list(told(labels_of(read(table, row="user"), "users", are_chosen=True))) == ["sex=m", "age > 1"]
 
 
 def test_nothing_to_probe_is_an_error() -> None:
-    table = pd.DataFrame({"item": IDS, "prize": ["Oscar"] * 2 + [""] * 8})
-    with pytest.raises(DataError, match=r"no feature of items that can be probed \('prize' is left out: it is empty"):
+    table = pd.DataFrame({"item": IDS, "vector": [[float(n), 0.5] for n in IDS]})
+    with pytest.raises(DataError, match=r"no feature of items that can be probed \('vector' is a vector, and left out"):
         labels_of(read(table))
 
 

@@ -62,7 +62,7 @@ def test_item_vectors_are_probed_as_the_library_does(toy: Dataset, films: pd.Dat
     found = json.loads(said.out)
     assert list(found["vectors"]) == ["multvae", "ease", "truncated SVD", "popularity", "random numbers"]
     assert found["of"] == "items" and found["n"] == len(toy.item_ids) - 1
-    assert "left out: 1 of 100 items, for which a column is empty" in said.err
+    assert "left out: 1 of 100 items, of which nothing is known" in said.err
     told = films[films["film"] < 10**6].set_index("film").loc[toy.item_ids[1:]]
     labels = pd.DataFrame({"half=even": told["half"] == "even", "length > 3": told["length"] > 3})
     assert found["features"] == {name: int(np.sum(labels[name])) for name in labels}
@@ -73,7 +73,8 @@ def test_item_vectors_are_probed_as_the_library_does(toy: Dataset, films: pd.Dat
         assert one["width"] == 16  # of the run that is the narrowest
         assert list(one["aucs"].values()) == pytest.approx(expected.aucs.tolist())
         assert one["interval"] == pytest.approx(list(expected.interval))
-    assert found["vectors"]["truncated SVD"]["above_svd"] == [0, 0, 0]
+    assert found["vectors"]["truncated SVD"]["above_svd"] is None
+    assert (found["data"], found["seed"], found["folds"], found["least"]) == ("toy", 0, 5, 20)
 
 
 def test_attributes_of_users_are_put_in_the_order_of_the_vectors(
@@ -83,9 +84,10 @@ def test_attributes_of_users_are_put_in_the_order_of_the_vectors(
     assert said.code == 0, said.err
     found = json.loads(said.out)
     model = read_bundle(Path("runs/toy/multvae"), "cpu").model
-    expected = probe(model.embed(toy.train), (~people).to_numpy()[:, None], of="users")
-    assert found["features"] == {"first_half=no": int((~people).sum())}  # "yes" is the same question once more
-    assert found["vectors"]["multvae"]["aucs"]["first_half=no"] == pytest.approx(expected.mean)
+    rarer, has = ("yes", people) if people.sum() < len(people) / 2 else ("no", ~people)
+    expected = probe(model.embed(toy.train), has.to_numpy()[:, None], of="users")
+    assert found["features"] == {f"first_half={rarer}": int(has.sum())}  # the other word is the same question once more
+    assert found["vectors"]["multvae"]["aucs"][f"first_half={rarer}"] == pytest.approx(expected.mean)
     assert found["vectors"]["truncated SVD"]["mean"] > 0.7 > 0.62 > found["vectors"]["random numbers"]["mean"]
     assert "belong to users that are not in training" in said.err
 
@@ -104,12 +106,17 @@ def test_the_tables_say_what_the_figures_are_of(toy: Dataset, films: pd.DataFram
 
 
 def test_features_of_the_data_set_need_no_file(films: pd.DataFrame, command: Command) -> None:
-    dataset = Dataset.load("data/toy").with_features("films.csv", item="film", columns=["half"])
+    dataset = Dataset.load("data/toy").with_features("films.csv", item="film")
     shutil.rmtree("data/toy")
     dataset.save("data/toy")
-    found = json.loads(command("probe", "ease", "--json").out)
+    said = command("probe", "ease", "--json")
+    found = json.loads(said.out)
     assert list(found["features"]) == ["half=even"]
+    assert "'length' is left out: the data set does not say which of its zeros are missing numbers" in said.err
     assert found["vectors"]["ease"]["width"] == 64
+    assert list(json.loads(command("probe", "--feature-col", "half", "--json").out)["features"]) == ["half=even"]
+    said = command("probe", "--feature-col", "halves")
+    assert "got no column 'halves' of features, expected some of: half, length" in said.err
 
 
 @pytest.mark.parametrize(
@@ -122,10 +129,21 @@ def test_features_of_the_data_set_need_no_file(films: pd.DataFrame, command: Com
         (("--users", "nobody.csv"), "no file at nobody.csv"),
         (("--users", "x.csv", "--features", "y.csv"), "got --features and --users, expected one of them"),
         (("--id-col", "film"), "got --id-col without a table, where it has no effect; add --features or --users"),
-        (("--feature-col", "film"), "got --feature-col without a table"),
+        (("--feature-col", "film"), "toy has no features of its items; give a table with --features FILE"),
+        (
+            ("ease", "--features", "films.csv", "--folds", "25"),
+            "got --least 20 with --folds 25, expected --least 50 or",
+        ),
+        (
+            ("multvae", "ease", "--features", "films.csv", "--id-col", "film", "--width", "20"),
+            "got --width 20, but the vectors of multvae have 16 numbers, expected at most these; give fewer, or leave",
+        ),
         (("--features", "films.csv", "--folds", "1"), "got folds=1, expected a whole number >= 2"),
         (("--features", "films.csv", "--width", "0"), "got --width 0, expected 1 or more"),
-        (("--features", "films.csv", "--id-col", "film", "--width", "100"), "got width=100 for a matrix of shape"),
+        (
+            ("ease", "--features", "films.csv", "--id-col", "film", "--width", "100"),
+            "got --width 100, expected at most 99",
+        ),
         (
             ("popularity", "--features", "films.csv", "--id-col", "film"),
             "got popularity, which has no vectors of",

@@ -90,7 +90,6 @@ def probe(
     """
     from recvae.errors import UsageError
     from recvae.latent.labels import labels_of
-    from recvae.latent.probes import RESAMPLES, check_options
     from recvae.runs.finding import find_run
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import names_of, open_runs
@@ -98,30 +97,42 @@ def probe(
     if features is not None and users is not None:
         raise UsageError("got --features and --users, expected one of them: a run has vectors of items and of users")
     table = users or features
-    if table is None and (id_col or feature_col):
-        typed = "--id-col" if id_col else "--feature-col"
-        raise UsageError(f"got {typed} without a table, where it has no effect; add --features or --users FILE")
-    check_options(folds, least, RESAMPLES, seed)
-    if width is not None and width < 1:
-        raise UsageError(f"got --width {width}, expected 1 or more")
+    if table is None and id_col:
+        raise UsageError("got --id-col without a table, where it has no effect; add --features or --users FILE")
+    _check_numbers(folds, least, seed, width)
     folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
     named = dict(zip(names_of(folders), folders, strict=True))
     opened = open_runs(named, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, split=None)
     of: Of = "items" if users is None else "users"
-    told = labels_of(_told(opened.dataset, table, of, id_col, feature_col), of)
+    told = labels_of(_told(opened.dataset, table, of, id_col, feature_col), of, are_chosen=bool(feature_col))
     with ProgressBar("probing vectors") as bar:
         heading = Heading(f"probing {of} of {opened.dataset.name}: {', '.join(map(str, folders))}", bar)
         found = _found(opened, told, of, width, (folds, least, seed), heading)
     for remark in told.remarks:
         say(remark)
     if as_json:
-        show_json(_for_json(found, told, of))
+        how = {"data": opened.dataset.name, "runs": [str(folder) for folder in folders], "seed": seed, "folds": folds}
+        show_json({**how, "least": least, **_for_json(found, told, of)})
         return
     show(_overview(found, of), _each(found, told, of))
     _say_left_out(next(iter(found.values())), of, least)
     first = next(iter(opened.bundles.values())).model
     verb = "segments" if first.has_embeddings else "evaluate"
     say_next(command(verb, folders[0], *model_words(type(first))))
+
+
+def _check_numbers(folds: int, least: int, seed: int, width: int | None) -> None:
+    from recvae.errors import UsageError
+    from recvae.latent.probes import RESAMPLES, check_options, fewest
+
+    check_options(folds, max(least, fewest(folds)), RESAMPLES, seed)
+    if least < fewest(folds):
+        raise UsageError(
+            f"got --least {least} with --folds {folds}, expected --least {fewest(folds)} or more, so that each fold "
+            "has some of both kinds; raise it, or ask for fewer folds"
+        )
+    if width is not None and width < 1:
+        raise UsageError(f"got --width {width}, expected 1 or more")
 
 
 def _told(
@@ -136,9 +147,9 @@ def _told(
         if dataset.features is None:
             raise UsageError(
                 f"{dataset.name} has no features of its items; give a table with --features FILE, or with --users FILE "
-                "one of the users"
+                "one of the users, or prepare the data set with `recvae preprocess --features`"
             )
-        return dataset.features
+        return dataset.features if columns is None else dataset.features.of_columns(columns)
     if of == "items":
         found, remarks = read_features(table, dataset.item_ids, LogFormat(item=id_col), columns)
     elif dataset.train_user_ids is not None:
@@ -156,14 +167,23 @@ def _found(
     opened: "OpenedRuns", told: "Labels", of: "Of", width: int | None, how: tuple[int, int, int], heading: Heading
 ) -> "dict[str, Probe]":
     """Return the probe of each kind of vector, all of one width."""
+    from recvae.errors import UsageError
     from recvae.latent.probes import probe as measure
     from recvae.latent.vectors import WIDTH, own_width, simple_vectors, vectors_of
 
     models = {name: bundle.model for name, bundle in opened.bundles.items()}
     train, (folds, least, seed) = opened.dataset.train, how
+    widths = {name: own for name, model in models.items() if (own := own_width(model, of)) is not None}
     if width is None:
-        widths = [one for model in models.values() if (one := own_width(model, of)) is not None]
-        width = min([*widths, WIDTH, min(train.shape) - 1])
+        width = min([*widths.values(), WIDTH, min(train.shape) - 1])
+    narrow = min(widths, key=lambda name: widths[name], default="")
+    if widths and width > widths[narrow]:  # a wider vector is easier to read
+        raise UsageError(
+            f"got --width {width}, but the vectors of {narrow} have {widths[narrow]} numbers, expected at most these; "
+            "give fewer, or leave that run out"
+        )
+    if width >= min(train.shape):
+        raise UsageError(f"got --width {width}, expected at most {min(train.shape) - 1} with these users and items")
     vectors = {
         name: vectors_of(model, train, of, width, max_memory=opened.max_memory) for name, model in models.items()
     }
@@ -203,7 +223,10 @@ def _each(found: "dict[str, Probe]", told: "Labels", of: str) -> object:
 def _say_left_out(found: "Probe", of: str, least: int) -> None:
     from recvae.display import plural
 
-    say(f"mean of {plural(len(found.names), 'feature')}; intervals over {found.n_items:,} {of}")
+    say(
+        f"mean of {plural(len(found.names), 'feature')}; intervals over {found.n_items:,} {of}, for these fits: other "
+        "fits would vary too, see the random numbers"
+    )
     if found.left_out:
         more = f" and {len(found.left_out) - _NAMED:,} more" if len(found.left_out) > _NAMED else ""
         shown = ", ".join(found.left_out[:_NAMED])
@@ -217,13 +240,14 @@ def _for_json(found: "dict[str, Probe]", told: "Labels", of: str) -> dict[str, o
         "of": of,
         "n": first.n_items,
         "left_out": list(first.left_out),
+        "remarks": told.remarks,
         "features": {name: counts[name] for name in first.names},
         "vectors": {
             name: {
                 "width": one.width,
                 "mean": one.mean,
                 "interval": list(one.interval),
-                "above_svd": list(one.difference(first)),
+                "above_svd": None if one is first else list(one.difference(first)),
                 "aucs": dict(zip(one.names, one.aucs.tolist(), strict=True)),
             }
             for name, one in found.items()

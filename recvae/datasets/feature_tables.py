@@ -3,6 +3,7 @@
 Letters in shape comments: E rows of a batch, R rows of items of the data set.
 """
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,7 @@ from recvae.ids import spellings
 MOST_WORDS = 200_000
 """The most words that all columns together may have."""
 
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # what pandas writes into Parquet beside the columns
 _UNNAMED = "\u2063"  # what the reader puts behind a name that is empty or occurs twice
 
 
@@ -134,7 +136,12 @@ def _chosen(table: Table, columns: Sequence[str] | None) -> list[str]:
             close = get_close_matches(name, named, n=1)
             hint = f"did you mean --feature-col {close[0]}?" if close else "choose some of them with --feature-col"
             raise UsageError(f"{table.name} has no column of features '{name}'; it has: {', '.join(named)}; {hint}")
-    return [name for name in table.others if (columns is None or name in columns) and not name.startswith(_UNNAMED)]
+    return [
+        name
+        for name in table.others
+        if not name.startswith(_UNNAMED)
+        and (name in columns if columns is not None else not _PANDAS_INDEX.fullmatch(name))
+    ]
 
 
 def _limit_words(name: str, blocks: list[Block]) -> None:

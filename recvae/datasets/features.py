@@ -8,7 +8,7 @@ Letters in shape comments: I items, F features.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,6 +108,29 @@ class ItemFeatures:
             digest.update(self.matrix.data.astype("<f4", copy=False).data)
         digest.update(json.dumps(self.names).encode())
         return digest.hexdigest()
+
+    def of_columns(self, names: Sequence[str]) -> Self:
+        """Return the features of some of the columns of the table from which they were read.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column.
+        """
+        known = [column.name for column in self.columns]
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise UsageError(f"got no column {missing[0]!r} of features, expected some of: {', '.join(known)}")
+        ends = np.cumsum([0, *(column.n_features for column in self.columns)])
+        kept = [place for place, name in enumerate(known) if name in names]
+        places = [feature for place in kept for feature in range(ends[place], ends[place + 1])]
+        return replace(
+            self,
+            matrix=self.matrix[:, places],
+            names=tuple(self.names[place] for place in places),
+            columns=tuple(self.columns[place] for place in kept),
+            filled=None if self.filled is None else self.filled[:, kept],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest of a data set says about them."""

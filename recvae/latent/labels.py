@@ -35,7 +35,7 @@ class Labels(NamedTuple):
     remarks: list[str]
 
 
-def labels_of(features: ItemFeatures, of: str = "items") -> Labels:
+def labels_of(features: ItemFeatures, of: str = "items", *, are_chosen: bool = False) -> Labels:
     """Turn features into 0 and 1, and leave out what cannot be.
 
     Parameters
@@ -45,12 +45,14 @@ def labels_of(features: ItemFeatures, of: str = "items") -> Labels:
         of all, or is not. An embedding is left out.
     of : {"items", "users"}
         Whose they are, for remarks.
+    are_chosen : bool
+        Whether the columns were named by the user: then none is left out because it is mostly empty.
 
     Returns
     -------
     Labels
-        Items for which one of the columns holds nothing are left out, since they may have any of its features; a column
-        that holds nothing for more than half of the items is left out itself.
+        Items for which a column holds nothing are left out, since they may have any of its features; but a column that
+        holds nothing for more than half of the items of which anything is known is left out itself.
 
     Raises
     ------
@@ -59,38 +61,52 @@ def labels_of(features: ItemFeatures, of: str = "items") -> Labels:
     """
     matrix = sp.csc_matrix(features.matrix)  # (I, F)
     matrix.eliminate_zeros()
-    lacks_any = np.zeros(matrix.shape[0], bool)  # (I,)
-    remarks: list[str] = []
-    chosen: list[tuple[int, bool, bool]] = []  # place, whether it is a number, whether it is the second of two words
-    for name, places, kind, lacks in _columns(features, matrix):
-        if kind == VECTORS:
-            remarks.append(f"'{name}' is a vector, and left out; a probe takes words and numbers")
-        elif lacks is None:
-            remarks.append(f"'{name}' is left out: the data set does not say which of its zeros are missing numbers")
-        elif 2 * lacks.sum() > len(lacks):
-            remarks.append(f"'{name}' is left out: it is empty for {int(lacks.sum()):,} of {len(lacks):,} {of}")
-        else:
-            lacks_any |= lacks
-            chosen += [(place, kind == NUMBERS, len(places) == 2 and place > places[0]) for place in places]
-    known = np.flatnonzero(~lacks_any)
+    chosen, known, remarks = _that_can_be_probed(features, matrix, of, are_chosen)
     if not chosen or not len(known):
         raise DataError(
             f"got no feature of {of} that can be probed ({'; '.join(remarks)}), expected words or numbers; choose "
             "other columns"
         )
-    if n_lacking := int(lacks_any.sum()):
-        remarks.append(f"left out: {n_lacking:,} of {len(lacks_any):,} {of}, for which a column is empty")
     names, labels = [], []
     for place, is_number, is_second in chosen:
         values, name = matrix[:, [place]][known], features.names[place]  # (I, 1)
         if is_number and not np.isin(values.data, (0, 1)).all():
             name, values = _halves(name, values.toarray())
         values = values > 0
-        if is_second and (values != labels[-1]).nnz == len(known):
-            continue  # who has not the one word has the other: the same question once more
+        if is_second and (values.toarray() != labels[-1].toarray()).all():
+            if values.nnz < labels[-1].nnz:  # who has not the one word has the other: the rarer one is asked for
+                names[-1], labels[-1] = name, values
+            continue
         names.append(name)
         labels.append(values)
     return Labels(sp.csr_matrix(sp.hstack(labels), dtype=bool), tuple(names), known, remarks)
+
+
+def _that_can_be_probed(
+    features: ItemFeatures, matrix: sp.csc_matrix, of: str, are_chosen: bool
+) -> tuple[list[tuple[int, bool, bool]], np.ndarray, list[str]]:
+    """Return the features, each with whether it is a number or the second of two words; for whom; and what is left."""
+    columns = list(_columns(features, matrix))
+    unknown = np.ones(matrix.shape[0], bool)  # (I,)
+    for *_, lacks in columns:
+        unknown &= lacks if lacks is not None else False
+    is_left, n_known, remarks, chosen = ~unknown, int((~unknown).sum()), [], []
+    if n_known < len(unknown):
+        remarks.append(f"left out: {len(unknown) - n_known:,} of {len(unknown):,} {of}, of which nothing is known")
+    for name, places, kind, lacks in columns:
+        n_lacking = 0 if lacks is None else int((lacks & ~unknown).sum())
+        if kind == VECTORS:
+            remarks.append(f"'{name}' is a vector, and left out; a probe takes words and numbers")
+        elif lacks is None:
+            remarks.append(f"'{name}' is left out: the data set does not say which of its zeros are missing numbers")
+        elif 2 * n_lacking > n_known and not are_chosen:
+            remarks.append(f"'{name}' is left out: it is empty for {n_lacking:,} of {n_known:,} {of}")
+        else:
+            if n_lacking:
+                remarks.append(f"left out: {n_lacking:,} {of} for which '{name}' is empty")
+            is_left &= ~lacks
+            chosen += [(place, kind == NUMBERS, len(places) == 2 and place > places[0]) for place in places]
+    return chosen, np.flatnonzero(is_left), remarks
 
 
 def _halves(name: str, numbers: np.ndarray) -> tuple[str, sp.csc_matrix]:

@@ -5,8 +5,10 @@ that it was not fitted on. It is the same with users in place of items. The ROC-
 feature is ranked above one without it: .5 is guessing, 1 is perfect. A vector that a straight cut can read has the
 feature in it; a low value does not say that the feature is absent, only that it is not on a straight line.
 
-How sure the mean over features is, a bootstrap over items (or users) says. Vectors that are probed with the same
-features and seed are compared item by item; see `Probe.difference`.
+How sure the mean over features is, a bootstrap over items (or users) says, for the fits as they are. Fits on other
+items would vary too, which it does not count: where nothing can be read, such an interval holds .5 less often than it
+should (`benchmarks/probe_intervals.py`). So compare with random numbers. Vectors that are probed with the same features
+and seed are compared item by item; see `Probe.difference`.
 
 Letters in shape comments: I items or users, D width of a vector, F features, P items with the feature in a fold, Q
 without, R rows of weights of the items.
@@ -71,7 +73,7 @@ class Probe:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over items (or users): percentiles of the bootstrap."""
+        """95 % interval of the mean over items (or users) for the same fits: percentiles of the bootstrap."""
         low, high = np.percentile(self.resampled, _BOUNDS)
         return float(low), float(high)
 
@@ -225,10 +227,14 @@ def narrowed(matrix: np.ndarray | sp.csr_matrix, width: int, *, seed: int = 0) -
     return left[:, order] * values[order]  # (I, D)
 
 
+def fewest(folds: int) -> int:
+    """Return how many items must have a feature at least, so that every fold has some with it and some without."""
+    return max(2 * folds, 2 * _INNER_FOLDS)
+
+
 def check_options(folds: int, least: int, resamples: int, seed: int) -> None:
     """Refuse what `probe` cannot be called with."""
-    few = max(2 * folds, 2 * _INNER_FOLDS)
-    limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, few))
+    limits = (("folds", folds, 2), ("resamples", resamples, 100), ("seed", seed, 0), ("least", least, fewest(folds)))
     for name, value, lowest in limits:
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise UsageError(f"got {name}={value!r}, expected a whole number >= {lowest}; give one")
