@@ -156,18 +156,27 @@ def _found(
     opened: "OpenedRuns", told: "Labels", of: "Of", width: int | None, how: tuple[int, int, int], heading: Heading
 ) -> "dict[str, Probe]":
     """Return the probe of each kind of vector, all of one width."""
+    from recvae.errors import UsageError
     from recvae.latent.probes import probe as measure
     from recvae.latent.vectors import WIDTH, own_width, simple_vectors, vectors_of
 
     models = {name: bundle.model for name, bundle in opened.bundles.items()}
     train, (folds, least, seed) = opened.dataset.train, how
+    widths = {name: one for name, model in models.items() if (one := own_width(model, of)) is not None}
+    narrowest = min(widths, key=lambda name: widths[name], default=None)
     if width is None:
-        widths = [one for model in models.values() if (one := own_width(model, of)) is not None]
-        width = min([*widths, WIDTH, min(train.shape) - 1])
-    vectors = {
-        name: vectors_of(model, train, of, width, max_memory=opened.max_memory) for name, model in models.items()
+        width = min([*widths.values(), WIDTH, min(train.shape) - 1])
+    elif narrowest is not None and width > widths[narrowest]:
+        raise UsageError(
+            f"got --width {width}, but the vectors of {narrowest} have {widths[narrowest]} numbers, expected one width "
+            f"for all; give --width {widths[narrowest]} or less, or leave it out"
+        )
+    simple = simple_vectors(train, of, width, seed=seed)
+    vectors = {  # a run may be called popularity
+        f"{name} (run)" if name in simple else name: vectors_of(model, train, of, width, max_memory=opened.max_memory)
+        for name, model in models.items()
     }
-    vectors |= simple_vectors(train, of, width, seed=seed)
+    vectors |= simple
     found = {}
     for number, (name, rows) in enumerate(vectors.items()):
         heading(number, len(vectors), name)
