@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from processes import Several
 from torch._C._distributed_c10d import HashStore, TCPStore
 
@@ -222,10 +223,10 @@ def test_a_process_that_trains_alone_says_so_whatever_a_scheduler_has_set(
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     with one_voice():
-        print("one of several")
+        typer.echo("one of several")
     monkeypatch.delenv(missing)
     with one_voice():
-        print("alone")
+        typer.echo("alone")
     assert capsys.readouterr().out == "alone\n"
 
 
