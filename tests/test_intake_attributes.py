@@ -1,5 +1,6 @@
 """Tables of users' attributes are read as tables of items' features are, and messages speak of users."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -93,6 +94,15 @@ def test_files_without_a_table_of_users_are_refused(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("who,sex\n7,f\n8,m\n9,f\n")
     with pytest.raises(UsageError, match="did you mean --id-col who"):
         read_features(tmp_path / "people.csv", IDS, LogFormat(user="whom"), row="user")
+
+
+@pytest.mark.parametrize("row", ["item", "user"])
+@pytest.mark.parametrize("ids", [[{"a": 1}, {"a": 2}], [1.5, 2.5], [[1], [2]], [b"\x00", b"\x01"]])
+def test_advice_on_a_column_that_holds_no_ids_is_an_option_that_there_is(row: str, ids: list, tmp_path: Path) -> None:
+    table(id=ids, word=["a", "b"]).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DataError) as caught:
+        read_features(tmp_path / "table.parquet", IDS, row=row)
+    assert not re.search("--(user|item)-col", str(caught.value))
 
 
 @pytest.mark.parametrize("row", ["item", "user"])

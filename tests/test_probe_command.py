@@ -119,6 +119,22 @@ def test_features_of_the_data_set_need_no_file(films: pd.DataFrame, command: Com
     assert "got no column 'halves' of features, expected some of: half, length" in said.err
 
 
+@pytest.mark.parametrize("of", ["features", "users"])
+@pytest.mark.parametrize("name", ["popularity", "truncated SVD", "random numbers", "length of the history"])
+def test_a_run_that_is_called_as_simple_vectors_are_stays_beside_them(
+    films: pd.DataFrame, people: pd.Series, command: Command, of: str, name: str
+) -> None:
+    """One of the two would be shown as the other, without a word."""
+    Path("runs/toy/multvae").rename(Path("runs/toy", name))
+    table = ("--features", "films.csv", "--id-col", "film") if of == "features" else ("--users", "people.csv")
+    found = json.loads(command("probe", f"runs/toy/{name}", *table, "--json").out)["vectors"]
+    assert len(found) == 4
+    own, *simple = found
+    assert own.removesuffix(" (run)") == name and found[own]["width"] == (16 if of == "features" else 6)
+    third = "popularity" if of == "features" else "length of the history"
+    assert simple == ["truncated SVD", third, "random numbers"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -134,15 +150,15 @@ def test_features_of_the_data_set_need_no_file(films: pd.DataFrame, command: Com
             ("ease", "--features", "films.csv", "--folds", "25"),
             "got --least 20 with --folds 25, expected --least 50 or",
         ),
-        (
-            ("multvae", "ease", "--features", "films.csv", "--id-col", "film", "--width", "20"),
-            "got --width 20, but the vectors of multvae have 16 numbers, expected at most these; give fewer, or leave",
-        ),
         (("--features", "films.csv", "--folds", "1"), "got folds=1, expected a whole number >= 2"),
         (("--features", "films.csv", "--width", "0"), "got --width 0, expected 1 or more"),
         (
             ("ease", "--features", "films.csv", "--id-col", "film", "--width", "100"),
             "got --width 100, expected at most 99",
+        ),
+        (
+            ("ease", "multvae", "--features", "films.csv", "--id-col", "film", "--width", "17"),
+            "got --width 17, but the vectors of multvae have 16 numbers, expected one width for all; give --width 16",
         ),
         (
             ("popularity", "--features", "films.csv", "--id-col", "film"),

@@ -228,9 +228,9 @@ def test_messages_about_users_name_users(vectors: np.ndarray, planted: np.ndarra
     with pytest.raises(UsageError, match="got unknown feature 'old', expected some of woman, young"):
         probe(vectors, people, ["old"], of="users")
     with pytest.raises(UsageError, match="got features with the same name, 'woman'; rename one"):
-        probe(vectors, people.set_axis(["woman", "woman"], axis=1), of="users")
+        probe(vectors, pd.DataFrame(planted, columns=["woman", "woman"]), of="users")
     with pytest.raises(DataError, match=r"got features of shape \(299, 2\), expected a row for each of the 300 users"):
-        probe(vectors, people.to_numpy()[1:], of="users")
+        probe(vectors, people.iloc[1:], of="users")
     with pytest.raises(DataError, match="got user vectors that are not finite"):
         probe(vectors * np.inf, people, of="users")
     with pytest.raises(DataError, match="got no feature that 20 users have and 20 lack"):
@@ -247,3 +247,23 @@ def test_messages_about_users_name_users(vectors: np.ndarray, planted: np.ndarra
         probe(vectors, people.astype(str), of="users")
     with pytest.raises(UsageError, match="got of='user', expected 'items' or 'users'"):
         probe(vectors, people, of="user")  # type: ignore[arg-type]
+
+
+def test_a_column_that_is_called_names_is_a_feature(vectors: np.ndarray, planted: np.ndarray) -> None:
+    people = pd.DataFrame(planted, columns=["names", "columns"])
+    assert probe(vectors, people, resamples=100).names == ("names", "columns")
+
+
+@pytest.mark.parametrize("n_features", [1, 3])
+def test_a_rare_feature_that_is_not_drawn_in_a_resample_leaves_an_interval(
+    vectors: np.ndarray, n_features: int
+) -> None:
+    """Of 6 items with it, none is among those that are drawn once in 400 times: nothing divided by nothing."""
+    rare = np.arange(6 * n_features)[:, None] // 6 == np.arange(n_features)
+    told = np.pad(rare, ((0, N_ITEMS - len(rare)), (0, 0)))
+    one, other = (probe(rows, told, least=6, folds=3, resamples=2000) for rows in (vectors, vectors[::-1]))
+    assert (len(one.resampled) == 2000) == (n_features > 1)
+    for figures in (one.interval, one.difference(other)):
+        assert np.isfinite(figures).all()
+    low, high = one.interval
+    assert low < one.mean < high

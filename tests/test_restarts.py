@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from processes import Several
 from torch._C._distributed_c10d import HashStore, TCPStore
 
@@ -28,6 +29,7 @@ from recvae.compute.ranks import Ranks, current
 from recvae.compute.restarts import meet
 from recvae.models import MultVAE
 from recvae.runs import run
+from recvae_cli.processes import one_voice
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks as POSIX has them")
 
@@ -212,6 +214,20 @@ def test_what_may_go_well_another_time_is_tried_again(
     ended = several(2, lambda _: command(*TRAIN), **kept, TORCHELASTIC_RESTART_COUNT="1")
     assert [end.found.code for end in ended] == [0, 0]
     assert json.loads(Path("runs/toy/multvae/recommender.json").read_text())["interrupted"] is False
+
+
+@pytest.mark.parametrize("missing", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+def test_a_process_that_trains_alone_says_so_whatever_a_scheduler_has_set(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with one_voice():
+        typer.echo("one of several")
+    monkeypatch.delenv(missing)
+    with one_voice():
+        typer.echo("alone")
+    assert capsys.readouterr().out == "alone\n"
 
 
 LOSES_ONE = """

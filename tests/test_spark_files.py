@@ -79,7 +79,8 @@ def test_what_a_pattern_finds_is_read_in_the_order_of_one_machine(session: Any, 
     )
     write(tmp_path / "log", *names)
     assert session and same(f"{tmp_path}/log/*/p.parquet", tmp_path)["rows"] == 3 * 40
-    assert same(f"{tmp_path}/log/*", tmp_path)["rows"] == 5 * 40
+    for pattern in ("*", "*/"):
+        assert same(f"{tmp_path}/log/{pattern}", tmp_path)["rows"] == 5 * 40
 
 
 @pytest.mark.parametrize("name", ["log[1].parquet", "log{1,2}.parquet", "log?.parquet", "log*.parquet"])
@@ -95,13 +96,18 @@ def test_a_file_is_read_by_its_very_name(session: Any, tmp_path: Path, name: str
     [
         ("**/*.parquet", r"got .*/\*\*/\*.parquet with Spark, to which \*\* is the folders of one level alone; give"),
         ("*", r"got .*/\* with Spark, which leaves out .*/_old.parquet: its name begins with _; rename it, give"),
+        ("[^b]*", r"got .*/\[\^b\]\* with Spark, to which \[\^ is the begin of signs that are left out; write \[! for"),
+        ("[.a]*", r"got .* with Spark, which reads .*/.hidden too, although a name in it begins with a dot; give"),
+        ("[!_ab]*/h.parquet", r"got .*, which reads .*/.hidden/h.parquet too, although a name in it begins with a dot"),
+        ("x", r"got .*/x with Spark, which reads .*/x/_a=1.parquet, although its name begins with _; rename it, or"),
         ("_old.parquet", r"got .*/_old.parquet with Spark, which leaves out .*/_old.parquet: its name begins with _"),
     ],
 )
 def test_a_pattern_by_which_spark_finds_other_files_is_refused(
     session: Any, tmp_path: Path, pattern: str, message: str
 ) -> None:
-    write(tmp_path / "log", "a.parquet", "x/b.parquet", "x/y/c.parquet", "_old.parquet")
+    names = ("a.parquet", "x/b.parquet", "x/y/c.parquet", "_old.parquet", ".hidden/h.parquet", "x/_a=1.parquet")
+    write(tmp_path / "log", *names)
     with pytest.raises(UsageError, match=message):
         on_spark.prepare(f"{tmp_path}/log/{pattern}", tmp_path / "no", protocol=PROTOCOL)
     assert session and not (tmp_path / "no").exists()
@@ -118,8 +124,13 @@ def test_links_are_followed_once_and_refused_where_they_lead_nowhere(session: An
         prepare_log(tmp_path / "log", PROTOCOL, name="no")
     (tmp_path / "log" / "y").unlink()
     (tmp_path / "log" / "y.parquet").symlink_to("gone.parquet")
-    with pytest.raises(DataError, match=r"y.parquet is a link to nothing; bring back what it leads to, or remove the"):
-        on_spark.prepare(str(tmp_path / "log"), tmp_path / "no", protocol=PROTOCOL)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "z").symlink_to("../log")
+    (tmp_path / "linked" / "above").symlink_to("../linked")
+    message = r"y.parquet is a link to nothing; bring back what it leads to, or remove the"
+    for given in ("log", "log/*", "log/y*", "linked", "link*"):
+        with pytest.raises(DataError, match=message):
+            on_spark.prepare(str(tmp_path / given), tmp_path / "no", protocol=PROTOCOL)
     assert session
 
 

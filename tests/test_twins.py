@@ -32,20 +32,26 @@ def test_as_many_look_alike_as_python_finds(texts: list[str]) -> None:
         assert _look(found.first) == _look(found.second)
 
 
+FORM = "in one form, in Python unicodedata.normalize('NFC', text)"
+SIGNS_AND_BLANKS = "without invisible signs, and with single blanks of one kind"
+
+
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("first", "second", "advice"),
     [
-        ("Bj\u00f6rk", "Bjo\u0308rk"),
-        ("Sigur R\u00f3s", "Sigur\u00a0R\u00f3s"),
-        ("The Who", "The  Who"),
-        ("AC/DC", "AC/\u200bDC"),
-        ("\ud55c\uae00", unicodedata.normalize("NFD", "\ud55c\uae00")),
+        ("Bj\u00f6rk", "Bjo\u0308rk", FORM),
+        ("Sigur R\u00f3s", "Sigur\u00a0R\u00f3s", SIGNS_AND_BLANKS),
+        ("The Who", "The  Who", SIGNS_AND_BLANKS),
+        ("AC/DC", "AC/\u200bDC", SIGNS_AND_BLANKS),
+        ("\ud55c\uae00", unicodedata.normalize("NFD", "\ud55c\uae00"), FORM),
     ],
 )
 @pytest.mark.parametrize("role", ["user", "item"])
 def test_a_log_with_two_forms_of_an_id_says_so_and_keeps_both(
-    first: str, second: str, role: str, tmp_path: Path
+    first: str, second: str, advice: str, role: str, tmp_path: Path
 ) -> None:
+    """The advice is one that helps: the form of Unicode says nothing of blanks."""
+    assert (len({unicodedata.normalize("NFC", one) for one in (first, second)}) == 1) == (advice == FORM)
     log = pd.DataFrame({"user": ["a", "b", "c"], "item": ["x", "y", "z"]})
     log[role] = [first, second, "other"]
     log.to_csv(tmp_path / "log.csv", index=False)
@@ -56,7 +62,7 @@ def test_a_log_with_two_forms_of_an_id_says_so_and_keeps_both(
         assert events.reading is not None
         assert events.reading.warnings() == [
             f"1 {role} id looks like another one, e.g. {low!a} and {high!a}, and stays apart; if they are "
-            "one, write the file in one form, in Python unicodedata.normalize('NFC', text)"
+            f"one, write the file {advice}"
         ]
         assert events.reading.to_json()["alike"] == {role: {"n_ids": 1, "first": low, "second": high}}
 

@@ -174,20 +174,22 @@ def _found(
     models = {name: bundle.model for name, bundle in opened.bundles.items()}
     train, (folds, least, seed) = opened.dataset.train, how
     widths = {name: own for name, model in models.items() if (own := own_width(model, of)) is not None}
+    narrowest = min(widths, key=lambda name: widths[name], default=None)
     if width is None:
         width = min([*widths.values(), WIDTH, min(train.shape) - 1])
-    narrow = min(widths, key=lambda name: widths[name], default="")
-    if widths and width > widths[narrow]:  # a wider vector is easier to read
+    if narrowest is not None and width > widths[narrowest]:  # a wider vector is easier to read
         raise UsageError(
-            f"got --width {width}, but the vectors of {narrow} have {widths[narrow]} numbers, expected at most these; "
-            "give fewer, or leave that run out"
+            f"got --width {width}, but the vectors of {narrowest} have {widths[narrowest]} numbers, expected one width "
+            f"for all; give --width {widths[narrowest]} or less, or leave it out"
         )
     if width >= min(train.shape):
         raise UsageError(f"got --width {width}, expected at most {min(train.shape) - 1} with these users and items")
-    vectors = {
-        name: vectors_of(model, train, of, width, max_memory=opened.max_memory) for name, model in models.items()
+    simple = simple_vectors(train, of, width, seed=seed)
+    vectors = {  # a run may be called popularity
+        f"{name} (run)" if name in simple else name: vectors_of(model, train, of, width, max_memory=opened.max_memory)
+        for name, model in models.items()
     }
-    vectors |= simple_vectors(train, of, width, seed=seed)
+    vectors |= simple
     found = {}
     for number, (name, rows) in enumerate(vectors.items()):
         heading(number, len(vectors), name)

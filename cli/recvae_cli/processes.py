@@ -23,7 +23,8 @@ _INTERRUPTED = 130  # exit code after Ctrl-C
 @contextmanager
 def one_voice() -> Iterator[None]:
     """Print nothing in all but one process of a machine: what was typed is the same in all, and so is what is wrong."""
-    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ  # as the library decides it
+    if is_alone or os.environ.get("LOCAL_RANK", "0") == "0":
         yield
         return
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

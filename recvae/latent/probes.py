@@ -53,7 +53,8 @@ class Probe:
     n_items, width : int
         How many items (or users), and how wide a vector is.
     resampled : ndarray of shape (n_resamples,), float64
-        The mean over features when items are drawn again with replacement.
+        The mean over features when items are drawn again with replacement. Without a feature of which no item with it,
+        or none without it, is drawn.
     key : tuple
         Features, folds and seed; probes with the same key are compared item by item.
     """
@@ -183,9 +184,19 @@ def probe(
         aucs=aucs[0],
         n_items=len(points),
         width=points.shape[1],
-        resampled=aucs[1:].mean(axis=1),
+        resampled=_means(aucs[1:]),
         key=(_digest(labels), labels.shape, folds, resamples, seed),
     )
+
+
+def _means(aucs: np.ndarray) -> np.ndarray:
+    """Return means over features, (R,), of resamples (R, F); NaN is a feature of which no item with it was drawn.
+
+    It is the same for all vectors, so that resamples without any feature are left out of all.
+    """
+    is_known = ~np.isnan(aucs)
+    counts = is_known.sum(axis=1)
+    return np.where(is_known, aucs, 0).sum(axis=1)[counts > 0] / counts[counts > 0]
 
 
 def narrowed(matrix: np.ndarray | sp.csr_matrix, width: int, *, seed: int = 0) -> np.ndarray:
@@ -255,9 +266,8 @@ def _labels(
         matrix = _as_array(matrix, "features", of)
     if matrix.ndim != 2 or matrix.shape[0] != n_items:
         raise DataError(f"got features of shape {matrix.shape}, expected a row for each of the {n_items:,} {of}")
-    # those of a data set and of a table have names, of which some can be taken
-    known = getattr(features, "names", getattr(features, "columns", None))
-    if known is None:
+    known = features.names if isinstance(features, ItemFeatures) else getattr(features, "columns", None)
+    if known is None:  # those of a data set and of a table have names, of which some can be taken
         wanted = tuple(map(str, range(matrix.shape[1]))) if names is None else tuple(names)
         if len(wanted) != matrix.shape[1]:
             raise UsageError(f"got {len(wanted)} names for {matrix.shape[1]} features, expected a name for each")
@@ -321,7 +331,7 @@ def _of_feature(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, fol
         scores = search.fit(points[fitted], labels[fitted]).decision_function(points[measured])
         found = _pairs(np.asarray(scores), labels[measured], weights[:, measured])
         above, pairs = above + found[0], pairs + found[1]
-    return above / pairs
+    return np.divide(above, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
 def _pairs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,11 @@
 import glob
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recvae.errors import UsageError
-from recvae.spark.patterns import is_pattern, on_disk, refuse_other_files
+from recvae.spark.patterns import files_below, is_pattern, on_disk, refuse_other_files
 from recvae.spark.tables import refuse_texts
 
 # Where it may be said that Spark's own file system is another one.
@@ -53,7 +53,7 @@ def check_paths(paths: Sequence[str], settings: Mapping[str, str] | None = None)
         found = glob.glob(local) if is_pattern(local) else [local] * Path(local).exists()  # noqa: PTH207
         if not found and any(mark in local for mark in "{\\"):
             continue  # patterns of Hadoop, which has more than those here
-        files = [file for one in found for file in _data_files(Path(one))]
+        files = [file for one in found for file in map(str, files_below(Path(one)))]
         if not files:
             raise UsageError(f"no file at {local}; check the path")
         refuse_texts(files)
@@ -77,12 +77,3 @@ def _is_running() -> bool:
     """Whether there is a session that will be used; pyspark is not imported for it."""
     module = sys.modules.get("pyspark.sql")
     return module is not None and module.SparkSession.getActiveSession() is not None
-
-
-def _data_files(path: Path) -> Iterator[str]:
-    """Yield the files that Spark would read below a path: none whose name begins with . or _."""
-    if path.is_file():
-        yield str(path)
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".") and ("=" in name or name[0] != "_")]
-        yield from (str(Path(folder) / name) for name in names if not name.startswith((".", "_")))

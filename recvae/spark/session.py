@@ -152,7 +152,7 @@ def located(spark: "SparkSession", path: str) -> str:
         usual = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:///"  # type: ignore[union-attr]
         if not usual.startswith("file:"):
             return path
-    return str(Path(path).absolute())
+    return str(Path(path).absolute()) + "/" * path.endswith("/")  # which decides about the order of a pattern
 
 
 @contextmanager

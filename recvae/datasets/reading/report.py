@@ -139,8 +139,7 @@ class Reading:
             look, stay = ("looks", "stays") if twins.n_ids == 1 else ("look", "stay")
             found.append(
                 f"{plural(twins.n_ids, f'{role} id')} {look} like another one, e.g. {twins.first!a} and "
-                f"{twins.second!a}, and {stay} apart; if they are one, write the file in one form, in Python "
-                "unicodedata.normalize('NFC', text)"
+                f"{twins.second!a}, and {stay} apart; if they are one, write the file {twins.as_one}"
             )
         return found
 

@@ -256,9 +256,11 @@ class Scan:
         hint = "; cast it to text first" if kind == "BLOB" else ""
         if self.form == MEMORY:
             return DataError(f"{self.name}: column '{name}' holds {kind}, expected {expected}; convert it first")
+        is_log = bool(self.columns.user and self.columns.item)  # in other tables, the one column of ids is --id-col
+        option = "id" if role in ("user", "item") and not is_log else role
         return DataError(
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
-            f"name another column with --{'id' if self.columns.title and role == 'item' else role}-col{switch}"
+            f"name another column with --{option}-col{switch}"
         )
 
 

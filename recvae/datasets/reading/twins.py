@@ -6,6 +6,7 @@ file may mean it so; the reader is told.
 Letters in shape comments: D distinct ids.
 """
 
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,13 @@ class Twins(NamedTuple):
     n_ids: int
     first: str
     second: str
+
+    @property
+    def as_one(self) -> str:
+        """How the two would be written as one id, as advice."""
+        if unicodedata.normalize("NFC", self.first) == unicodedata.normalize("NFC", self.second):
+            return "in one form, in Python unicodedata.normalize('NFC', text)"
+        return "without invisible signs, and with single blanks of one kind"
 
 
 def twins_of(ids: np.ndarray) -> Twins | None:
