@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -162,6 +163,17 @@ def test_attributes_of_users_are_read_and_stand_in_the_order_of_the_vectors(
     with pytest.raises(SystemExit):
         attributes.main([f"--data={tmp_path / 'toy'}"])
     assert "got neither --ratings nor --attributes, expected one of them" in capsys.readouterr().err
+
+
+def test_what_the_intervals_of_a_probe_hold_is_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    intervals = importlib.import_module("probe_intervals")
+    intervals.main(["--draws=4", "--users=120", "--width=3"])
+    shares = [int(share) / 100 for share in re.findall(r"in (\d+)%", capsys.readouterr().out)]
+    assert len(shares) == 3 and all(share in (0, 0.25, 0.5, 0.75, 1) for share in shares)
+    assert shares[0] + shares[1] <= 1
 
 
 def test_schedules_are_compared_one_thing_at_a_time_and_figures_are_kept(
