@@ -41,6 +41,7 @@ MODELS: dict[str, type[Model]] = {"ae": AE, "multdae": MultDAE, "multvae": MultV
 DROPPED = (0.0, 0.25, 0.5, 0.75, 0.9)
 ADDED = (0.0, 0.25, 0.5, 1.0, 2.0)
 FOLLOWED = ("ndcg", "beta", "active_units", "mutual_information")  # of each epoch
+L2 = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)  # of EASE
 FEW = 3  # seeds of what is measured beside the sides themselves
 PARTS = ("sides", "noise", "beta", "latent", "hidden", "probes")
 
@@ -190,8 +191,7 @@ class Bench:
         """Return EASE, tuned on validation, popularity, and the probes of vectors without a network."""
         figures = self.notebook.found["fits"].get("baselines", {})
         if "ease" not in figures:
-            grid = [EASE(l2=value).fit(self.dataset.train) for value in (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)]
-            ease = max(grid, key=lambda one: mean_ndcg(one, self.dataset.validation))
+            ease = best_of([EASE(l2=value).fit(self.dataset.train) for value in L2], self.dataset.validation)
             popular = Popularity().fit(self.dataset.train)
             noisy = {name: ranked_with(ease, *parts, self.dataset.test) for name, parts in self.inputs.items()}
             figures = {"ease": {"ndcg": noisy["dropped 0.0"], "l2": ease.l2, "noisy": noisy}}
@@ -284,6 +284,11 @@ def ranked_with(model: Model, rows: sp.csr_matrix, hidden: sp.csr_matrix, held_o
     scores[hidden.nonzero()] = -np.inf
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :K]  # (U, k)
     return float(np.nanmean(ndcg_at_k(ranked, held_out.targets, K)))
+
+
+def best_of(models: Sequence[Any], held_out: HeldOut) -> Any:
+    """Return the fitted model with the best NDCG@100."""
+    return max(models, key=lambda one: mean_ndcg(one, held_out))
 
 
 def mean_ndcg(model: Model, held_out: HeldOut) -> float:

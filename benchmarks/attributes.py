@@ -23,13 +23,12 @@ import ae_dae_vae as sides
 from measuring import machine_line
 from recvae import ALS, EASE, Dataset
 from recvae.latent.probes import probe
-from recvae.latent.vectors import simple_vectors, vectors_of
+from recvae.latent.vectors import RANDOM, SVD, random_vectors, simple_vectors, vectors_of
 
 SEEDS = 3
 DAY, EVENING = 24 * 3600, 18 * 3600  # seconds
 LEAST = 20  # users that must have an attribute, and that must lack it
 REGULARIZATIONS = (5.0, 20.0, 50.0, 100.0)  # of ALS
-L2 = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0)  # of EASE
 
 
 def habits(path: Path) -> pd.DataFrame:
@@ -95,14 +94,13 @@ def kinds(bench: sides.Bench, seeds: int) -> Iterator[tuple[str, list[np.ndarray
         yield f"{side.name}: {label}" if label else side.name, [model.embed(train) for model in fitted]
     others = {
         "ALS": [ALS(factors=width, regularization=value, seed=0).fit(train) for value in REGULARIZATIONS],
-        "EASE, sum over items": [EASE(l2=value).fit(train) for value in L2],
+        "EASE, sum over items": [EASE(l2=value).fit(train) for value in sides.L2],
     }
     for name, grid in others.items():
-        best = max(grid, key=lambda one: sides.mean_ndcg(one, validation))
-        yield name, [vectors_of(best, train, "users", width)]
-    simple = [simple_vectors(train, "users", width, seed=seed) for seed in range(seeds)]
-    for name in simple[0]:
-        yield name, [one[name] for one in (simple if name == "random numbers" else simple[:1])]
+        yield name, [vectors_of(sides.best_of(grid, validation), train, "users", width)]
+    for name, vectors in simple_vectors(train, "users", width).items():
+        more = range(1, seeds) if name == RANDOM else ()
+        yield name, [vectors, *(random_vectors(train.shape[0], width, seed) for seed in more)]
 
 
 def measured(vectors: Sequence[np.ndarray], told: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -169,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{kind}: {found[kind][0].mean():.3f}", flush=True)
     print(f"\n{dataset.name}: {dataset.train.shape[0]:,} training users")
     print(", ".join(f"{name}: {int(told[name].sum()):,}" for name in told))
-    print(f"{machine_line()}\n\n{table(found, 'truncated SVD')}")
+    print(f"{machine_line()}\n\n{table(found, SVD)}")
 
 
 if __name__ == "__main__":

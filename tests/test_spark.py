@@ -4,7 +4,6 @@ One session serves all tests of this file. They are skipped where pyspark or Jav
 """
 
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spark_sessions import MARKS, skip_without_spark
 
 from recvae import EASE, Dataset, Recommender
 from recvae.datasets import shards
@@ -28,21 +28,16 @@ from recvae.datasets.reading.options import LogFormat
 from recvae.datasets.splits.protocols import PROTOCOLS
 from recvae.errors import DataError, EngineError, UsageError
 
-pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed (extra spark)")
-if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-    pytest.skip("there is no Java", allow_module_level=True)
+skip_without_spark()
+
+import pyspark  # noqa: E402
 
 from recvae import spark as on_spark  # noqa: E402
 from recvae.spark import draws, filters, tables, writing  # noqa: E402
 from recvae.spark.answer_files import recommend_files  # noqa: E402
 from recvae.spark.session import check_spark, settings_of, spark_errors, spark_session  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of pyspark
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 SETTINGS = {
     "spark.master": "local[2,4]",  # a task may fail three times
     "spark.driver.memory": "1g",

@@ -1,7 +1,5 @@
 """Which files Spark reads, in which order, and what it says of them: as on one machine, whatever they are called."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spark_sessions import MARKS, on_one_core, skip_without_spark
 
 from recvae import EASE, Dataset, Recommender
 from recvae.datasets.preparation import prepare_log
@@ -19,28 +18,18 @@ from recvae.datasets.protocol import Protocol
 from recvae.datasets.reading.options import LogFormat
 from recvae.errors import DataError, EngineError, UsageError
 
-pytest.importorskip("pyspark", reason="pyspark is not installed (extra spark)")
-if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-    pytest.skip("there is no Java", allow_module_level=True)
+skip_without_spark()
 
-from recvae import spark as on_spark
-from recvae.spark.answer_files import recommend_files
-from recvae.spark.session import spark_session
+from recvae import spark as on_spark  # noqa: E402
+from recvae.spark.answer_files import recommend_files  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 PROTOCOL = Protocol(split="holdout", min_user_items=0, min_rating=0)
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
-    java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    settings = {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "2", "spark.driver.extraJavaOptions": java}
-    with spark_session(settings) as spark:
+    with on_one_core() as spark:
         yield spark
 
 

@@ -1,7 +1,5 @@
 """Times in nanoseconds, which Spark reads as numbers: seconds since 1970 as on one machine, whenever they are."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,34 +7,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from spark_sessions import MARKS, on_one_core, skip_without_spark
 
 from recvae.datasets.preparation import prepare_log
 from recvae.datasets.protocol import Protocol
 from recvae.errors import DataError, EngineError
 
-pytest.importorskip("pyspark", reason="pyspark is not installed (extra spark)")
-if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-    pytest.skip("there is no Java", allow_module_level=True)
+skip_without_spark()
 
-from recvae import spark as on_spark
-from recvae.spark.footers import holds_nanoseconds
-from recvae.spark.session import spark_session
+from recvae import spark as on_spark  # noqa: E402
+from recvae.spark.footers import holds_nanoseconds  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 SECOND = 10**9
 PROTOCOL = Protocol(split="leave-last-out", min_user_items=0)
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
-    java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    settings = {"spark.master": "local[1]", "spark.sql.shuffle.partitions": "2", "spark.driver.extraJavaOptions": java}
-    with spark_session(settings) as spark:
+    with on_one_core() as spark:
         yield spark
 
 

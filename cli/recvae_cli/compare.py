@@ -120,10 +120,10 @@ def _folders(runs_dir: Path, runs: list[str], data: str | None, own: list[str] |
     from recvae.bundles.bundle import training_of
     from recvae.bundles.card import read_card
     from recvae.models import MODELS
-    from recvae.runs.finding import INTERRUPTED, find_run, finished_runs, list_runs
+    from recvae.runs.finding import INTERRUPTED, find_run, find_runs, finished_runs, list_runs
 
     if runs:
-        return list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs))
+        return find_runs(runs_dir, runs, data)
     newest = find_run(runs_dir, None, data)
     folders, repeats = finished_runs(newest.parent)
     if repeats:

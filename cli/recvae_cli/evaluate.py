@@ -64,7 +64,7 @@ def evaluate(
     """
     from recvae.bundles.bundle import ITEMS
     from recvae.items import ItemIndex
-    from recvae.runs.finding import find_run
+    from recvae.runs.finding import find_runs
 
     request = shared.Request(
         to=to,
@@ -85,7 +85,7 @@ def evaluate(
         runs_dir=runs_dir,
     )
     shared.check_request(request, runs or [])
-    folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
+    folders = find_runs(runs_dir, runs, data)
     found, _ = shared.compare_runs(request, folders, "evaluating")
     shared.report(request, found)
     known = ItemIndex.read(folders[0] / ITEMS).ids[:2].tolist()

@@ -81,7 +81,7 @@ def plot(
     """
     from recvae.reports.canvas import styled
     from recvae.reports.pictures import CURVES, LISTED, METRIC, parse_names
-    from recvae.runs.finding import find_run
+    from recvae.runs.finding import find_runs
 
     wanted = parse_names(pictures)
     places = _places(wanted, output, overwrite)
@@ -100,7 +100,7 @@ def plot(
     _check_used({"--metric": metric, "-k": k, "--labels": labels, "--split": split}, wanted)
     with styled():  # a missing matplotlib is said before anything is measured
         pass
-    folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
+    folders = find_runs(runs_dir, runs, data)
     drawn = _draw(request, dict(zip(names_of(folders), folders, strict=True)), wanted, pictures == "all")
     _write(drawn, places)
     others = [] if wanted != [CURVES] else ["--picture", "by-k,by-history,bias"]

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from recvae.latent.vectors import Of
     from recvae_cli.opening import OpenedRuns
 
-_SVD = "truncated SVD"  # what differences are to
 _NAMED = 5  # features that are left out and named
 
 
@@ -90,7 +89,7 @@ def probe(
     """
     from recvae.errors import UsageError
     from recvae.latent.labels import labels_of
-    from recvae.runs.finding import find_run
+    from recvae.runs.finding import find_runs
     from recvae.training.monitors import ProgressBar
     from recvae_cli.opening import names_of, open_runs
 
@@ -100,7 +99,7 @@ def probe(
     if table is None and id_col:
         raise UsageError("got --id-col without a table, where it has no effect; add --features or --users FILE")
     _check_numbers(folds, least, seed, width)
-    folders = list(dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None]))
+    folders = find_runs(runs_dir, runs, data)
     named = dict(zip(names_of(folders), folders, strict=True))
     opened = open_runs(named, data=data, own=own, max_memory=max_memory, device=device, data_dir=data_dir, split=None)
     of: Of = "items" if users is None else "users"
@@ -201,8 +200,10 @@ def _found(
 def _overview(found: "dict[str, Probe]", of: str) -> object:
     from rich.table import Table
 
-    first = found[_SVD]
-    table = Table(f"{of[:-1]} vectors", "width", "mean ROC-AUC", "95 % interval", f"minus {_SVD}", "95 % interval")
+    from recvae.latent.vectors import SVD
+
+    first = found[SVD]
+    table = Table(f"{of[:-1]} vectors", "width", "mean ROC-AUC", "95 % interval", f"minus {SVD}", "95 % interval")
     for name, one in found.items():
         low, high = one.interval
         above, least, most = one.difference(first)
@@ -214,10 +215,11 @@ def _overview(found: "dict[str, Probe]", of: str) -> object:
 def _each(found: "dict[str, Probe]", told: "Labels", of: str) -> object:
     from rich.table import Table
 
-    counts = dict(zip(told.names, told.matrix.getnnz(axis=0).tolist(), strict=True))
-    table = Table("ROC-AUC of", of, *found)
+    from recvae.latent.vectors import SVD
+
+    table, counts = Table("ROC-AUC of", of, *found), told.counts
     aucs = {name: dict(zip(one.names, one.aucs.tolist(), strict=True)) for name, one in found.items()}
-    for feature in found[_SVD].names:
+    for feature in found[SVD].names:
         table.add_row(feature, f"{counts[feature]:,}", *(f"{one[feature]:.3f}" for one in aucs.values()))
     return table
 
@@ -236,8 +238,9 @@ def _say_left_out(found: "Probe", of: str, least: int) -> None:
 
 
 def _for_json(found: "dict[str, Probe]", told: "Labels", of: str) -> dict[str, object]:
-    counts = dict(zip(told.names, told.matrix.getnnz(axis=0).tolist(), strict=True))
-    first = found[_SVD]
+    from recvae.latent.vectors import SVD
+
+    first, counts = found[SVD], told.counts
     return {
         "of": of,
         "n": first.n_items,

@@ -70,7 +70,7 @@ def report(
     """
     from recvae.reports.canvas import styled
     from recvae.reports.measuring import KS
-    from recvae.runs.finding import find_run
+    from recvae.runs.finding import find_runs
 
     request = shared.Request(
         to=to,
@@ -93,11 +93,11 @@ def report(
     _check(request, output, overwrite, examples, k)
     with styled():  # a missing matplotlib is said before anything is measured
         pass
-    folders = dict.fromkeys(find_run(runs_dir, run, data) for run in runs or [None])
-    named = dict(zip(names_of(list(folders)), folders, strict=True))
-    typed = _as_typed(request, list(folders), baselines, examples, k, output)
+    folders = find_runs(runs_dir, runs, data)
+    named = dict(zip(names_of(folders), folders, strict=True))
+    typed = _as_typed(request, folders, baselines, examples, k, output)
     kept = Kept(max(k, *KS))
-    found, home = shared.compare_runs(request, list(folders), "reporting on", kept)
+    found, home = shared.compare_runs(request, folders, "reporting on", kept)
     _write(request, named, found, kept, home, output, examples, k, typed)
     typer.echo(f"report: {output}")
     say_next(command("plot", *folders, "--picture", "all", "--output", "pictures.png"))

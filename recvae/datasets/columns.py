@@ -61,6 +61,11 @@ class Columns:
         """The columns of users and items."""
         return self.user, self.item
 
+    @property
+    def are_of_a_log(self) -> bool:
+        """Whether there are users and items; in other tables, `--id-col` names the one column of ids."""
+        return bool(self.user and self.item)
+
 
 def what_rows_are(roles: Sequence[str]) -> str | None:
     """Return what a row of a table with these roles is: "item", "user", or None for an event."""

@@ -34,6 +34,11 @@ class Labels(NamedTuple):
     known: np.ndarray
     remarks: list[str]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many have each feature."""
+        return dict(zip(self.names, self.matrix.getnnz(axis=0).tolist(), strict=True))
+
 
 def labels_of(features: ItemFeatures, of: str = "items", *, are_chosen: bool = False) -> Labels:
     """Turn features into 0 and 1, and leave out what cannot be.

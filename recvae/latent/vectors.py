@@ -13,9 +13,11 @@ from recvae.errors import DataError, UsageError
 from recvae.latent.probes import narrowed
 from recvae.models.common.base import Model
 from recvae.models.common.codes import CodeModel
-from recvae.progress import Progress
 
 Of = Literal["items", "users"]
+SVD, RANDOM = "truncated SVD", "random numbers"
+"""Names of simple vectors."""
+
 WIDTH = 64
 """Of vectors that are compared, unless those of a model are narrower: a probe of wider ones takes minutes."""
 
@@ -57,7 +59,6 @@ def vectors_of(
     width: int,
     *,
     max_memory: int | None = None,
-    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return a vector for each item, or for each user, of at most one width.
 
@@ -74,8 +75,6 @@ def vectors_of(
         Wider vectors, and the rows of a matrix of items x items, are narrowed by a truncated SVD.
     max_memory : int, optional
         Bytes that scoring may take.
-    progress : Progress, optional
-        Called with the users done.
 
     Returns
     -------
@@ -91,7 +90,7 @@ def vectors_of(
         If narrowing them needs more than is allowed or free.
     """
     if of == "users" and model.has_embeddings:
-        found = model.embed(train, max_memory=max_memory, progress=progress)  # (U, D)
+        found = model.embed(train, max_memory=max_memory)  # (U, D)
         return _at_most(width, found, model, max_memory)
     vectors = item_vectors_of(model)
     if vectors is None:
@@ -126,10 +125,15 @@ def simple_vectors(train: sp.csr_matrix, of: Of, width: int, *, seed: int = 0) -
     rows = train.T.tocsr() if of == "items" else train
     counts = np.diff(rows.indptr)
     return {
-        "truncated SVD": narrowed(rows, width),
+        SVD: narrowed(rows, width),
         "popularity" if of == "items" else "length of the history": np.log1p(counts)[:, None],
-        "random numbers": np.random.default_rng(seed).standard_normal((len(counts), width)),
+        RANDOM: random_vectors(len(counts), width, seed),
     }
+
+
+def random_vectors(n: int, width: int, seed: int) -> np.ndarray:
+    """Return vectors that know nothing, (n, width), float64."""
+    return np.random.default_rng(seed).standard_normal((n, width))
 
 
 def _at_most(width: int, vectors: np.ndarray | sp.csr_matrix, model: Model, max_memory: int | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Finding runs on disk: by name, the newest, all that are finished or not. Imports neither torch nor a model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +135,31 @@ def find_run(runs_dir: Path, name: str | None = None, data: str | None = None) -
     if Path(name).is_file():
         hint = f"; {name} is a file, of which `recvae preprocess` makes a data set and `recvae train` a run"
     raise UsageError(f"no run '{name}' in {runs_dir}; there are: {known}{hint}")
+
+
+def find_runs(runs_dir: Path, names: Sequence[str] | None = None, data: str | None = None) -> list[Path]:
+    """Find several runs, each once; without names the newest, see `find_run`.
+
+    Parameters
+    ----------
+    runs_dir : Path
+        Where runs are kept.
+    names : sequence of str, optional
+        Of each, what `find_run` takes.
+    data : str, optional
+        Name or path of a data set.
+
+    Returns
+    -------
+    list of Path
+        Folders with a bundle, in the order of the names.
+
+    Raises
+    ------
+    UsageError, BundleError
+        See `find_run`.
+    """
+    return list(dict.fromkeys(find_run(runs_dir, name, data) for name in names or [None]))
 
 
 def _newest(runs_dir: Path, bundles: list[Path], data: str | None) -> Path:

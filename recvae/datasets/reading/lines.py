@@ -173,7 +173,7 @@ def _message(scan: Scan, bad: list[_Refused]) -> str:
     assert dialect is not None
     shown = repr(first.text[:_SHOWN])
     are_titles = scan.columns.title is not None
-    is_log = bool(scan.columns.user and scan.columns.item)  # whose options are not those of other tables
+    is_log = scan.columns.are_of_a_log  # whose options are not those of other tables
     more = f" ({len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
     repair = "repair the line" + (", or leave such rows out with --on-bad-row skip" if is_log else "")
     assert scan.path is not None

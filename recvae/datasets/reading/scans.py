@@ -256,8 +256,7 @@ class Scan:
         hint = "; cast it to text first" if kind == "BLOB" else ""
         if self.form == MEMORY:
             return DataError(f"{self.name}: column '{name}' holds {kind}, expected {expected}; convert it first")
-        is_log = bool(self.columns.user and self.columns.item)  # in other tables, the one column of ids is --id-col
-        option = "id" if role in ("user", "item") and not is_log else role
+        option = "id" if role in ("user", "item") and not self.columns.are_of_a_log else role
         return DataError(
             f"{self.name}: column '{name}' holds {kind}, expected {expected}{hint}; "
             f"name another column with --{option}-col{switch}"
